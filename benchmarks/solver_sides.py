@@ -31,14 +31,14 @@ class Solver(NamedTuple):
 
     Attributes:
         method: ours.
-        oracle: from task gradients `[T, P]` in float64 to the exact direction `[P]`; None where the answer is drawn at
-            random or is no solution of anything.
+        oracle: from task gradients `[T, P]` in float64 to the exact direction `[P]`, or to None where it finds none;
+            None where the answer is drawn at random.
         torchjd: name of the weighting class in `torchjd.aggregation`, and its arguments; None where there is none.
         libmtl: name of the class in `LibMTL.weighting`, and the arguments of its `backward`.
     """
 
     method: Callable[[], Method]
-    oracle: Callable[[np.ndarray], np.ndarray] | None
+    oracle: Callable[[np.ndarray], np.ndarray | None] | None
     torchjd: tuple[str, dict[str, Any]] | None
     libmtl: tuple[str, dict[str, Any]] | None
 
@@ -47,20 +47,27 @@ def _upgrad(rows: np.ndarray) -> np.ndarray:
     return np.mean([exact_projection(rows, row) for row in np.eye(len(rows))], axis=0)
 
 
-def _imtl_g(rows: np.ndarray) -> np.ndarray:
+def _imtl_g(rows: np.ndarray) -> np.ndarray | None:
     norms = np.linalg.norm(rows, axis=1)
+    if not norms.all():
+        return None  # equal projections on a task gradient of length zero: there are none
     unit = rows / norms[:, None]
     weights = np.linalg.lstsq(unit @ unit.T, np.ones(len(rows)), rcond=1e-10)[0] / norms
     return weights @ rows / weights.sum()
 
 
-def _bargain(alpha: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: np.asarray(exact_bargain(rows, np.ones(len(rows)), alpha)) @ rows
+def _bargain(alpha: float) -> Callable[[np.ndarray], np.ndarray | None]:
+    def oracle(rows: np.ndarray) -> np.ndarray | None:
+        weights = exact_bargain(rows, np.ones(len(rows)), alpha)
+        return None if weights is None else weights @ rows
+
+    return oracle
 
 
 def _aligned(rows: np.ndarray) -> np.ndarray:
     left, values, right = np.linalg.svd(rows, full_matrices=False)
-    kept = values > 1e-6 * values[0]
+    # The rank that the method's docstring defines.
+    kept = values**2 > len(rows) * 2.0**-23 * values[0] ** 2
     return values[kept].min() * (left[:, kept] @ right[kept]).sum(axis=0)
 
 

@@ -6,7 +6,7 @@ from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.methods import aggregate
 from mtljax.objective import losses_fn
 from mtljax.sampled import value_and_grad_of_samples
-from mtljax.types import Batch, Method, MethodState, Model, Params, Task, TrainState
+from mtljax.types import Batch, Method, MethodState, Model, Params, Regularized, Task, TaskInputs, TrainState
 
 __version__ = "0.1.0"
 
@@ -16,7 +16,9 @@ __all__ = [
     "MethodState",
     "Model",
     "Params",
+    "Regularized",
     "Task",
+    "TaskInputs",
     "TrainState",
     "aggregate",
     "as_optax",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.losses import masked_loss
-from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Task
+from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
 
 LossesFn = Callable[..., tuple[dict[str, Array], tuple[dict[str, Any], PyTree]]]
 
@@ -32,7 +32,8 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         * `losses`: dict of float32 scalars by task; 0 where nothing is labelled.
         * `metrics["examples"]`: float32 `[T]`, labelled examples; a task that has none is inactive.
         * `metrics["prior"]`: float32 `[T]`, each task's `prior`; absent where all are 1.
-        * `metrics["tasks"]`: dict by task of dicts by metric of scalars, means over labelled examples.
+        * `metrics["tasks"]`: dict by task of dicts by metric of scalars, means over labelled examples; and
+          `"regularization"` where the model's output is `Regularized`, whose term is part of the loss.
         * `state`: the model's new state.
 
     Raises:
@@ -100,16 +101,22 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         for name in names:
             task, own = tasks[name], batches[name]
             targets, mask = own.targets[name], own.mask.get(name)
-            losses[name], count = masked_loss(task.loss, outputs[name], targets, mask=mask)
+            found, term = outputs[name], None
+            if isinstance(found, Regularized):
+                found, term = found
+            losses[name], count = masked_loss(task.loss, found, targets, mask=mask)
             counts.append(count.astype(jnp.float32))
             metrics[name] = {
-                metric: masked_loss(fun, jax.lax.stop_gradient(outputs[name]), targets, mask=mask)[0]
+                metric: masked_loss(fun, jax.lax.stop_gradient(found), targets, mask=mask)[0]
                 for metric, fun in task.metrics.items()
             }
-        found = {"examples": jnp.stack(counts), "tasks": metrics}
+            if term is not None:
+                losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)
+                metrics[name]["regularization"] = jax.lax.stop_gradient(term)
+        report = {"examples": jnp.stack(counts), "tasks": metrics}
         if any(prior != 1 for prior in priors):
-            found["prior"] = jnp.asarray(priors, jnp.float32)
-        return losses, (found, state)
+            report["prior"] = jnp.asarray(priors, jnp.float32)
+        return losses, (report, state)
 
     return f
 

@@ -91,7 +91,8 @@ class Model(NamedTuple):
     Attributes:
         init: `init(key, inputs) -> (Params, state)`.
         apply: `apply(params, state, inputs, *, tasks=None, key=None, train=False) -> (outputs, state)` with
-            `outputs` a dict by task name; `tasks=("depth",)` runs that head alone, None runs all.
+            `outputs` a dict by task name; `tasks=("depth",)` runs that head alone, None runs all. `inputs` may be
+            `TaskInputs`. With `train=True` an output may be `Regularized`.
         encode: `encode(shared, state, inputs, *, key=None, train=False) -> (features, state)`, the part before the
             heads, where the model has one (for `engines.features`).
         decode: `decode(tasks_params, state, features, *, tasks=None, key=None, train=False) -> (outputs, state)`,
@@ -133,6 +134,34 @@ class Batch(NamedTuple):
     inputs: PyTree
     targets: dict[str, Any]
     mask: dict[str, Array] = {}
+
+
+class TaskInputs(NamedTuple):
+    """Inputs that differ by task though the examples are the same: one modality or one view each.
+
+    Stands wherever a model takes inputs, and so in `Batch.inputs`. Task k then runs on `by_task[k]` alone. For tasks
+    whose examples differ too, give a dict of `Batch` by task name.
+
+    Attributes:
+        by_task: dict by task name of pytrees of arrays `[B, ...]`.
+    """
+
+    by_task: dict[str, PyTree]
+
+
+class Regularized(NamedTuple):
+    """A task's outputs with a term that the architecture adds to that task's loss while it trains.
+
+    Models return it, in place of the bare outputs, where `train=True` alone: the entropy of a gate, the balance of a
+    router's load. `mtljax.losses_fn` adds the term to the task's loss.
+
+    Attributes:
+        outputs: the task's outputs, pytree of arrays `[B, ...]`.
+        term: float32 `[]`, already multiplied by its strength.
+    """
+
+    outputs: PyTree
+    term: Array
 
 
 class TrainState(NamedTuple):

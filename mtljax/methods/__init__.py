@@ -58,7 +58,7 @@ from mtljax.methods.from_losses import (
     uncertainty_softmax,
 )
 from mtljax.methods.table import Row, as_markdown, table
-from mtljax.methods.task_sharpness import fs_mtl
+from mtljax.methods.task_sharpness import FlatState, fs_mtl
 from mtljax.methods.wrappers import (
     clip,
     cr_mogm,
@@ -73,6 +73,7 @@ from mtljax.methods.wrappers import (
 )
 
 __all__ = [
+    "FlatState",
     "Row",
     "adatask",
     "aggregate",

@@ -23,7 +23,9 @@ class Penalty(NamedTuple):
             i-th task in sorted order of names. Float32 (float64 where a leaf is), whatever the leaves are; its
             gradient has each leaf's own dtype.
         prox: `prox(stacked, step_size) -> stacked`, the proximal operator
-            `argmin_X 1/2 |X - V|^2 + step_size * value(X)`, leaf dtypes kept.
+            `argmin_X 1/2 |X - V|^2 + step_size * value(X)`, leaf dtypes kept; None where it has no closed form.
+        parts: names of the summands that the parameters are a sum of, for a penalty that asks a structure of its own
+            of each; `stacked` is then a dict by these names of trees of one structure. `()`: the parameters themselves.
 
     Example:
         >>> double = Penalty(value=lambda w: 2.0 * w.sum(), prox=lambda w, step_size: w - 2.0 * step_size)
@@ -32,7 +34,8 @@ class Penalty(NamedTuple):
     """
 
     value: Callable[[PyTree], Array]
-    prox: Callable[[PyTree, Array | float], PyTree]
+    prox: Callable[[PyTree, Array | float], PyTree] | None = None
+    parts: tuple[str, ...] = ()
 
     def __call__(self, stacked: PyTree) -> Array:
         """The penalty's value, `[]`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
 from mtljax.sharing.network import Network, key_for, selected, task_names
 from mtljax.types import Key, Model, Params, PyTree
 
@@ -17,7 +18,8 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
     `Params.shared` are the trunk's parameters and `Params.tasks[k]` head k's. The state is
     `{"trunk": ..., "tasks": {k: ...}}`. Asked for some tasks only, the model runs their heads only, and hands the
     other heads' state through as it was. Each head's key comes from its name, so it starts from the same values and
-    drops the same units whichever other tasks there are. Shapes and dtypes are the networks' own.
+    drops the same units whichever other tasks there are. Shapes and dtypes are the networks' own. With `TaskInputs` the
+    trunk runs once for each task, on its own inputs, which must all suit the one trunk.
 
     Caruana, "Multitask Learning", Machine Learning 28, 1997.
 
@@ -47,6 +49,7 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
     names = task_names("hard", heads)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        inputs = input_of(inputs, names[0])
         shared, trunk_state = trunk.init(key_for(key, "trunk"), inputs)
         features, _ = trunk.apply(shared, trunk_state, inputs)
         params, states = {}, {}
@@ -89,4 +92,4 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         features, state = encode(params.shared, state, inputs, key=key, train=train)
         return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
 
-    return Model(init=init, apply=apply, encode=encode, decode=decode)
+    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)

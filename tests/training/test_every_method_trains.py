@@ -115,7 +115,8 @@ def test_under_pmap(case, batches):
 
 def with_fs_mtl(losses_fn):
     method = mtljax.methods.imtl_g()
-    return mtljax.methods.fs_mtl(losses_fn, method, rho=0.05, has_aux=True), method.init(4)
+    state = mtljax.methods.FlatState(method.init(4), method.init(4))
+    return mtljax.methods.fs_mtl(losses_fn, method, rho=0.05, has_aux=True), state
 
 
 def with_bilevel(make):

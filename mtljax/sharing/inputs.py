@@ -1,0 +1,67 @@
+"""Inputs that all tasks share, and inputs of each task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mtljax.sharing.network import key_for, selected
+from mtljax.types import Key, Params, PyTree, TaskInputs
+
+
+def input_of(inputs: PyTree, name: str) -> PyTree:
+    """What task `name` runs on: its own entry of `TaskInputs`, or the inputs that all tasks share.
+
+    Raises:
+        ValueError: `TaskInputs` without that task.
+
+    Example:
+        >>> input_of(TaskInputs({"left": 1, "right": 2}), "right"), input_of(3, "right")
+        (2, 3)
+    """
+    if not isinstance(inputs, TaskInputs):
+        return inputs
+    if name not in inputs.by_task:
+        raise ValueError(f"apply: TaskInputs has no inputs for task {name!r}, only for {sorted(inputs.by_task)}")
+    return inputs.by_task[name]
+
+
+def one_task_at_a_time(names: tuple[str, ...], apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A `Model.apply` that takes `TaskInputs` too, from one that runs all its tasks on shared inputs.
+
+    Given `TaskInputs`, each task asked for runs on its own, `apply(params, state, inputs_k, tasks=(k,))`, in sorted
+    order of names, handing the state on to the next, with a key of its own. Shared inputs go straight through.
+
+    Args:
+        names: the model's task names, sorted.
+        apply: `apply(params, state, inputs, *, tasks=None, key=None, train=False) -> (outputs, state)`.
+
+    Returns:
+        A function of the same signature.
+
+    Example:
+        >>> def apply(params, state, inputs, *, tasks=None, key=None, train=False):
+        ...     return {name: inputs for name in tasks or ("left", "right")}, state
+        >>> one_task_at_a_time(("left", "right"), apply)((), (), TaskInputs({"left": 1, "right": 2}))[0]
+        {'left': 1, 'right': 2}
+    """
+
+    def run(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        if not isinstance(inputs, TaskInputs):
+            return apply(params, state, inputs, tasks=tasks, key=key, train=train)
+        outputs = {}
+        for name in selected(names, tasks):
+            own = key_for(key, f"inputs/{name}")
+            found, state = apply(params, state, input_of(inputs, name), tasks=(name,), key=own, train=train)
+            outputs[name] = found[name]
+        return outputs, state
+
+    return run
