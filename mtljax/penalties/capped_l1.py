@@ -1,0 +1,81 @@
+"""Joint selection without shrinking what is selected: positions cost at most the cap."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.penalties.groups import magnitude, map_leaves, soft_threshold
+from mtljax.types import Array, PyTree
+
+
+def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalty:
+    r"""The capped l1,l1 penalty of multi-stage multi-task feature learning; not convex.
+
+        value(w) = strength * sum_p min(|w_p|_1, cap),   |w_p|_1 = sum_t |w_tp|
+        prox(v, s)_p = soft(v_p, c)   if sum_t h(v_tp) <= c cap, and v_p otherwise,   c = s strength
+                       h(x) = x^2 / 2 where |x| <= c, and c |x| - c^2 / 2 beyond (Huber's function)
+
+    Below the cap a position pays the l1 norm, single tasks included; beyond it pays no more, so that large parameters
+    are not shrunk, which is what the l1 norm is blamed for. There is no division by T.
+
+    `prox` is the global minimiser. The objective at one position is the smaller of two functions,
+    `|x - v|^2 / 2 + c |x|_1` and `|x - v|^2 / 2 + c cap`; so its minimum is the smaller of their minima, which are
+    `sum_t h(v_t)` at `soft(v, c)` and `c cap` at `v`. Where the two are equal both points are minimisers: the sparser
+    one, `soft(v, c)`, is returned. The prox jumps there, as that of no convex penalty does.
+
+    The gradient of a position is `strength * sign(w_p)` where `|w_p|_1 < cap` and 0 from the cap on, the weights that
+    the paper's next stage would give to it. The paper solves a sequence of weighted lassos, whose limit is a critical
+    point like that of proximal gradient steps; which one depends on the start, so start from the solution of `l1`.
+
+    Gong, Ye and Zhang, "Multi-Stage Multi-Task Feature Learning", NIPS 2012; JMLR 14, 2013.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+        cap: non-negative scalar, the l1 norm across tasks from which a position pays no more, in the parameters' own
+            unit; may be traced. Infinite: `l1`.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` or `cap` (or the `step_size` of `prox`) is negative or no scalar; leaves without one
+            common leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+
+    Example:
+        >>> w = {"w": jnp.array([[0.5, 4.0], [-0.2, 0.3]])}
+        >>> float(capped_l1(1.0, 2.0)({"w": w["w"].round()}))
+        2.0
+        >>> capped_l1(1.0, 2.0).prox(w, 1.0)["w"]
+        Array([[0. , 4. ],
+               [0. , 0.3]], dtype=float32)
+    """
+    check_nonnegative("capped_l1", "strength", strength)
+    check_nonnegative("capped_l1", "cap", cap)
+
+    def positions(w: Array) -> Array:
+        length = jnp.sum(magnitude(w), 0)
+        # Not `minimum`, which would halve the gradient where the two are equal.
+        return jnp.sum(jnp.where(length < cap, length, cap))
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("capped_l1", stacked)
+        return strength * sum_over_leaves(stacked, positions)
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("capped_l1", stacked)
+        check_nonnegative("capped_l1", "step_size", step_size)
+        threshold = step_size * strength
+
+        def leaf(v: Array) -> Array:
+            magnitudes = jnp.abs(v)
+            below = jnp.minimum(magnitudes, threshold)
+            # Both sides divided by the threshold, whose square may underflow; at 0 the two candidates are the same.
+            unit = jnp.where(threshold > 0, threshold, 1.0).astype(v.dtype)
+            price = jnp.sum(below / unit * (magnitudes - 0.5 * below), 0, keepdims=True)
+            return jnp.where(price <= cap, soft_threshold(v, threshold), v)
+
+        return map_leaves(leaf, stacked)
+
+    return Penalty(value=value, prox=prox)

@@ -1,0 +1,54 @@
+"""Single parameters of single tasks are zero."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.penalties.groups import magnitude, map_leaves, soft_threshold
+from mtljax.types import Array, PyTree
+
+
+def l1(strength: Array | float = 1.0) -> Penalty:
+    r"""The lasso: few parameters differ from zero, chosen for each task by itself.
+
+        value(w) = strength * sum_tp |w_tp|
+        prox(v, s) = sign(v) max(|v| - s strength, 0)
+
+    t runs over tasks and p over the positions of all parameters; there is no division by either. It does not couple
+    the tasks: it is here as one summand of penalties that do, and as the baseline that they must beat. The gradient is
+    0 where a parameter is 0.
+
+    Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal Statistical Society B 58, 1996.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+            leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+
+    Example:
+        >>> w = {"w": jnp.array([[1.0, -0.5], [3.0, 0.0]])}
+        >>> float(l1(2.0)(w))
+        9.0
+        >>> l1(2.0).prox(w, 0.5)["w"]
+        Array([[0., 0.],
+               [2., 0.]], dtype=float32)
+    """
+    check_nonnegative("l1", "strength", strength)
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("l1", stacked)
+        return strength * sum_over_leaves(stacked, lambda w: jnp.sum(magnitude(w)))
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("l1", stacked)
+        check_nonnegative("l1", "step_size", step_size)
+        return map_leaves(lambda v: soft_threshold(v, step_size * strength), stacked)
+
+    return Penalty(value=value, prox=prox)

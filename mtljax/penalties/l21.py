@@ -1,0 +1,88 @@
+"""The tasks choose their parameters together: a position is zero for all of them or for none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.penalties.groups import check_has_axes, check_per, group_axes, map_leaves, norm, shrink
+from mtljax.types import Array, PyTree
+
+
+def l21(strength: Array | float = 1.0, *, per: int | Sequence[int] | None = None) -> Penalty:
+    r"""Joint feature selection: the norm across tasks of each group of parameters, summed over groups.
+
+        value(w) = strength * sum_g |w_g|_2,   |w_g|_2 = sqrt(sum_{t, p in g} w_tp^2)
+        prox(v, s)_g = max(1 - s strength / |v_g|_2, 0) v_g
+
+    A group holds all T tasks at once, so whole groups become zero for all tasks together. There is no division by T,
+    nor by the square root of a group's size: where groups differ in size, weigh them with `weighted`. The gradient of
+    a group is 0 where the group is 0.
+
+    By default each position p of a parameter is a group of its own, T numbers: right for linear models, whose rows are
+    features. In a network a feature is a unit, with many weights; `per` says which axes tell units apart, and all other
+    axes are summed over. It counts from the end of one task's parameter `[*p]`, so that one number serves dense and
+    convolutional layers alike:
+
+    | `per` | kernel `[in, out]` | kernel `[height, width, in, out]` | bias `[out]` |
+    |---|---|---|---|
+    | None | every weight | every weight | every entry |
+    | -2 | an input unit: its outgoing weights | an input channel: its outgoing weights | error: no such axis |
+    | -1 | an output unit: its incoming weights | an output channel: its incoming weights | every entry |
+    | (-2, -1) | every weight | an input and an output channel: their filter | error: no such axis |
+    | () | the whole kernel | the whole kernel | the whole bias |
+
+    Groups never reach across leaves. To spare biases, select kernels with `on`.
+
+    Obozinski, Taskar and Jordan, "Joint covariate selection and joint subspace selection for multiple classification
+    problems", Statistics and Computing 20, 2010; Liu, Ji and Ye, "Multi-Task Feature Learning Via Efficient
+    l2,1-Norm Minimization", UAI 2009; with a rotation of the features, learned, Argyriou, Evgeniou and Pontil,
+    "Multi-Task Feature Learning", NIPS 2006, which is a trace norm.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+        per: axes of a parameter that tell groups apart, negative, counted from its end; see the table.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; `per` holds a number that is
+            not negative, one number twice, or an axis that a leaf does not have; leaves without one common leading
+            task axis.
+        TypeError: `per` is of another type; a leaf that is not of a floating-point type.
+
+    Example:
+        >>> w = {"w": jnp.array([[3.0, 0.0], [4.0, 1.0]])}
+        >>> float(l21()(w))
+        6.0
+        >>> l21().prox(w, 2.5)["w"]
+        Array([[1.5, 0. ],
+               [2. , 0. ]], dtype=float32)
+        >>> float(l21(per=())({"w": jnp.ones((2, 8))}))
+        4.0
+    """
+    check_nonnegative("l21", "strength", strength)
+    axes = check_per("l21", per)
+
+    def lengths(w: Array) -> Array:
+        return norm((w,), (group_axes(w, axes),))
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("l21", stacked)
+        check_has_axes("l21", stacked, axes)
+        return strength * sum_over_leaves(stacked, lambda w: jnp.sum(lengths(w)))
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("l21", stacked)
+        check_has_axes("l21", stacked, axes)
+        check_nonnegative("l21", "step_size", step_size)
+
+        def leaf(v: Array) -> Array:
+            return jnp.expand_dims(shrink(lengths(v), step_size * strength), group_axes(v, axes)) * v
+
+        return map_leaves(leaf, stacked)
+
+    return Penalty(value=value, prox=prox)

@@ -1,0 +1,202 @@
+"""How the tasks are related, positively or negatively, is learned with their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from mtljax import trees
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.penalties.groups import map_leaves
+from mtljax.penalties.singular_values import decompose, rescale, singular_values, soft_threshold
+from mtljax.types import Array, PyTree
+
+# Covariances usually arrive in float32: what agrees to this much is taken for equal.
+_ROUNDING = 1e-5
+
+
+def learned_relation(strength: Array | float = 1.0) -> Penalty:
+    r"""Multi-task relationship learning, the task covariance minimised out: the squared trace norm.
+
+        value(w) = strength * min over Omega of tr(W^T Omega^-1 W),   Omega [T, T] >= 0,   tr Omega = 1
+                 = strength * |W|_*^2
+        prox(v, s) = U diag(max(sigma_i - tau, 0)) V^T,   tau = max_n c (sigma_1 + ... + sigma_n) / (1 + c n)
+
+    with `W` `[T, P]` all leaves side by side, `c = 2 s strength`, and the singular values in descending order: `tau` is
+    c times the trace norm of the result. The best Omega is `task_covariance(w)`, and `relation(omega)` is the penalty
+    for a given one; taking turns with those two minimises the same function, more slowly. Nothing is divided by T or by
+    the number of parameters, and there is no factor 1/2. There are no second derivatives.
+
+    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, who take
+    turns, with `strength = lambda_2 / 2`. Their ridge on the parameters is not part of it.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+            leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> w = jnp.array([[3.0, 0.0], [0.0, 1.0]])
+        >>> round(float(learned_relation()(w)), 4)
+        16.0
+        >>> round(float(relation(task_covariance(w))(w)), 4)
+        16.0
+        >>> learned_relation().prox(w, 0.5).round(4) + 0.0
+        Array([[1.5, 0. ],
+               [0. , 0. ]], dtype=float32)
+    """
+    check_nonnegative("learned_relation", "strength", strength)
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("learned_relation", stacked)
+        if not jax.tree.leaves(stacked):
+            return strength * jnp.zeros((), jnp.float32)
+        return strength * jnp.square(jnp.sum(singular_values(stacked)))
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("learned_relation", stacked)
+        check_nonnegative("learned_relation", "step_size", step_size)
+        stiffness = 2.0 * step_size * strength
+
+        def factors(values: Array) -> Callable[[Array], Array]:
+            count = jnp.arange(1, values.shape[0] + 1, dtype=values.dtype)
+            # The number of values above the threshold is the one that makes it largest.
+            return soft_threshold(jnp.max(stiffness * jnp.cumsum(values) / (1.0 + stiffness * count)))
+
+        return rescale(stacked, factors) if jax.tree.leaves(stacked) else stacked
+
+    return Penalty(value=value, prox=prox)
+
+
+def task_covariance(stacked: PyTree) -> Array:
+    r"""The task covariance that fits given parameters best.
+
+        Omega = (W W^T)^(1/2) / tr (W W^T)^(1/2)
+
+    minimises `tr(W^T Omega^-1 W)` over `Omega >= 0, tr Omega = 1`, with `W` `[T, P]` all leaves side by side. Off the
+    diagonal it is positive for tasks whose parameters point the same way, negative for opposed ones. It is singular
+    where the tasks' parameters are linearly dependent.
+
+    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010.
+
+    Args:
+        stacked: pytree with at least one leaf, `[T, *p]`.
+
+    Returns:
+        `[T, T]`, float32 (float64 where a leaf is), symmetric, a constant under differentiation. `I / T` where all
+        parameters are zero, which then all covariances fit.
+
+    Raises:
+        ValueError: no leaves, or leaves without one common leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+
+    Example:
+        >>> task_covariance(jnp.array([[1.0, 1.0], [-1.0, -1.0]])).round(4)
+        Array([[ 0.5, -0.5],
+               [-0.5,  0.5]], dtype=float32)
+    """
+    check_stacked("task_covariance", stacked)
+    left, values = decompose(stacked)
+    total = jnp.sum(values)
+    share = jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 1.0 / values.shape[0])
+    covariance = _product(left * share[None, :], left.T)
+    return 0.5 * (covariance + covariance.T)
+
+
+def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalty:
+    r"""Multi-task relationship learning for a given task covariance: a Gaussian prior on the tasks' parameters.
+
+        value(w) = strength * tr(W^T Omega^-1 W) = strength * sum_ij (Omega^-1)_ij <w_i, w_j>
+        prox(v, s) = Omega (Omega + 2 s strength I)^-1 v
+
+    Nothing is divided by T or by the number of parameters, and there is no factor 1/2. Omega may be traced, so that it
+    can be learned in turns with the parameters: every so many steps, `omega = task_covariance(params)`. It is a
+    constant under differentiation.
+
+    A singular Omega forbids some combinations of tasks: without rounding they would cost infinitely much. Here its
+    eigenvalues below `sqrt(eps)` of the largest (3e-4 in float32) are raised to that. What Omega forbids then costs
+    thousands of times what it allows, while what rounding leaves there adds no more than `sqrt(eps)` to the gradient. A
+    pseudo-inverse, which would make the forbidden free, is not used. For the same reason small eigenvalues make the
+    penalty stiff: gradient steps need a small learning rate, prox steps do not. Where Omega is learned in turns, what
+    it forbids once hardly comes back; a ridge, as in `relation(omega + 0.1 / T * jnp.eye(T))`, helps against both.
+
+    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, with
+    `strength = lambda_2 / 2`.
+
+    Args:
+        omega: `[T, T]`, symmetric, positive semidefinite, not zero, rows in sorted order of task names.
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `omega` is not square; or, where its entries are known, not finite, symmetric and positive
+            semidefinite, or zero; `strength` (or the `step_size` of `prox`) is negative or no scalar; a leaf whose
+            leading axis is not T.
+        TypeError: a leaf that is not of a floating-point type.
+
+    Example:
+        >>> alike = relation(jnp.array([[0.5, 0.4], [0.4, 0.5]]))
+        >>> round(float(alike(jnp.array([1.0, 1.0]))), 4), round(float(alike(jnp.array([1.0, -1.0]))), 3)
+        (2.2222, 20.0)
+    """
+    check_nonnegative("relation", "strength", strength)
+    _check_covariance(omega)
+    num_tasks = omega.shape[0]
+    omega = lax.stop_gradient(jnp.asarray(omega, trees.accumulator(jnp.result_type(omega, jnp.bfloat16))))
+    values, vectors = jnp.linalg.eigh(omega)
+    values = jnp.maximum(values, jnp.sqrt(jnp.finfo(values.dtype).eps) * values[-1])
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("relation", stacked, num_tasks)
+        whiten = vectors.T / jnp.sqrt(values)[:, None]
+        return strength * sum_over_leaves(stacked, lambda w: jnp.sum(jnp.square(_product(whiten, w))))
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("relation", stacked, num_tasks)
+        check_nonnegative("relation", "step_size", step_size)
+        matrix = _product(vectors * (values / (values + 2.0 * step_size * strength))[None, :], vectors.T)
+        return map_leaves(lambda v: _product(matrix, v), stacked)
+
+    return Penalty(value=value, prox=prox)
+
+
+def _check_covariance(omega: np.ndarray | Array) -> None:
+    if jnp.ndim(omega) != 2 or omega.shape[0] != omega.shape[1] or not omega.size:
+        raise ValueError(f"relation: omega must have shape [T, T], found {jnp.shape(omega)}")
+    if isinstance(omega, Tracer):
+        return
+    known = np.asarray(omega, np.float64)
+    if not np.all(np.isfinite(known)):
+        raise ValueError("relation: omega must be finite")
+    largest = np.max(np.abs(known))
+    different = np.abs(known - known.T) > _ROUNDING * largest
+    if np.any(different):
+        i, j = np.argwhere(different)[0]
+        raise ValueError(
+            f"relation: omega must be symmetric, found {known[i, j]} at [{i}, {j}] but {known[j, i]} at [{j}, {i}]"
+        )
+    smallest = np.linalg.eigvalsh(known)[0]
+    if smallest < -_ROUNDING * largest * len(known):
+        raise ValueError(f"relation: omega must be positive semidefinite, found the eigenvalue {smallest}")
+    if largest == 0:
+        raise ValueError("relation: omega must not be zero")
+
+
+def _product(matrix: Array, w: Array) -> Array:
+    """`[m, T] x [T, *p] -> [m, *p]` in the dtype of w; trailing axes stay as they are."""
+    axes = (((1,), (0,)), ((), ()))
+    return lax.dot_general(matrix.astype(w.dtype), w, axes, precision=lax.Precision.HIGHEST)

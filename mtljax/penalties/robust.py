@@ -1,0 +1,60 @@
+"""Parameters are a sum: one part in few directions that tasks share, and all parameters of the few that do not fit."""
+
+from __future__ import annotations
+
+from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.penalties.parts import by_part
+from mtljax.penalties.task_l2 import task_l2
+from mtljax.penalties.trace_norm import trace_norm
+from mtljax.types import Array
+
+
+def robust(
+    strength_low_rank: Array | float = 1.0, strength_outliers: Array | float = 1.0, *, joint: bool = False
+) -> Penalty:
+    r"""Robust multi-task learning: a low-rank part plus one that is zero for all tasks but the outliers.
+
+        w = low_rank + outliers
+        value(low_rank, outliers) = strength_low_rank * |low_rank|_* + strength_outliers * sum_t |outliers_t|_2
+        prox(v, s) = (prox of trace_norm(strength_low_rank) at v_low_rank,
+                      prox of task_l2(strength_outliers) at v_outliers)
+
+    `outliers_t` is all that task t has in that part, over all leaves: a task is an outlier or it is not. Such tasks
+    are left to themselves and do not turn the directions that the others share. The parts are separate arguments, so
+    the prox is exact. Nothing is divided by T or by the number of parameters.
+
+    For one matrix of T tasks, `|X|_* <= sum_t |x_t|_2 <= sqrt(T) |X|_*`; so with
+    `c = strength_outliers / strength_low_rank` the best outliers are 0 from `c = 1` on, and a best low-rank part up to
+    `c = 1/sqrt(T)`. Both are of use in between.
+
+    Chen, Zhou and Ye, "Integrating Low-Rank and Group-Sparse Structures for Robust Multi-Task Learning", KDD 2011.
+
+    Args:
+        strength_low_rank: non-negative scalar, on the part that tasks share; may be traced.
+        strength_outliers: non-negative scalar, on the part of the tasks that do not fit; may be traced.
+        joint: whether all leaves of the low-rank part are one matrix, as in `trace_norm`.
+
+    Returns:
+        `Penalty` with `parts` `("low_rank", "outliers")`: on a dict by these names of two pytrees of one structure,
+        with leaves `[T, *p]`, whose sum is the parameters.
+
+    Raises:
+        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; the parts have other names, or
+            differ in structure or shapes; leaves without one common leading task axis.
+        TypeError: what is penalised is no dict by part; a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> parts = {"low_rank": jnp.array([[0.0, 0.0], [3.0, 4.0]]), "outliers": jnp.array([[3.0, 4.0], [0.3, 0.4]])}
+        >>> round(float(robust(1.0, 2.0)(parts)), 5)
+        16.0
+        >>> robust(1.0, 0.5).prox(parts, 1.0)["outliers"].round(5)
+        Array([[2.7, 3.6],
+               [0. , 0. ]], dtype=float32)
+    """
+    check_nonnegative("robust", "strength_low_rank", strength_low_rank)
+    check_nonnegative("robust", "strength_outliers", strength_outliers)
+    return by_part(
+        "robust", {"low_rank": trace_norm(strength_low_rank, joint=joint), "outliers": task_l2(strength_outliers)}
+    )

@@ -1,0 +1,221 @@
+"""What spectral penalties share: singular values of stacked task parameters, and a change of nothing but them.
+
+A pytree with leaves `[T, *p]` is one matrix here, `W = U diag(sigma) V^T` of shape `[T, P]`, with the leaves flattened
+and laid side by side; it is never formed. A symmetric function f of the singular values has the derivative
+`U diag(df/dsigma) V^T` even where singular values repeat, although no derivative of U or V exists there; so those are
+never asked for.
+
+The decomposition goes through `[T, T]` Gramians, which cost one matrix product each and leave sharded leaves where they
+are. One alone would lose every singular value below `sqrt(eps)` of the largest: its eigenvectors merely rotate the
+rows until they are nearly orthogonal, and the Gramian of the rotated rows, each scaled to length 1, is then accurate
+for long and short rows alike. Measured in float32 on a CPU, T from 2 to 128, P up to 20,000, against a float64 SVD, in
+units of eps times the largest singular value: errors of the singular values are 15 at most (by QR and an SVD of the
+triangle 9, by one Gramian 7400), and what comes out in place of a 0 is 3 at most (5 and 7400). It takes three matrix
+products `[T, T] x [T, P]`, half the time of QR for T = 64 and P = 100,000, which would gather sharded leaves besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax import trees
+from mtljax.penalties.groups import shrink
+from mtljax.types import Array, PyTree
+
+
+class Decomposition(NamedTuple):
+    """One side of `W = U diag(sigma) V^T`, constants under differentiation.
+
+    Attributes:
+        left: `[T, T]`, U, orthogonal.
+        values: `[T]`, sigma, descending; those up to `4 sqrt(T) eps` of the largest are 0: ten times what rounding was
+            seen to leave of a 0.
+    """
+
+    left: Array
+    values: Array
+
+
+def decompose(stacked: PyTree) -> Decomposition:
+    """Left singular vectors and singular values of a matrix whose columns are spread over leaves.
+
+    Args:
+        stacked: pytree with at least one leaf, `[T, *p]`. Norms from about 1e-18 to 1e18 are safe.
+
+    Returns:
+        `Decomposition`, float32 (float64 where a leaf is). With fewer than T columns the values end in zeros.
+
+    Example:
+        >>> decompose({"w": jnp.array([[3.0], [4.0]]), "b": jnp.zeros(2)}).values.round(5)
+        Array([5., 0.], dtype=float32)
+    """
+    stacked = lax.stop_gradient(stacked)
+    gramian = trees.gramian(stacked)
+    square = jnp.trace(gramian)
+    unit = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    rough = jnp.linalg.eigh(gramian / unit / unit)[1]
+    gramian = trees.gramian(_combine(rough.T / unit, stacked))
+    lengths = jnp.sqrt(jnp.diagonal(gramian))
+    inverse = _inverse(lengths)
+    squares, mixing = jnp.linalg.eigh(gramian * inverse[:, None] * inverse[None, :])
+    # A square root of the second Gramian, whose rows keep their lengths.
+    root = lengths[:, None] * mixing * jnp.sqrt(jnp.maximum(squares, 0.0))[None, :]
+    fine, values, _ = jnp.linalg.svd(root)
+    noise = 4.0 * values.shape[0] ** 0.5 * jnp.finfo(values.dtype).eps * values[0]
+    return Decomposition(_product(rough, fine), unit * jnp.where(values <= noise, 0.0, values))
+
+
+def singular_values(stacked: PyTree) -> Array:
+    """Singular values of a matrix whose columns are spread over leaves, for symmetric functions of them.
+
+    Their derivative is `d sigma_i = u_i^T dW v_i`, and 0 where `sigma_i` is 0: so a function of them that treats equal
+    ones equally has its exact gradient wherever it has one, and of the subgradients of the trace norm the shortest. One
+    by one, repeated singular values have no derivative, and what comes out depends on the choice of U.
+
+    Args:
+        stacked: pytree with at least one leaf, `[T, *p]`; see `decompose`.
+
+    Returns:
+        `[T]`, descending, float32 (float64 where a leaf is).
+
+    Raises:
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> singular_values(jnp.diag(jnp.array([-3.0, 1.0]))).round(5)
+        Array([3., 1.], dtype=float32)
+        >>> jax.grad(lambda w: jnp.sum(singular_values(w)))(jnp.eye(2)).round(5) + 0.0
+        Array([[1., 0.],
+               [0., 1.]], dtype=float32)
+    """
+    return _values(stacked, decompose(stacked))
+
+
+def rescale(stacked: PyTree, factors: Callable[[Array], Callable[[Array], Array]]) -> PyTree:
+    """`U diag(c_i) V^T` with `c_i = sigma_i h(sigma_i)`: new singular values, the old singular vectors.
+
+    Differentiable wherever h is smooth at every `sigma_i`, repeated ones included: the derivative takes differences
+    of h, and none of singular vectors.
+
+    Args:
+        stacked: pytree with at least one leaf, `[T, *p]`; see `decompose`.
+        factors: `factors(sigma [T]) -> h`, where h is applied entry by entry, finite at 0. What depends on all
+            singular values at once, such as a threshold, is found once, and h closes over it.
+
+    Returns:
+        Pytree like `stacked`, in each leaf's own dtype.
+
+    Raises:
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> rescale(jnp.diag(jnp.array([-4.0, 2.0])), lambda sigma: lambda x: x / sigma[0]).round(5) + 0.0
+        Array([[-4.,  0.],
+               [ 0.,  1.]], dtype=float32)
+    """
+    decomposition = decompose(stacked)
+    values = _values(stacked, decomposition)
+    factor, slope = jax.jvp(factors(values), (values,), (jnp.ones_like(values),))
+    return _rescaled(stacked, factor, lax.stop_gradient(slope), decomposition)
+
+
+def soft_threshold(threshold: Array | float) -> Callable[[Array], Array]:
+    """The h of `rescale` that lowers all singular values by a threshold, down to 0: `h(x) = max(1 - threshold / x, 0)`.
+
+    Example:
+        >>> soft_threshold(1.0)(jnp.array([2.0, 1.0, 0.0])).tolist()
+        [0.5, 0.0, 0.0]
+    """
+    # Without a threshold even a singular value of 0 stays: the derivative there is then the identity's.
+    return lambda x: jnp.where(jnp.equal(threshold, 0), 1.0, shrink(x, threshold))
+
+
+@jax.custom_jvp
+def _values(stacked: PyTree, decomposition: Decomposition) -> Array:
+    return decomposition.values
+
+
+@_values.defjvp
+def _values_jvp(primals: tuple[PyTree, Decomposition], tangents: tuple[PyTree, Decomposition]) -> tuple[Array, Array]:
+    stacked, decomposition = primals
+    left, values = _differentiated_once(stacked, decomposition)
+    # u^T dW v = u^T dW W^T u / sigma
+    change = jnp.sum(left * _product(trees.cross_gramian(tangents[0], stacked), left), 0)
+    return _values(stacked, decomposition), _inverse(values) * change
+
+
+@jax.custom_jvp
+def _rescaled(stacked: PyTree, factor: Array, slope: Array, decomposition: Decomposition) -> PyTree:
+    left = decomposition.left
+    matrix = _product(left * factor[None, :], left.T)
+    return jax.tree.map(lambda new, leaf: new.astype(leaf.dtype), _combine(matrix, stacked), stacked)
+
+
+@_rescaled.defjvp
+def _rescaled_jvp(
+    primals: tuple[PyTree, Array, Array, Decomposition], tangents: tuple[PyTree, Array, Array, Decomposition]
+) -> tuple[PyTree, PyTree]:
+    """With `M = U diag(factor) U^T` a function of `W W^T`: `d(M W) = M dW + dM W`, `dM` by Daleckii and Krein."""
+    stacked, factor, slope, decomposition = primals
+    left, values = _differentiated_once(stacked, decomposition)
+    one_sided = trees.cross_gramian(tangents[0], stacked)
+    change = _product(left.T, _product(one_sided + one_sided.T, left))
+    turned = _product(left, _product(_divided_differences(values, factor, slope) * change, left.T))
+    turned = turned + _product(left * tangents[1][None, :], left.T)
+    matrix = _product(left * factor[None, :], left.T)
+    moved = jax.tree.map(
+        lambda a, b, leaf: (a + b).astype(leaf.dtype),
+        _combine(matrix, tangents[0]),
+        _combine(turned, stacked),
+        stacked,
+    )
+    return _rescaled(*primals), moved
+
+
+def _divided_differences(values: Array, factor: Array, slope: Array) -> Array:
+    """`[T, T]`, `(c_i - c_j) / (s_i^2 - s_j^2)`, in the limit where they are close; 0 on the diagonal."""
+    squares = jnp.square(values)
+    gap = squares[:, None] - squares[None, :]
+    # Where the two errors meet: rounding of the difference, and of the limit in its place.
+    close = jnp.abs(gap) <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.maximum(squares[:, None], squares[None, :])
+    limit = 0.5 * slope * _inverse(values)
+    limit = 0.5 * (limit[:, None] + limit[None, :])
+    apart = (factor[:, None] - factor[None, :]) / jnp.where(close, 1.0, gap)
+    return jnp.where(close, limit, apart) * (1.0 - jnp.eye(values.shape[0], dtype=values.dtype))
+
+
+@jax.custom_jvp
+def _differentiated_once(stacked: PyTree, decomposition: Decomposition) -> Decomposition:
+    return decomposition
+
+
+@_differentiated_once.defjvp
+def _differentiated_twice(primals: object, tangents: object) -> tuple[Decomposition, Decomposition]:
+    raise NotImplementedError(
+        "spectral penalties and their proximal operators have first derivatives only: the second ones were asked for"
+    )
+
+
+def _combine(matrix: Array, stacked: PyTree) -> PyTree:
+    """`[S, T]` times each leaf `[T, *p]`, in the dtype it is accumulated in; trailing axes stay as they are."""
+
+    def leaf(w: Array) -> Array:
+        dtype = trees.accumulator(w.dtype)
+        axes = (((1,), (0,)), ((), ()))
+        return lax.dot_general(matrix.astype(dtype), w.astype(dtype), axes, precision=lax.Precision.HIGHEST)
+
+    return jax.tree.map(leaf, stacked)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _inverse(x: Array) -> Array:
+    """`1 / x`, and 0 where x is 0."""
+    return jnp.where(x > 0, 1.0 / jnp.where(x > 0, x, 1.0), 0.0)

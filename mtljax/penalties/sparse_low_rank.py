@@ -1,0 +1,58 @@
+"""Parameters are a sum: one part in few directions that tasks share, and few single parameters of their own."""
+
+from __future__ import annotations
+
+from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.penalties.l1 import l1
+from mtljax.penalties.parts import by_part
+from mtljax.penalties.trace_norm import trace_norm
+from mtljax.types import Array
+
+
+def sparse_low_rank(
+    strength_low_rank: Array | float = 1.0, strength_sparse: Array | float = 1.0, *, joint: bool = False
+) -> Penalty:
+    r"""Incoherent sparse and low-rank patterns: a low-rank part plus an elementwise sparse one.
+
+        w = low_rank + sparse
+        value(low_rank, sparse) = strength_low_rank * |low_rank|_* + strength_sparse * sum_tp |sparse_tp|
+        prox(v, s) = (prox of trace_norm(strength_low_rank) at v_low_rank, prox of l1(strength_sparse) at v_sparse)
+
+    What tasks have in common goes to `low_rank`, the features that one task alone needs to `sparse`. The parts are
+    separate arguments, so the prox is exact. Nothing is divided by T or by the number of parameters.
+
+    For a matrix `[T, P]`, `|X|_* <= |X|_1 <= sqrt(T P) |X|_*`; so with `c = strength_sparse / strength_low_rank` a best
+    sparse part is 0 from `c = 1` on, and a best low-rank part up to `c = 1/sqrt(T P)`. Both are of use in between.
+
+    Chen, Liu and Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD 2010. The paper bounds
+    the trace norm by a constant, and penalises the sparse part alone; here both are penalised, which has the same
+    solutions for strengths that match.
+
+    Args:
+        strength_low_rank: non-negative scalar, on the part that tasks share; may be traced.
+        strength_sparse: non-negative scalar, on the part of each task's own; may be traced.
+        joint: whether all leaves of the low-rank part are one matrix, as in `trace_norm`.
+
+    Returns:
+        `Penalty` with `parts` `("low_rank", "sparse")`: on a dict by these names of two pytrees of one structure, with
+        leaves `[T, *p]`, whose sum is the parameters.
+
+    Raises:
+        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; the parts have other names, or
+            differ in structure or shapes; leaves without one common leading task axis.
+        TypeError: what is penalised is no dict by part; a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> parts = {"low_rank": {"w": jnp.array([[0.0, 0.0], [3.0, 4.0]])}, "sparse": {"w": jnp.eye(2)}}
+        >>> round(float(sparse_low_rank(1.0, 0.5)(parts)), 5)
+        6.0
+        >>> sparse_low_rank(1.0, 0.5).prox(parts, 1.0)["sparse"]["w"].tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+    check_nonnegative("sparse_low_rank", "strength_low_rank", strength_low_rank)
+    check_nonnegative("sparse_low_rank", "strength_sparse", strength_sparse)
+    return by_part(
+        "sparse_low_rank", {"low_rank": trace_norm(strength_low_rank, joint=joint), "sparse": l1(strength_sparse)}
+    )

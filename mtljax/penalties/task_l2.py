@@ -1,0 +1,73 @@
+"""Whole tasks are zero: what is left belongs to the outliers among them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mtljax import trees
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked
+from mtljax.penalties.groups import norm, shrink
+from mtljax.types import Array, PyTree
+
+
+def task_l2(strength: Array | float = 1.0) -> Penalty:
+    r"""Task-wise groups: the norm of each task's parameters, over all leaves together, summed over tasks.
+
+        value(w) = strength * sum_t |w_t|_2,   |w_t|_2 = sqrt(sum over all leaves of w_tp^2)
+        prox(v, s)_t = max(1 - s strength / |v_t|_2, 0) v_t
+
+    All of a task's parameters are one group, whatever leaf they are in; so tasks become zero as a whole. On the second
+    summand of `w = common + own` it finds the few tasks that do not fit the common structure. There is no division by T
+    or by the number of parameters. The gradient of a task is 0 where all of its parameters are 0.
+
+    The group-sparse part of robust multi-task learning: Chen, Zhou and Ye, "Integrating low-rank and group-sparse
+    structures for robust multi-task learning", KDD 2011; Gong, Ye and Zhang, "Robust multi-task feature learning",
+    KDD 2012.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+            leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+
+    Example:
+        >>> w = {"w": jnp.array([[3.0], [0.0]]), "b": jnp.array([4.0, 1.0])}
+        >>> float(task_l2()(w))
+        6.0
+        >>> task_l2().prox(w, 2.5)["b"]
+        Array([2., 0.], dtype=float32)
+    """
+    check_nonnegative("task_l2", "strength", strength)
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("task_l2", stacked)
+        if not jax.tree.leaves(stacked):
+            return strength * jnp.zeros((), jnp.float32)
+        return strength * jnp.sum(_lengths(stacked))
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("task_l2", stacked)
+        check_nonnegative("task_l2", "step_size", step_size)
+        if not jax.tree.leaves(stacked):
+            return stacked
+        factors = shrink(_lengths(stacked), step_size * strength)
+
+        def leaf(v: Array) -> Array:
+            return (factors.reshape(-1, *[1] * (v.ndim - 1)) * v.astype(factors.dtype)).astype(v.dtype)
+
+        return jax.tree.map(leaf, stacked)
+
+    return Penalty(value=value, prox=prox)
+
+
+def _lengths(stacked: PyTree) -> Array:
+    """`[T]`, the norm of each task's parameters."""
+    leaves = jax.tree.leaves(stacked)
+    dtype = trees.accumulator(jnp.result_type(*leaves))
+    return norm(tuple(leaf.astype(dtype) for leaf in leaves), tuple(tuple(range(1, jnp.ndim(leaf))) for leaf in leaves))

@@ -1,0 +1,189 @@
+"""The tasks' parameters span few directions: sums of the singular values of each leaf, unfolded into matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked
+from mtljax.penalties.singular_values import rescale, singular_values, soft_threshold
+from mtljax.types import Array, PyTree
+
+
+def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty:
+    r"""Low-rank multi-task learning: the sum of singular values of the matrix whose rows are the tasks' parameters.
+
+        value(w) = strength * sum over leaves W of sum_i sigma_i(W),   W [T, P] the leaf [T, *p], flattened
+        prox(v, s) = U diag(max(sigma_i - s strength, 0)) V^T for each leaf v = U diag(sigma) V^T
+
+    With `joint`, one matrix for all leaves side by side instead, `[T, sum P]`: the tasks then share directions of all
+    parameters at once, such as a layer's kernel and bias together. Alone, a bias of one number for each task is a
+    matrix of rank 1, whose trace norm is its Euclidean norm. Nothing is divided by T or by the number of parameters.
+
+    The gradient is `U V^T` over the non-zero singular values: at a matrix of lower rank the shortest of all
+    subgradients. There are no second derivatives. Where all singular values go, the prox is exactly 0.
+
+    Work is three products `[T, T] x [T, P]` for the value or the prox, one more for the gradient, and `O(T^3)`; a leaf
+    with fewer than T parameters a task is decomposed from that side, unless `joint`. `singular_values` says how
+    accurate it is.
+
+    Argyriou, Evgeniou and Pontil, "Convex multi-task feature learning", Machine Learning 73, 2008; Pong, Tseng, Ji and
+    Ye, "Trace Norm Regularization: Reformulations, Algorithms, and Multi-Task Learning", SIAM Journal on Optimization
+    20, 2010. For networks, this is the last-axis flattening of Yang and Hospedales, "Trace Norm Regularised Deep
+    Multi-Task Learning", ICLR workshop 2017, who stack the tasks along the last axis of a parameter, not the first.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+        joint: whether all leaves are one matrix.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`.
+
+    Raises:
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+            leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> w = {"w": jnp.array([[3.0, 0.0], [0.0, 1.0]])}
+        >>> round(float(trace_norm(0.5)(w)), 5)
+        2.0
+        >>> trace_norm().prox(w, 2.0)["w"].round(6) + 0.0
+        Array([[1., 0.],
+               [0., 0.]], dtype=float32)
+    """
+    check_nonnegative("trace_norm", "strength", strength)
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked("trace_norm", stacked)
+        leaves = jax.tree.leaves(stacked)
+        if joint:
+            return strength * _sum_of_trace_norms([leaves] if leaves else [])
+        return strength * _sum_of_trace_norms([_unfolded(leaf, [0]) for leaf in leaves if leaf.size])
+
+    def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
+        check_stacked("trace_norm", stacked)
+        check_nonnegative("trace_norm", "step_size", step_size)
+        shrink = soft_threshold(step_size * strength)
+
+        def leaf(v: Array) -> Array:
+            if not v.size:
+                return v
+            matrix = rescale(_unfolded(v, [0]), lambda sigma: shrink)
+            return matrix if matrix.shape[0] == v.shape[0] else matrix.T.reshape(v.shape)
+
+        if not joint:
+            return jax.tree.map(leaf, stacked)
+        return rescale(stacked, lambda sigma: shrink) if jax.tree.leaves(stacked) else stacked
+
+    return Penalty(value=value, prox=prox)
+
+
+def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
+    r"""Low multilinear rank: the trace norms of all unfoldings of a leaf along one axis, the tasks' axis being one.
+
+        value(w) = strength * sum over leaves W of sum_k |W_(k)|_*,   k = 0, ..., n
+
+    `W_(k)` has the k-th axis of the leaf `[T, p_1, ..., p_n]` along its rows, and all other axes along its columns. All
+    axes weigh 1, and nothing is divided by their number: a leaf `[T, p]` has two unfoldings, which are transposes, and
+    so twice its trace norm; a leaf `[T]` its Euclidean norm. Beside the directions that `trace_norm` makes the tasks
+    share, the tasks' filters come to share few input and output directions.
+
+    Each unfolding is decomposed from its smaller side, so that work grows with the cube of an axis: 512 for a wide
+    layer. There is no closed-form prox. Gradients are those of `trace_norm`.
+
+    Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each axis has a
+    weight. They stack the tasks along the last axis; the set of unfoldings is the same.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
+
+    Raises:
+        ValueError: `strength` is negative or no scalar; leaves without one common leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> round(float(tucker_trace_norm()(jnp.eye(2))), 5)
+        4.0
+    """
+    return _of_unfoldings("tucker_trace_norm", strength, lambda axes: [[axis] for axis in range(axes)])
+
+
+def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
+    r"""Low tensor-train rank: the trace norms of the unfoldings of a leaf cut between every two axes, the tasks' last.
+
+        value(w) = strength * sum over leaves W of sum_k |W_[k]|_*,   k = 1, ..., n
+
+    `W_[k]` has the axes `p_1, ..., p_k` of the leaf `[T, p_1, ..., p_n]` along its rows, and `p_{k+1}, ..., p_n, T`
+    along its columns; for k = n that is the matrix of `trace_norm`, transposed. All cuts weigh 1, and nothing is
+    divided by their number. A leaf `[T, p]` has one cut and its trace norm; a leaf `[T]` is taken for `[T, 1]`.
+
+    Each unfolding is decomposed from its smaller side, which may be large where many axes are merged: for a kernel
+    `[T, 3, 3, 64, 64]`, 3, 9, `min(576, 64 T)` and T. There is no closed-form prox. Gradients are those of
+    `trace_norm`.
+
+    Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each cut has a
+    weight. They stack the tasks along the last axis of a parameter, and the cuts depend on the order of the
+    axes, so the axis is moved there first. After Oseledets, "Tensor-Train Decomposition", SIAM Journal on Scientific
+    Computing 33, 2011.
+
+    Args:
+        strength: non-negative scalar; may be traced, so that it can be swept.
+
+    Returns:
+        `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
+
+    Raises:
+        ValueError: `strength` is negative or no scalar; leaves without one common leading task axis.
+        TypeError: a leaf that is not of a floating-point type.
+        NotImplementedError: second derivatives are taken.
+
+    Example:
+        >>> round(float(tensor_train_trace_norm()(jnp.eye(2))), 5)
+        2.0
+    """
+    return _of_unfoldings(
+        "tensor_train_trace_norm",
+        strength,
+        lambda axes: [list(range(1, last + 1)) for last in range(1, axes)] or [[0]],
+    )
+
+
+def _of_unfoldings(name: str, strength: Array | float, unfoldings: Callable[[int], list[list[int]]]) -> Penalty:
+    """The trace norms of some unfoldings of each leaf; `unfoldings(number of axes)` lists the axes along the rows."""
+    check_nonnegative(name, "strength", strength)
+
+    def value(stacked: PyTree) -> Array:
+        check_stacked(name, stacked)
+        leaves = [leaf for leaf in jax.tree.leaves(stacked) if leaf.size]
+        return strength * _sum_of_trace_norms(
+            [_unfolded(leaf, rows) for leaf in leaves for rows in unfoldings(leaf.ndim)]
+        )
+
+    return Penalty(value=value)
+
+
+def _sum_of_trace_norms(matrices: list[PyTree]) -> Array:
+    """Each matrix an array `[m, *p]`, or several side by side."""
+    total = jnp.zeros((), jnp.float32)
+    for matrix in matrices:
+        total = total + jnp.sum(singular_values(matrix))
+    return total
+
+
+def _unfolded(leaf: Array, rows: list[int]) -> Array:
+    """`[m, *others]` with the axes `rows` merged into one; the transpose where that has fewer rows."""
+    columns = [axis for axis in range(leaf.ndim) if axis not in rows]
+    size = math.prod(leaf.shape[axis] for axis in rows)
+    if size * size > leaf.size:
+        rows, columns = columns, rows
+        size = leaf.size // size
+    return leaf.transpose(*rows, *columns).reshape(size, *(leaf.shape[axis] for axis in columns))
