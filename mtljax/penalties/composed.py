@@ -111,7 +111,7 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
                 return tree
             moved = operator(tree, step_size * number)
             # A traced weight may be 0, and a prox with step size 0 may still round.
-            return jax.tree.map(lambda new, old: jnp.where(number > 0, new, old), moved, tree)
+            return jax.tree.map(lambda new, old: jnp.where(number == 0, old, new), moved, tree)
 
         moved = [subtree(inner, number, tree) for number, tree in zip(numbers, split(stacked), strict=True)]
         if not parts:

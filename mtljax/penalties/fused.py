@@ -143,8 +143,8 @@ def _runs(y: Array, strength: Array) -> tuple[Array, Array]:
         new = ~starts & (raised != before)
         return starts | new, jnp.where(new, raised, rises), jnp.any(new)
 
-    first = jnp.broadcast_to((jnp.arange(y.shape[0]) == 0).reshape(-1, *[1] * (y.ndim - 1)), y.shape)
-    starts, rises, _ = lax.while_loop(lambda state: state[2], split, (first, first, jnp.array(y.size > 0)))
+    whole = jnp.concatenate([jnp.ones_like(y[:1], bool), jnp.zeros_like(y[1:], bool)])
+    starts, rises, _ = lax.while_loop(lambda state: state[2], split, (whole, whole, jnp.any(whole)))
     return starts, rises
 
 

@@ -37,8 +37,9 @@ def proximal(
         optax.chain(optax.sgd(rate), proximal(penalty, rate))
 
     minimises `loss + penalty` by proximal gradient steps when the gradient is that of the loss alone: leave the penalty
-    out of the objective. Unlike its gradient, the prox sets groups to exactly 0, and `params + updates'` keeps such
-    zeros to the bit; other values may be rounded once more, so that ties between tasks hold to rounding.
+    out of the objective (`make_train_step` without `penalty`). Unlike its gradient, the prox sets groups to exactly 0,
+    and `params + updates'` keeps such zeros to the bit; other values may be rounded once more, so that ties between
+    tasks hold to rounding.
 
     It must be the last link: a link after it would change what it has put in place. The chain before it must end with
     the step itself, sign and learning rate included, as optax's optimisers do; `learning_rate` must be the same one.

@@ -124,11 +124,14 @@ def _newton(radius: Array, v: Array, stretch: Array, threshold: Array, group: Ax
 
 def _radius(v: Array, stretch: Array, threshold: Array, group: Axes) -> Array:
     """That r, from the smallest that it can be for `|v| >= 1`."""
-    lowest = (1.0 - threshold) / jnp.max(stretch)
-    rounding = 1.0 + 4.0 * jnp.finfo(v.dtype).eps
+    stiffest = jnp.max(stretch)
+    lowest = (1.0 - threshold) / stiffest
+    # What a step leaves over is about its square, in units of the length over which the function bends; so this is
+    # close enough for the last step that `_shrunk` takes, and far above what rounding moves.
+    close = jnp.finfo(v.dtype).eps ** 0.5
 
     def far(state: tuple[Array, Array]) -> Array:
-        return jnp.any(state[1] > state[0] * rounding)
+        return jnp.any(state[1] - state[0] > close * (state[0] + threshold / stiffest))
 
     def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
         return state[1], _newton(state[1], v, stretch, threshold, group)

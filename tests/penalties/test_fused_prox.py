@@ -74,6 +74,17 @@ def test_one_task_has_no_jumps():
     np.testing.assert_array_equal(jax.jit(fused(9.0).prox)(y, 2.0), y)
 
 
+def test_the_temporal_prox_ends_for_many_groups_in_float32():
+    # Groups just above the threshold, whose equations float32 solves to rounding and no better.
+    v = np.random.default_rng(0).normal(size=(4, 20_000))
+    v = (v / np.linalg.norm(v, axis=0, keepdims=True) * np.linspace(1.0001, 2, 20_000)[None, :]).astype(np.float32)
+    x = np.asarray(jax.jit(temporal_group_lasso(1.0, 50.0, 1.0).prox)(v, 1.0), np.float64)
+    length, curvature = np.linalg.norm(x, axis=0, keepdims=True), np.diff(np.eye(4), axis=0)
+    assert (length > 0).all()
+    left = 3 * x + 100 * curvature.T @ curvature @ x + x / length - v
+    assert np.abs(left).max() < 3e-5  # the matrix has norm 350: this is the rounding of x
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",

@@ -7,26 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.penalties import l2_to_mean, pairwise_l2
+import mtljax
+from mtljax.penalties import Penalty, l2_to_mean, pairwise_l2
 from mtljax.sharing import Network, hard, soft
-from mtljax.types import Params
-
-
-def dense(size, *, rate=0.5):
-    """A linear layer with dropout and a counter of training calls as its state."""
-
-    def init(key, x):
-        return {"w": jax.random.normal(key, (x.shape[-1], size), x.dtype)}, {"calls": jnp.zeros((), jnp.int32)}
-
-    def apply(params, state, x, *, key=None, train=False):
-        y = x @ params["w"]
-        if train:
-            y = jnp.where(jax.random.bernoulli(key, 1 - rate, y.shape), y / (1 - rate), 0.0)
-            state = {"calls": state["calls"] + 1}
-        return y, state
-
-    return Network(init, apply)
-
+from mtljax.types import Params, TaskInputs
+from tests.sharing.blocks import dense
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 HEADS = {"depth": dense(1), "label": dense(5)}
@@ -34,8 +19,12 @@ MODELS = {
     "hard": hard(dense(4), HEADS),
     "soft": soft(dense(4), HEADS, l2_to_mean()),
     "soft_names": soft(dense(4), ["label", "depth"]),
+    "soft_stacked": soft(dense(4), HEADS, l2_to_mean(), stacked=True),
 }
-each_model = pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+
+
+def fresh(name):
+    return MODELS[name].init(jax.random.key(0), X)
 
 
 def equal(a, b):
@@ -44,8 +33,7 @@ def equal(a, b):
 
 
 def test_hard_is_head_after_trunk():
-    model = MODELS["hard"]
-    params, state = model.init(jax.random.key(0), X)
+    model, (params, state) = MODELS["hard"], fresh("hard")
     outputs, after = model.apply(params, state, X)
     assert isinstance(params, Params)
     for task in HEADS:
@@ -55,8 +43,7 @@ def test_hard_is_head_after_trunk():
 
 
 def test_soft_runs_each_task_on_its_own_copy():
-    model = MODELS["soft"]
-    params, state = model.init(jax.random.key(0), X)
+    model, (params, state) = MODELS["soft"], fresh("soft")
     assert params.shared == ()
     params.tasks["label"]["trunk"]["w"] *= 2.0
     outputs, _ = model.apply(params, state, X)
@@ -66,12 +53,9 @@ def test_soft_runs_each_task_on_its_own_copy():
 
 
 def test_soft_without_heads_gives_the_networks_output():
-    model = MODELS["soft_names"]
-    params, state = model.init(jax.random.key(0), X)
-    outputs, _ = model.apply(params, state, X)
-    assert sorted(outputs) == sorted(params.tasks) == ["depth", "label"]
-    assert model.penalty is None
-    np.testing.assert_array_equal(outputs["depth"], X @ params.tasks["depth"]["trunk"]["w"])
+    model, (params, state) = MODELS["soft_names"], fresh("soft_names")
+    assert sorted(params.tasks) == ["depth", "label"] and model.penalty is None
+    np.testing.assert_array_equal(model.apply(params, state, X)[0]["depth"], X @ params.tasks["depth"]["trunk"]["w"])
 
 
 def test_soft_starts_where_hard_does():
@@ -85,7 +69,7 @@ def test_with_equal_copies_soft_computes_what_hard_does_dropout_included():
     key = jax.random.key(1)
     outputs = []
     for name in ("hard", "soft"):
-        params, state = MODELS[name].init(jax.random.key(0), X)
+        params, state = fresh(name)
         outputs.append(MODELS[name].apply(params, state, X, key=key, train=True)[0])
     equal(*outputs)
 
@@ -93,7 +77,7 @@ def test_with_equal_copies_soft_computes_what_hard_does_dropout_included():
 def test_a_head_does_not_depend_on_the_tasks_beside_it():
     alone = hard(dense(4), {"label": HEADS["label"]})
     params, state = alone.init(jax.random.key(0), X)
-    whole, whole_state = MODELS["hard"].init(jax.random.key(0), X)
+    whole, whole_state = fresh("hard")
     equal(params.tasks["label"], whole.tasks["label"])
     key = jax.random.key(1)
     equal(
@@ -102,60 +86,18 @@ def test_a_head_does_not_depend_on_the_tasks_beside_it():
     )
 
 
-@each_model
-def test_the_same_key_gives_the_same_output_and_another_key_another(model):
-    params, state = model.init(jax.random.key(0), X)
-    equal(model.init(jax.random.key(0), X), (params, state))
-
-    def run(seed):
-        return model.apply(params, state, X, key=jax.random.key(seed), train=True)
-
-    equal(run(1), run(1))
-    assert not np.array_equal(run(1)[0]["label"], run(2)[0]["label"])
-
-
-@each_model
-def test_one_task_runs_alone(model):
-    params, state = model.init(jax.random.key(0), X)
-    key = jax.random.key(1)
+@pytest.mark.parametrize("name", list(MODELS))
+def test_one_task_runs_alone(name):
+    model, (params, state), key = MODELS[name], fresh(name), jax.random.key(1)
     every, _ = model.apply(params, state, X, key=key, train=True)
     outputs, after = model.apply(params, state, X, tasks=("depth",), key=key, train=True)
-    equal(outputs, {"depth": every["depth"]})
+    assert list(outputs) == ["depth"]
+    np.testing.assert_allclose(outputs["depth"], every["depth"], rtol=1e-5)
     equal(after["tasks"]["label"], state["tasks"]["label"])
     assert all(leaf == 1 for leaf in jax.tree.leaves(after["tasks"]["depth"]))
     # Nothing of the other task is read.
     params.tasks["label"] = None
     equal(model.apply(params, state, X, tasks=["depth"], key=key, train=True)[0], outputs)
-
-
-def test_apply_is_decode_after_encode():
-    model = MODELS["hard"]
-    params, state = model.init(jax.random.key(0), X)
-    for train in (False, True):
-        key = jax.random.key(1) if train else None
-        features, between = model.encode(params.shared, state, X, key=key, train=train)
-        pieces = model.decode(params.tasks, between, features, key=key, train=train)
-        equal(pieces, model.apply(params, state, X, key=key, train=train))
-
-
-@each_model
-def test_transformations_and_shapes(model):
-    params, state = model.init(jax.random.key(0), X)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(X.shape, X.dtype))
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (params, state)) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), shapes
-    )
-
-    def loss(params, key):
-        outputs, _ = model.apply(params, state, X, key=key, train=True)
-        return sum(jnp.sum(outputs[task] ** 2) for task in outputs)
-
-    keys = jax.random.split(jax.random.key(1), 3)
-    gradient = jax.jit(jax.grad(loss))
-    several, one = jax.vmap(gradient, in_axes=(None, 0))(params, keys), gradient(params, keys[2])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2], b, rtol=1e-5, atol=1e-5), several, one)
-    seeds = jax.vmap(lambda key: model.init(key, X)[0])(keys)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-6), seeds, model.init(keys[1], X)[0])
 
 
 def test_the_penalty_sees_the_trunks_in_task_order_and_nothing_else():
@@ -168,6 +110,86 @@ def test_the_penalty_sees_the_trunks_in_task_order_and_nothing_else():
     assert float(model.penalty(params)) == 0.0
     params.tasks["b"]["trunk"]["w"] += 2.0
     assert float(model.penalty(params)) == pytest.approx(4.0 * 12, rel=1e-5)
+
+
+def moved(params, seed=0):
+    """The same parameters with nothing left equal."""
+    drawn = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(drawn.normal(size=leaf.shape), leaf.dtype), params)
+
+
+@pytest.mark.parametrize("inputs", [X, TaskInputs({"depth": X, "label": 2.0 * X - 1.0})], ids=["shared", "own"])
+def test_stacked_copies_compute_what_copies_one_by_one_do(inputs):
+    params, state = MODELS["soft"].init(jax.random.key(0), inputs)
+    params = moved(params)
+    state["tasks"]["label"]["trunk"]["calls"] += 5
+
+    def loss(params, model):
+        outputs, after = model.apply(params, state, inputs, key=jax.random.key(1), train=True)
+        return sum(jnp.sum(out**2) for out in outputs.values()), (outputs, after)
+
+    (_, plain), slope = jax.value_and_grad(loss, has_aux=True)(params, MODELS["soft"])
+    (_, together), same_slope = jax.value_and_grad(loss, has_aux=True)(params, MODELS["soft_stacked"])
+    for a, b in ((plain, together), (slope, same_slope)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), a, b)
+    equal(plain[1], together[1])
+    assert together[1]["tasks"]["label"]["trunk"]["calls"] == 6
+
+
+def test_a_nan_in_one_stacked_copy_reaches_no_other():
+    model, method = MODELS["soft_stacked"], mtljax.methods.equal()
+    params, state = model.init(jax.random.key(0), X)
+    losses_fn = mtljax.losses_fn(model, dict.fromkeys(HEADS, mtljax.Task(mtljax.losses.squared_error)))
+    batch = mtljax.Batch(X, {"depth": jnp.zeros((6, 1)), "label": jnp.zeros((6, 5))})
+    step = jax.jit(lambda p: mtljax.value_and_grad(losses_fn, method, has_aux=True)(p, method.init(2), state, batch)[1])
+    clean = step(params)
+    params.tasks["depth"]["trunk"]["w"] *= jnp.nan
+    poisoned = step(params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(poisoned.tasks["depth"]))
+    assert np.any(clean.tasks["label"]["trunk"]["w"])
+    equal(poisoned.tasks["label"], clean.tasks["label"])
+
+
+PARTS = soft(dense(4), HEADS, Penalty(lambda w: jnp.sum(w["a"]["w"]) + 10.0 * w["b"]["w"][1, 0, 0], parts=("b", "a")))
+
+
+def test_parts_of_a_penalty_are_summands_of_the_trunk():
+    params, state = PARTS.init(jax.random.key(0), X)
+    whole, _ = fresh("soft")
+    for task in HEADS:
+        zeros = {"w": jnp.zeros((3, 4))}
+        equal(params.tasks[task], whole.tasks[task] | {"trunk": {"b": whole.tasks[task]["trunk"], "a": zeros}})
+    params = moved(params)
+    for task in HEADS:
+        own = params.tasks[task]["trunk"]
+        whole.tasks[task] = params.tasks[task] | {"trunk": {"w": own["a"]["w"] + own["b"]["w"]}}
+    equal(*(m.apply(p, state, X) for m, p in ((PARTS, params), (MODELS["soft"], whole))))
+    rows = [params.tasks[task]["trunk"] for task in ("depth", "label")]
+    expected = sum(np.sum(row["a"]["w"]) for row in rows) + 10.0 * rows[1]["b"]["w"][0, 0]
+    np.testing.assert_allclose(PARTS.penalty(params), expected, rtol=1e-5)
+
+
+def test_parts_in_half_precision_are_added_in_single():
+    penalty = Penalty(lambda w: jnp.zeros(()), parts=("x", "y", "z"))
+    model = soft(Network(lambda key, x: (x, ()), lambda w, state, x, **_: (w, state)), ["a"], penalty)
+    params, state = model.init(jax.random.key(0), jnp.ones(1, jnp.bfloat16))
+    for part in ("y", "z"):
+        params.tasks["a"]["trunk"][part] += 2.0**-8  # added one by one in bfloat16, they are lost
+    found = model.apply(params, state, jnp.ones(1))[0]["a"]
+    assert found.dtype == jnp.bfloat16 and float(found[0]) == 1.0 + 2.0**-7
+
+
+def test_each_copy_reads_inputs_of_its_own_shape():
+    channels = {"depth": jnp.ones((2, 5, 3)), "label": jnp.ones((6, 7, 3))}
+    flat = Network(
+        lambda key, x: (jnp.ones(x.shape[1:]), ()), lambda w, state, x, **_: ((x * w[None]).sum((1, 2)), state)
+    )
+    model = soft(dense(4), {"depth": flat, "label": flat})
+    params, state = model.init(jax.random.key(0), TaskInputs(channels))
+    assert [params.tasks[task]["head"].shape for task in ("depth", "label")] == [(5, 4), (7, 4)]
+    outputs, _ = model.apply(params, state, TaskInputs(channels))
+    assert [outputs[task].shape for task in ("depth", "label")] == [(2,), (6,)]
+    equal(model.apply(params, state, channels["label"], tasks=("label",))[0]["label"], outputs["label"])
 
 
 TARGETS = {"a": X @ jnp.ones((3, 1)), "b": X @ jnp.array([[1.0], [-1.0], [2.0]])}
@@ -234,24 +256,8 @@ def test_two_tied_regressions_meet_their_closed_form():
         np.testing.assert_allclose(trained.tasks[task]["trunk"]["w"], expected, rtol=1e-4)
 
 
-def test_a_donated_step_may_be_given_a_fresh_soft_model():
-    model = MODELS["soft"]
-    params, state = model.init(jax.random.key(0), X)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, state))]
-    assert len(set(buffers)) == len(buffers)
-
-
-@each_model
-def test_unknown_tasks_get_messages(model):
-    params, state = model.init(jax.random.key(0), X)
-    with pytest.raises(ValueError, match=r"^apply: unknown task 'edges'; the model has \['depth', 'label'\]$"):
-        model.apply(params, state, X, tasks=("depth", "edges"))
-    with pytest.raises(TypeError, match=r"found the string 'depth'; write \('depth',\)"):
-        model.apply(params, state, X, tasks="depth")
-
-
 def unstackable(change):
-    params, _ = MODELS["soft"].init(jax.random.key(0), X)
+    params, _ = fresh("soft")
     change(params.tasks)
     return MODELS["soft"].penalty(params)
 
@@ -272,6 +278,17 @@ def unstackable(change):
             lambda: unstackable(lambda tasks: tasks["label"]["trunk"].update(b=jnp.ones(4))),
             ValueError,
             "leaf ['b'] is no such leaf for task 'depth' but (4,) for task 'label'",
+        ),
+        (
+            lambda: MODELS["soft_stacked"].apply(*fresh("soft"), TaskInputs({"depth": X, "label": X[:2]})),
+            ValueError,
+            "soft: stacked=True, but the copies differ: leaf ['inputs'] is ((6, 3), 'float32') for task 'depth' but "
+            "((2, 3), 'float32') for task 'label'",
+        ),
+        (
+            lambda: PARTS.apply(*fresh("soft"), X),
+            ValueError,
+            "soft: the trunk of task 'depth' must be a dict of the parts ['b', 'a'], found ['w']",
         ),
     ],
 )

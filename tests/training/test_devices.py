@@ -88,22 +88,25 @@ def test_all_devices_take_the_steps_of_one(name, how):
 
 
 @needs_devices
-@pytest.mark.parametrize("how", ["sharded", "pmap", "shard_map"])
+@pytest.mark.parametrize("how", ["sharded", "shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_batch_statistics_are_those_of_the_whole_batch(how):
     expected = run(nets.conv, methods.upgrad(), "jit")
     assert_same(run(nets.conv, methods.upgrad(), how), expected)
 
 
 @needs_devices
-@pytest.mark.parametrize("how", ["pmap", "shard_map"])
-@pytest.mark.parametrize("make_model", [lambda axis: nets.mlp(), nets.conv], ids=["mlp", "conv"])
+@pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "make_model",
+    [pytest.param(lambda axis: nets.mlp(), id="mlp"), pytest.param(nets.conv, id="conv", marks=pytest.mark.slow)],
+)
 def test_the_gramian_engine_across_devices(how, make_model):
     expected = run(make_model, methods.mgda(), "jit", engine=engines.full())
     assert_same(run(make_model, methods.mgda(), how, engine=engines.gramian()), expected)
 
 
 @needs_devices
-@pytest.mark.parametrize("how", ["pmap", "shard_map"])
+@pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_the_features_engine_across_devices(how):
     make = lambda axis: nets.mlp()  # noqa: E731
     expected = run(make, methods.mgda(), "jit", engine=engines.features())

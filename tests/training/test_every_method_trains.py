@@ -101,6 +101,7 @@ def test_under_jit_and_vmap_over_seeds(case, dtype, batches):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max()))
 
 
+@pytest.mark.slow
 @few()
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_under_pmap(case, batches):

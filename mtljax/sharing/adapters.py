@@ -1,0 +1,94 @@
+"""Residual adapters: one trunk, and after each stage a small bottleneck of each task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.sharing.branches_deltas import after_each_stage
+from mtljax.sharing.network import Network, key_for
+from mtljax.types import Array, Key, Model, PyTree
+
+
+def adapters(
+    stages: Sequence[Network],
+    heads: Mapping[str, Network],
+    size: int,
+    *,
+    activation: Callable[[Array], Array] = jax.nn.relu,
+    frozen: bool = False,
+) -> Model:
+    r"""One trunk; after each stage every task adds what a bottleneck of its own makes of the features.
+
+        h = stage_j(h_k^{j-1}),   h_k^j = h + activation(h D_k^j + d_k^j) U_k^j + u_k^j,   outputs_k = head_k(h_k^J)
+
+    with D `[C_j, size]` and U `[size, C_j]` along the last axis (channels last), so that on images this is two 1x1
+    convolutions. D starts normal with variance `1 / C_j`, all else at zero: the model starts exactly as hard sharing of
+    the stages in a row and the heads. `Params.shared` is the list of the stages' parameters; `Params.tasks[k]` is
+    `{"adapters": [{"down": D, "down_bias": d, "up": U, "up_bias": u}, ...], "head": ...}`: the paper's
+    `2 size C_j + C_j + size` parameters a stage.
+
+    Once bent, features differ between tasks, so the trunk runs once for each task asked for, and no features are common
+    to all. Its batch statistics are each task's own too: the state is `{"tasks": {k: {"stages": [...], "head": ...}}}`.
+    All tasks drop the same units in the trunk.
+
+    Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan and Gelly, "Parameter-Efficient Transfer
+    Learning for NLP", ICML 2019, who start both matrices near zero; one at zero makes the identity exact. Their task's
+    own layer normalisation is left to the stages. Rebuffi, Bilen and Vedaldi, "Learning Multiple Visual Domains with
+    Residual Adapters", NeurIPS 2017, have one full 1x1 convolution without activation in place of the bottleneck,
+    which is `size=C` and `activation=lambda x: x` up to the factorisation.
+
+    Args:
+        stages: the trunk's networks in order, each from features to features `[B, ..., C_j]`.
+        heads: network from the last features to outputs, by task name.
+        size: channels of the bottleneck, positive.
+        activation: function of the bottleneck's features, element by element; default ReLU.
+        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them.
+            `Params.shared` gets zeros; leave it out of the optimiser's weight decay too. Batch statistics still move in
+            training. Default False.
+
+    Returns:
+        `Model`; `encode`, `decode` and `penalty` are None. Adapters have the features' dtype at `init`; their sum with
+        the features has the features' dtype.
+
+    Raises:
+        TypeError: `size` is not an integer; `stages` holds something else than networks; a task name that is not a
+            string; a stage's output that is not one floating array.
+        ValueError: `size` below 1; no stages, no heads, a stage's output of fewer than two axes; `apply` asked for an
+            unknown task.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = adapters([dense(8), dense(4)], {"depth": dense(1), "label": dense(10)}, 2)
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> [adapter["down"].shape for adapter in params.tasks["depth"]["adapters"]]
+        [(8, 2), (4, 2)]
+    """
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"adapters: size must be an integer, found {size!r}")
+    if size < 1:
+        raise ValueError(f"adapters: size must be at least 1, found {size}")
+    return after_each_stage("adapters", "adapters", _bottleneck(size, activation), stages, heads, frozen=frozen)
+
+
+def _bottleneck(size: int, activation: Callable[[Array], Array]) -> Network:
+    def init(key: Key, features: Array) -> tuple[PyTree, PyTree]:
+        channels, dtype = features.shape[-1], features.dtype
+        down = jax.random.normal(key_for(key, "down"), (channels, size), dtype) / channels**0.5
+        zeros = {"down_bias": (size,), "up": (size, channels), "up_bias": (channels,)}
+        return {"down": down} | {name: jnp.zeros(shape, dtype) for name, shape in zeros.items()}, ()
+
+    def apply(
+        params: PyTree, state: PyTree, features: Array, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Array, PyTree]:
+        last = (1,) * (features.ndim - 1) + (-1,)
+        hidden = activation(features @ params["down"] + params["down_bias"].reshape(last))
+        added = hidden @ params["up"] + params["up_bias"].reshape(last)
+        return (features + added).astype(features.dtype), state
+
+    return Network(init, apply)

@@ -1,0 +1,136 @@
+"""Adaptive task-to-task fusion: each task mixes all tasks' experts, and keeps its own by a residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.sharing.experts import Run, assemble, logits_of, mix, run_experts
+from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.ple import Experts, gate_of, levels_of
+from mtljax.types import Array, Key, Model, PyTree
+
+
+def adatt(
+    levels: Sequence[Network | Experts],
+    heads: Mapping[str, Network],
+    *,
+    num_shared: int = 0,
+    num_specific: int | Mapping[str, int] = 1,
+    gate: Callable[[int], Network] | None = None,
+    encoder: Network | None = None,
+) -> Model:
+    """Levels of experts native to each task; a gated mixture of all of them is added to a linear one of the native.
+
+    With `E_kj(z)` the m_k native experts of task k at level j, and `x_k0 = x`:
+
+        x_kj = sum_i g_kj(x_k,j-1)_i [E_1j(x_1,j-1), ..., E_Tj(x_T,j-1)]_i + sum_i v_kj,i E_kj(x_k,j-1)_i
+        outputs_k = head_k(x_kL),   g(z) = softmax(W^T z)
+
+    `v_kj` `[m_k]` is trained and starts at 1 / m_k; a single native expert has weight 1, without a parameter. This is
+    AdaTT-sp. With shared experts it is the general AdaTT: they are one more unit `s`, with experts, gate and native
+    weights like a task's, which the tasks' gates mix too (last), but which has no fusion at the last level, where
+    nothing would read it.
+
+    `Params.shared` holds all experts, since every task mixes those of all (`"level0/task/depth/0"`,
+    `"level0/shared/0"`), the gates and native weights below the last level (`"level0/gate/depth"`,
+    `"level0/native/depth"`, those of the shared unit `"level0/gate"` and `"level0/native"`), and the encoder.
+    `Params.tasks[k]` holds task k's gate and native weights of the last level (`"level1/gate"`, `"level1/native"`) and
+    its head. The state is `{"shared": ..., "tasks": {k: ...}}` of the same form.
+
+    Asked for some tasks only, the model runs all experts, all of which each task mixes, but the last gates and heads of
+    those tasks alone. `encode` gives the last level's experts and what its gates read. With `TaskInputs` the levels run
+    once for each task, all experts on that task's inputs.
+
+    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
+
+    Li, Zhang, Yuan, Gao, Zhang, Yang, Liu and Yang, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning
+    in Recommendations", KDD 2023. Where the native weights start is ours: one native expert and several start alike.
+
+    Args:
+        levels: for each level, lowest first, the network that all its experts are made of, each from values of its own;
+            or `Experts`, where they differ. Level j reads what level j - 1 returns, any pytree `[B, ...]`; the experts
+            of one level return features of one form.
+        heads: network from the last level's fused features to outputs, by task name.
+        num_shared: how many shared experts a level given as one network has, from 0, which is AdaTT-sp.
+        num_specific: how many native experts each task has there, from 1; or by task name.
+        gate: `gate(n)` makes the network from what a gate reads to logits `[B, n]`, for all n experts of its level, in
+            task order, the shared last. None: `W^T z`, for z `[B, d]`. An image is never flattened for it.
+        encoder: network that the first level and its gates read in place of the inputs; None for the inputs themselves.
+
+    Returns:
+        `Model` with `encode` and `decode`; its `penalty` is None.
+
+    Raises:
+        TypeError: a task name that is not a string, a level or an expert of another type, numbers that are not
+            integers; from `init`, features that the default gate cannot read.
+        ValueError: no heads, no levels, a task without native experts at some level, numbers or experts for other
+            tasks; from `init`, features that are not `[B, d]` without a gate; logits of another shape; experts of one
+            level whose features differ in form; from `apply`, an unknown task.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = adatt([dense(8), dense(4)], {"depth": dense(1), "label": dense(10)}, num_specific=2)
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((2, 3)))
+        >>> params.tasks["label"]["level1/gate"].shape, params.tasks["label"]["level1/native"].shape
+        ((8, 4), (2,))
+    """
+    names = task_names("adatt", heads)
+    experts = levels_of("adatt", levels, names, num_shared, num_specific)
+    for index, level in enumerate(experts):
+        for name in names:
+            if not level.specific[name]:
+                raise ValueError(f"adatt: at level {index} task {name!r} has no native expert, expected at least one")
+    # The shared unit fuses as long as shared experts above read it.
+    meet = max((index for index, level in enumerate(experts) if level.shared), default=-1)
+
+    def fuse(run: Run, index: int, unit: int, suffix: str, inputs: PyTree, stacks: list[PyTree]) -> PyTree:
+        """The fusion unit of the task at that place, or after them the shared one: both sums are one mixture."""
+        sizes = [len(experts[index].specific[name]) for name in names] + [len(experts[index].shared)]
+        total, native, first = sum(sizes), sizes[unit], sum(sizes[:unit])
+        network = gate_of("adatt", gate, total)
+        weights = jax.nn.softmax(logits_of("adatt", run, f"level{index}/gate{suffix}", network, inputs, total))
+        if native > 0:
+            own = run(f"level{index}/native{suffix}", _native(native), weights) if native > 1 else jnp.ones(1)
+            weights = weights + jnp.pad(own.astype(weights.dtype), (first, total - first - native))[None, :]
+        return mix("adatt", weights, stacks)
+
+    def trunk(run: Run, inputs: PyTree) -> PyTree:
+        own, common, stacks = dict.fromkeys(names, inputs), inputs, []
+        for index, level in enumerate(experts):
+            if index > 0:
+                common = fuse(run, index - 1, len(names), "", common, stacks) if index <= meet else common
+                own = {
+                    name: fuse(run, index - 1, unit, f"/{name}", own[name], stacks) for unit, name in enumerate(names)
+                }
+            groups = [(f"level{index}/task/{name}", level.specific[name], own[name]) for name in names]
+            stacks = run_experts("adatt", run, *groups, (f"level{index}/shared", level.shared, common))
+        return {"inputs": own, "stacks": stacks}
+
+    def branch(run: Run, name: str, features: PyTree, *, key: Key | None, train: bool) -> Any:
+        unit = names.index(name)
+        fused = fuse(run, len(experts) - 1, unit, "", features["inputs"][name], features["stacks"])
+        return run("head", heads[name], fused)
+
+    return assemble(names, trunk, branch, encoder=encoder)
+
+
+def _native(size: int) -> Network:
+    """The trained weights of a task's native experts, `[size]`, as a network that returns them."""
+
+    def init(key: Key, inputs: Array) -> tuple[Array, tuple[()]]:
+        return jnp.full(size, 1 / size, inputs.dtype), ()
+
+    def apply(
+        weights: Array, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Array, PyTree]:
+        return weights, state
+
+    return Network(init, apply)

@@ -1,0 +1,98 @@
+"""A trained model with a task more, or fewer."""
+
+from __future__ import annotations
+
+import jax
+
+from mtljax.sharing.edit import matched
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+    """Carry a trained model into one with more tasks: old values to the bit, new parameters as `model` starts them.
+
+        params, state = add_task(params, state, hard(trunk, heads | {"edges": head}), key, inputs)
+
+    The old tasks' outputs do not change. A new head starts as it would in any model with that key, since a head's key
+    comes from its name. With `soft` a new copy starts from the network's initial values, far from copies that have been
+    trained; to start from one of them, copy `params.tasks["depth"]["trunk"]` to the new task's. For the optimiser's
+    state see `carry_over`, and `freeze` for training the new head alone; the method's state is as long as the number of
+    tasks and is made anew.
+
+    Args:
+        params: the old model's parameters.
+        state: the old model's state.
+        model: the new model, with all the old tasks.
+        key: for `model.init`.
+        inputs: for `model.init`, `[B, ...]`.
+
+    Returns:
+        `(params, state)` of the new model. Carried leaves are the old arrays themselves, not copies, so a step that
+        donates its state consumes them.
+
+    Raises:
+        ValueError: an old task that the new model lacks, or no new one; a leaf of the old parameters or state that the
+            new model lacks, or has in another shape or dtype (as for sharing schemes with parameters `[T, ...]`).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mtljax.sharing import Network, hard
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> x, trunk, heads = jnp.ones((2, 3)), dense(4), {"depth": dense(1)}
+        >>> params, state = hard(trunk, heads).init(jax.random.key(0), x)
+        >>> model = hard(trunk, heads | {"edges": dense(2)})
+        >>> params, state = add_task(params, state, model, jax.random.key(1), x)
+        >>> jax.tree.map(jnp.shape, params)
+        Params(shared=(3, 4), tasks={'depth': (4, 1), 'edges': (4, 2)})
+    """
+    new_params, new_state = model.init(key, inputs)
+    old, new = sorted(params.tasks), sorted(new_params.tasks)
+    if not set(old) < set(new):
+        raise ValueError(f"add_task: the new model has tasks {new}, expected all of {old} and at least one more")
+    moved, moved_state = matched("add_task", new_params, params), matched("add_task", new_state, state)
+    for found, what in ((moved, "parameters"), (moved_state, "state")):
+        if found.dropped:
+            raise ValueError(f"add_task: the new model's {what} lack {found.dropped[0]}, which the old model has")
+    return moved.tree, moved_state.tree
+
+
+def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) -> tuple[Params, PyTree]:
+    """Carry a trained model into one with fewer tasks; all its values are the old ones, to the bit.
+
+        params, state = without_task(params, state, hard(trunk, {"depth": head}), inputs)
+
+    The optimiser's state follows by `carry_over`; the method's state is made anew.
+
+    Args:
+        params: the old model's parameters.
+        state: the old model's state.
+        model: the new model, with fewer of the same tasks.
+        inputs: for the shapes of `model.init`, `[B, ...]`, arrays or `jax.ShapeDtypeStruct`; nothing is computed.
+
+    Returns:
+        `(params, state)` of the new model. Leaves are the old arrays themselves, not copies.
+
+    Raises:
+        ValueError: the new model's tasks are not some of the old ones, or are all of them; a leaf of the new parameters
+            or state that the old model lacks, or has in another shape or dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mtljax.sharing import Network, hard
+        >>> scale = Network(lambda key, x: (jnp.ones(()), ()), lambda w, state, x, **_: (x * w, state))
+        >>> params, state = hard(scale, {"depth": scale, "edges": scale}).init(jax.random.key(0), jnp.ones(2))
+        >>> sorted(without_task(params, state, hard(scale, {"edges": scale}), jnp.ones(2))[0].tasks)
+        ['edges']
+    """
+    new_params, new_state = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    old, new = sorted(params.tasks), sorted(new_params.tasks)
+    if not set(new) < set(old):
+        raise ValueError(f"without_task: the new model has tasks {new}, expected some of {old} and not all")
+    moved, moved_state = matched("without_task", new_params, params), matched("without_task", new_state, state)
+    for found, what in ((moved, "parameters"), (moved_state, "state")):
+        if found.fresh:
+            raise ValueError(f"without_task: the old model's {what} lack {found.fresh[0]}, which the new model has")
+    return moved.tree, moved_state.tree

@@ -1,0 +1,84 @@
+"""One trunk of stages that each task bends by a small network of its own after each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.sharing.branches_checks import channels_last, networks
+from mtljax.sharing.inputs import input_of
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def after_each_stage(
+    where: str, kind: str, delta: Network, stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: bool
+) -> Model:
+    """What `adapters` and `film` have in common: `h_k^j = delta_k^j(stage_j(h_k^{j-1}))`, `outputs_k = head_k(h_k^J)`.
+
+    Args:
+        where: the public function's name, which opens the messages.
+        kind: the name under which a task's deltas stand in `Params.tasks[k]`, a list with one entry a stage.
+        delta: what follows each stage, the identity at its initialisation; it carries no state and draws nothing.
+        stages: the trunk's networks.
+        heads: network by task name.
+        frozen: whether no gradient reaches the trunk.
+
+    Example:
+        >>> keep = Network(
+        ...     init=lambda key, x: ((), ()),
+        ...     apply=lambda params, state, x, *, key=None, train=False: (x, state),
+        ... )
+        >>> model = after_each_stage("film", "film", keep, [keep], {"a": keep}, frozen=False)
+        >>> model.init(jax.random.key(0), jnp.ones((2, 3)))[0].tasks
+        {'a': {'film': [()], 'head': ()}}
+    """
+    names = task_names(where, heads)
+    stages = networks(where, "stages", stages)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        x = input_of(inputs, names[0])
+        trunk, trunk_state, features = [], [], []
+        for j, stage in enumerate(stages):
+            params, state = stage.init(key_for(key, f"stage/{j}"), x)
+            x, _ = stage.apply(params, state, x)
+            trunk.append(params)
+            trunk_state.append(state)
+            features.append(channels_last(where, f"the output of stage {j}", x))
+        tasks, states = {}, {}
+        for name in names:
+            own = [delta.init(key_for(key, f"task/{name}/{kind}/{j}"), h)[0] for j, h in enumerate(features)]
+            head, head_state = heads[name].init(key_for(key, f"task/{name}"), x)
+            tasks[name] = {kind: own, "head": head}
+            # Copies of their own: a donated step must not be handed one buffer twice.
+            states[name] = {"stages": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+        return Params(shared=trunk, tasks=tasks), {"tasks": states}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        trunk = lax.stop_gradient(params.shared) if frozen else params.shared
+        outputs, states = {}, dict(state["tasks"])
+        for name in selected(names, tasks):
+            x, own, before, after = input_of(inputs, name), params.tasks[name], states[name], []
+            for j, stage in enumerate(stages):
+                x, moved = stage.apply(trunk[j], before["stages"][j], x, key=key_for(key, f"stage/{j}"), train=train)
+                x, _ = delta.apply(own[kind][j], (), channels_last(where, f"the output of stage {j}", x))
+                after.append(moved)
+            outputs[name], head_state = heads[name].apply(
+                own["head"], before["head"], x, key=key_for(key, f"task/{name}"), train=train
+            )
+            states[name] = {"stages": after, "head": head_state}
+        return outputs, {"tasks": states}
+
+    return Model(init=init, apply=apply)

@@ -1,0 +1,253 @@
+"""What the architectures with one column of stages per task have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.sharing.inputs import input_of
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
+
+
+class Unit(NamedTuple):
+    """What fuses the columns after a stage. Columns are dicts by task name, of features alike in shape and type.
+
+    Attributes:
+        init: `init(key, columns) -> (params, state)`.
+        apply: `apply(params, state, columns, wanted, *, key, train) -> (fused, state)`; `wanted` are the names whose
+            fused features are asked for, and the keys of `fused`.
+    """
+
+    init: Callable[..., tuple[PyTree, PyTree]]
+    apply: Callable[..., tuple[dict[str, PyTree], PyTree]]
+
+
+def column_model(
+    where: str,
+    stages: Sequence[Network],
+    heads: Mapping[str, Network],
+    unit: Unit,
+    *,
+    after: Sequence[int] | None = None,
+    penalty: Callable[[Params], Array] | None = None,
+) -> Model:
+    """A column of stages for each task, fused by units, and a head on each.
+
+        h_k^l = stage_l(g_k^(l-1); w_k^l),   g^l = unit_l(h_1^l, ..., h_T^l),   outputs_k = head_k(g_k^1, ..., g_k^L)
+
+    with `g^l = h^l` where no unit stands and `g_k^0` task k's inputs. `Params.shared` is
+    `{"columns": {k: one entry a stage}, "units": one entry a stage}`, `()` where no unit stands; the state is
+    `{"columns": ..., "units": ..., "tasks": {k: ...}}`. Up to the last unit all columns run, whichever tasks are asked
+    for; from there on their own columns alone.
+
+    Networks start from what they are given when each column runs by itself, as T single-task networks would. Columns
+    that read the same inputs start equal, so that channel c is the same feature in all of them, and drop the same
+    units; inputs of each task's own give columns of their own, from the same keys.
+
+    Args:
+        where: the public function asking, which opens the messages.
+        stages: at least one network; each reads what the one before it returns.
+        heads: by task name, network from the tuple of one column's fused features, one entry a stage.
+        unit: what stands after a stage; one form for all, with parameters of its own in each place.
+        after: positions of the stages that a unit follows; None for all.
+        penalty: `Model.penalty`.
+
+    Returns:
+        `Model` whose `encode` and `decode` are None.
+
+    Raises:
+        TypeError: stages or `after` of the wrong type.
+        ValueError: no stages; positions that do not exist; columns that differ where a unit stands.
+    """
+    names, stages = check_parts(where, stages, heads)
+    positions = _check_after(where, after, len(stages))
+    last = max(positions, default=-1)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        def column(x: PyTree) -> list[tuple[PyTree, PyTree, PyTree]]:
+            found = []
+            for position, stage in enumerate(stages):
+                params, state = stage.init(key_for(key, f"stage/{position}"), x)
+                x, _ = stage.apply(params, state, x)
+                found.append((params, state, x))
+            return found
+
+        if isinstance(inputs, TaskInputs):
+            columns = {name: column(input_of(inputs, name)) for name in names}
+        else:
+            columns = dict.fromkeys(names, column(inputs))
+
+        def entry(name: str, which: int) -> tuple[PyTree, ...]:
+            # Copies of their own: a donated step must not be handed one buffer twice.
+            return tuple(jax.tree.map(jnp.copy, stage[which]) for stage in columns[name])
+
+        units: list[tuple[PyTree, PyTree]] = [((), ())] * len(stages)
+        for position in positions:
+            features = {name: columns[name][position][2] for name in names}
+            _check_columns(where, position, features)
+            units[position] = unit.init(key_for(key, f"unit/{position}"), features)
+        params, states = {}, {}
+        for name in names:
+            layers = tuple(features for _, _, features in columns[name])
+            params[name], states[name] = heads[name].init(key_for(key, f"task/{name}"), layers)
+        shared = {"columns": {name: entry(name, 0) for name in names}, "units": tuple(own for own, _ in units)}
+        state = {
+            "columns": {name: entry(name, 1) for name in names},
+            "units": tuple(state for _, state in units),
+            "tasks": states,
+        }
+        return Params(shared=shared, tasks=params), state
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        chosen = selected(names, tasks)
+
+        def needed(position: int) -> tuple[str, ...]:
+            return names if position <= last else chosen
+
+        columns = {name: list(states) for name, states in state["columns"].items()}
+        units, heads_state = list(state["units"]), dict(state["tasks"])
+        features = {name: input_of(inputs, name) for name in needed(0)}
+        layers: dict[str, list[PyTree]] = {name: [] for name in chosen}
+        for position, stage in enumerate(stages):
+            own_key = key_for(key, f"stage/{position}")
+            for name in needed(position):
+                features[name], columns[name][position] = stage.apply(
+                    params.shared["columns"][name][position],
+                    columns[name][position],
+                    features[name],
+                    key=own_key,
+                    train=train,
+                )
+            if position in positions:
+                _check_columns(where, position, features)
+                features, units[position] = unit.apply(
+                    params.shared["units"][position],
+                    units[position],
+                    features,
+                    needed(position + 1),
+                    key=key_for(key, f"unit/{position}"),
+                    train=train,
+                )
+            for name in chosen:
+                layers[name].append(features[name])
+        outputs = {}
+        for name in chosen:
+            outputs[name], heads_state[name] = heads[name].apply(
+                params.tasks[name],
+                heads_state[name],
+                tuple(layers[name]),
+                key=key_for(key, f"task/{name}"),
+                train=train,
+            )
+        columns = {name: tuple(states) for name, states in columns.items()}
+        return outputs, {"columns": columns, "units": tuple(units), "tasks": heads_state}
+
+    return Model(init=init, apply=apply, penalty=penalty)
+
+
+def read_last(head: Network) -> Network:
+    """A head of `column_model` that reads its column's last features alone.
+
+    Example:
+        >>> head = Network(lambda key, x: (x, ()), lambda params, state, x, *, key=None, train=False: (x, state))
+        >>> read_last(head).apply((), (), ("first", "last"))[0]
+        'last'
+    """
+    return Network(
+        init=lambda key, layers: head.init(key, layers[-1]),
+        apply=lambda params, state, layers, *, key=None, train=False: head.apply(
+            params, state, layers[-1], key=key, train=train
+        ),
+    )
+
+
+def check_alike(what: str, found: Mapping[str, PyTree]) -> None:
+    """Raises where features that are to be added up differ. Static: costs nothing.
+
+    Args:
+        what: opens the message.
+        found: features by a label that says whose they are.
+
+    Raises:
+        TypeError: an array that is not of a floating-point type.
+        ValueError: there are no arrays, or structures, shapes or dtypes differ.
+
+    Example:
+        >>> check_alike("sluice: layers differ", {"after stage 0": jnp.ones((2, 3)), "after stage 1": jnp.ones((2, 4))})
+        Traceback (most recent call last):
+        ...
+        ValueError: sluice: layers differ: features are float32 (2, 3) after stage 0 but float32 (2, 4) after stage 1
+    """
+    known = {
+        label: {
+            f"features{jax.tree_util.keystr(path)}": f"{jnp.result_type(leaf).name} {jnp.shape(leaf)}"
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        }
+        for label, tree in found.items()
+    }
+    (first, leaves), *others = known.items()
+    if not leaves:
+        raise ValueError(f"{what}: there are no arrays in the features {first}")
+    for other, theirs in others:
+        for leaf in [*leaves, *theirs]:
+            if leaves.get(leaf) != theirs.get(leaf):
+                raise ValueError(
+                    f"{what}: {leaf} are {leaves.get(leaf, 'absent')} {first} but {theirs.get(leaf, 'absent')} {other}"
+                )
+    for leaf, shape in leaves.items():
+        if not shape.startswith(("float", "bfloat")):
+            raise TypeError(f"{what}: {leaf} are {shape} {first}, expected arrays of a floating-point type")
+
+
+def check_parts(
+    where: str, stages: Sequence[Network], heads: Mapping[str, Network]
+) -> tuple[tuple[str, ...], tuple[Network, ...]]:
+    """The names of the heads in task order, and the stages; raises where they are of the wrong type, or there are none.
+
+    Example:
+        >>> check_parts("nddr", [], {})
+        Traceback (most recent call last):
+        ...
+        ValueError: nddr: there are no tasks, expected at least one
+    """
+    if not isinstance(heads, Mapping):
+        raise TypeError(f"{where}: heads must be a dict of Network by task name, found {type(heads).__name__}")
+    names = task_names(where, heads)
+    # A Network is itself a tuple, of two functions.
+    if isinstance(stages, Network) or not isinstance(stages, Sequence):
+        raise TypeError(f"{where}: stages must be a sequence of Network, found one {type(stages).__name__}")
+    for position, stage in enumerate(stages):
+        if not isinstance(stage, Network):
+            raise TypeError(f"{where}: stage {position} must be a Network, found {type(stage).__name__}")
+    if not stages:
+        raise ValueError(f"{where}: there are no stages, expected at least one")
+    return names, tuple(stages)
+
+
+def _check_after(where: str, after: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    if after is None:
+        return tuple(range(count))
+    if not isinstance(after, Sequence) or not all(type(position) is int for position in after):
+        raise TypeError(f"{where}: after must be a sequence of whole numbers, found {after!r}")
+    if len(set(after)) < len(after) or not set(after) <= set(range(count)):
+        raise ValueError(f"{where}: after must be different positions of the {count} stages, found {after!r}")
+    return tuple(sorted(after))
+
+
+def _check_columns(where: str, position: int, features: Mapping[str, PyTree]) -> None:
+    check_alike(
+        f"{where}: a unit fuses columns that differ after stage {position}",
+        {f"for task {name!r}": each for name, each in features.items()},
+    )

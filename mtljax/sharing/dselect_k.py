@@ -1,0 +1,184 @@
+"""DSelect-k: a mixture of experts whose gates select k of them, and are differentiable all the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.sharing.experts import (
+    Run,
+    assemble,
+    check_count,
+    expert_list,
+    gate_or_linear,
+    logits_of,
+    mix,
+    run_experts,
+)
+from mtljax.sharing.network import Network, task_names
+from mtljax.trees import accumulator
+from mtljax.types import Array, Key, Model, PyTree, Regularized
+
+
+def dselect_k(
+    expert: Network | Sequence[Network],
+    heads: Mapping[str, Network],
+    *,
+    num_experts: int | None = None,
+    num_selected: int = 2,
+    gamma: float = 1.0,
+    entropy: float = 0.01,
+    per_example: bool = False,
+    gate: Network | None = None,
+    encoder: Network | None = None,
+) -> Model:
+    r"""Experts that all tasks share, of which each task's gate learns to select k, by gradients alone.
+
+    A selector names one of E experts by m = ceil(log2 E) bits, each the smooth step of a number z:
+
+        outputs_k = head_k(sum_i q_i f_i(x)),   q = sum_l softmax(alpha)_l r(z_l),   l = 1 ... k
+        r(z)_i = prod_{j: bit j of i is 1} S(z_j) prod_{j: bit j of i is 0} (1 - S(z_j)),   i = 0 ... 2^m - 1
+        S(t) = 0 below -gamma/2,   1 above gamma/2,   -2 t^3 / gamma^3 + 3 t / (2 gamma) + 1/2 between
+        loss_k += entropy * mean_b sum_l h(r(z_l)),   h(r) = -sum_i r_i log r_i
+
+    S is exactly 0 and 1 outside its slope, so a selector that has made up its mind gives one expert the weight 1 and
+    the others exactly 0: at most k experts are left, for each example. The entropy drives it there; it is task k's own
+    term (`Regularized`), present in training alone. A bit beyond the slope has no gradient: a static gate stays there.
+
+    The gates are static by default, one choice for a whole task: alpha `[k]` and z `[k, m]` are parameters. With
+    `per_example` they are functions of the input: alpha = G^T x, z_l = W_l^T x.
+
+    **E that is not a power of two.** Some codes name no expert. The paper adds the penalty sum_l 1 / sum_{i < E} r_i to
+    keep selectors away from these; it is infinite for a selector that gets there nevertheless, with a gradient that has
+    vanished, and to renormalise is to divide 0 by 0 there. Here code E + i names expert i again: every code names an
+    expert, weights always sum to 1, and nothing need be penalised. Experts with two codes start with twice the weight.
+
+    Experts and encoder are `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; gate and head k are
+    `Params.tasks[k]`, `{"gate": ..., "head": ...}`. The state is `{"shared": ..., "tasks": {k: ...}}` of the same form.
+    Shapes are fixed: all experts run, whatever is selected, also for some tasks only, whose gates and heads alone run
+    then. `encode` gives `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`. With `TaskInputs` the experts run
+    once for each task.
+
+    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
+
+    Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong and Chi, "DSelect-k: Differentiable Selection in the
+    Mixture of Experts with Applications to Multi-Task Learning", NeurIPS 2021. z (or W) starts uniform in
+    +-gamma/100, where all codes weigh about the same, and alpha (or G) at 0.
+
+    Args:
+        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
+            features have one form.
+        heads: network from the mixed features to outputs, by task name.
+        num_experts: E, how many experts are made of one network; needed with one network.
+        num_selected: k, how many selectors there are, from 1 to E; two may select the same expert.
+        gamma: width of the smooth step's slope, positive. Smaller selects sooner.
+        entropy: strength of the entropy, from 0, in units of the loss. The paper tunes it.
+        per_example: whether each example selects for itself.
+        gate: with `per_example`, network from inputs to `[B, k (1 + m)]`: alpha, then z_1 to z_k. None: linear, for
+            inputs `[B, d]`. An image is never flattened for it.
+        encoder: network that experts and gates read in place of the inputs; None for the inputs themselves.
+
+    Returns:
+        `Model` with `encode` and `decode`; its `penalty` is None. With `train=True` and `entropy > 0` its outputs are
+        `Regularized`.
+
+    Raises:
+        TypeError: a task name that is not a string, an expert or a gate that is not a `Network`, a number that is not
+            an integer; from `init`, inputs that the default gate cannot read.
+        ValueError: no heads, no experts, k that is not from 1 to E, gamma that is not positive, negative entropy, a
+            gate without `per_example`; from `init`, inputs that are not `[B, d]` without a gate; logits of another
+            shape; experts whose features differ in form; from `apply`, an unknown task.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = dselect_k(dense(8), {"depth": dense(1), "label": dense(10)}, num_experts=8)
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((2, 3)))
+        >>> jax.tree.map(jnp.shape, params.tasks["label"]["gate"])
+        {'alpha': (2,), 'z': (2, 3)}
+    """
+    names = task_names("dselect_k", heads)
+    experts = expert_list("dselect_k", expert, num_experts)
+    count = len(experts)
+    bits, k = (count - 1).bit_length(), check_count("dselect_k", "num_selected", num_selected, most=count)
+    if not gamma > 0:
+        raise ValueError(f"dselect_k: gamma must be positive, found {gamma}")
+    if not entropy >= 0:
+        raise ValueError(f"dselect_k: entropy must not be negative, found {entropy}")
+    if gate is not None and not per_example:
+        raise ValueError("dselect_k: a gate reads examples, so it needs per_example=True")
+
+    def start(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Where the linear gate starts: zeros for alpha, small values for z."""
+        z = jax.random.uniform(key, (shape[0], k * bits), dtype, -gamma / 100, gamma / 100)
+        return jnp.concatenate([jnp.zeros((shape[0], k), dtype), z], axis=1)
+
+    size = k * (1 + bits)
+    choice = gate_or_linear("dselect_k", gate, size, init=start) if per_example else _static(k, bits, gamma)
+
+    def trunk(run: Run, inputs: PyTree) -> PyTree:
+        return {"experts": run_experts("dselect_k", run, ("expert", experts, inputs)), "inputs": inputs}
+
+    def branch(run: Run, name: str, features: PyTree, *, key: Key | None, train: bool) -> Any:
+        if per_example:
+            logits = logits_of("dselect_k", run, "gate", choice, features["inputs"], size)
+            alpha, z = logits[:, :k], logits[:, k:].reshape(logits.shape[0], k, bits)
+        else:
+            alpha, z = run("gate", choice, features["experts"])
+        selectors = _selectors(z, count, gamma)
+        weights = jnp.sum(jax.nn.softmax(alpha)[:, :, None] * selectors, axis=1)
+        if not per_example:
+            examples = jax.tree.leaves(features["experts"])[0].shape[0]
+            weights = jnp.broadcast_to(weights, (examples, count))
+        outputs = run("head", heads[name], mix("dselect_k", weights, features["experts"]))
+        if not train or entropy == 0:
+            return outputs
+        return Regularized(outputs, entropy * jnp.mean(jnp.sum(_entropy(selectors), axis=1)))
+
+    return assemble(names, trunk, branch, encoder=encoder)
+
+
+def _static(k: int, bits: int, gamma: float) -> Network:
+    """One choice for all examples, as a network that returns its parameters: alpha `[1, k]` and z `[1, k, m]`."""
+
+    def init(key: Key, inputs: PyTree) -> tuple[PyTree, tuple[()]]:
+        dtype = accumulator(jax.tree.leaves(inputs)[0].dtype)
+        z = jax.random.uniform(key, (k, bits), dtype, -gamma / 100, gamma / 100)
+        return {"alpha": jnp.zeros(k, dtype), "z": z}, ()
+
+    def apply(
+        params: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
+    ) -> tuple[tuple[Array, Array], PyTree]:
+        alpha, z = params["alpha"], params["z"]
+        return (alpha.astype(accumulator(alpha.dtype))[None], z.astype(accumulator(z.dtype))[None]), state
+
+    return Network(init, apply)
+
+
+def _smooth_step(t: Array, gamma: float) -> Array:
+    """S(t), with u = t / gamma: the cubic -2 u^3 + 3 u / 2 + 1 / 2, whose slope is 0 at both ends u = +-1/2."""
+    u = jnp.clip(t / gamma, -0.5, 0.5)
+    return (1.5 - 2 * u * u) * u + 0.5
+
+
+def _selectors(z: Array, count: int, gamma: float) -> Array:
+    """Weights of the experts `[B, k, E]` by each selector, from its bits z `[B, k, m]`."""
+    step = _smooth_step(z, gamma)
+    weights = jnp.ones((*z.shape[:-1], 1), z.dtype)
+    for bit in range(z.shape[-1]):
+        one = step[..., bit : bit + 1]
+        weights = jnp.concatenate([weights * (1 - one), weights * one], axis=-1)
+    spare = weights.shape[-1] - count  # codes without an expert of their own: code E + i names expert i again
+    again = jnp.pad(weights[..., count:], ((0, 0),) * (weights.ndim - 1) + ((0, count - spare),))
+    return weights[..., :count] + again
+
+
+def _entropy(weights: Array) -> Array:
+    """-sum_i r_i log r_i over the last axis. Terms at r = 0 are 0, and so is their derivative by z."""
+    inside = jnp.where(weights > 0, weights, 1.0)
+    return -jnp.sum(inside * jnp.log(inside), axis=-1)

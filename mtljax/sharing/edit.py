@@ -1,0 +1,105 @@
+"""Values of one tree carried into another by path: parameters, states of models and of optimisers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.types import PyTree
+
+
+def carry_over(new: PyTree, old: PyTree) -> PyTree:
+    """The new tree with the old values at every path that both have.
+
+        result[path] = old[path] if path in old else new[path]
+
+    It moves what was learnt when the tree changes: into a model with a task more or less (`add_task`, `without_task`),
+    and an optax state after such a change or between `freeze` and `thaw`, for optax's states hold trees of the
+    parameters' own structure:
+
+        opt_state = carry_over(optimizer.init(new_params), opt_state)
+
+    Moments of old parameters go on, those of new ones start at zero. But Adam counts steps once for all parameters, and
+    its correction for moments that start at zero is long spent: new ones take steps up to 6.6 times too long for some
+    hundred steps (at the usual decays 0.9 and 0.999). Give them a count of their own with `thaw`, or train them alone
+    for a while. What is as long as the number of tasks, such as a method's state, cannot be carried: make it anew
+    with `method.init(num_tasks)`.
+
+    Args:
+        new: pytree of arrays, for its structure and for the values that are new.
+        old: pytree of arrays; what it has at other paths is dropped.
+
+    Returns:
+        Pytree like `new`. Carried leaves are the old arrays themselves, not copies, so a step that donates its state
+        consumes them.
+
+    Raises:
+        ValueError: a leaf whose shape or dtype differs between the two; or two trees with leaves but no path in common.
+
+    Example:
+        >>> old = {"a": jnp.array(1.0), "b": jnp.array(2.0)}
+        >>> carry_over({"b": jnp.array(0.0), "c": jnp.array(0.0)}, old)
+        {'b': Array(2., dtype=float32, weak_type=True), 'c': Array(0., dtype=float32, weak_type=True)}
+    """
+    found = matched("carry_over", new, old)
+    if not found.carried and jax.tree.leaves(new) and jax.tree.leaves(old):
+        raise ValueError(
+            f"carry_over: the trees have no path in common; the new one has {found.fresh[0]} and the like, "
+            f"the old one {found.dropped[0]}"
+        )
+    return found.tree
+
+
+class Match(NamedTuple):
+    """What two trees have in common.
+
+    Attributes:
+        tree: like the new one, with the old values where there are any.
+        carried: paths of both.
+        fresh: paths of the new one alone.
+        dropped: paths of the old one alone.
+    """
+
+    tree: PyTree
+    carried: list[str]
+    fresh: list[str]
+    dropped: list[str]
+
+
+def matched(where: str, new: PyTree, old: PyTree) -> Match:
+    """Old values in the new tree, by path; leaves may be arrays or shapes.
+
+    Args:
+        where: the public function asking, which opens the message.
+        new: pytree.
+        old: pytree.
+
+    Raises:
+        ValueError: a leaf whose shape or dtype differs.
+
+    Example:
+        >>> matched("add_task", {"a": 1, "b": 1}, {"a": 2, "c": 2})
+        Match(tree={'a': 2, 'b': 1}, carried=["['a']"], fresh=["['b']"], dropped=["['c']"])
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(new)
+    before = dict(jax.tree_util.tree_flatten_with_path(old)[0])
+    values, carried, fresh = [], [], []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        if path not in before:
+            fresh.append(name)
+            values.append(leaf)
+            continue
+        value = before.pop(path)
+        if _kind(value) != _kind(leaf):
+            raise ValueError(f"{where}: leaf {name} is {_kind(leaf)} in the new tree but {_kind(value)} in the old one")
+        carried.append(name)
+        values.append(value)
+    return Match(structure.unflatten(values), carried, fresh, [jax.tree_util.keystr(path) for path in before])
+
+
+def _kind(leaf: Any) -> str:
+    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    return f"{leaf.dtype}{list(leaf.shape)}"

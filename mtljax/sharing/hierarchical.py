@@ -1,0 +1,287 @@
+"""Tasks at the depth they belong to: simple ones read low features, and what they predict may feed the layers above."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+
+from mtljax import trees
+from mtljax.sharing.branches_checks import channels_last, concatenated, networks
+from mtljax.sharing.branches_parts import file_parts
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Array, Key, Model, Params, PyTree
+
+
+def hierarchical(
+    stages: Sequence[Network],
+    heads: Mapping[str, Network],
+    layers: Mapping[str, int],
+    *,
+    embed: Network | None = None,
+    shortcut: bool = False,
+    predictions: Sequence[str] = (),
+    label_size: int | None = None,
+    stop_predictions: bool = False,
+) -> Model:
+    r"""One trunk, which each task reads at a layer of its own; the layers above may read inputs and predictions too.
+
+        x = embed(inputs),   h^0 = stage_0(x),   h^l = stage_l([h^{l-1}; x; sum_k y_k])   for l >= 1
+        outputs_k = head_k(h^{layers[k]}),   y_k = sum_j p(j) e_k(j),   p = softmax(outputs_k),   e_k [C_k, label_size]
+
+    The brackets join along the last axis (channels last); x stands in them with `shortcut=True` alone, and the sum over
+    the tasks k of `predictions` with `layers[k] < l` where there are any. With neither, this is a row of stages with
+    heads at several depths: Søgaard and Goldberg, "Deep Multi-Task Learning with Low Level Tasks Supervised at Lower
+    Layers", ACL 2016. With both, it is the joint many-task model of Hashimoto, Xiong, Tsuruoka and Socher, "A Joint
+    Many-Task Model: Growing a Neural Network for Multiple NLP Tasks", EMNLP 2017; `successive_regularization` is its
+    penalty. There, pooling over the words belongs to the sentence-level heads, and the entailment classifier itself
+    reads the label embedding of relatedness, which is no layer of its own here.
+
+    Parameters are dicts by part: `"embed"`, `"stage/<l>"`, `"head/<k>"` and `"label/<k>"` (the `e_k`, which start
+    normal with variance `1 / label_size`). A part stands in `Params.tasks[k]` if task k's loss alone reaches it (its
+    head, and the stages above all other tasks) and in `Params.shared` otherwise. As in the paper, losses reach through
+    predictions: the head of a task in `predictions` is then trained by the tasks above it too, and is shared. With
+    `stop_predictions=True` they do not, and it stays the task's own, though tasks above read it. The state is a dict
+    by part.
+
+    Asked for some tasks only, the model runs the stages up to the highest of them, and the heads below whose
+    predictions are read on the way.
+
+    Args:
+        stages: L networks in order, lowest first, each from what is in the brackets to features `[B, ..., H_l]`.
+        heads: network from features to outputs, by task name.
+        layers: by task name, the stage whose features its head reads, 0 to L - 1; some task reads the last one.
+        embed: network from the inputs to the representation x, for example word embeddings; None (default) for the
+            inputs themselves.
+        shortcut: whether every stage reads x. Default False.
+        predictions: tasks whose predictions the stages above them read; their outputs are logits `[B, ..., C_k]` that
+            fit the features in all axes but the last. Default none.
+        label_size: length of the label embeddings, positive; needed where there are `predictions`.
+        stop_predictions: whether gradients stop at the predictions that are read. Default False.
+
+    Returns:
+        `Model`; `encode` and `decode` are None, since tasks read different features, and `penalty` is None. Softmaxes
+        are computed in float32 at least; what is joined to the features has the features' dtype.
+
+    Raises:
+        TypeError: `stages` holds something else than networks; a task name that is not a string; features or logits
+            that are joined but are not one floating array.
+        ValueError: no stages, no heads; layers for other tasks than the heads, out of range, or that leave the last
+            stage unread; predictions of an unknown task, or that no stage reads; a missing or superfluous
+            `label_size`, or one below 1; shapes that do not fit; `apply` asked for an unknown task.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> heads = {"tags": dense(5), "parse": dense(3)}
+        >>> layers = {"tags": 0, "parse": 1}
+        >>> model = hierarchical(
+        ...     [dense(8), dense(8)], heads, layers, shortcut=True, predictions=("tags",), label_size=4
+        ... )
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((2, 7, 6)))
+        >>> {part: leaf.shape for part, leaf in params.tasks["parse"].items()}
+        {'head/parse': (8, 3), 'label/tags': (5, 4), 'stage/1': (18, 8)}
+        >>> sorted(params.shared)
+        ['head/tags', 'stage/0']
+    """
+    names = task_names("hierarchical", heads)
+    stages = networks("hierarchical", "stages", stages)
+    depth = _checked_layers(names, len(stages), layers)
+    read = _checked_predictions(names, depth, predictions, label_size)
+    above = {name: [other for other in names if depth[other] > depth[name]] for name in names}
+    reached_by = {f"stage/{level}": [name for name in names if depth[name] >= level] for level in range(len(stages))}
+    reached_by |= {f"label/{name}": above[name] for name in read}
+    for name in names:
+        reached_by[f"head/{name}"] = [name, *(above[name] if name in read and not stop_predictions else [])]
+    filing = file_parts(names, reached_by | ({} if embed is None else {"embed": names}))
+
+    def run(visit: Any, inputs: PyTree, chosen: tuple[str, ...]) -> dict[str, Any]:
+        """The forward pass of the tasks chosen; `visit(part, network, inputs)` runs or initialises one part."""
+        x = inputs if embed is None else visit("embed", embed, inputs)
+        top = max((depth[name] for name in chosen), default=-1)
+        features, labels, outputs = x, [], {}
+        for level in range(top + 1):
+            if level:
+                parts = {f"the output of stage {level - 1}": features}
+                parts |= {"x, which the stages read by a shortcut,": x} if shortcut else {}
+                parts |= {"the label embedding": _total(labels)} if labels else {}
+                features = concatenated("hierarchical", parts) if len(parts) > 1 else features
+            features = visit(f"stage/{level}", stages[level], features)
+            for name in names:
+                is_read = name in read and depth[name] < top
+                if depth[name] == level and (name in chosen or is_read):
+                    outputs[name] = visit(f"head/{name}", heads[name], features)
+                    if is_read:
+                        logits = _checked_logits(name, outputs[name], level, features)
+                        logits = lax.stop_gradient(logits) if stop_predictions else logits
+                        labels.append(visit(f"label/{name}", _labels(label_size, features.dtype), logits))
+        return {name: outputs[name] for name in chosen}
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        parts, states = {}, {}
+
+        def visit(part: str, network: Network, x: PyTree) -> Any:
+            parts[part], states[part] = network.init(key_for(key, part), x)
+            return network.apply(parts[part], states[part], x)[0]
+
+        run(visit, input_of(inputs, names[0]), names)
+        return filing.params(parts), states
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        after = dict(state)
+
+        def visit(part: str, network: Network, x: PyTree) -> Any:
+            own = key_for(key, part)
+            outputs, after[part] = network.apply(filing.find(params, part), state[part], x, key=own, train=train)
+            return outputs
+
+        return run(visit, inputs, selected(names, tasks)), after
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply))
+
+
+def successive_regularization(
+    anchor: Params, strength: Array | float, *, select: Callable[[Params], PyTree] | None = None
+) -> Callable[[Params], Array]:
+    r"""What keeps a network near where it stood before it went on to another task.
+
+        penalty(params) = strength * |select(params) - select(anchor)|^2
+
+    Summed over all entries, without a factor 1/2. It serves as `penalty` of `training.make_train_step`. The paper
+    trains one task at a time, lowest first; while it trains task k the anchor is the network as the task before left it
+    (for the lowest task: as the last epoch did). No gradient reaches the anchor. To move it on without compiling again,
+    make the step inside the compiled function, with the anchor as an argument:
+
+        @jax.jit
+        def step(state, anchor, batch):
+            penalty = successive_regularization(anchor, 0.01)
+            return make_train_step(losses_fn, method, optimizer, penalty=penalty)[1](state, batch)
+
+    Hashimoto, Xiong, Tsuruoka and Socher, "A Joint Many-Task Model: Growing a Neural Network for Multiple NLP Tasks",
+    EMNLP 2017.
+
+    Args:
+        anchor: `Params` of the network, of any floating dtype. A donated step must not be given the buffers of the
+            parameters themselves: copy them.
+        strength: non-negative scalar; may be traced.
+        select: the part that is held, a function of `Params`; None (default) for `params.shared`. In the paper it is
+            what the tasks below use: `lambda params: (params.shared["stage/0"], params.shared["head/tags"])`.
+
+    Returns:
+        `penalty(params) -> []`, float32 (float64 where a leaf is); its gradient has each leaf's own dtype.
+
+    Raises:
+        ValueError: `strength` is negative or NaN; from the penalty, leaves of another place or shape than the anchor's.
+        TypeError: from the penalty, a leaf that is not of a floating-point type.
+
+    Example:
+        >>> anchor = Params(shared={"w": jnp.zeros(2)}, tasks={"a": ()})
+        >>> penalty = successive_regularization(anchor, 0.5)
+        >>> float(penalty(anchor._replace(shared={"w": jnp.array([1.0, 2.0])})))
+        2.5
+    """
+    if not isinstance(strength, Tracer) and not strength >= 0:
+        raise ValueError(f"successive_regularization: strength must be at least 0, found {strength}")
+    held = lax.stop_gradient(anchor.shared if select is None else select(anchor))
+    fixed = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(held)[0]}
+
+    def penalty(params: Params) -> Array:
+        moving = params.shared if select is None else select(params)
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(moving)[0]}
+        total = jnp.zeros((), jnp.float32)
+        for path in [*leaves, *fixed]:
+            shapes = [tree[path].shape if path in tree else "no such leaf" for tree in (leaves, fixed)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"successive_regularization: leaf {path or 'itself'} is {shapes[0]} in the parameters but "
+                    f"{shapes[1]} in the anchor"
+                )
+        for path, leaf in leaves.items():
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(
+                    f"successive_regularization: leaf {path or 'itself'} must be of a floating-point type, "
+                    f"found {leaf.dtype.name}"
+                )
+            wide = trees.accumulator(leaf.dtype)
+            total = total + jnp.sum(jnp.square(leaf.astype(wide) - fixed[path].astype(wide)))
+        return strength * total
+
+    return penalty
+
+
+def _labels(size: int | None, dtype: Any) -> Network:
+    """Logits `[B, ..., C]` to the label embedding that is expected of them, `[B, ..., size]` of the dtype given."""
+
+    def init(key: Key, logits: Array) -> tuple[PyTree, PyTree]:
+        assert size is not None
+        return jax.random.normal(key, (logits.shape[-1], size), dtype) / size**0.5, ()
+
+    def apply(
+        params: Array, state: PyTree, logits: Array, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Array, PyTree]:
+        wide = trees.accumulator(logits.dtype)
+        return (jax.nn.softmax(logits.astype(wide), axis=-1) @ params.astype(wide)).astype(dtype), state
+
+    return Network(init, apply)
+
+
+def _total(labels: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, labels)
+
+
+def _checked_logits(name: str, logits: Any, level: int, features: Any) -> Array:
+    features = channels_last("hierarchical", f"the output of stage {level}", features)
+    logits = channels_last("hierarchical", f"the output of task {name!r}, which is read above,", logits)
+    if logits.shape[:-1] != features.shape[:-1]:
+        raise ValueError(
+            f"hierarchical: the output of task {name!r}, which is read above, has shape {logits.shape}; all axes but "
+            f"the last must be those of the features {features.shape}"
+        )
+    return logits
+
+
+def _checked_layers(names: tuple[str, ...], num_stages: int, layers: Mapping[str, int]) -> dict[str, int]:
+    if set(layers) != set(names):
+        raise ValueError(f"hierarchical: layers must be given for the tasks {list(names)}, found {sorted(layers)}")
+    for name in names:
+        if layers[name] not in range(num_stages):
+            raise ValueError(
+                f"hierarchical: layers[{name!r}] must be from 0 to {num_stages - 1}, one of the stages, "
+                f"found {layers[name]}"
+            )
+    top = max(layers.values())
+    if top < num_stages - 1:
+        raise ValueError(f"hierarchical: no task reads the stages above {top}, but there are {num_stages}")
+    return {name: int(layers[name]) for name in names}
+
+
+def _checked_predictions(
+    names: tuple[str, ...], depth: Mapping[str, int], predictions: Sequence[str], size: int | None
+) -> tuple[str, ...]:
+    read = task_names("hierarchical", predictions) if predictions else ()
+    for name in read:
+        if name not in names:
+            raise ValueError(f"hierarchical: predictions of the unknown task {name!r}; the tasks are {list(names)}")
+        if depth[name] == max(depth.values()):
+            raise ValueError(f"hierarchical: predictions of task {name!r} are read by no stage, since none is above it")
+    if bool(read) != (size is not None):
+        raise ValueError(f"hierarchical: label_size goes with predictions, found {size} for predictions {list(read)}")
+    if size is not None and size < 1:
+        raise ValueError(f"hierarchical: label_size must be at least 1, found {size}")
+    return read

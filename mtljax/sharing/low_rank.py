@@ -1,0 +1,173 @@
+"""Low-rank differences: every task runs the trunk with weights that differ from the shared ones by a thin product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax import trees
+from mtljax.sharing.inputs import input_of
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Array, Key, Model, Params, PyTree
+
+
+def low_rank(
+    trunk: Network,
+    heads: Mapping[str, Network],
+    rank: int,
+    *,
+    alpha: float | None = None,
+    select: Callable[[str, Any], bool] | None = None,
+    frozen: bool = False,
+) -> Model:
+    r"""One trunk, whose chosen weights each task changes by a product of two thin matrices of its own.
+
+        outputs_k = head_k(trunk(inputs; W_k)),   W_k = W + alpha / rank A_k B_k,   A_k [in, rank], B_k [rank, out]
+
+    The last axis of W is `out`; all axes before it, taken together, are `in`: a convolution's kernel
+    `[height, width, C_in, C_out]` gets `A_k [height, width, C_in, rank]` and `B_k [rank, C_out]`. `A_k` starts normal
+    with variance `1 / in` and `B_k` at zero: given one key, the model starts exactly as `hard(trunk, heads)`, dropout
+    included. `Params.shared` are the trunk's parameters; `Params.tasks[k]` is `{"low_rank": {path: {"a": A_k,
+    "b": B_k}}, "head": ...}` with `path` the leaf's place as `jax.tree_util.keystr` writes it.
+
+    The product is added to the weights before the trunk runs, whatever the trunk is made of: `O(in rank out)` a leaf
+    and task, which a batch of any size outweighs. The sum is formed in float32 at least and rounded to the leaf's
+    dtype, so in bfloat16 a difference below about 1/256 of a weight is lost.
+
+    The trunk runs once for each task asked for, and no features are common to all. Its batch statistics are each task's
+    own too: the state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`. All tasks drop the same units in the trunk.
+
+    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: Low-Rank Adaptation of Large Language Models", ICLR
+    2022, written there for column vectors as `W + alpha / rank B A`. One such difference for each task: Agiza, Neseem
+    and Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024; their task-agnostic
+    difference is the trunk itself here, where it is not frozen.
+
+    Args:
+        trunk: network from inputs `[B, ...]` to features, any pytree.
+        heads: network from those features to outputs, by task name.
+        rank: of each difference, positive.
+        alpha: scale of the differences; None (default) for `rank`, which makes the factor 1.
+        select: `select(path, leaf) -> bool`, which leaves of the trunk's parameters get a difference; `path` as above,
+            `leaf` an array or its shape and dtype. None (default) for floating leaves of exactly two axes. For
+            convolutions too: `lambda path, leaf: leaf.ndim in (2, 4)`.
+        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for leaves
+            without a difference. `Params.shared` gets zeros; leave it out of the optimiser's weight decay too. Batch
+            statistics still move in training. Default False.
+
+    Returns:
+        `Model`; `encode`, `decode` and `penalty` are None. `A_k` and `B_k` have the leaf's dtype at `init`.
+
+    Raises:
+        TypeError: `rank` is not an integer; a task name that is not a string; (by `init`) a chosen leaf that is not of
+            a floating-point type.
+        ValueError: `rank` below 1, `alpha` that is not positive; no heads; (by `init`) no leaf is chosen, or one of
+            fewer than two axes; `apply` asked for an unknown task, or given a difference for a leaf that is not there.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return {"w": jax.random.normal(key, (x.shape[-1], size))}, ()
+        ...     return Network(init, lambda p, state, x, *, key=None, train=False: (x @ p["w"], state))
+        >>> model = low_rank(dense(8), {"depth": dense(1), "label": dense(10)}, 2)
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> jax.tree.map(jnp.shape, params.tasks["depth"]["low_rank"])
+        {"['w']": {'a': (3, 2), 'b': (2, 8)}}
+    """
+    names = task_names("low_rank", heads)
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise TypeError(f"low_rank: rank must be an integer, found {rank!r}")
+    if rank < 1:
+        raise ValueError(f"low_rank: rank must be at least 1, found {rank}")
+    if alpha is not None and not alpha > 0:
+        raise ValueError(f"low_rank: alpha must be positive, found {alpha}")
+    factor = 1.0 if alpha is None else alpha / rank
+    select = _two_axes if select is None else select
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        x = input_of(inputs, names[0])
+        shared, trunk_state = trunk.init(key_for(key, "trunk"), x)
+        features, _ = trunk.apply(shared, trunk_state, x)
+        chosen = _chosen(select, shared)
+        tasks, states = {}, {}
+        for name in names:
+            own = {path: _thin(key_for(key, f"task/{name}/low_rank/{path}"), leaf, rank) for path, leaf in chosen}
+            head, head_state = heads[name].init(key_for(key, f"task/{name}"), features)
+            tasks[name] = {"low_rank": own, "head": head}
+            # Copies of their own: a donated step must not be handed one buffer twice.
+            states[name] = {"trunk": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+        return Params(shared=shared, tasks=tasks), {"tasks": states}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        shared = lax.stop_gradient(params.shared) if frozen else params.shared
+        outputs, states = {}, dict(state["tasks"])
+        for name in selected(names, tasks):
+            own, before = params.tasks[name], states[name]
+            weights = _changed(shared, own["low_rank"], factor)
+            features, trunk_state = trunk.apply(
+                weights, before["trunk"], input_of(inputs, name), key=key_for(key, "trunk"), train=train
+            )
+            outputs[name], head_state = heads[name].apply(
+                own["head"], before["head"], features, key=key_for(key, f"task/{name}"), train=train
+            )
+            states[name] = {"trunk": trunk_state, "head": head_state}
+        return outputs, {"tasks": states}
+
+    return Model(init=init, apply=apply)
+
+
+def _two_axes(path: str, leaf: Any) -> bool:
+    return len(leaf.shape) == 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _chosen(select: Callable[[str, Any], bool], shared: PyTree) -> list[tuple[str, Any]]:
+    """Path and leaf of each of the trunk's parameters that get a difference."""
+    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(shared)[0]]
+    chosen = [(path, leaf) for path, leaf in leaves if select(path, leaf)]
+    if not chosen:
+        found = {path: tuple(leaf.shape) for path, leaf in leaves}
+        raise ValueError(f"low_rank: select chooses none of the trunk's parameters, which are {found}")
+    for path, leaf in chosen:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"low_rank: leaf {path} must be of a floating-point type, found {leaf.dtype.name}")
+        if len(leaf.shape) < 2:
+            raise ValueError(f"low_rank: leaf {path} has shape {tuple(leaf.shape)}, expected at least two axes")
+    return chosen
+
+
+def _thin(key: Key, leaf: Any, rank: int) -> dict[str, Array]:
+    *merged, out = leaf.shape
+    a = jax.random.normal(key, (*merged, rank), leaf.dtype) / max(1, math.prod(merged)) ** 0.5
+    return {"a": a, "b": jnp.zeros((rank, out), leaf.dtype)}
+
+
+def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: float) -> PyTree:
+    """The trunk's parameters as one task sees them."""
+    known = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(shared)[0]]
+    for path in own:
+        if path not in known:
+            raise ValueError(f"low_rank: there is a difference for leaf {path}, but the trunk has {known}")
+
+    def leaf(path: Any, w: Any) -> Any:
+        thin = own.get(jax.tree_util.keystr(path))
+        if thin is None:
+            return w
+        wide = trees.accumulator(w.dtype)
+        a, b = thin["a"].astype(wide), thin["b"].astype(wide)
+        # Over the last axis of A as it stands: merging the axes before it would gather a sharded kernel.
+        product = lax.dot_general(a, b, (((a.ndim - 1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+        return (w.astype(wide) + factor * product).astype(w.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shared)

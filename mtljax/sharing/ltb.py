@@ -1,0 +1,254 @@
+"""Learning to branch: blocks choose their parents in the stage before while the network trains."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from mtljax import trees
+from mtljax.sharing.branches_checks import networks
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.tree import file_nodes, node_part, tree
+from mtljax.types import Array, Key, Model, Params, PyTree
+
+
+def ltb(
+    stages: Sequence[Network],
+    heads: Mapping[str, Network],
+    *,
+    widths: int | Sequence[int] | None = None,
+    temperature: float | Callable[[Array], Array] = 1.0,
+    warmup: int = 0,
+) -> Model:
+    r"""Every stage holds several copies of its block; each copy, and each head, learns which one before it to read.
+
+        y_i^j = node_{j,i}(x_i^j),   x_c^{j+1} = sum_i d_ci^j y_i^j,   d_c^j = softmax((theta_c^j + e) / temperature)
+
+    with `e` standard Gumbel noise, drawn once a call for each child c, be it a node of the next stage or a head. Nodes
+    of the first stage read the inputs. Logits `theta` start at zero, all parents equally likely. Without a key, or with
+    `train=False`, nothing is drawn and every child reads its likeliest parent alone: `d_c` is one where `theta_c` is
+    largest (the first such). No gradient reaches the logits then. `prune` turns that into a tree that runs alone.
+
+    **Annealing.** The state counts the training calls, and `temperature` may be a function of that count, traced with
+    the rest of the step, so that nothing compiles again: any optax schedule, or for instance
+    `lambda calls: 5.0 / jnp.sqrt(1.0 + calls / steps_per_epoch)`. During the first `warmup` calls every choice is drawn
+    with equal probabilities and the logits get no gradient. A multi-input batch makes one call for each task.
+
+    `Params.shared` is `{"nodes": [[...], ...], "routes": [theta^1 [N_2, N_1], ...]}` and `Params.tasks[k]` is
+    `{"route": [N_J], "head": ...}`; the state is `{"calls": int32 [], "nodes": [[...], ...], "tasks": {k: ...}}`. While
+    branches are being learned all tasks reach all nodes, so asked for some tasks only, the model runs all nodes and
+    those tasks' heads. `encode` returns the last nodes' outputs, stacked: leaves `[N_J, B, ...]`.
+
+    Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020. The relaxed choice is what the
+    children read going forward too, not a straight-through rounding of it; parents are all nodes of the stage before.
+
+    Args:
+        stages: J networks in order, each from features to features; those of one stage are copies of one network, each
+            started from its own key.
+        heads: network from the last features to outputs, by task name.
+        widths: number of nodes, for every stage or stage by stage; None (default) for as many as tasks, the most that a
+            tree needs.
+        temperature: of the softmax, positive; or `(training calls int32 []) -> []`. Default 1.
+        warmup: number of training calls with equal probabilities. Default 0.
+
+    Returns:
+        `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32, mixtures are summed in float32 at
+        least, and have the features' dtype.
+
+    Raises:
+        TypeError: `stages` holds something else than networks; a task name that is not a string.
+        ValueError: no stages, no heads, widths that do not suit them or are below 1; a temperature that is not
+            positive or no scalar, or a negative `warmup`; `apply` or `decode` asked for an unknown task.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> stages, heads = [dense(8), dense(4)], {"depth": dense(1), "label": dense(10)}
+        >>> model = ltb(stages, heads, temperature=lambda calls: 5.0 / jnp.sqrt(1.0 + calls / 100), warmup=200)
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> params.shared["routes"][0].shape, params.tasks["depth"]["route"].shape
+        ((2, 2), (2,))
+    """
+    names = task_names("ltb", heads)
+    stages = networks("ltb", "stages", stages)
+    sizes = _checked_widths(widths, len(stages), len(names))
+    if not callable(temperature) and not temperature > 0:
+        raise ValueError(f"ltb: temperature must be positive, found {temperature}")
+    if warmup < 0:
+        raise ValueError(f"ltb: warmup must be at least 0, found {warmup}")
+
+    def choose(logits: Array, stacked: PyTree, calls: Array, key: Key | None, train: bool) -> PyTree:
+        """What the children `[C]` of logits `[C, N]` read of the stacked outputs `[N, ...]`: leaves `[C, ...]`."""
+        if key is None or not train:
+            # Picked, not multiplied: exact in any dtype, and NaN in a parent that is not chosen stays there.
+            picked = jnp.argmax(logits, axis=-1)
+            return jax.tree.map(lambda leaf: leaf.at[picked].get(mode="promise_in_bounds"), stacked)
+        theta = jnp.where(calls < warmup, 0.0, logits.astype(trees.accumulator(logits.dtype)))
+        heat = jnp.asarray(temperature(calls) if callable(temperature) else temperature, theta.dtype)
+        if heat.shape != ():
+            raise ValueError(f"ltb: temperature must return a scalar, found an array of shape {heat.shape}")
+        weights = jax.nn.softmax((theta + jax.random.gumbel(key, theta.shape, theta.dtype)) / heat, axis=-1)
+        return jax.tree.map(lambda leaf: _mixed(weights, leaf), stacked)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        x = input_of(inputs, names[0])
+        nodes, states = [], []
+        for j, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+            made = [stage.init(key_for(key, node_part(j, i)), x) for i in range(size)]
+            x, _ = stage.apply(*made[0], x)
+            nodes.append([params for params, _ in made])
+            states.append([state for _, state in made])
+        routes = [jnp.zeros((after, before), jnp.float32) for before, after in itertools.pairwise(sizes)]
+        tasks, task_states = {}, {}
+        for name in names:
+            head, task_states[name] = heads[name].init(key_for(key, f"task/{name}"), x)
+            tasks[name] = {"route": jnp.zeros(sizes[-1], jnp.float32), "head": head}
+        state = {"calls": jnp.zeros((), jnp.int32), "nodes": states, "tasks": task_states}
+        return Params(shared={"nodes": nodes, "routes": routes}, tasks=tasks), state
+
+    def encode(
+        shared: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        stacked, states, read = None, [], [inputs] * sizes[0]
+        for j, stage in enumerate(stages):
+            if j:
+                logits = shared["routes"][j - 1]
+                chosen = choose(logits, stacked, state["calls"], key_for(key, f"route/{j}"), train)
+                read = [_row(chosen, i) for i in range(sizes[j])]
+            found = []
+            for i, x in enumerate(read):
+                own = key_for(key, node_part(j, i))
+                found.append(stage.apply(shared["nodes"][j][i], state["nodes"][j][i], x, key=own, train=train))
+            stacked = trees.stack([features for features, _ in found])
+            states.append([moved for _, moved in found])
+        return stacked, state | {"nodes": states}
+
+    def decode(
+        tasks_params: PyTree,
+        state: PyTree,
+        features: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        outputs, states, calls = {}, dict(state["tasks"]), state["calls"]
+        for name in selected(names, tasks):
+            own = tasks_params[name]
+            read = choose(own["route"][None, :], features, calls, key_for(key, f"task/{name}/route"), train)
+            outputs[name], states[name] = heads[name].apply(
+                own["head"],
+                states[name],
+                _row(read, 0),
+                key=key_for(key, f"task/{name}"),
+                train=train,
+            )
+        return outputs, state | {"tasks": states, "calls": calls + 1 if train else calls}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        selected(names, tasks)  # before the nodes run, which may fail for a reason of their own
+        features, state = encode(params.shared, state, inputs, key=key, train=train)
+        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+
+
+def prune(
+    stages: Sequence[Network], heads: Mapping[str, Network], params: Params, state: PyTree
+) -> tuple[Model, Params, PyTree]:
+    """The tree that `ltb` has learned: the likeliest parent of each head, of that node, and so on, and nothing else.
+
+    Its outputs equal those of the `ltb` model where that draws nothing, at the cost of the chosen nodes alone. A node
+    that several tasks pass stays shared; one that a single task passes becomes the task's own. The tree may be trained
+    on from the parameters returned, or afresh from its own `init`.
+
+    Args:
+        stages: as given to `ltb`.
+        heads: as given to `ltb`.
+        params: parameters of that model; not traced, since they decide which blocks there are.
+        state: its state.
+
+    Returns:
+        `(model, params, state)` of the `tree`.
+
+    Raises:
+        TypeError: traced parameters.
+        ValueError: parameters of another number of stages, or of other tasks.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> stages, heads = [dense(8), dense(4)], {"depth": dense(1), "label": dense(10)}
+        >>> params, state = ltb(stages, heads).init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> params.tasks["label"]["route"] = jnp.array([0.0, 1.0])
+        >>> model, params, state = prune(stages, heads, params, state)
+        >>> sorted(params.shared), {name: sorted(own) for name, own in params.tasks.items()}
+        (['node/0/0'], {'depth': ['head', 'node/1/0'], 'label': ['head', 'node/1/1']})
+    """
+    names = task_names("prune", heads)
+    stages = networks("prune", "stages", stages)
+    nodes, routes = params.shared["nodes"], params.shared["routes"]
+    if len(nodes) != len(stages):
+        raise ValueError(f"prune: params has nodes of {len(nodes)} stages, but {len(stages)} stages are given")
+    if set(params.tasks) != set(names):
+        raise ValueError(f"prune: params has the tasks {sorted(params.tasks)}, but heads are given for {list(names)}")
+    ends = {name: params.tasks[name]["route"] for name in names}
+    if any(isinstance(leaf, Tracer) for leaf in [*routes, *ends.values()]):
+        raise TypeError("prune: the parameters are traced; prune outside of jit, since they decide what the tree is")
+    likeliest = [np.argmax(np.asarray(route, np.float64), axis=-1) for route in routes]
+    paths = {}
+    for name in names:
+        path = [int(np.argmax(np.asarray(ends[name], np.float64)))]
+        for parents in reversed(likeliest):
+            path.append(int(parents[path[-1]]))
+        paths[name] = tuple(reversed(path))
+    passed = sorted({(j, node) for path in paths.values() for j, node in enumerate(path)})
+    kept = file_nodes(names, paths).params({node_part(j, node): nodes[j][node] for j, node in passed})
+    for name in names:
+        kept.tasks[name]["head"] = params.tasks[name]["head"]
+    states = {node_part(j, node): state["nodes"][j][node] for j, node in passed}
+    return tree(stages, heads, paths), kept, {"nodes": states, "tasks": state["tasks"]}
+
+
+def _row(stacked: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[i], stacked)
+
+
+def _mixed(weights: Array, leaf: Array) -> Array:
+    """`[C, N]`, `[N, ...]` -> `[C, ...]`: weighted sums along the first axis."""
+    wide = trees.accumulator(leaf.dtype)
+    mixed = lax.dot_general(
+        weights.astype(wide), leaf.astype(wide), (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
+    )
+    return mixed.astype(leaf.dtype)
+
+
+def _checked_widths(widths: int | Sequence[int] | None, num_stages: int, num_tasks: int) -> tuple[int, ...]:
+    if widths is None:
+        widths = num_tasks
+    sizes = (widths,) * num_stages if isinstance(widths, int) else tuple(widths)
+    if len(sizes) != num_stages:
+        raise ValueError(f"ltb: widths must be one for each of {num_stages} stages, found {sizes}")
+    if not all(size >= 1 for size in sizes):
+        raise ValueError(f"ltb: widths must be at least 1, found {sizes}")
+    return sizes

@@ -1,0 +1,139 @@
+"""Sparsely gated mixture of experts: each task's router sends each example to its best k experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.sharing.experts import (
+    Run,
+    assemble,
+    check_count,
+    expert_list,
+    gate_or_linear,
+    logits_of,
+    mix,
+    run_experts,
+)
+from mtljax.sharing.network import Network, task_names
+from mtljax.types import Array, Key, Model, PyTree, Regularized
+
+
+def moe(
+    expert: Network | Sequence[Network],
+    heads: Mapping[str, Network],
+    *,
+    num_experts: int | None = None,
+    num_selected: int = 2,
+    balance: float = 0.01,
+    noise: bool = False,
+    gate: Network | None = None,
+    encoder: Network | None = None,
+) -> Model:
+    """Experts that all tasks share; each task's router picks, for each example, the k with the largest logits.
+
+        outputs_k = head_k(sum_i p_i f_i(x)),   p = softmax(top_k(l)),   l = W_k^T x, all but the k largest at -inf
+        loss_k += balance * E sum_i F_i P_i
+
+    with, over the batch's B examples, `F_i` the share of all choices that fell on expert i, which has no gradient, and
+    `P_i` the mean of softmax(l)_i over all experts. E sum_i F_i P_i is 1 where all experts are used alike and E where
+    one is used alone (k = 1); without it routers tend to settle on few experts. It is task k's own term
+    (`Regularized`), present in training alone. It counts all examples of the batch, labelled or not; of a batch split
+    over devices or micro-batches, the parts' terms are averaged.
+
+    With k = 1 the weight is that of the softmax over all experts, p_i = softmax(l)_i, as in the Switch Transformer:
+    over one expert alone it would always be 1, and the router would never learn from the task's loss.
+
+    With `noise`, in training, l = W_k^T x + n softplus(V_k^T x), n normal, drawn for each example, task and expert.
+
+    All experts run on all examples, and the weights of those not picked are exactly 0: shapes are fixed, no expert has
+    a capacity and no example is dropped, but nothing is saved either. Of equal logits the expert of the lower number
+    wins.
+
+    Experts and encoder are `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; router and head k are
+    `Params.tasks[k]`, `{"gate": W_k, "head": ...}` and with noise `"noise": V_k`. The state is
+    `{"shared": ..., "tasks": {k: ...}}` of the same form. Asked for some tasks only, the model runs all experts, but
+    the routers and heads of those tasks alone. `encode` gives `{"experts": [f(x) stacked to [B, E, ...]],
+    "inputs": x}`. With `TaskInputs` the experts run once for each task.
+
+    Routers are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
+
+    Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton and Dean, "Outrageously Large Neural Networks: The Sparsely-Gated
+    Mixture-of-Experts Layer", ICLR 2017, equations 3 to 5, with one router a task; its two losses on importance and
+    load are replaced by that of Fedus, Zoph and Shazeer, "Switch Transformers", JMLR 23, 2022, equation 4, whose F_i is
+    divided by k here. W and V start at 0 with noise, as in the first paper; without noise all examples would then go to
+    the first k experts, so W starts at truncated normal values of variance 1 / d.
+
+    Args:
+        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
+            features have one form.
+        heads: network from the mixed features to outputs, by task name.
+        num_experts: E, how many experts are made of one network; needed with one network.
+        num_selected: k, how many experts an example is sent to, from 1 to E.
+        balance: strength of the load balance, from 0, in units of the loss. The default is the second paper's.
+        noise: whether routing is noisy in training, which then needs a key.
+        gate: network from inputs to logits `[B, E]`; each task gets one from values of its own, and with noise another
+            for V. None: linear, for inputs `[B, d]`. An image is never flattened for it.
+        encoder: network that experts and routers read in place of the inputs; None for the inputs themselves.
+
+    Returns:
+        `Model` with `encode` and `decode`; its `penalty` is None. With `train=True` and `balance > 0` its outputs are
+        `Regularized`.
+
+    Raises:
+        TypeError: a task name that is not a string, an expert or a gate that is not a `Network`, a number that is not
+            an integer; from `init`, inputs that the default router cannot read.
+        ValueError: no heads, no experts, k that is not from 1 to E, negative balance; from `init`, inputs that are not
+            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in form; from `apply`,
+            an unknown task, noisy training without a key.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = moe(dense(8), {"depth": dense(1), "label": dense(10)}, num_experts=8, num_selected=2)
+        >>> params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((2, 3)))
+        >>> outputs, state = jax.eval_shape(lambda *a: model.apply(*a, train=True), params, state, jnp.ones((2, 3)))
+        >>> outputs["label"].outputs.shape, outputs["label"].term.shape
+        ((2, 10), ())
+    """
+    names = task_names("moe", heads)
+    experts = expert_list("moe", expert, num_experts)
+    count = len(experts)
+    k = check_count("moe", "num_selected", num_selected, most=count)
+    if not balance >= 0:
+        raise ValueError(f"moe: balance must not be negative, found {balance}")
+    router = gate_or_linear("moe", gate, count, init=jax.nn.initializers.zeros if noise else None)
+
+    def trunk(run: Run, inputs: PyTree) -> PyTree:
+        return {"experts": run_experts("moe", run, ("expert", experts, inputs)), "inputs": inputs}
+
+    def branch(run: Run, name: str, features: PyTree, *, key: Key | None, train: bool) -> Any:
+        logits = logits_of("moe", run, "gate", router, features["inputs"], count)
+        if noise:
+            spread = jax.nn.softplus(logits_of("moe", run, "noise", router, features["inputs"], count))
+            if train:
+                if key is None:
+                    raise ValueError(f"moe: noisy routing of task {name!r} needs a key in training, found None")
+                logits = logits + spread * jax.random.normal(key, logits.shape, logits.dtype)
+        chosen = _largest(logits, k)
+        odds = jax.nn.softmax(logits)
+        weights = jnp.where(chosen, odds, 0.0) if k == 1 else jax.nn.softmax(logits, where=chosen)
+        outputs = run("head", heads[name], mix("moe", weights, features["experts"]))
+        if not train or balance == 0:
+            return outputs
+        used = jnp.mean(chosen, axis=0, dtype=odds.dtype) / k
+        return Regularized(outputs, balance * count * jnp.sum(used * jnp.mean(odds, axis=0)))
+
+    return assemble(names, trunk, branch, encoder=encoder)
+
+
+def _largest(logits: Array, k: int) -> Array:
+    """Which k logits of each row are the largest, bool `[B, E]`; of equal ones, the first."""
+    chosen = lax.top_k(logits, k)[1]
+    return jnp.any(chosen[:, :, None] == jnp.arange(logits.shape[1])[None, None, :], axis=1)

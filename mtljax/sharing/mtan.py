@@ -1,0 +1,209 @@
+"""Multi-task attention network: tasks look at one trunk through masks of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from mtljax import trees
+from mtljax.sharing.branches_checks import channels_last, concatenated, networks
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Array, Key, Model, Params, PyTree
+
+Stage = Network | tuple[Network, Network]
+
+
+def mtan(
+    stages: Sequence[Stage],
+    heads: Mapping[str, Network],
+    masks: Sequence[Network],
+    forward: Sequence[Network],
+) -> Model:
+    r"""One trunk; at each stage every task multiplies the shared features with a mask that it computes itself.
+
+        u^j, p^j    = stage_j(p^{j-1})                                     the trunk, the same for all tasks
+        m_k^1       = mask_k^1(u^1),    m_k^j = mask_k^j([u^j; f^j(a_k^{j-1})])   for j >= 2
+        a_k^j       = sigmoid(m_k^j) * p^j                                 element by element
+        outputs_k   = head_k(a_k^J)
+
+    The brackets join along the last axis (channels last). A stage is one network, and then `u^j = p^j` is its output;
+    or a pair, and then `u^j` is the first one's output and `p^j` the second's, as in the paper, where a stage's mask
+    is computed from features halfway through it. In the paper `mask_k^j` is two 1x1 convolutions (`g` and `h`) and
+    `f^j` a 3x3 convolution with pooling, all with batch normalisation; the sigmoid is added here.
+
+    `Params.shared` is `{"stages": [[...], ...], "forward": [...]}`, one entry of a stage for each of its networks;
+    `Params.tasks[k]` is `{"masks": [...], "head": ...}`. The networks `f^j` are shared, as in the paper, so that every
+    task's loss reaches them; they run once for each task, and what they carry as state passes from task to task in
+    sorted order of names. Since the trunk's features are read at every stage, `encode` returns them all, with the
+    parameters of `f` (which the heads' side reads) beside them: `{"stages": [[u^1, p^1], ...], "forward": [...]}`.
+
+    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. Whatever lies
+    between the last attended features and the outputs is the head's here.
+
+    Args:
+        stages: J networks, or pairs of networks, in order; each maps features to features, `[B, ..., C_j]`.
+        heads: network from the last attended features, shaped like `p^J`, to outputs, by task name.
+        masks: J networks, of which each task gets its own copy: from what is in the brackets to logits of exactly the
+            shape of `p^j`.
+        forward: J - 1 networks; the first maps features shaped like `p^1` to features that fit `u^2` in all axes but
+            the last.
+
+    Returns:
+        `Model` with `encode` and `decode`; its `penalty` is None. Sigmoids are computed in float32 at least; attended
+        features have the features' dtype.
+
+    Raises:
+        TypeError: `stages`, `masks` or `forward` hold something else than networks; a task name that is not a string;
+            features that are not one floating array.
+        ValueError: no stages, no heads, as many masks or `forward` networks as do not suit the stages; shapes that do
+            not fit; `apply` or `decode` asked for an unknown task.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> heads = {"depth": dense(1), "label": dense(10)}
+        >>> model = mtan([dense(8), (dense(6), dense(4))], heads, masks=[dense(8), dense(4)], forward=[dense(6)])
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> jax.tree.map(jnp.shape, params.tasks["depth"])
+        {'head': (4, 1), 'masks': [(8, 8), (12, 4)]}
+    """
+    names = task_names("mtan", heads)
+    if isinstance(stages, Network):
+        raise TypeError("mtan: stages must be a sequence of Network or of pairs, found one Network; write (network,)")
+    blocks = [(stage,) if isinstance(stage, Network) else _pair(j, stage) for j, stage in enumerate(stages)]
+    if not blocks:
+        raise ValueError("mtan: stages must hold at least one stage, found 0")
+    masks = networks("mtan", "masks", masks, count=len(blocks))
+    forward = networks("mtan", "forward", forward, count=len(blocks) - 1)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        x = input_of(inputs, names[0])
+        trunk, trunk_state, features = [], [], []
+        for j, block in enumerate(blocks):
+            found = []
+            trunk.append([])
+            trunk_state.append([])
+            for i, network in enumerate(block):
+                params, state = network.init(key_for(key, f"stage/{j}/{i}"), x)
+                x, _ = network.apply(params, state, x)
+                trunk[j].append(params)
+                trunk_state[j].append(state)
+                found.append(x)
+            features.append(found)
+
+        passed, passed_state, seen = [], [], [features[0][0]]
+        for j, network in enumerate(forward, start=1):
+            params, state = network.init(key_for(key, f"forward/{j}"), features[j - 1][-1])
+            found, _ = network.apply(params, state, features[j - 1][-1])
+            passed.append(params)
+            passed_state.append(state)
+            seen.append(_joined(j, features[j][0], found))
+
+        tasks, states = {}, {}
+        for name in names:
+            own = [mask.init(key_for(key, f"task/{name}/mask/{j}"), seen[j]) for j, mask in enumerate(masks)]
+            # Attended features are like the last stage's in shape and dtype, which is what a head starts from.
+            head, head_state = heads[name].init(key_for(key, f"task/{name}"), features[-1][-1])
+            tasks[name] = {"masks": [params for params, _ in own], "head": head}
+            states[name] = {"masks": [state for _, state in own], "head": head_state}
+        state = {"stages": trunk_state, "forward": passed_state, "tasks": states}
+        return Params(shared={"stages": trunk, "forward": passed}, tasks=tasks), state
+
+    def encode(
+        shared: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        x, features, after = inputs, [], []
+        for j, block in enumerate(blocks):
+            found, states = [], []
+            for i, network in enumerate(block):
+                own = key_for(key, f"stage/{j}/{i}")
+                x, moved = network.apply(shared["stages"][j][i], state["stages"][j][i], x, key=own, train=train)
+                found.append(x)
+                states.append(moved)
+            features.append(found)
+            after.append(states)
+        return {"stages": features, "forward": shared["forward"]}, state | {"stages": after}
+
+    def decode(
+        tasks_params: PyTree,
+        state: PyTree,
+        features: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        outputs, states, passed_state = {}, dict(state["tasks"]), list(state["forward"])
+        for name in selected(names, tasks):
+            own, before = tasks_params[name], states[name]
+            attended: Array | None = None
+            after = []
+            for j, (mask, found) in enumerate(zip(masks, features["stages"], strict=True)):
+                passed = None
+                if j:
+                    passed, passed_state[j - 1] = forward[j - 1].apply(
+                        features["forward"][j - 1],
+                        passed_state[j - 1],
+                        attended,
+                        key=key_for(key, f"task/{name}/forward/{j}"),
+                        train=train,
+                    )
+                logits, moved = mask.apply(
+                    own["masks"][j],
+                    before["masks"][j],
+                    _joined(j, found[0], passed),
+                    key=key_for(key, f"task/{name}/mask/{j}"),
+                    train=train,
+                )
+                attended = _masked(j, logits, found[-1])
+                after.append(moved)
+            outputs[name], head_state = heads[name].apply(
+                own["head"], before["head"], attended, key=key_for(key, f"task/{name}"), train=train
+            )
+            states[name] = {"masks": after, "head": head_state}
+        return outputs, state | {"forward": passed_state, "tasks": states}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        selected(names, tasks)  # before the trunk runs, which may fail for a reason of its own
+        features, state = encode(params.shared, state, inputs, key=key, train=train)
+        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+
+
+def _pair(j: int, stage: Any) -> tuple[Network, ...]:
+    if not isinstance(stage, tuple | list):
+        raise TypeError(f"mtan: stages[{j}] must be a Network or a pair of them, found {type(stage).__name__}")
+    return networks("mtan", f"stages[{j}]", stage, count=2)
+
+
+def _joined(j: int, u: Any, passed: Any) -> Array:
+    """What the mask of stage j is computed from."""
+    parts = {f"the features of stage {j}": u}
+    return concatenated("mtan", parts if passed is None else parts | {f"the output of forward[{j - 1}]": passed})
+
+
+def _masked(j: int, logits: Any, p: Any) -> Array:
+    """`sigmoid(logits) * p`, of the dtype of p."""
+    p = channels_last("mtan", f"the features of stage {j}", p)
+    logits = channels_last("mtan", f"the logits of masks[{j}]", logits)
+    if logits.shape != p.shape:
+        raise ValueError(
+            f"mtan: the logits of masks[{j}] have shape {logits.shape}, but the features they mask have {p.shape}"
+        )
+    wide = trees.accumulator(p.dtype)
+    return (jax.nn.sigmoid(logits.astype(wide)) * p.astype(wide)).astype(p.dtype)

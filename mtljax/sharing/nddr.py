@@ -1,0 +1,136 @@
+"""NDDR: columns whose channels are concatenated after a stage and reduced again, for each task by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax import trees
+from mtljax.sharing.columns import Unit, check_parts, column_model, read_last
+from mtljax.sharing.cross_stitch import check_share, near_identity, wide_dtype
+from mtljax.sharing.network import Network, key_for
+from mtljax.types import Array, Key, Model, PyTree
+
+
+def nddr(
+    stages: Sequence[Network],
+    heads: Mapping[str, Network],
+    *,
+    after: Sequence[int] | None = None,
+    same: float = 0.9,
+    norm: Network | None = None,
+) -> Model:
+    r"""A column of stages for each task; a 1x1 convolution a task reduces the channels of all columns to those of one.
+
+        h_i^l = stage_l(x_i^(l-1); w_i^l),   x_i^l = norm([h_1^l, ..., h_T^l] W_i^l; v_i^l),   outputs_i = head_i(x_i^L)
+
+    The brackets concatenate channels, the last axis, and `W_i^l` is `[T C, C]`: on `[B, C]` features a linear layer, on
+    images `[B, H, W, C]` a 1x1 convolution. There is no bias. A diagonal `W` is cross-stitch with a unit a channel.
+
+    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": one entry a stage}`; an entry is
+    `{"kernel": W^l [T, T C, C], "norm": {k: v_k^l}}`, rows of `W_i` and i itself in sorted order of names, or `()`
+    after a stage without a unit; where features are a pytree, there is a kernel for each of its leaves. `"norm"` is
+    empty without one. `Params.tasks[k]` are head k's. The state is `{"columns": ..., "units": ..., "tasks": ...}`. The
+    paper holds weight decay of the kernels to be part of the method; to give them theirs, or a learning rate of their
+    own, select `params.shared["units"]` as the example of `cross_stitch` does.
+
+    **Start.** `W_i` is diagonal: `same` on task i's own channels, the rest shared evenly among the other tasks' (the
+    paper's alpha and beta, with `alpha + (T-1) beta = 1`, which for its two tasks is `alpha + beta = 1`). Columns that
+    read the same inputs start equal and drop the same units (see `cross_stitch`). With `same=1.0` and no `norm` the
+    columns start as T single-task networks.
+
+    **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
+    `after=()`, the columns and heads of the tasks asked for alone. With `TaskInputs` column k reads its own inputs;
+    other inputs are read by all columns.
+
+    **Precision.** The product is a layer as any other: in the features' dtype, at the default precision of
+    `jax.default_matmul_precision`, summed in float32 at least.
+
+    Gao, Ma, Zhao, Liu and Yuille, "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
+    Dimensionality Reduction", CVPR 2019. The paper's variant with shortcuts from every unit to the head is not here.
+
+    Args:
+        stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`. Features
+            `[B, ..., C]`, an array or any pytree of floating arrays, must agree between columns where a unit stands.
+        heads: by task name, network from the last stage's features to the task's outputs.
+        after: positions (0 is the first) of the stages that a unit follows; None (default) for all, the last one too.
+        same: what the diagonal of a task's own channels starts from, in [0, 1]; the paper's best is 0.9. One task alone
+            starts from 1.
+        norm: network run on each task's reduced features, with parameters and state of its own in each place; it keeps
+            their shape. Batch normalisation in the paper, and whatever activation should follow it. None (default)
+            for none.
+
+    Returns:
+        `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.
+
+    Raises:
+        TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
+            that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
+        ValueError: no stages, no heads; `after` or `same` out of range; (by `init` and `apply`) columns that differ in
+            shape or dtype where a unit stands, features without a channel axis; (by `apply`) an unknown task.
+
+    Example:
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = nddr([dense(1), dense(8)], {"depth": dense(1), "label": dense(10)})
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> [unit["kernel"].shape for unit in params.shared["units"]]
+        [(2, 2, 1), (2, 16, 8)]
+        >>> params.shared["units"][0]["kernel"][:, :, 0]
+        Array([[0.9, 0.1],
+               [0.1, 0.9]], dtype=float32)
+    """
+    names, stages = check_parts("nddr", stages, heads)
+    check_share("nddr", "same", same)
+
+    def kernel(x: Array) -> Array:
+        if jnp.ndim(x) < 2:
+            raise ValueError(
+                f"nddr: expected features [B, ..., C] with channels last, found an array of shape {jnp.shape(x)}"
+            )
+        channels = x.shape[-1]
+        blocks = near_identity(len(names), same)[:, :, None, None] * jnp.eye(channels)[None, None, :, :]
+        return blocks.reshape(len(names), len(names) * channels, channels).astype(wide_dtype(x))
+
+    def init(key: Key, columns: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
+        params, states = {}, {}
+        if norm is not None:
+            for name in names:
+                params[name], states[name] = norm.init(key_for(key, "norm"), columns[name])
+        return {"kernel": jax.tree.map(kernel, columns[names[0]]), "norm": params}, states
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        columns: dict[str, PyTree],
+        wanted: Sequence[str],
+        *,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, PyTree], PyTree]:
+        every = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=-1), *(columns[name] for name in names))
+        fused, states = {}, dict(state)
+        for name in wanted:
+            row = names.index(name)
+            fused[name] = jax.tree.map(lambda x, w, row=row: _reduce(x, w[row]), every, params["kernel"])
+            if norm is not None:
+                fused[name], states[name] = norm.apply(
+                    params["norm"][name], states[name], fused[name], key=key_for(key, "norm"), train=train
+                )
+        return fused, states
+
+    return column_model(
+        "nddr", stages, {name: read_last(heads[name]) for name in names}, Unit(init, apply), after=after
+    )
+
+
+def _reduce(x: Array, kernel: Array) -> Array:
+    """`[..., K]`, `[K, C]` -> `[..., C]` in the dtype of x."""
+    axes = (((x.ndim - 1,), (0,)), ((), ()))
+    wide = trees.accumulator(x.dtype)
+    return lax.dot_general(x, kernel.astype(x.dtype), axes, preferred_element_type=wide).astype(x.dtype)

@@ -1,0 +1,115 @@
+"""Nothing shared: one whole network for each task, the baseline of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtljax.sharing.inputs import input_of
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def single_task(networks: Mapping[str, Network] | Network, heads: Mapping[str, Network] | None = None) -> Model:
+    """A whole network of its own for each task: single-task training of all tasks side by side.
+
+        outputs_k = network_k(inputs_k; w_k)                       from a dict of networks
+        outputs_k = head_k(network(inputs_k; w_k); v_k)            from one network and a dict of heads
+
+    It is what `delta_m` compares with. `Params.shared` is empty and `Params.tasks[k]` is `{"trunk": w_k, "head": v_k}`,
+    `v_k` empty without heads; the state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`: the layout of `soft`. Unlike
+    the copies of `soft`, networks start from values of their own, and each drops units of its own: task k's keys come
+    from its name, so it is trained alike whichever tasks stand beside it, and alone.
+
+    Each task's gradient is its own, so balancing methods that act on shared parameters change nothing; one that
+    multiplies task-specific gradients too (`Method.weigh_tasks`) changes task k's learning rate. For the plain baseline
+    use `methods.equal`. An optimiser that couples parameters, such as clipping by the global norm, couples the tasks
+    again: wrap it in `optax.partition`, a label for each task.
+
+    Args:
+        networks: networks from inputs `[B, ...]` to outputs, by task name; or one network from inputs to features,
+            which each task gets anew.
+        heads: networks from those features to outputs, by task name, where `networks` is one; else None.
+
+    Returns:
+        `Model` with `penalty`, `encode` and `decode` None.
+
+    Raises:
+        TypeError: one network without heads, a dict of networks with heads, or a task name that is not a string; from
+            `apply`, `tasks` is one string.
+        ValueError: no tasks; `apply` asked for an unknown task; `TaskInputs` that lack a task.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = single_task(dense(8), {"depth": dense(1), "label": dense(10)})
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> jax.tree.map(jnp.shape, params.tasks["label"])
+        {'head': (8, 10), 'trunk': (3, 8)}
+        >>> jax.tree.map(jnp.shape, model.apply(params, state, jnp.ones((2, 3)), tasks=("depth",))[0])
+        {'depth': (2, 1)}
+    """
+    columns = _columns(networks, heads)
+    names = tuple(columns)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        params, states = {}, {}
+        for name, (trunk, head) in columns.items():
+            own_inputs, own_key = input_of(inputs, name), key_for(key, f"single/{name}")
+            w, trunk_state = trunk.init(key_for(own_key, "trunk"), own_inputs)
+            v, head_state = (), ()
+            if head is not None:
+                features, _ = trunk.apply(w, trunk_state, own_inputs)
+                v, head_state = head.init(key_for(own_key, "head"), features)
+            params[name], states[name] = {"trunk": w, "head": v}, {"trunk": trunk_state, "head": head_state}
+        return Params(shared=(), tasks=params), {"tasks": states}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        outputs, states = {}, dict(state["tasks"])
+        for name in selected(names, tasks):
+            (trunk, head), own, before = columns[name], params.tasks[name], states[name]
+            own_key = key_for(key, f"single/{name}")
+            found, trunk_state = trunk.apply(
+                own["trunk"], before["trunk"], input_of(inputs, name), key=key_for(own_key, "trunk"), train=train
+            )
+            head_state = before["head"]
+            if head is not None:
+                found, head_state = head.apply(
+                    own["head"], head_state, found, key=key_for(own_key, "head"), train=train
+                )
+            outputs[name], states[name] = found, {"trunk": trunk_state, "head": head_state}
+        return outputs, {"tasks": states}
+
+    return Model(init=init, apply=apply)
+
+
+def _columns(
+    networks: Mapping[str, Network] | Network, heads: Mapping[str, Network] | None
+) -> dict[str, tuple[Network, Network | None]]:
+    """Each task's network and head, in task order."""
+    if isinstance(networks, Network):
+        if not isinstance(heads, Mapping):
+            raise TypeError(
+                f"single_task: one network needs a dict of heads by task name, found {type(heads).__name__}; "
+                "for whole networks write a dict of networks by task name"
+            )
+        return {name: (networks, heads[name]) for name in task_names("single_task", heads)}
+    if not isinstance(networks, Mapping):
+        raise TypeError(
+            "single_task: networks must be a Network, or a dict of Network by task name, "
+            f"found {type(networks).__name__}"
+        )
+    if heads is not None:
+        raise TypeError("single_task: heads go with one network for all tasks; a dict of networks has its own outputs")
+    return {name: (networks[name], None) for name in task_names("single_task", networks)}

@@ -1,0 +1,148 @@
+"""A tree of blocks: tasks run together from the root and part where the tree branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtljax.sharing.branches_checks import networks
+from mtljax.sharing.branches_parts import Filing, file_parts
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping[str, Sequence[int]]) -> Model:
+    r"""A fixed tree: each task follows its own path of nodes, and shares the nodes where paths run together.
+
+        h_k^0 = inputs,   h_k^j = node_{j, paths[k][j]}(h_k^{j-1}),   outputs_k = head_k(h_k^J)
+
+    Node n of stage j is a copy of `stages[j]`. It runs once, however many tasks pass it, and only if a task that is
+    asked for does. Parameters are dicts by part, `"node/<stage>/<number>"` and `"head"`: a node that several tasks pass
+    stands in `Params.shared`, and one that a single task passes in `Params.tasks[k]`, with its head. The state is
+    `{"nodes": {part: ...}, "tasks": {k: ...}}`, the heads' under `"tasks"`. Node numbers are names: they need not be
+    consecutive, and a node's key comes from its stage and number.
+
+    `prune` makes such trees from what `ltb` has learned. With paths from a measure of task affinity it is the network
+    of Vandenhende, Georgoulis, De Brabandere and Van Gool, "Branched Multi-Task Networks: Deciding What Layers To
+    Share", BMVC 2020.
+
+    Args:
+        stages: J networks in order, each from features to features.
+        heads: network from the last features to outputs, by task name.
+        paths: by task name, the number of the node that the task passes at each stage, `[J]` non-negative integers.
+            Where two tasks pass one node, they have passed the same nodes before it.
+
+    Returns:
+        `Model`; `encode` and `decode` are None, since tasks part at several places, and `penalty` is None.
+
+    Raises:
+        TypeError: `stages` holds something else than networks; a task name that is not a string; a node number that is
+            not an integer.
+        ValueError: no stages, no heads; paths for other tasks than the heads, of a wrong length, with a negative
+            number, or that meet again after they have parted; `apply` asked for an unknown task.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> heads = {"depth": dense(1), "edges": dense(1), "label": dense(10)}
+        >>> model = tree([dense(8), dense(4)], heads, {"depth": (0, 0), "edges": (0, 0), "label": (0, 1)})
+        >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> sorted(params.shared), {name: sorted(own) for name, own in params.tasks.items()}
+        (['node/0/0', 'node/1/0'], {'depth': ['head'], 'edges': ['head'], 'label': ['head', 'node/1/1']})
+    """
+    names = task_names("tree", heads)
+    stages = networks("tree", "stages", stages)
+    _check_paths(names, len(stages), paths)
+    routes = {name: [node_part(j, int(node)) for j, node in enumerate(paths[name])] for name in names}
+    filing = file_nodes(names, paths)
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        x = input_of(inputs, names[0])
+        nodes, node_states, features, tasks, states = {}, {}, {}, {}, {}
+        for name in names:
+            h = x
+            for stage, part in zip(stages, routes[name], strict=True):
+                if part not in features:
+                    nodes[part], node_states[part] = stage.init(key_for(key, part), h)
+                    features[part], _ = stage.apply(nodes[part], node_states[part], h)
+                h = features[part]
+            tasks[name], states[name] = heads[name].init(key_for(key, f"task/{name}"), h)
+        params = filing.params(nodes)
+        for name in names:
+            params.tasks[name]["head"] = tasks[name]
+        return params, {"nodes": node_states, "tasks": states}
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        outputs, features = {}, {}
+        node_states, states = dict(state["nodes"]), dict(state["tasks"])
+        for name in selected(names, tasks):
+            h = inputs
+            for stage, part in zip(stages, routes[name], strict=True):
+                if part not in features:
+                    features[part], node_states[part] = stage.apply(
+                        filing.find(params, part), node_states[part], h, key=key_for(key, part), train=train
+                    )
+                h = features[part]
+            outputs[name], states[name] = heads[name].apply(
+                params.tasks[name]["head"], states[name], h, key=key_for(key, f"task/{name}"), train=train
+            )
+        return outputs, {"nodes": node_states, "tasks": states}
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply))
+
+
+def node_part(stage: int, number: int) -> str:
+    """The name of a node, under which its parameters stand and from which its key comes.
+
+    Example:
+        >>> node_part(1, 0)
+        'node/1/0'
+    """
+    return f"node/{stage}/{number}"
+
+
+def file_nodes(names: tuple[str, ...], paths: Mapping[str, Sequence[int]]) -> Filing:
+    """Which nodes several tasks pass, and whose the others are.
+
+    Example:
+        >>> file_nodes(("a", "b"), {"a": (0, 0), "b": (0, 1)}).owner
+        {'node/0/0': None, 'node/1/0': 'a', 'node/1/1': 'b'}
+    """
+    passed_by: dict[str, list[str]] = {}
+    for name in names:
+        for stage, number in enumerate(paths[name]):
+            passed_by.setdefault(node_part(stage, int(number)), []).append(name)
+    return file_parts(names, passed_by)
+
+
+def _check_paths(names: tuple[str, ...], length: int, paths: Mapping[str, Sequence[int]]) -> None:
+    if set(paths) != set(names):
+        raise ValueError(f"tree: paths must be given for the tasks {list(names)}, found {sorted(paths)}")
+    before: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
+    for name in names:
+        path = tuple(paths[name])
+        if len(path) != length:
+            raise ValueError(f"tree: paths[{name!r}] must have one node for each of {length} stages, found {path}")
+        for stage, node in enumerate(path):
+            if isinstance(node, bool) or not hasattr(node, "__index__"):
+                raise TypeError(f"tree: paths[{name!r}] must hold integers, found {node!r}")
+            if node < 0:
+                raise ValueError(f"tree: paths[{name!r}] must hold non-negative numbers, found {node}")
+            other, came = before.setdefault((stage, node), (name, path[:stage]))
+            if came != path[:stage]:
+                raise ValueError(
+                    f"tree: tasks {other!r} and {name!r} both pass node {node} of stage {stage}, but come from "
+                    f"different nodes, {came} and {path[:stage]}"
+                )

@@ -1,0 +1,89 @@
+"""Every architecture, built from the same blocks: a new one enters the contract suite by one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from mtljax.penalties import l2_to_mean
+from mtljax.penalties.robust import robust
+from mtljax.sharing import (
+    Network,
+    adapters,
+    adatt,
+    cgc,
+    cross_stitch,
+    deep_fusion,
+    dselect_k,
+    film,
+    hard,
+    hierarchical,
+    low_rank,
+    ltb,
+    mmoe,
+    moe,
+    mtan,
+    nddr,
+    ple,
+    single_task,
+    sluice,
+    soft,
+    tree,
+)
+
+
+class Blocks(NamedTuple):
+    """What an architecture is built from.
+
+    Attributes:
+        layer: a network from features of any width to features of `width`; a fresh one at every call.
+        width: of everything but the inputs and the outputs.
+        heads: from features of that width to each task's outputs.
+    """
+
+    layer: Callable[[], Network]
+    width: int
+    heads: Mapping[str, Network]
+
+    def stages(self, number=2):
+        """Layers that follow one another."""
+        return [self.layer() for _ in range(number)]
+
+
+CASES = {
+    "hard": lambda b: hard(b.layer(), b.heads),
+    "single_task": lambda b: single_task(b.layer(), b.heads),
+    "soft": lambda b: soft(b.layer(), b.heads, l2_to_mean()),
+    "soft_stacked": lambda b: soft(b.layer(), b.heads, l2_to_mean(), stacked=True),
+    "soft_parts": lambda b: soft(b.layer(), b.heads, robust()),
+    "cross_stitch": lambda b: cross_stitch(b.stages(), b.heads),
+    "sluice": lambda b: sluice(b.stages(), b.heads, orthogonality=1e-3),
+    "nddr": lambda b: nddr(b.stages(), b.heads),
+    "deep_fusion": lambda b: deep_fusion(b.stages(), b.heads),
+    "mmoe": lambda b: mmoe(b.layer(), b.heads, num_experts=3),
+    "cgc": lambda b: cgc(b.layer(), b.heads, num_shared=2, num_specific=1),
+    "ple": lambda b: ple(b.stages(), b.heads, num_shared=2, num_specific=1),
+    "dselect_k": lambda b: dselect_k(b.layer(), b.heads, num_experts=3),
+    "dselect_k_per_example": lambda b: dselect_k(b.layer(), b.heads, num_experts=4, per_example=True),
+    "moe": lambda b: moe(b.layer(), b.heads, num_experts=4, noise=True),
+    "adatt": lambda b: adatt(b.stages(), b.heads, num_shared=1, num_specific=2),
+    "mtan": lambda b: mtan(b.stages(), b.heads, masks=b.stages(), forward=b.stages(1)),
+    "ltb": lambda b: ltb(b.stages(), b.heads),
+    "tree": lambda b: tree(b.stages(), b.heads, {task: (0, i) for i, task in enumerate(sorted(b.heads))}),
+    "hierarchical": lambda b: hierarchical(b.stages(), b.heads, _depths(b)),
+    "adapters": lambda b: adapters(b.stages(), b.heads, 2),
+    "film": lambda b: film(b.stages(), b.heads),
+    "low_rank": lambda b: low_rank(b.layer(), b.heads, 2),
+}
+"""From a name to a function from `Blocks` to the `Model`. Inputs are `[B, n]`."""
+
+VARIANTS = {"soft_stacked", "soft_parts", "dselect_k_per_example", "tree"}
+"""Those that stand in the table a second time, so to speak; their tests are slow ones."""
+
+NOTHING_SHARED = {"single_task", "soft", "soft_stacked", "soft_parts"}
+"""Those whose tasks own all they read."""
+
+
+def _depths(blocks):
+    """The first task at the first stage, the others at the second."""
+    return {task: min(k, 1) for k, task in enumerate(sorted(blocks.heads))}
