@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtljax import trees
 from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, offsets, sum_over_leaves
@@ -66,7 +67,10 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
 
 def _centred(w: Array) -> Array:
     apart = offsets(w)
-    return apart - jnp.mean(apart, 0, keepdims=True)
+    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower. Trailing axes stay as they
+    # are, so that a sharded leaf is not gathered.
+    shares = jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype)
+    return apart - lax.dot_general(shares, apart, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_jvp

@@ -66,7 +66,9 @@ def descend(optimizer, params, state, steps, *, first=0):
 ADAMW = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.3))
 
 
-@pytest.mark.parametrize("where", ["shared", ("tasks", "depth"), lambda path: path.endswith("w")], ids=str)
+@pytest.mark.parametrize(
+    "where", ["shared", ("tasks", "depth"), lambda path: path.endswith("w")], ids=["prefix", "prefixes", "function"]
+)
 def test_frozen_parameters_stay_to_the_bit_and_the_others_move_as_if_alone(where):
     params = parameters()
     optimizer = freeze(ADAMW, where)

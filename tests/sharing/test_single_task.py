@@ -5,10 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-import mtljax
 from mtljax.sharing import single_task, soft
 from mtljax.types import TaskInputs
 from tests.sharing.blocks import dense
@@ -79,24 +77,6 @@ def test_each_network_may_read_inputs_of_its_own_shape():
     equal(outputs["label"], MODEL.apply(params, state, X, tasks=("label",))[0]["label"])
     with pytest.raises(ValueError, match="no inputs for task 'label'"):
         MODEL.apply(params, state, TaskInputs({"depth": inputs.by_task["depth"]}))
-
-
-def test_one_step_of_all_is_a_step_of_each_alone():
-    targets = {"depth": jnp.ones((6, 1)), "label": jnp.ones((6, 5))}
-
-    def after(heads):
-        model = single_task(dense(4, rate=0.0), heads)
-        losses_fn = mtljax.losses_fn(model, dict.fromkeys(heads, mtljax.Task(mtljax.losses.squared_error)))
-        init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.equal(), optax.adam(0.1))
-        state = init(*model.init(jax.random.key(0), X), key=jax.random.key(1))
-        step = jax.jit(step)
-        for _ in range(2):
-            state, _ = step(state, mtljax.Batch(X, {task: targets[task] for task in heads}))
-        return state.params.tasks
-
-    heads = {"depth": dense(1, rate=0.0), "label": dense(5, rate=0.0)}
-    together, alone = after(heads), after({"label": heads["label"]})
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), together["label"], alone["label"])
 
 
 @pytest.mark.parametrize(
