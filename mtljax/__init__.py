@@ -1,6 +1,6 @@
 """mtljax: multi-task learning as pure functions in JAX."""
 
-from mtljax import data, engines, losses, methods, metrics, penalties, sharing, solvers, training, trees
+from mtljax import convex, data, engines, losses, methods, metrics, penalties, sharing, solvers, training, trees
 from mtljax.adapters import as_optax
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.methods import aggregate
@@ -22,6 +22,7 @@ __all__ = [
     "TrainState",
     "aggregate",
     "as_optax",
+    "convex",
     "data",
     "engines",
     "losses",

@@ -1,0 +1,93 @@
+"""What multi-task models have to beat: every task by itself, and all tasks as one."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mtljax.convex.fit import prepare
+from mtljax.convex.linear import Linear
+from mtljax.convex.losses import squared
+from mtljax.convex.problem import TaskRows, check_rows
+from mtljax.convex.quadratic import Quadratic, least_squares
+from mtljax.penalties.common import check_nonnegative
+from mtljax.types import Array
+
+
+def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool = False) -> Linear:
+    r"""Ridge regression of every task by itself, in closed form.
+
+        minimise  1/2 sum_n (w_t' x_tn + b_t - y_tn)^2 + strength/2 |w_t|^2   for each task t
+
+    Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics 12, 1970.
+
+    Args:
+        rows: the data, from `pad` or `columns`.
+        strength: non-negative scalar; may be traced. With 0, the shortest of all least-squares solutions.
+        intercept: whether each task has an intercept, which is not penalised.
+
+    Returns:
+        `Linear`. A task without rows gets weights of 0, and an intercept as in `fit`.
+
+    Raises:
+        ValueError: rows that do not go together, or a negative strength.
+        TypeError: rows of another type.
+
+    Example:
+        >>> import jax
+        >>> from mtljax.convex.problem import columns
+        >>> rows = columns(jnp.eye(2), jnp.array([[3.0, 4.0], [0.0, 2.0]]))
+        >>> jax.jit(ridge_per_task)(rows, 1.0).weights.round(6).tolist()
+        [[1.5, 0.0], [2.0, 1.0]]
+    """
+    check_rows("ridge_per_task", rows)
+    check_nonnegative("ridge_per_task", "strength", strength)
+    problem = prepare(rows, squared, intercept=intercept, average=False)
+    assert problem.model is not None and problem.means is not None
+    weights = _ridge(problem.model, strength)
+    return Linear(weights, problem.means.intercepts(weights))
+
+
+def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) -> Linear:
+    r"""One ridge regression for all tasks, as if their rows were one task's; in closed form.
+
+        minimise  1/2 sum_tn (w' x_tn + b - y_tn)^2 + strength/2 |w|^2
+
+    Args:
+        rows: the data, from `pad` or `columns`.
+        strength: non-negative scalar; may be traced. With 0, the shortest of all least-squares solutions.
+        intercept: whether there is an intercept, one for all tasks, which is not penalised.
+
+    Returns:
+        `Linear`, the same model for every task.
+
+    Raises:
+        ValueError: rows that do not go together, or a negative strength.
+        TypeError: rows of another type.
+
+    Example:
+        >>> import jax
+        >>> from mtljax.convex.problem import columns
+        >>> rows = columns(jnp.eye(2), jnp.array([[3.0, 5.0], [0.0, 2.0]]))
+        >>> jax.jit(pooled)(rows, 2.0).weights.round(6).tolist()
+        [[2.0, 0.5], [2.0, 0.5]]
+    """
+    check_rows("pooled", rows)
+    check_nonnegative("pooled", "strength", strength)
+    clean = prepare(rows, squared._replace(quadratic=False), intercept=intercept, average=False)
+    num_tasks, length = clean.targets.shape
+    weights = jnp.broadcast_to(clean.weights, clean.targets.shape)
+    weighted = weights * clean.targets
+    if clean.inputs.shape[0] == 1:
+        # Each row once, however many tasks have it.
+        inputs, weights, weighted = clean.inputs[0], jnp.sum(weights, 0), jnp.sum(weighted, 0)
+    else:
+        inputs = clean.inputs.reshape(num_tasks * length, -1)
+    model, means = least_squares(inputs[None], weights.reshape(1, -1), weighted.reshape(1, -1), intercept=intercept)
+    one = _ridge(model, strength)
+    return Linear(jnp.tile(one, (num_tasks, 1)), jnp.tile(means.intercepts(one), num_tasks))
+
+
+def _ridge(model: Quadratic, strength: Array | float) -> Array:
+    """`[T, p]`; 0 along what has neither curvature nor penalty."""
+    stiffness = model.curvature + jnp.asarray(strength, model.curvature.dtype)
+    return model.unrotate(jnp.where(stiffness == 0, 0.0, model.slope / jnp.where(stiffness == 0, 1.0, stiffness)))

@@ -1,0 +1,267 @@
+"""A grid of strengths: all fits, and the strength that suits rows not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from mtljax.convex.fit import Fit, Problem, check_problem, fit_prepared, prepare
+from mtljax.convex.linear import predict
+from mtljax.convex.losses import Loss, squared
+from mtljax.convex.problem import TaskRows
+from mtljax.convex.splits import fold_numbers
+from mtljax.convex.splitting import parts_of
+from mtljax.penalties.common import Penalty
+from mtljax.types import Array, Key, PyTree
+
+MakePenalty = Callable[[PyTree], Penalty]
+Score = Callable[[Array, TaskRows], Array]
+
+
+class CrossValidation(NamedTuple):
+    """What cross-validation found.
+
+    Attributes:
+        scores: `[K, S]`, of every fold at every strength; larger is better.
+        mean: `[S]`, over folds.
+        index: int32 `[]`, the strength with the best mean, the first one of several.
+        strength: that strength.
+        fit: the fit of all rows at it.
+    """
+
+    scores: Array
+    mean: Array
+    index: Array
+    strength: PyTree
+    fit: Fit
+
+
+def fit_path(
+    rows: TaskRows,
+    make_penalty: MakePenalty,
+    strengths: PyTree,
+    *,
+    loss: Loss = squared,
+    intercept: bool = False,
+    average: bool = False,
+    tolerance: ArrayLike | None = None,
+    max_iterations: int = 5000,
+) -> Fit:
+    """Fits at every strength of a grid, each starting from the one before; what depends on the rows is shared.
+
+    Decreasing strengths make the best starts. Another order works too, and so does none:
+    `jax.vmap(lambda s: fit(rows, make_penalty(s)))(strengths)` is the whole grid at once. On School (CPU, 8 strengths,
+    trace norm, l21 and l1) starts from the neighbour took 22 to 32 % fewer iterations than starts from nothing, and the
+    batch, which waits for its slowest member, took two times as long and more.
+
+    Args:
+        rows: as in `fit`.
+        make_penalty: from a strength to a penalty, such as `trace_norm`; it is traced.
+        strengths: array `[S]`, or a pytree of arrays with a leading axis S, of which `make_penalty` gets one slice.
+        loss: as in `fit`.
+        intercept: as in `fit`.
+        average: as in `fit`.
+        tolerance: as in `fit`.
+        max_iterations: as in `fit`, for each strength.
+
+    Returns:
+        `Fit` with a leading axis S in every array.
+
+    Raises:
+        ValueError: as in `fit`; strengths without one common leading axis.
+        TypeError: as in `fit`.
+
+    Example:
+        >>> from mtljax.convex.problem import columns
+        >>> from mtljax.penalties.l1 import l1
+        >>> rows = columns(jnp.eye(1), jnp.array([[3.0]]))
+        >>> found = jax.jit(lambda rows: fit_path(rows, l1, jnp.array([4.0, 2.0, 1.0])))(rows)
+        >>> found.weights[:, 0, 0].round(3).tolist()
+        [0.0, 1.0, 2.0]
+    """
+    strengths = _grid("fit_path", strengths)
+    check_problem("fit_path", rows, make_penalty(_slice(strengths, 0)), loss, tolerance)
+    problem = prepare(rows, loss, intercept=intercept, average=average)
+    return _path(
+        problem,
+        make_penalty,
+        strengths,
+        loss,
+        intercept=intercept,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+
+
+def cross_validate(
+    rows: TaskRows,
+    make_penalty: MakePenalty,
+    strengths: PyTree,
+    *,
+    folds: int | Array | np.ndarray = 5,
+    key: Key | None = None,
+    score: Score | None = None,
+    at_once: int = 1,
+    loss: Loss = squared,
+    intercept: bool = False,
+    average: bool = False,
+    tolerance: ArrayLike | None = None,
+    max_iterations: int = 5000,
+) -> CrossValidation:
+    """Tries strengths on rows left out, and fits all rows at the best.
+
+    Every task's rows are split into K folds. For each fold the path of `fit_path` is fitted to the other rows, and
+    scored on the fold.
+
+    Args:
+        rows: as in `fit`.
+        make_penalty: as in `fit_path`.
+        strengths: as in `fit_path`.
+        folds: their number K, at least 2, with a `key`; or each row's fold, integers from 0 to K - 1 of the mask's
+            shape, as `fold_numbers` draws them, not traced. Rows with a negative number are trained on in every fold.
+        key: decides the folds.
+        score: `score(outputs [T, N], rows) -> []` on rows with the fold's mask, larger is better, such as
+            `explained_variance`. Default: minus the mean loss of a row.
+        at_once: folds that are fitted at a time, as one batch. One (default) is fastest on a CPU, by 1.3 to 2 times on
+            School; on an accelerator, where such small steps take the same time for one and for many, take K.
+        loss: as in `fit`.
+        intercept: as in `fit`.
+        average: as in `fit`.
+        tolerance: as in `fit`. Scores seldom need more than 1e-4; fit again at the strength chosen where it matters.
+        max_iterations: as in `fit`, for each fold and strength.
+
+    Returns:
+        `CrossValidation`.
+
+    Raises:
+        ValueError: as in `fit_path`; no key for a number of folds; fewer than two folds; folds of another shape.
+        TypeError: as in `fit`; folds that are not integers.
+
+    Example:
+        >>> from mtljax.convex.problem import columns
+        >>> from mtljax.penalties.l1 import l1
+        >>> rows = columns(jnp.ones((4, 1)), jnp.array([[2.0], [2.0], [2.0], [2.0]]))
+        >>> strengths = jnp.array([4.0, 2.0, 0.0])
+        >>> found = jax.jit(lambda key: cross_validate(rows, l1, strengths, folds=2, key=key))(jax.random.key(0))
+        >>> found.scores.round(3).tolist(), float(found.strength)
+        ([[-2.0, -0.5, -0.0], [-2.0, -0.5, -0.0]], 0.0)
+    """
+    strengths = _grid("cross_validate", strengths)
+    check_problem("cross_validate", rows, make_penalty(_slice(strengths, 0)), loss, tolerance)
+    numbers, count = _folds(key, rows, folds)
+    options = {"intercept": intercept, "tolerance": tolerance, "max_iterations": max_iterations}
+
+    def fold(number: Array) -> Array:
+        held_out = numbers == number
+        train = rows._replace(mask=rows.mask & ~held_out)
+        problem = prepare(train, loss, intercept=intercept, average=average)
+        fits = _path(problem, make_penalty, strengths, loss, **options)
+        test = rows._replace(mask=rows.mask & held_out)
+
+        def one(found: Fit) -> Array:
+            outputs = predict(found, rows.inputs)
+            return _mean_loss(loss, outputs, test) if score is None else score(outputs, test)
+
+        return lax.map(one, fits)
+
+    scores = lax.map(fold, jnp.arange(count), batch_size=at_once)
+    mean = jnp.mean(scores, 0)
+    index = jnp.argmax(jnp.where(jnp.isnan(mean), -jnp.inf, mean)).astype(jnp.int32)
+    strength = _slice(strengths, index)
+    problem = prepare(rows, loss, intercept=intercept, average=average)
+    best = fit_prepared("cross_validate", problem, make_penalty(strength), loss, start=None, **options)
+    return CrossValidation(scores, mean, index, strength, best)
+
+
+def _path(
+    problem: Problem,
+    make_penalty: MakePenalty,
+    strengths: PyTree,
+    loss: Loss,
+    *,
+    intercept: bool,
+    tolerance: ArrayLike | None,
+    max_iterations: int,
+) -> Fit:
+    """Every strength's fit, from what `prepare` made of the rows."""
+
+    def following(start: Fit, strength: PyTree) -> tuple[Fit, Fit]:
+        found = fit_prepared(
+            "fit_path",
+            problem,
+            make_penalty(strength),
+            loss,
+            intercept=intercept,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            start=start,
+        )
+        return found, found
+
+    return lax.scan(following, _nothing(problem, make_penalty(_slice(strengths, 0))), strengths)[1]
+
+
+def _nothing(problem: Problem, penalty: Penalty) -> Fit:
+    """A start that says nothing: a rho of 0 stands for the solver's own."""
+    dtype = problem.targets.dtype
+    points = jnp.zeros((max(len(penalty.parts), 1), problem.targets.shape[0], problem.inputs.shape[2]), dtype)
+    parts, zero = parts_of(penalty, points), jnp.zeros((), dtype)
+    return Fit(
+        weights=points[0],
+        intercepts=points[0, :, 0],
+        parts=parts,
+        duals=parts,
+        objective=zero,
+        certificate=zero,
+        iterations=jnp.zeros((), jnp.int32),
+        converged=jnp.array(False),
+        rho=zero,
+        radius=zero,
+    )
+
+
+def _grid(name: str, strengths: PyTree) -> PyTree:
+    """The strengths as arrays with one leading axis."""
+    strengths = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), strengths)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(strengths)]
+    if not shapes or any(not shape or shape[0] != shapes[0][0] or not shape[0] for shape in shapes):
+        raise ValueError(f"{name}: strengths must be arrays with one leading axis, not empty, found shapes {shapes}")
+    return strengths
+
+
+def _slice(strengths: PyTree, index: Array | int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], strengths)
+
+
+def _folds(key: Key | None, rows: TaskRows, folds: int | Array | np.ndarray) -> tuple[Array, int]:
+    """Each row's fold, and their number."""
+    if isinstance(folds, int | np.integer):
+        if key is None:
+            raise ValueError(f"cross_validate: drawing {folds} folds takes a key")
+        return fold_numbers(key, rows, int(folds)), int(folds)
+    if not jnp.issubdtype(jnp.result_type(folds), jnp.integer):
+        raise TypeError(f"cross_validate: folds must be integers, found {jnp.result_type(folds).name}")
+    if jnp.shape(folds) != jnp.shape(rows.mask):
+        raise ValueError(
+            f"cross_validate: folds must have the shape of the mask, {jnp.shape(rows.mask)}, found {jnp.shape(folds)}"
+        )
+    if isinstance(folds, Tracer):
+        raise TypeError("cross_validate: folds must be known when it is called, found a traced array")
+    count = int(np.max(folds)) + 1
+    if count < 2:
+        raise ValueError(f"cross_validate: expected at least 2 folds, found {count}")
+    return jnp.asarray(folds), count
+
+
+def _mean_loss(loss: Loss, outputs: Array, rows: TaskRows) -> Array:
+    """Minus the mean loss of the rows that are there; 0 where there is none."""
+    mask = jnp.broadcast_to(rows.mask, outputs.shape)
+    losses = loss.value(outputs, rows.targets.astype(outputs.dtype))
+    return -jnp.sum(jnp.where(mask, losses, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

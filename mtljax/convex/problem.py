@@ -1,0 +1,162 @@
+"""The data of linear multi-task problems: every task's rows in rectangular arrays, with a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from mtljax.types import Array
+
+
+class TaskRows(NamedTuple):
+    """Rows of T tasks, at most N each. Masked rows are never read, so splits and folds are other masks of one array.
+
+    Attributes:
+        inputs: floating `[T, N, p]`, or `[1, N, p]` where all tasks have the same inputs, which then are stored once.
+        targets: floating `[T, N]`.
+        mask: bool `[T, N]`, True where the row is there; or `[1, N]` where that is the same for all tasks. With one set
+            of inputs and one mask the tasks share their Gramian too, and all of them cost little more than one.
+    """
+
+    inputs: Array
+    targets: Array
+    mask: Array
+
+
+def pad(
+    inputs_by_task: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+    targets_by_task: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+) -> TaskRows:
+    """Tasks of any numbers of rows, side by side.
+
+    Args:
+        inputs_by_task: arrays `[n_t, p]` by task: a sequence, or a dict, which is taken in sorted order of names. n_t
+            may be 0.
+        targets_by_task: arrays `[n_t]`, the same way.
+
+    Returns:
+        `TaskRows` with N the largest n_t; what is beyond a task's own rows is 0 and masked. Float32, or float64 where
+        JAX has it enabled and an array is.
+
+    Raises:
+        ValueError: no tasks, tasks of other names or another number, or arrays whose shapes do not go together.
+        TypeError: one argument is a dict and the other is not.
+
+    Example:
+        >>> rows = pad({"b": [[1.0, 2.0]], "a": [[3.0, 4.0], [5.0, 6.0]]}, {"a": [0.0, 1.0], "b": [2.0]})
+        >>> rows.targets.tolist(), rows.mask.tolist()
+        ([[0.0, 1.0], [2.0, 0.0]], [[True, True], [True, False]])
+    """
+    xs, ys = _sequences(inputs_by_task, targets_by_task)
+    inputs, targets = [np.asarray(x) for x in xs], [np.asarray(y) for y in ys]
+    if not inputs or len(inputs) != len(targets):
+        raise ValueError(
+            f"pad: expected inputs and targets of equally many tasks, at least one, found {len(inputs)} and "
+            f"{len(targets)}"
+        )
+    for task, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+        if x.ndim != 2 or x.shape[1:] != inputs[0].shape[1:] or y.shape != x.shape[:1]:
+            raise ValueError(
+                f"pad: expected inputs [n, p] and targets [n] of every task, with one p, found shapes {x.shape} and "
+                f"{y.shape} for task {task}, and {inputs[0].shape} for the inputs of task 0"
+            )
+    lengths = np.array([len(y) for y in targets])
+    padded = np.zeros((len(inputs), lengths.max(), inputs[0].shape[1]), np.result_type(np.float32, *inputs))
+    labels = np.zeros(padded.shape[:2], np.result_type(np.float32, *targets))
+    for task, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+        padded[task, : len(y)], labels[task, : len(y)] = x, y
+    mask = np.arange(padded.shape[1])[None, :] < lengths[:, None]
+    return TaskRows(jnp.asarray(padded), jnp.asarray(labels), jnp.asarray(mask))
+
+
+def columns(inputs: ArrayLike, targets: ArrayLike) -> TaskRows:
+    """One set of inputs, and a column of targets for each task; NaN where there is no label. Inputs are stored once.
+
+    Args:
+        inputs: `[n, p]`.
+        targets: `[n, T]`; NaN: this row has no label for this task.
+
+    Returns:
+        `TaskRows` with inputs `[1, n, p]`, targets `[T, n]`, and mask `[1, n]` where every row is labelled for all
+        tasks or for none, `[T, n]` elsewhere, and where `targets` is traced.
+
+    Raises:
+        ValueError: shapes that do not go together.
+
+    Example:
+        >>> rows = columns([[1.0], [2.0]], [[0.0, float("nan")], [1.0, 5.0]])
+        >>> rows.inputs.shape, rows.targets.tolist(), rows.mask.tolist()
+        ((1, 2, 1), [[0.0, 1.0], [0.0, 5.0]], [[True, True], [False, True]])
+    """
+    x, y = _floating(inputs), _floating(targets)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(f"columns: expected inputs [n, p] and targets [n, T], found shapes {x.shape} and {y.shape}")
+    mask = ~jnp.isnan(y.T)
+    if not isinstance(mask, Tracer) and bool(jnp.all(mask == mask[:1])):
+        mask = mask[:1]
+    return TaskRows(x[None], jnp.where(jnp.isnan(y.T), 0.0, y.T), mask)
+
+
+def check_rows(name: str, rows: TaskRows) -> None:
+    """Raises where the arrays of `TaskRows` do not go together. Static: costs nothing.
+
+    Args:
+        name: the function's name, which opens the message.
+        rows: what was found.
+
+    Raises:
+        ValueError: wrong shapes, no tasks or no features.
+        TypeError: not `TaskRows`, inputs or targets that are not floating, a mask that is not bool.
+
+    Example:
+        >>> check_rows("fit", TaskRows(jnp.ones((3, 4, 2)), jnp.ones((2, 4)), jnp.ones((2, 4), bool)))
+        Traceback (most recent call last):
+        ...
+        ValueError: fit: inputs must have shape [2, 4, p] or [1, 4, p] beside targets [2, 4], found (3, 4, 2)
+    """
+    if not isinstance(rows, TaskRows):
+        raise TypeError(f"{name}: expected TaskRows, as pad and columns make them, found {type(rows).__name__}")
+    for argument, kind in (("inputs", jnp.floating), ("targets", jnp.floating), ("mask", jnp.bool_)):
+        dtype = jnp.result_type(getattr(rows, argument))
+        if not jnp.issubdtype(dtype, kind):
+            raise TypeError(f"{name}: {argument} must be of type {kind.__name__}, found {dtype.name}")
+    shape = jnp.shape(rows.targets)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{name}: targets must have shape [T, N], neither of them 0, found {shape}")
+    num_tasks, length = shape
+    found = jnp.shape(rows.inputs)
+    if len(found) != 3 or found[0] not in (1, num_tasks) or found[1] != length or not found[2]:
+        raise ValueError(
+            f"{name}: inputs must have shape [{num_tasks}, {length}, p] or [1, {length}, p] beside targets "
+            f"[{num_tasks}, {length}], found {found}"
+        )
+    if jnp.shape(rows.mask) not in (shape, (1, length)):
+        raise ValueError(
+            f"{name}: mask must have shape [{num_tasks}, {length}] or [1, {length}], found {jnp.shape(rows.mask)}"
+        )
+
+
+def _sequences(
+    inputs: Mapping[str, ArrayLike] | Sequence[ArrayLike], targets: Mapping[str, ArrayLike] | Sequence[ArrayLike]
+) -> tuple[Sequence[ArrayLike], Sequence[ArrayLike]]:
+    if isinstance(inputs, Mapping) and isinstance(targets, Mapping):
+        names = sorted(inputs)
+        if names != sorted(targets):
+            raise ValueError(f"pad: inputs have tasks {names}, but targets have {sorted(targets)}")
+        return [inputs[name] for name in names], [targets[name] for name in names]
+    if isinstance(inputs, Mapping) or isinstance(targets, Mapping):
+        raise TypeError(
+            f"pad: inputs_by_task and targets_by_task must both be dicts or both be sequences, found "
+            f"{type(inputs).__name__} and {type(targets).__name__}"
+        )
+    return inputs, targets
+
+
+def _floating(array: ArrayLike) -> Array:
+    array = jnp.asarray(array)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

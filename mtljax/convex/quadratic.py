@@ -1,0 +1,186 @@
+"""Quadratic models of all tasks' losses, each in the coordinates in which it is diagonal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.types import Array
+
+EXPONENTS = 16
+"""Of the multipliers that `Quadratic.bound` tries, each a quarter of the last."""
+
+
+class Quadratic(NamedTuple):
+    """`f(w) = sum_t 1/2 sum_i c_ti (q_ti' w_t)^2 - s_ti q_ti' w_t + constant`, q_ti the orthonormal columns of `basis`.
+
+    Everything that a proximal solver asks of a least-squares loss is then two products with `basis`, `O(T p r)`, for
+    any step size. A leading axis of 1 in place of T: the same for all tasks.
+
+    Attributes:
+        curvature: `[T or 1, r]`, c, none negative; `r = min(N, p)`.
+        basis: `[T or 1, p, r]`; a column may be 0 where its curvature is.
+        slope: `[T, r]`, s; 0 where the curvature is.
+        constant: `[]`.
+    """
+
+    curvature: Array
+    basis: Array
+    slope: Array
+    constant: Array
+
+    def rotate(self, w: Array) -> Array:
+        """`[T, p]` -> `[T, r]`, the coordinates `q_ti' w_t`."""
+        return _times(w, self.basis)
+
+    def unrotate(self, coordinates: Array) -> Array:
+        """`[T, r]` -> `[T, p]`, back again."""
+        return _times(coordinates, jnp.swapaxes(self.basis, 1, 2))
+
+    def value(self, w: Array) -> Array:
+        """`f(w)`, `[T, p]` -> `[]`."""
+        along = self.rotate(w)
+        return jnp.sum((0.5 * self.curvature * along - self.slope) * along) + self.constant
+
+    def prox(self, v: Array, rho: Array) -> Array:
+        """`argmin_w f(w) + rho/2 |w - v|^2`, `[T, p]` -> `[T, p]`; rho is positive."""
+        residual = self.slope - self.curvature * self.rotate(v)
+        return v + self.unrotate(residual / (self.curvature + rho))
+
+    def bound(self, points: Array, duals: Array, radius: Array) -> Array:
+        r"""How far `F(x) = f(sum_k x_k) + penalty(x)` is above its least value, at most.
+
+        With u a subgradient of the penalty at x, `r = grad f + u` and any mu > 0:
+
+            F(x) - F(x*) <= r'd - 1/2 d'Hd <= 1/2 r'(H + mu)^-1 r + mu/2 |d|^2,   d = x - x*
+
+        The least of some mu is returned. Where H is regular and mu small, the first term is the duality gap
+        `f(x) + f*(-u) + u'x`, and the radius does not matter.
+
+        Args:
+            points: `[K, T, p]`, the K summands of the parameters; one for most penalties.
+            duals: `[K, T, p]`, u.
+            radius: `[]`, what `|d|` is taken not to exceed.
+
+        Returns:
+            `[]`.
+        """
+        num_parts, _, size = points.shape
+        mean = self.rotate(jnp.mean(duals, 0))
+        ranged = self.curvature * self.rotate(jnp.sum(points, 0)) - self.slope + mean
+        flat = jnp.zeros((), ranged.dtype)
+        if num_parts > 1 or self.basis.shape[-1] < size:
+            # Directions without curvature: out of the basis, and from one summand to another.
+            flat = jnp.sum(jnp.square(duals - self.unrotate(mean)[None]))
+        # The sum over parts sees K times the curvature, in the coordinate `sum_k x_k / sqrt(K)`.
+        squares = num_parts * jnp.square(ranged)
+        length = jnp.sqrt(jnp.sum(squares) + flat)
+        unit = jnp.where(length > 0, length, 1.0) / jnp.where(radius > 0, radius, 1.0)
+
+        def at(factor: Array) -> Array:
+            mu = factor * unit
+            return 0.5 * (jnp.sum(squares / (num_parts * self.curvature + mu)) + flat / mu + mu * jnp.square(radius))
+
+        factors = 0.25 ** jnp.arange(EXPONENTS, dtype=ranged.dtype)
+        return jnp.where(length == 0, 0.0, jnp.min(jax.vmap(at)(factors)))
+
+
+class Means(NamedTuple):
+    """What eliminating the intercepts leaves: `intercept_t = targets_t - inputs_t' w_t`.
+
+    Attributes:
+        inputs: `[T or 1, p]`.
+        targets: `[T]`.
+    """
+
+    inputs: Array
+    targets: Array
+
+    def intercepts(self, w: Array) -> Array:
+        """The best intercepts beside weights `[T, p]`, `[T]`."""
+        return self.targets - jnp.sum(self.inputs * w, 1)
+
+
+def least_squares(inputs: Array, weights: Array, weighted: Array, *, intercept: bool) -> tuple[Quadratic, Means]:
+    """The model of `1/2 sum_tn a_tn (y_tn - b_t - x_tn' w_t)^2`, with the best intercepts b or none.
+
+    Eigenvalues of a task's Gramian below the rounding of its largest are taken for 0, and the targets' share along
+    their vectors with them: a minimiser then never rests on rounding errors.
+
+    Args:
+        inputs: `[T or 1, N, p]`, finite.
+        weights: `[T or 1, N]`, a, none negative.
+        weighted: `[T, N]`, a times y.
+        intercept: whether there are intercepts, which are not penalised. That of a task whose weights are all 0 is such
+            that all tasks' mean input gets their mean target.
+
+    Returns:
+        The model of w, without `1/2 sum a y^2` (the constant is 0), and what gives the intercepts.
+    """
+    total = jnp.sum(weights, 1)
+    if intercept:
+        means = Means(_mean(_times(weights, inputs), total[:, None]), _mean(jnp.sum(weighted, 1), total))
+    else:
+        means = Means(jnp.zeros_like(inputs, shape=(1, inputs.shape[2])), jnp.zeros_like(weighted[:, 0]))
+    # The mean target out of the products as well: it adds nothing to them, but rounding.
+    weighted = weighted - weights * means.targets[:, None]
+
+    def spectrum(x: Array, mean: Array, a: Array) -> tuple[Array, Array]:
+        return _spectrum(jnp.sqrt(a)[:, None] * (x - mean[None, :]))
+
+    def project(x: Array, mean: Array, basis: Array, ay: Array) -> Array:
+        return _dot(_dot(ay[None], x - mean[None, :]), basis)[0]
+
+    if inputs.shape[0] > 1 or weights.shape[0] == 1:
+        mean = jnp.broadcast_to(means.inputs, (inputs.shape[0], inputs.shape[2]))
+        curvature, basis = jax.vmap(spectrum)(inputs, mean, jnp.broadcast_to(weights, inputs.shape[:2]))
+        if inputs.shape[0] > 1:
+            slope = jax.vmap(project)(inputs, mean, basis, weighted)
+        else:
+            slope = jax.vmap(project, (None, None, None, 0))(inputs[0], mean[0], basis[0], weighted)
+    else:
+        # One task at a time, so that the inputs are never there T times.
+        def task(row: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            curvature, basis = spectrum(inputs[0], row[0], row[1])
+            return curvature, basis, project(inputs[0], row[0], basis, row[2])
+
+        mean = jnp.broadcast_to(means.inputs, (weights.shape[0], inputs.shape[2]))
+        curvature, basis, slope = lax.map(task, (mean, weights, weighted))
+    slope = jnp.where(curvature == 0, 0.0, slope)
+    return Quadratic(curvature, basis, slope, jnp.zeros((), slope.dtype)), means
+
+
+def _mean(sums: Array, total: Array) -> Array:
+    """Weighted means; all tasks' where a task has no weight, and 0 where none has any."""
+    total = jnp.broadcast_to(total, sums.shape[:1] + total.shape[1:])
+    everything = jnp.sum(total)
+    overall = jnp.sum(sums, 0, keepdims=True) / jnp.where(everything > 0, everything, 1.0)
+    return jnp.where(total > 0, sums / jnp.where(total > 0, total, 1.0), overall)
+
+
+def _spectrum(rows: Array) -> tuple[Array, Array]:
+    """Eigenvalues `[r]` of `rows' rows` and its eigenvectors `[p, r]`, from rows `[N, p]`, `r = min(N, p)`."""
+    length, size = rows.shape
+    rounding = jnp.finfo(rows.dtype).eps * max(length, size)
+    # Comparisons are such that what is no number is not taken for 0.
+    if rows.dtype == jnp.float64 and length >= size:
+        # The Gramian squares the condition, but what float64 has left is more than float32 begins with.
+        values, vectors = jnp.linalg.eigh(_dot(rows.T, rows))
+        return jnp.where(values <= rounding * values[-1], 0.0, values), vectors
+    triangle = jnp.linalg.qr(rows, mode="r") if length > size else rows
+    _, lengths, vectors = jnp.linalg.svd(triangle, full_matrices=False)
+    return jnp.where(lengths <= rounding * lengths[0], 0.0, jnp.square(lengths)), vectors.T
+
+
+def _times(v: Array, matrices: Array) -> Array:
+    """`[T or 1, m] x [T or 1, m, n] -> [T, n]`; one matrix for all is not copied."""
+    if matrices.shape[0] == 1:
+        return _dot(v, matrices[0])
+    return _dot(jnp.broadcast_to(v, matrices.shape[:2])[:, None, :], matrices)[:, 0, :]
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,75 @@
+"""Random splits and folds of every task's rows, as masks: the arrays stay, so that splits can be vmapped over."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from mtljax.convex.problem import TaskRows, check_rows
+from mtljax.types import Array, Key
+
+
+def split_rows(key: Key, rows: TaskRows, fraction: Array | float) -> tuple[TaskRows, TaskRows]:
+    """A random part of every task's rows, and the rest.
+
+    Args:
+        key: decides which rows.
+        rows: the data; where the mask is `[1, N]`, rows are drawn for all tasks alike.
+        fraction: of each task's rows that go to the first part, from 0 to 1; their number is rounded to the nearest,
+            halves up. May be traced.
+
+    Returns:
+        Two `TaskRows` of the same arrays with other masks, for training and for testing.
+
+    Raises:
+        ValueError: rows that do not go together, or a fraction that is not between 0 and 1.
+
+    Example:
+        >>> rows = TaskRows(jnp.ones((2, 4, 1)), jnp.ones((2, 4)), jnp.ones((2, 4), bool))
+        >>> train, test = split_rows(jax.random.key(0), rows, 0.75)
+        >>> train.mask.sum(1).tolist(), bool(jnp.all(train.mask ^ test.mask))
+        ([3, 3], True)
+    """
+    check_rows("split_rows", rows)
+    if not isinstance(fraction, Tracer) and not 0 <= fraction <= 1:
+        raise ValueError(f"split_rows: fraction must be from 0 to 1, found {fraction}")
+    mask = jnp.asarray(rows.mask)
+    number = jnp.floor(fraction * jnp.sum(mask, 1, keepdims=True) + 0.5)
+    first = _ranks(key, mask) < number
+    return rows._replace(mask=mask & first), rows._replace(mask=mask & ~first)
+
+
+def fold_numbers(key: Key, rows: TaskRows, folds: int) -> Array:
+    """Which fold each row belongs to; every task's rows are spread evenly over the folds.
+
+    Args:
+        key: decides which rows.
+        rows: the data; where the mask is `[1, N]`, rows are drawn for all tasks alike.
+        folds: K, at least 2.
+
+    Returns:
+        int32 of the mask's shape, from 0 to K - 1, and -1 where masked. Of one task any two folds differ by one row at
+        most; which folds get one more is drawn for each task.
+
+    Raises:
+        ValueError: rows that do not go together, or fewer than two folds.
+
+    Example:
+        >>> rows = TaskRows(jnp.ones((2, 4, 1)), jnp.ones((2, 4)), jnp.ones((2, 4), bool))
+        >>> jax.jit(lambda key: jnp.sort(fold_numbers(key, rows, 2), 1))(jax.random.key(0)).tolist()
+        [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    check_rows("fold_numbers", rows)
+    if folds < 2:
+        raise ValueError(f"fold_numbers: expected at least 2 folds, found {folds}")
+    mask = jnp.asarray(rows.mask)
+    order, first = jax.random.split(key)
+    offset = jax.random.randint(first, (mask.shape[0], 1), 0, folds)
+    return jnp.where(mask, (_ranks(order, mask) + offset) % folds, -1).astype(jnp.int32)
+
+
+def _ranks(key: Key, mask: Array) -> Array:
+    """Each row's place in a random order of its task's rows, masked ones last."""
+    order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, mask.shape), 2.0), axis=1)
+    return jnp.argsort(order, axis=1)
