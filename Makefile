@@ -23,6 +23,7 @@ test-all: lint types  ## The same with the slow tests, all of it compiled as use
 bench: $(VENV)/.bench  ## Time methods, engines and solvers, beside peers.
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.solvers
+	$(BIN)/python -m benchmarks.stacked
 
 lint: $(VENV)/.test  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -20,9 +20,16 @@ BLOCKS = Blocks(lambda: dense(WIDTH), WIDTH, {"depth": dense(1), "label": dense(
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, WIDTH)), jnp.float32)
 Y = jnp.asarray(np.random.default_rng(1).normal(size=(6, WIDTH)), jnp.float32)
 
-each = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in CASES]
-)
+
+def over(at_once):
+    """Parameters for a test of every architecture; those that are not `at_once` only where slow tests run too."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[] if at_once(name) else [pytest.mark.slow]) for name in CASES]
+    )
+
+
+each = over(lambda name: name not in VARIANTS)
+few = over(lambda name: name in {"hard", "soft", "cross_stitch", "mmoe", "ple", "ltb"})
 
 
 @functools.cache
@@ -127,7 +134,7 @@ def test_a_multi_input_batch_runs_each_task_on_its_own_examples(name):
         np.testing.assert_allclose(losses[task], alone[task], rtol=1e-5)
 
 
-@each
+@few
 def test_it_runs_jitted_and_over_seeds(name):
     model, params, state = case(name)
     keys = jax.random.split(jax.random.key(3), 2)
@@ -142,7 +149,7 @@ def test_it_runs_jitted_and_over_seeds(name):
     assert not np.array_equal(several["label"][0], several["label"][1])
 
 
-@each
+@few
 def test_bfloat16_stays_bfloat16(name):
     model, params, state = case(name)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
