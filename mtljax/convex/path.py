@@ -129,8 +129,9 @@ def cross_validate(
         key: decides the folds.
         score: `score(outputs [T, N], rows) -> []` on rows with the fold's mask, larger is better, such as
             `explained_variance`. Default: minus the mean loss of a row.
-        at_once: folds that are fitted at a time, as one batch. One (default) is fastest on a CPU, by 1.3 to 2 times on
-            School; on an accelerator, where such small steps take the same time for one and for many, take K.
+        at_once: folds that are fitted at a time, as one batch, which waits for its slowest member. One (default) is
+            fastest on a CPU, by 1.1 to 1.3 times on School. On an accelerator such small steps should take the same
+            time for one and for many, so try K; that was not measured.
         loss: as in `fit`.
         intercept: as in `fit`.
         average: as in `fit`.
