@@ -17,7 +17,6 @@ All in float32 on our side and float64 on theirs, as each has it by default.
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,16 +36,16 @@ from mtljax.convex.linear import predict
 from mtljax.convex.path import cross_validate
 from mtljax.convex.problem import TaskRows, columns
 from mtljax.convex.splits import fold_numbers
+from tests.real_data import folder
 
 STRENGTHS, FOLDS, TOLERANCE = 50, 5, 1e-4
 
 
 def survey() -> tuple[np.ndarray, np.ndarray] | None:
-    folder = os.environ.get("MTLJAX_DATA") or Path(__file__).parents[1].parent / "shared" / "data"
-    path = Path(folder) / "computer_survey" / "conjointAnalysisComputerBuyers.mat"
-    if not path.exists():
+    path = folder("computer_survey")
+    if path is None:
         return None
-    found = scipy.io.loadmat(path)
+    found = scipy.io.loadmat(path / "conjointAnalysisComputerBuyers.mat")
     inputs, targets = found["designMarix"].astype(np.float64), found["likeBuy"].T.astype(np.float64)
     return inputs - inputs.mean(0), targets - targets.mean(0)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
 
 from benchmarks import timing
 from mtljax import penalties
@@ -34,6 +32,8 @@ from mtljax.convex.path import cross_validate
 from mtljax.convex.problem import TaskRows, pad
 from mtljax.convex.splits import fold_numbers, split_rows
 from mtljax.types import Array, Key
+from tests.convex.school import school as real_school
+from tests.real_data import folder, missing
 
 SHARES = [75, 30, 20, 10]
 TOLERANCE = 1e-4
@@ -133,13 +133,11 @@ MODELS: dict[str, Learner] = {
 
 def school() -> TaskRows:
     """The rows, without the constant feature."""
-    for folder in (os.environ.get("MTLJAX_DATA"), Path(__file__).parents[1].parent / "shared" / "data"):
-        path = None if folder is None else Path(folder) / "school" / "school.mat"
-        if path is not None and path.exists():
-            cells = scipy.io.loadmat(path)
-            inputs = [np.asarray(x, np.float32)[:, :27] for x in cells["X"][0]]
-            return pad(inputs, [np.asarray(y, np.float32).reshape(-1) for y in cells["Y"][0]])
-    raise SystemExit("school/school.mat is neither in the folder that MTLJAX_DATA names nor in ../shared/data")
+    found = folder("school")
+    if found is None:
+        raise SystemExit(missing("school"))
+    inputs, scores = real_school(found)
+    return pad([x[:, :27].astype(np.float32) for x in inputs], [y.astype(np.float32) for y in scores])
 
 
 def standardised(train: TaskRows) -> TaskRows:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+
+from tests.real_data import folder, missing
 
 
 @pytest.fixture(scope="session")
@@ -14,16 +15,9 @@ def real_data():
 
     Looked up in `MTLJAX_DATA`, then in `../shared/data` beside the checkout.
     """
-    checkout = Path(__file__).resolve().parents[1]
-    roots = [Path(os.environ["MTLJAX_DATA"])] if os.environ.get("MTLJAX_DATA") else []
-    roots.append(checkout.parent / "shared" / "data")
 
     def find(name: str) -> Path:
-        for root in roots:
-            if (root / name).exists():
-                return root / name
-        pytest.skip(
-            f"no real data {name!r} in {' or '.join(map(str, roots))}; set MTLJAX_DATA to the folder that has it"
-        )
+        found = folder(name)
+        return pytest.skip(missing(name)) if found is None else found
 
     return find

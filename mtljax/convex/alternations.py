@@ -10,7 +10,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.convex.alternations_loop import Alternation, alternate, regression
-from mtljax.convex.alternations_steps import Regression, decomposed, product, shares
+from mtljax.convex.alternations_steps import Regression, decomposed, shares
+from mtljax.convex.products import product
 from mtljax.types import Array
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.sparse.linalg import cg
 
+from mtljax.convex.products import product
 from mtljax.types import Array
 
 MOST_STEPS = 100
@@ -145,13 +146,3 @@ def solve(gram: Array, moments: Array) -> Array:
     factor = jnp.linalg.cholesky(gram)
     half = lax.linalg.triangular_solve(factor, moments[:, :, None], left_side=True, lower=True)
     return lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)[:, :, 0]
-
-
-def product(equation: str, a: Array, b: Array) -> Array:
-    """`jnp.einsum` in full precision, which accelerators do not give by default.
-
-    Example:
-        >>> product("i,i->", jnp.ones(2), jnp.ones(2)).tolist()
-        2.0
-    """
-    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST)

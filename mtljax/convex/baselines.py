@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_nonnegative
 from mtljax.convex.fit import prepare
 from mtljax.convex.linear import Linear
 from mtljax.convex.losses import squared
 from mtljax.convex.problem import TaskRows, check_rows
 from mtljax.convex.quadratic import Quadratic, least_squares
-from mtljax.penalties.common import check_nonnegative
 from mtljax.types import Array
 
 

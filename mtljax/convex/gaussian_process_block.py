@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mtljax.convex.gaussian_process_data import (
     Hyperparameters,
@@ -18,6 +17,7 @@ from mtljax.convex.gaussian_process_data import (
     working_dtype,
 )
 from mtljax.convex.gaussian_process_kernels import Kernel, diagonal, rbf
+from mtljax.solvers.scaling import multiply
 from mtljax.types import Array
 
 
@@ -140,14 +140,14 @@ def block_predict(params: Hyperparameters, data: Block, inputs: Array, *, kernel
     deviation = jnp.exp(0.5 * params.log_noise)[None, :]
     inputs = jnp.asarray(inputs, deviation.dtype)
     left, _, right, between_tasks, spectrum = _spectrum(whitened)
-    cross = _product(kernel(params.kernel, inputs, jnp.asarray(data.inputs, deviation.dtype)), left)
-    weights = _product(_product(left.T, whitened.residual), right) / spectrum * between_tasks[None, :]
+    cross = multiply(kernel(params.kernel, inputs, jnp.asarray(data.inputs, deviation.dtype)), left)
+    weights = multiply(multiply(left.T, whitened.residual), right) / spectrum * between_tasks[None, :]
     # Var f_t(x) = sigma_t^2 sum_s U_ts^2 s_s (k(x, x) - sum_i (k_x . v_i)^2 s_s / (l_i s_s + 1))
     prior = diagonal(kernel, params.kernel, inputs)[:, None]
-    left_over = prior - _product(jnp.square(cross), between_tasks[None, :] / spectrum)
-    variance = _product(jnp.maximum(left_over, 0.0) * between_tasks[None, :], jnp.square(right).T)
+    left_over = prior - multiply(jnp.square(cross), between_tasks[None, :] / spectrum)
+    variance = multiply(jnp.maximum(left_over, 0.0) * between_tasks[None, :], jnp.square(right).T)
     return Prediction(
-        mean=params.mean[None, :] + _product(_product(cross, weights), right.T) * deviation,
+        mean=params.mean[None, :] + multiply(multiply(cross, weights), right.T) * deviation,
         variance=variance * jnp.square(deviation),
     )
 
@@ -189,7 +189,7 @@ def _spectrum(whitened: _Whitened) -> tuple[Array, Array, Array, Array, Array]:
 def _log_density(whitened: _Whitened) -> Array:
     """`-1/2 r^T (B (x) K + I)^-1 r - 1/2 log det (B (x) K + I)` of whitened B, K and r."""
     left, _, right, _, spectrum = _spectrum(whitened)
-    rotated = _product(_product(left.T, whitened.residual), right)
+    rotated = multiply(multiply(left.T, whitened.residual), right)
     return -0.5 * jnp.sum(jnp.square(rotated) / spectrum + jnp.log(spectrum))
 
 
@@ -197,18 +197,14 @@ def _log_density(whitened: _Whitened) -> Array:
 def _log_density_jvp(primals: tuple[_Whitened], tangents: tuple[_Whitened]) -> tuple[Array, Array]:
     whitened, change = primals[0], tangents[0]
     left, between_inputs, right, between_tasks, spectrum = _spectrum(whitened)
-    rotated = _product(_product(left.T, whitened.residual), right) / spectrum
-    weights = _product(_product(left, rotated), right.T)
+    rotated = multiply(multiply(left.T, whitened.residual), right) / spectrum
+    weights = multiply(multiply(left, rotated), right.T)
     # -1/2 of the derivative of the determinant, and what the quadratic form adds, both in the eigenvectors' basis.
-    inputs = _product(rotated * between_tasks[None, :], rotated.T)
+    inputs = multiply(rotated * between_tasks[None, :], rotated.T)
     inputs -= jnp.diag(jnp.sum(between_tasks[None, :] / spectrum, axis=1))
-    tasks = _product(rotated.T, rotated * between_inputs[:, None])
+    tasks = multiply(rotated.T, rotated * between_inputs[:, None])
     tasks -= jnp.diag(jnp.sum(between_inputs[:, None] / spectrum, axis=0))
     slope = -jnp.sum(weights * change.residual)
-    slope += 0.5 * jnp.sum(_product(_product(left, inputs), left.T) * change.inputs)
-    slope += 0.5 * jnp.sum(_product(_product(right, tasks), right.T) * change.tasks)
+    slope += 0.5 * jnp.sum(multiply(multiply(left, inputs), left.T) * change.inputs)
+    slope += 0.5 * jnp.sum(multiply(multiply(right, tasks), right.T) * change.tasks)
     return _log_density(whitened), slope
-
-
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

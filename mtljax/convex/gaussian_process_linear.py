@@ -21,6 +21,7 @@ from mtljax.convex.gaussian_process_data import (
     working_dtype,
 )
 from mtljax.convex.gaussian_process_statistics import LinearStatistics
+from mtljax.convex.products import product
 from mtljax.types import Array
 
 
@@ -126,11 +127,11 @@ def linear_weights(params: Hyperparameters, data: LinearStatistics) -> LinearWei
         solved.factor, jnp.eye(rank * features, dtype=scales.dtype), left_side=True, lower=True
     ).reshape(rank * features, rank, features)
     # Rows of it, contracted with f_t: a square root of the covariance of G f_t.
-    root = _product("kap,ta->tkp", inverse_factor, params.factor)
-    shared = _product("tkp,k->tp", root, solved.white)
-    mean = _product("tpq,tq->tp", solved.own, shared) + kappa[:, None] * solved.fitted
-    root = _product("tkp,tpq->tkq", root, solved.own)
-    covariance = _product("tkp,tkq->tpq", root, root) + kappa[:, None, None] * solved.own
+    root = product("kap,ta->tkp", inverse_factor, params.factor)
+    shared = product("tkp,k->tp", root, solved.white)
+    mean = product("tpq,tq->tp", solved.own, shared) + kappa[:, None] * solved.fitted
+    root = product("tkp,tpq->tkq", root, solved.own)
+    covariance = product("tkp,tkq->tpq", root, root) + kappa[:, None, None] * solved.own
     return LinearWeights(
         intercept=params.mean,
         mean=mean * scales[None, :],
@@ -208,16 +209,16 @@ def _solve(params: Hyperparameters, data: LinearStatistics) -> _Solved:
     own_factor = jnp.linalg.cholesky(jnp.eye(features, dtype=gram.dtype)[None] + ratio * gram)
     identity = jnp.broadcast_to(jnp.eye(features, dtype=gram.dtype), gram.shape)
     inverse_root = lax.linalg.triangular_solve(own_factor, identity, left_side=True, lower=True)
-    own = _product("tkp,tkq->tpq", inverse_root, inverse_root)
-    white = _product("tkp,tp->tk", inverse_root, moments)
-    fitted = _product("tkp,tk->tp", inverse_root, white) / noise[:, None]
-    precision = _product("tpk,tkq->tpq", own, gram) / noise[:, None, None]
+    own = product("tkp,tkq->tpq", inverse_root, inverse_root)
+    white = product("tkp,tp->tk", inverse_root, moments)
+    fitted = product("tkp,tk->tp", inverse_root, white) / noise[:, None]
+    precision = product("tpk,tkq->tpq", own, gram) / noise[:, None, None]
     pairs = (params.factor[:, :, None] * params.factor[:, None, :]).reshape(num_tasks, rank * rank)
-    system = _product("tc,tpq->cpq", pairs, 0.5 * (precision + jnp.swapaxes(precision, 1, 2)))
+    system = product("tc,tpq->cpq", pairs, 0.5 * (precision + jnp.swapaxes(precision, 1, 2)))
     system = jnp.swapaxes(system.reshape(rank, rank, features, features), 1, 2)
     size = rank * features
     factor = jnp.linalg.cholesky(jnp.eye(size, dtype=gram.dtype) + system.reshape(size, size))
-    right = _product("ta,tp->ap", params.factor, fitted).reshape(size)
+    right = product("ta,tp->ap", params.factor, fitted).reshape(size)
     shared = lax.linalg.triangular_solve(factor, right[:, None], left_side=True, lower=True)[:, 0]
     squared = jnp.sum((squares - ratio[:, 0, 0] * jnp.sum(jnp.square(white), axis=1)) / noise) - jnp.sum(shared**2)
     log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(own_factor, axis1=1, axis2=2)))
@@ -230,7 +231,3 @@ def _solve(params: Hyperparameters, data: LinearStatistics) -> _Solved:
         white=shared,
         log_likelihood=-0.5 * (squared + log_det + math.log(2.0 * math.pi) * jnp.sum(data.count)),
     )
-
-
-def _product(equation: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST)

@@ -12,7 +12,8 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked
 from mtljax.penalties.singular_values import rescale, singular_values
 from mtljax.types import Array, PyTree
 

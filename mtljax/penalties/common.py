@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 
 from mtljax import trees
 from mtljax.types import Array, PyTree
@@ -40,31 +38,6 @@ class Penalty(NamedTuple):
     def __call__(self, stacked: PyTree) -> Array:
         """The penalty's value, `[]`."""
         return self.value(stacked)
-
-
-def check_nonnegative(name: str, argument: str, number: Array | float) -> None:
-    """Raises where a number known at trace time is negative or not a number; a traced one passes.
-
-    Args:
-        name: the penalty's name, which opens the message.
-        argument: the argument's name.
-        number: the number found, a scalar.
-
-    Raises:
-        ValueError: it is not a scalar, negative, or NaN.
-
-    Example:
-        >>> check_nonnegative("l2_to_mean", "strength", -1.0)
-        Traceback (most recent call last):
-        ...
-        ValueError: l2_to_mean: strength must be at least 0, found -1.0
-    """
-    if jnp.shape(number) != ():
-        raise ValueError(f"{name}: {argument} must be a scalar, found an array of shape {jnp.shape(number)}")
-    if isinstance(number, Tracer):
-        return
-    if not np.asarray(number) >= 0:
-        raise ValueError(f"{name}: {argument} must be at least 0, found {number}")
 
 
 def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> None:
@@ -115,6 +88,19 @@ def offsets(rows: Array) -> Array:
         [[0.0], [2.0]]
     """
     return rows - lax.stop_gradient(rows[:1])
+
+
+def mix_rows(matrix: Array, w: Array) -> Array:
+    """`[m, n] x [n, *p] -> [m, *p]` in the dtype of w.
+
+    Trailing axes stay as they are, so that a sharded leaf is not gathered.
+
+    Example:
+        >>> mix_rows(jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+        Array([[2., 3.]], dtype=float32)
+    """
+    axes = (((1,), (0,)), ((), ()))
+    return lax.dot_general(matrix.astype(w.dtype), w, axes, precision=lax.Precision.HIGHEST)
 
 
 def sum_over_leaves(stacked: PyTree, term: Callable[[Array], Array]) -> Array:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty
 from mtljax.types import Array, PyTree
 
 

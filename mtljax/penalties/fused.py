@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, sum_over_leaves
 from mtljax.penalties.groups import (
     check_has_axes,
     check_per,

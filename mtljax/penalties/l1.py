@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, sum_over_leaves
 from mtljax.penalties.groups import magnitude, map_leaves, soft_threshold
 from mtljax.types import Array, PyTree
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, sum_over_leaves
 from mtljax.penalties.groups import check_has_axes, check_per, group_axes, map_leaves, norm, shrink
 from mtljax.types import Array, PyTree
 

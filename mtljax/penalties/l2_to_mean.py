@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, offsets, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, mix_rows, offsets, sum_over_leaves
 from mtljax.types import Array, PyTree
 
 
@@ -67,10 +67,8 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
 
 def _centred(w: Array) -> Array:
     apart = offsets(w)
-    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower. Trailing axes stay as they
-    # are, so that a sharded leaf is not gathered.
-    shares = jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype)
-    return apart - lax.dot_general(shares, apart, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower.
+    return apart - mix_rows(jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype), apart)
 
 
 @jax.custom_jvp

@@ -11,7 +11,8 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, mix_rows, sum_over_leaves
 from mtljax.penalties.groups import map_leaves
 from mtljax.penalties.singular_values import decompose, rescale, singular_values, soft_threshold
 from mtljax.types import Array, PyTree
@@ -111,7 +112,7 @@ def task_covariance(stacked: PyTree) -> Array:
     left, values = decompose(stacked)
     total = jnp.sum(values)
     share = jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 1.0 / values.shape[0])
-    covariance = _product(left * share[None, :], left.T)
+    covariance = mix_rows(left * share[None, :], left.T)
     return 0.5 * (covariance + covariance.T)
 
 
@@ -163,13 +164,13 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
     def value(stacked: PyTree) -> Array:
         check_stacked("relation", stacked, num_tasks)
         whiten = vectors.T / jnp.sqrt(values)[:, None]
-        return strength * sum_over_leaves(stacked, lambda w: jnp.sum(jnp.square(_product(whiten, w))))
+        return strength * sum_over_leaves(stacked, lambda w: jnp.sum(jnp.square(mix_rows(whiten, w))))
 
     def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
         check_stacked("relation", stacked, num_tasks)
         check_nonnegative("relation", "step_size", step_size)
-        matrix = _product(vectors * (values / (values + 2.0 * step_size * strength))[None, :], vectors.T)
-        return map_leaves(lambda v: _product(matrix, v), stacked)
+        matrix = mix_rows(vectors * (values / (values + 2.0 * step_size * strength))[None, :], vectors.T)
+        return map_leaves(lambda v: mix_rows(matrix, v), stacked)
 
     return Penalty(value=value, prox=prox)
 
@@ -194,9 +195,3 @@ def _check_covariance(omega: np.ndarray | Array) -> None:
         raise ValueError(f"relation: omega must be positive semidefinite, found the eigenvalue {smallest}")
     if largest == 0:
         raise ValueError("relation: omega must not be zero")
-
-
-def _product(matrix: Array, w: Array) -> Array:
-    """`[m, T] x [T, *p] -> [m, *p]` in the dtype of w; trailing axes stay as they are."""
-    axes = (((1,), (0,)), ((), ()))
-    return lax.dot_general(matrix.astype(w.dtype), w, axes, precision=lax.Precision.HIGHEST)

@@ -11,7 +11,8 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, offsets, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, mix_rows, offsets, sum_over_leaves
 from mtljax.types import Array, PyTree
 
 # Relations usually arrive in float32: what agrees to this much is taken for equal.
@@ -87,8 +88,8 @@ def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) 
             basis = jnp.asarray(eigenvectors, wide.dtype)
             stiffness = 2.0 * step_size * strength * jnp.asarray(np.maximum(eigenvalues, 0.0), wide.dtype)
             # What leaves v, rather than what stays: a task without relations then keeps its value.
-            shrink = _matmul(basis * (stiffness / (1.0 + stiffness))[None, :], basis.T)
-            return (wide - _matmul(shrink, offsets(wide))).astype(v.dtype)
+            shrink = mix_rows(basis * (stiffness / (1.0 + stiffness))[None, :], basis.T)
+            return (wide - mix_rows(shrink, offsets(wide))).astype(v.dtype)
 
         return jax.tree.map(leaf, stacked)
 
@@ -180,7 +181,7 @@ def _rank_one_term(scale: np.ndarray) -> _Term:
 
     def centred(w: Array) -> Array:
         apart = offsets(w)
-        mean = _matmul(jnp.asarray(scale[None, :] / total, w.dtype), apart)
+        mean = mix_rows(jnp.asarray(scale[None, :] / total, w.dtype), apart)
         return _columns(np.sqrt(total * scale), w) * (apart - mean)
 
     @jax.custom_jvp
@@ -206,7 +207,7 @@ def _dense_term(relation: np.ndarray) -> _Term:
     """`|F W|^2` with `F^T F` the Laplacian."""
     eigenvalues, eigenvectors = np.linalg.eigh(np.diag(relation.sum(1)) - relation)
     factor = (eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))).T[1:]
-    return lambda w: jnp.sum(jnp.square(_matmul(jnp.asarray(factor, w.dtype), offsets(w))))
+    return lambda w: jnp.sum(jnp.square(mix_rows(jnp.asarray(factor, w.dtype), offsets(w))))
 
 
 def _take(w: Array, rows: np.ndarray) -> Array:
@@ -219,8 +220,3 @@ def _take(w: Array, rows: np.ndarray) -> Array:
 def _columns(scale: np.ndarray, w: Array) -> Array:
     """`[n]` -> `[n, 1, ...]`, to multiply the rows of `w` `[n, *p]`."""
     return jnp.asarray(scale.reshape((-1,) + (1,) * (w.ndim - 1)), w.dtype)
-
-
-def _matmul(matrix: Array, w: Array) -> Array:
-    """`[m, n] x [n, *p] -> [m, *p]`; trailing axes stay as they are, so that a sharded leaf is not gathered."""
-    return lax.dot_general(matrix, w, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty
 from mtljax.types import Array, PyTree
 
 

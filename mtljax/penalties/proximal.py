@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty
 from mtljax.types import Array, PyTree
 
 

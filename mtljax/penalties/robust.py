@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty
 from mtljax.penalties.parts import by_part
 from mtljax.penalties.task_l2 import task_l2
 from mtljax.penalties.trace_norm import trace_norm

@@ -24,7 +24,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.penalties.common import mix_rows
 from mtljax.penalties.groups import shrink
+from mtljax.solvers.scaling import multiply
 from mtljax.types import Array, PyTree
 
 
@@ -67,7 +69,7 @@ def decompose(stacked: PyTree) -> Decomposition:
     root = lengths[:, None] * mixing * jnp.sqrt(jnp.maximum(squares, 0.0))[None, :]
     fine, values, _ = jnp.linalg.svd(root)
     noise = 4.0 * values.shape[0] ** 0.5 * jnp.finfo(values.dtype).eps * values[0]
-    return Decomposition(_product(rough, fine), unit * jnp.where(values <= noise, 0.0, values))
+    return Decomposition(multiply(rough, fine), unit * jnp.where(values <= noise, 0.0, values))
 
 
 def singular_values(stacked: PyTree) -> Array:
@@ -145,14 +147,14 @@ def _values_jvp(primals: tuple[PyTree, Decomposition], tangents: tuple[PyTree, D
     stacked, decomposition = primals
     left, values = _differentiated_once(stacked, decomposition)
     # u^T dW v = u^T dW W^T u / sigma
-    change = jnp.sum(left * _product(trees.cross_gramian(tangents[0], stacked), left), 0)
+    change = jnp.sum(left * multiply(trees.cross_gramian(tangents[0], stacked), left), 0)
     return _values(stacked, decomposition), _inverse(values) * change
 
 
 @jax.custom_jvp
 def _rescaled(stacked: PyTree, factor: Array, slope: Array, decomposition: Decomposition) -> PyTree:
     left = decomposition.left
-    matrix = _product(left * factor[None, :], left.T)
+    matrix = multiply(left * factor[None, :], left.T)
     return jax.tree.map(lambda new, leaf: new.astype(leaf.dtype), _combine(matrix, stacked), stacked)
 
 
@@ -164,10 +166,10 @@ def _rescaled_jvp(
     stacked, factor, slope, decomposition = primals
     left, values = _differentiated_once(stacked, decomposition)
     one_sided = trees.cross_gramian(tangents[0], stacked)
-    change = _product(left.T, _product(one_sided + one_sided.T, left))
-    turned = _product(left, _product(_divided_differences(values, factor, slope) * change, left.T))
-    turned = turned + _product(left * tangents[1][None, :], left.T)
-    matrix = _product(left * factor[None, :], left.T)
+    change = multiply(left.T, multiply(one_sided + one_sided.T, left))
+    turned = multiply(left, multiply(_divided_differences(values, factor, slope) * change, left.T))
+    turned = turned + multiply(left * tangents[1][None, :], left.T)
+    matrix = multiply(left * factor[None, :], left.T)
     moved = jax.tree.map(
         lambda a, b, leaf: (a + b).astype(leaf.dtype),
         _combine(matrix, tangents[0]),
@@ -203,17 +205,7 @@ def _differentiated_twice(primals: object, tangents: object) -> tuple[Decomposit
 
 def _combine(matrix: Array, stacked: PyTree) -> PyTree:
     """`[S, T]` times each leaf `[T, *p]`, in the dtype it is accumulated in; trailing axes stay as they are."""
-
-    def leaf(w: Array) -> Array:
-        dtype = trees.accumulator(w.dtype)
-        axes = (((1,), (0,)), ((), ()))
-        return lax.dot_general(matrix.astype(dtype), w.astype(dtype), axes, precision=lax.Precision.HIGHEST)
-
-    return jax.tree.map(leaf, stacked)
-
-
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+    return jax.tree.map(lambda w: mix_rows(matrix, w.astype(trees.accumulator(w.dtype))), stacked)
 
 
 def _inverse(x: Array) -> Array:

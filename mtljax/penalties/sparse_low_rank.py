@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtljax.penalties.common import Penalty, check_nonnegative
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty
 from mtljax.penalties.l1 import l1
 from mtljax.penalties.parts import by_part
 from mtljax.penalties.trace_norm import trace_norm

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked
 from mtljax.penalties.groups import norm, shrink
 from mtljax.types import Array, PyTree
 

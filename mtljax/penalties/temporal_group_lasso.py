@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked, sum_over_leaves
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked, mix_rows, sum_over_leaves
 from mtljax.penalties.groups import Axes, check_has_axes, check_per, group_axes, map_leaves, norm
 from mtljax.types import Array, PyTree
 
@@ -85,16 +86,11 @@ def temporal_group_lasso(
             stiffness = 2.0 * step_size * (ridge + smooth * jnp.asarray(2.0 - 2.0 * np.cos(angles), v.dtype))
             stretch = (1.0 + stiffness).astype(v.dtype).reshape(-1, *[1] * (v.ndim - 1))
             threshold = jnp.asarray(step_size * joint, v.dtype)
-            return _rotated(basis, _shrunk(_rotated(basis.T, v), stretch, threshold, group_axes(v, axes)))
+            return mix_rows(basis, _shrunk(mix_rows(basis.T, v), stretch, threshold, group_axes(v, axes)))
 
         return map_leaves(leaf, stacked)
 
     return Penalty(value=value, prox=prox)
-
-
-def _rotated(basis: Array, v: Array) -> Array:
-    """`[T, T] x [T, *p]`; trailing axes stay as they are, so that a sharded leaf is not gathered."""
-    return lax.dot_general(basis, v, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
 def _shrunk(v: Array, stretch: Array, threshold: Array, group: Axes) -> Array:

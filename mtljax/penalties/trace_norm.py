@@ -8,7 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mtljax.penalties.common import Penalty, check_nonnegative, check_stacked
+from mtljax.checks import check_nonnegative
+from mtljax.penalties.common import Penalty, check_stacked
 from mtljax.penalties.singular_values import rescale, singular_values, soft_threshold
 from mtljax.types import Array, PyTree
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.encoded import encoder_and_heads
+from mtljax.sharing.inputs import input_of
 from mtljax.sharing.network import Network, key_for, selected
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, Params, PyTree
@@ -83,20 +84,7 @@ def assemble(
             outputs[name] = branch(run, name, features, key=key_for(key, f"task/{name}"), train=train)
         return outputs, {"shared": state["shared"], "tasks": states}
 
-    def apply(
-        params: Params,
-        state: PyTree,
-        inputs: PyTree,
-        *,
-        tasks: Sequence[str] | None = None,
-        key: Key | None = None,
-        train: bool = False,
-    ) -> tuple[dict[str, Any], PyTree]:
-        selected(names, tasks)  # before the trunk runs, which may fail for a reason of its own
-        features, state = encode(params.shared, state, inputs, key=key, train=train)
-        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
-
-    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+    return encoder_and_heads(names, init, encode, decode)
 
 
 def _starting(params: dict[str, PyTree], states: dict[str, PyTree], key: Key, suffix: str = "") -> Run:

@@ -14,7 +14,8 @@ from jax.core import Tracer
 
 from mtljax import trees
 from mtljax.sharing.branches_checks import networks
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.encoded import encoder_and_heads
+from mtljax.sharing.inputs import input_of
 from mtljax.sharing.network import Network, key_for, selected, task_names
 from mtljax.sharing.tree import file_nodes, node_part, tree
 from mtljax.types import Array, Key, Model, Params, PyTree
@@ -155,20 +156,7 @@ def ltb(
             )
         return outputs, state | {"tasks": states, "calls": calls + 1 if train else calls}
 
-    def apply(
-        params: Params,
-        state: PyTree,
-        inputs: PyTree,
-        *,
-        tasks: Sequence[str] | None = None,
-        key: Key | None = None,
-        train: bool = False,
-    ) -> tuple[dict[str, Any], PyTree]:
-        selected(names, tasks)  # before the nodes run, which may fail for a reason of their own
-        features, state = encode(params.shared, state, inputs, key=key, train=train)
-        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
-
-    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+    return encoder_and_heads(names, init, encode, decode)
 
 
 def prune(

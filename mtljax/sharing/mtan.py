@@ -9,7 +9,8 @@ import jax
 
 from mtljax import trees
 from mtljax.sharing.branches_checks import channels_last, concatenated, networks
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.encoded import encoder_and_heads
+from mtljax.sharing.inputs import input_of
 from mtljax.sharing.network import Network, key_for, selected, task_names
 from mtljax.types import Array, Key, Model, Params, PyTree
 
@@ -169,20 +170,7 @@ def mtan(
             states[name] = {"masks": after, "head": head_state}
         return outputs, state | {"forward": passed_state, "tasks": states}
 
-    def apply(
-        params: Params,
-        state: PyTree,
-        inputs: PyTree,
-        *,
-        tasks: Sequence[str] | None = None,
-        key: Key | None = None,
-        train: bool = False,
-    ) -> tuple[dict[str, Any], PyTree]:
-        selected(names, tasks)  # before the trunk runs, which may fail for a reason of its own
-        features, state = encode(params.shared, state, inputs, key=key, train=train)
-        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
-
-    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+    return encoder_and_heads(names, init, encode, decode)
 
 
 def _pair(j: int, stage: Any) -> tuple[Network, ...]:

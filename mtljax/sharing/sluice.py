@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.penalties.common import check_nonnegative
+from mtljax.checks import check_nonnegative
 from mtljax.sharing.columns import Unit, check_alike, check_parts, column_model
 from mtljax.sharing.cross_stitch import check_share, mix, near_identity, wide_dtype
 from mtljax.sharing.network import Network, key_for

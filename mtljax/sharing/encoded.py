@@ -1,0 +1,50 @@
+"""Models that are an encoder and heads on what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mtljax.sharing.inputs import one_task_at_a_time
+from mtljax.sharing.network import selected
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def encoder_and_heads(
+    names: tuple[str, ...], init: Callable[..., Any], encode: Callable[..., Any], decode: Callable[..., Any]
+) -> Model:
+    """A `Model` whose `apply` is decode after encode, with one use of the key; it takes `TaskInputs` too.
+
+    Args:
+        names: task names, sorted.
+        init: `Model.init`.
+        encode: `Model.encode`.
+        decode: `Model.decode`.
+
+    Example:
+        >>> model = encoder_and_heads(
+        ...     ("a", "b"),
+        ...     lambda key, inputs: (Params(2.0, {"a": 3.0, "b": 5.0}), ()),
+        ...     lambda shared, state, x, *, key=None, train=False: (shared * x, state),
+        ...     lambda tasks_params, state, features, *, tasks=None, key=None, train=False: (
+        ...         {name: tasks_params[name] * features for name in tasks or tasks_params}, state
+        ...     ),
+        ... )
+        >>> model.apply(*model.init(None, None), 10.0, tasks=("b",))[0]
+        {'b': 100.0}
+    """
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        selected(names, tasks)  # before the encoder runs, which may fail for a reason of its own
+        features, state = encode(params.shared, state, inputs, key=key, train=train)
+        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
