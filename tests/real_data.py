@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-
-def roots() -> list[Path]:
-    """The folder that `MTLJAX_DATA` names, then `../shared/data` beside the checkout."""
-    named = os.environ.get("MTLJAX_DATA")
-    return [*([Path(named)] if named else []), Path(__file__).resolve().parents[2] / "shared" / "data"]
+from mtljax.data.raw import roots
 
 
 def folder(name: str) -> Path | None:

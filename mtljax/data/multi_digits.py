@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtljax.data.prepared import columns, prepare
 from mtljax.types import Batch
 
 _SCANS = 1797  # digits in sklearn.datasets.load_digits()
@@ -228,13 +229,8 @@ def load_multi_digits(data_dir: str | Path | None = None, *, seed: int = 0) -> d
     config = MultiDigits.builder_configs.get(name)  # TFDS refuses a new configuration under a listed name
     if config is None:
         config = MultiDigitsConfig(name=name, seed=seed, description=f"Drawn from seed {seed}.")
-    builder: Any = MultiDigits(config=config, data_dir=data_dir)
-    try:
-        builder.download_and_prepare()
-    except FileExistsError:
-        # Another process prepared the same files meanwhile; the builder must look at the disk anew.
-        builder = MultiDigits(config=config, data_dir=data_dir)
-    return {name: _as_batch(builder.as_data_source(name)) for name in _SIZES}
+    builder = prepare(lambda: MultiDigits(config=config, data_dir=data_dir))
+    return {name: _as_batch(columns(builder, name)) for name in _SIZES}
 
 
 def _source_digits(seed: int) -> dict[str, np.ndarray]:
@@ -248,10 +244,7 @@ def _source_digits(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def _as_batch(source: Any) -> Batch:
-    # One request for all rows: tens of thousands a second, against a few thousand one at a time.
-    rows = source.__getitems__(list(range(len(source))))
-    column: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _as_batch(column: dict[str, Any]) -> Batch:
     return Batch(
         inputs=column["masked"].astype(np.float32) / _INK,
         targets={
