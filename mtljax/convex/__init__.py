@@ -2,7 +2,7 @@
 
 from mtljax.convex import gaussian_process
 from mtljax.convex.alternations import Learned, feature_learning, relation_learning
-from mtljax.convex.baselines import pooled, ridge_per_task
+from mtljax.convex.baselines import mean_regularised, pooled, ridge_per_task
 from mtljax.convex.estimator import MultiTaskClassifier, MultiTaskRegressor
 from mtljax.convex.fit import Fit, fit
 from mtljax.convex.linear import Linear, explained_variance, predict
@@ -29,6 +29,7 @@ __all__ = [
     "fold_numbers",
     "gaussian_process",
     "logistic",
+    "mean_regularised",
     "pad",
     "pooled",
     "predict",

@@ -5,19 +5,23 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mtljax.convex import (
     Linear,
     TaskRows,
     columns,
     explained_variance,
+    fit,
     fold_numbers,
+    mean_regularised,
     pad,
     pooled,
     predict,
     ridge_per_task,
     split_rows,
 )
+from mtljax.penalties import relation
 from tests.convex.problems import ragged, rows_of
 
 LENGTHS = np.array([7, 12, 3, 0, 9])
@@ -96,6 +100,37 @@ def test_baselines_are_those_of_the_normal_equations():
             np.testing.assert_allclose(own.intercepts[task], b, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(one.weights[task], together[0], rtol=1e-9)
         np.testing.assert_allclose(one.intercepts[task], together[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared_strength", [0.0, 0.7])
+def test_tasks_near_their_mean_are_those_of_one_system_in_all_unknowns(shared_strength):
+    inputs, targets = ragged()
+    size = 4 * (1 + len(inputs))
+    system, right = np.zeros((size, size)), np.zeros(size)
+    system[:4, :4] += shared_strength * np.eye(4)
+    for task, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
+        columns_of = np.zeros((len(x), size))
+        columns_of[:, :4] = columns_of[:, 4 * task : 4 * task + 4] = x - (x.mean(0) if len(y) else 0.0)
+        system += columns_of.T @ columns_of
+        right += columns_of.T @ (y - (y.mean() if len(y) else 0.0))
+        system[4 * task : 4 * task + 4, 4 * task : 4 * task + 4] += 0.5 * np.eye(4)
+    solution = np.linalg.solve(system, right).reshape(-1, 4)
+    with jax.enable_x64(True):
+        rows = rows_of(inputs, targets)
+        found = jax.jit(lambda rows: mean_regularised(rows, 0.5, shared_strength, intercept=True))(rows)
+        np.testing.assert_allclose(found.weights, solution[:1] + solution[1:], rtol=1e-8, atol=1e-11)
+
+
+def test_tasks_near_their_mean_are_a_fit_under_its_penalty():
+    rows = rows_of(*ragged())
+    strength, shared_strength = 0.8, 2.0
+    omega = jnp.ones((rows.targets.shape[0],) * 2) + shared_strength / strength * jnp.eye(rows.targets.shape[0])
+    directly = jax.jit(lambda rows: mean_regularised(rows, strength, shared_strength))(rows)
+    iterated = jax.jit(lambda rows: fit(rows, relation(omega, shared_strength / 2)))(rows)
+    assert iterated.converged
+    np.testing.assert_allclose(directly.weights, iterated.weights, atol=2e-3)
+    with pytest.raises(ValueError, match="mean_regularised: strength must be positive, found 0"):
+        mean_regularised(rows, 0)
 
 
 def test_shared_inputs_count_as_often_as_they_are_labelled_and_no_penalty_means_the_shortest_solution():
