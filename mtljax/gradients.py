@@ -254,15 +254,24 @@ def differentiate(
         outcome = _solve(engine, problem, method, method_state)
         if method.weigh_tasks:
             own = {name: trees.scale(outcome.state.weights[k], own[name]) for k, name in enumerate(sorted(own))}
-    tasks = {name: trees.where(taking_part[k], reduce(own[name])) for k, name in enumerate(sorted(own))}
-    grads = Params(outcome.shared, tasks)
+    own = {name: reduce(own[name]) for name in sorted(own)}
+
+    def of_tasks(keep: Array) -> PyTree:
+        return {name: trees.where(keep & taking_part[k], own[name]) for k, name in enumerate(own)}
+
     # A NaN of one task meets the others where losses cannot be told apart, or where no task is left and the trunk,
-    # pulled with zeros, itself holds NaN. Then the whole step is void. Looked for only when a loss is not finite.
-    sound = taking_part.any() & lax.cond(nonfinite.any(), trees.all_finite, lambda grads: jnp.array(True), grads)
+    # pulled with zeros, itself holds NaN. Then the whole step is void. Looked for only when a loss is not finite, and
+    # what is dropped is dropped in one pass: each pass over the gradients of many networks costs as much as their
+    # update.
+    sound = taking_part.any() & lax.cond(
+        nonfinite.any(),
+        lambda: trees.all_finite((outcome.shared, of_tasks(jnp.array(True)))),
+        lambda: jnp.array(True),
+    )
     return Gradients(
         losses=losses,
         aux=linear.aux,
-        grads=trees.where(sound, grads),
+        grads=Params(trees.where(sound, outcome.shared), of_tasks(sound)),
         method_state=jax.tree.map(lambda new, old: jnp.where(sound, new, old), outcome.state, method_state),
         active=taking_part,
         nonfinite=nonfinite,
