@@ -8,6 +8,7 @@ from mtljax.sharing.cross_stitch import cross_stitch
 from mtljax.sharing.deep_fusion import deep_fusion
 from mtljax.sharing.dselect_k import dselect_k
 from mtljax.sharing.edit import carry_over
+from mtljax.sharing.encoders import encoders
 from mtljax.sharing.esmm import esmm
 from mtljax.sharing.film import film
 from mtljax.sharing.freeze import freeze, part_labels, thaw
@@ -37,6 +38,7 @@ __all__ = [
     "cross_stitch",
     "deep_fusion",
     "dselect_k",
+    "encoders",
     "esmm",
     "film",
     "freeze",

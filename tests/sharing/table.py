@@ -15,6 +15,7 @@ from mtljax.sharing import (
     cross_stitch,
     deep_fusion,
     dselect_k,
+    encoders,
     film,
     hard,
     hierarchical,
@@ -73,6 +74,9 @@ CASES = {
     "hierarchical": lambda b: hierarchical(b.stages(), b.heads, _depths(b)),
     "adapters": lambda b: adapters(b.stages(), b.heads, 2),
     "film": lambda b: film(b.stages(), b.heads),
+    "encoders": lambda b: encoders(
+        {"all but the first": b.layer(), "the first": b.layer()}, b.layer(), b.heads, kinds=_kinds(b)
+    ),
     "low_rank": lambda b: low_rank(b.layer(), b.heads, 2),
 }
 """From a name to a function from `Blocks` to the `Model`. Inputs are `[B, n]`."""
@@ -87,3 +91,8 @@ NOTHING_SHARED = {"single_task", "soft", "soft_stacked", "soft_parts"}
 def _depths(blocks):
     """The first task at the first stage, the others at the second."""
     return {task: min(k, 1) for k, task in enumerate(sorted(blocks.heads))}
+
+
+def _kinds(blocks):
+    """The first task's inputs are of one kind, the others' of another."""
+    return {task: "all but the first" if k else "the first" for k, task in enumerate(sorted(blocks.heads))}

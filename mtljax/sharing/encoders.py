@@ -1,0 +1,125 @@
+"""Inputs of different kinds: an encoder for each kind, one body for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtljax.sharing.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.types import Key, Model, Params, PyTree
+
+
+def encoders(
+    encoders: Mapping[str, Network],
+    body: Network,
+    heads: Mapping[str, Network],
+    *,
+    kinds: Mapping[str, str] | None = None,
+) -> Model:
+    """An encoder for each kind of input, from which one shared body goes on, and a head for each task.
+
+        outputs_k = head_k(body(encoder_kind(k)(inputs_k)))
+
+    For tasks that see different things: images for one, text for another, vectors for a third. All encoders must
+    return what the body takes. Give each task's inputs as a dict of `Batch` by task, or as `TaskInputs`; inputs that
+    are no `TaskInputs` go to the encoder of every task asked for, once for each kind, and the body runs as often.
+
+    `Params.shared` is `{"body": ..., "encoders": {kind: ...}}` with the encoders that several tasks use;
+    `Params.tasks[k]` is `{"head": ...}`, with `"encoder"` beside it where no other task uses k's. The state is
+    `{"body": ..., "encoders": {kind: ...}, "tasks": {k: ...}}`. Networks start from the same values, and drop the same
+    units, whichever other tasks there are.
+
+    Caruana, "Multitask Learning", Machine Learning 28, 1997; encoders by modality around one body: Kaiser et al., "One
+    Model To Learn Them All", arXiv:1706.05137, 2017, whose body is another one.
+
+    Args:
+        encoders: network from inputs to the body's, by kind.
+        body: network from what the encoders return to features.
+        heads: network from features to outputs, by task name.
+        kinds: kind of each task's inputs, by task name; None (default) where the encoders are named by task.
+
+    Returns:
+        `Model` without `encode` and `decode`, since tasks meet behind their encoders; its `penalty` is None.
+
+    Raises:
+        TypeError: a task name that is not a string; `tasks` of `apply` is one string.
+        ValueError: no heads; a task without a kind, a kind without an encoder, an encoder that no task uses; `apply`
+            asked for an unknown task.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def dense(size):
+        ...     def init(key, x):
+        ...         return jax.random.normal(key, (x.shape[-1], size)), ()
+        ...     return Network(init, lambda w, state, x, *, key=None, train=False: (x @ w, state))
+        >>> model = encoders({"photo": dense(4), "sound": dense(4)}, dense(8), {"photo": dense(10), "sound": dense(2)})
+        >>> from mtljax.types import TaskInputs
+        >>> inputs = TaskInputs({"photo": jnp.ones((2, 64)), "sound": jnp.ones((3, 16))})
+        >>> params, state = model.init(jax.random.key(0), inputs)
+        >>> jax.tree.map(jnp.shape, model.apply(params, state, inputs)[0])
+        {'photo': (2, 10), 'sound': (3, 2)}
+    """
+    names = task_names("encoders", heads)
+    kinds = {name: name for name in names} if kinds is None else dict(kinds)
+    if sorted(kinds) != list(names):
+        raise ValueError(f"encoders: kinds is for tasks {sorted(kinds)}, but heads has {list(names)}")
+    used = sorted(set(kinds.values()))
+    if used != sorted(encoders):
+        raise ValueError(f"encoders: there are encoders for {sorted(encoders)}, but the tasks' kinds are {used}")
+    users = {kind: [name for name in names if kinds[name] == kind] for kind in sorted(encoders)}
+
+    def encoder_of(params: Params, kind: str) -> PyTree:
+        first, *others = users[kind]
+        return params.shared["encoders"][kind] if others else params.tasks[first]["encoder"]
+
+    def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        body_params: Any = None
+        shared: dict[str, PyTree] = {}
+        params: dict[str, dict[str, PyTree]] = {name: {} for name in names}
+        states: dict[str, Any] = {"encoders": {}, "tasks": {}}
+        for kind, using in users.items():
+            own = input_of(inputs, using[0])
+            found, states["encoders"][kind] = encoders[kind].init(key_for(key, f"encoder/{kind}"), own)
+            if len(using) == 1:
+                params[using[0]]["encoder"] = found
+            else:
+                shared[kind] = found
+            encoded, _ = encoders[kind].apply(found, states["encoders"][kind], own)
+            if body_params is None:
+                body_params, states["body"] = body.init(key_for(key, "body"), encoded)
+            features, _ = body.apply(body_params, states["body"], encoded)
+            for name in using:
+                params[name]["head"], states["tasks"][name] = heads[name].init(key_for(key, f"task/{name}"), features)
+        return Params({"body": body_params, "encoders": shared}, params), states
+
+    def apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        chosen = selected(names, tasks)
+        body_state, of_encoders, of_tasks = state["body"], dict(state["encoders"]), dict(state["tasks"])
+        features, outputs = {}, {}
+        for kind in sorted({kinds[name] for name in chosen}):
+            encoded, of_encoders[kind] = encoders[kind].apply(
+                encoder_of(params, kind), of_encoders[kind], inputs, key=key_for(key, f"encoder/{kind}"), train=train
+            )
+            features[kind], body_state = body.apply(
+                params.shared["body"], body_state, encoded, key=key_for(key, f"body/{kind}"), train=train
+            )
+        for name in chosen:
+            outputs[name], of_tasks[name] = heads[name].apply(
+                params.tasks[name]["head"],
+                of_tasks[name],
+                features[kinds[name]],
+                key=key_for(key, f"task/{name}"),
+                train=train,
+            )
+        return outputs, {"body": body_state, "encoders": of_encoders, "tasks": of_tasks}
+
+    return Model(init=init, apply=one_task_at_a_time(names, apply))
