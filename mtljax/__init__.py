@@ -1,6 +1,21 @@
 """mtljax: multi-task learning as pure functions in JAX."""
 
-from mtljax import convex, data, engines, losses, methods, metrics, penalties, sharing, solvers, training, trees
+from mtljax import (
+    contrastive,
+    convex,
+    data,
+    engines,
+    imbalance,
+    losses,
+    methods,
+    metrics,
+    penalties,
+    sharing,
+    solvers,
+    token_losses,
+    training,
+    trees,
+)
 from mtljax.adapters import as_optax
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.methods import aggregate
@@ -22,9 +37,11 @@ __all__ = [
     "TrainState",
     "aggregate",
     "as_optax",
+    "contrastive",
     "convex",
     "data",
     "engines",
+    "imbalance",
     "losses",
     "losses_fn",
     "methods",
@@ -32,6 +49,7 @@ __all__ = [
     "penalties",
     "sharing",
     "solvers",
+    "token_losses",
     "training",
     "trees",
     "value_and_grad",

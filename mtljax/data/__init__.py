@@ -1,6 +1,6 @@
-"""Data sets and input pipelines.
+"""Data sets, input pipelines, task mixing and self-supervised views.
 
-`multi_digits` needs TFDS, which is slow to import, so its names are looked up on first use.
+Data sets prepared by TFDS are looked up on first use, since TFDS is slow to import.
 """
 
 from __future__ import annotations
@@ -8,20 +8,129 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mtljax.data import synthetic, views
+from mtljax.data.batches import Stream, batches
+from mtljax.data.labels import LabelCounts, label_counts, mask_missing
+from mtljax.data.load import load, names, source
+from mtljax.data.mixing import Mixture, mix
+from mtljax.data.mixing_draws import largest_remainder, multinomial, one_task, round_robin, systematic
+from mtljax.data.mixing_rates import LossDriven, annealed, loss_driven, proportional, uniform
+from mtljax.data.moving_shapes import MovingShapes, load_moving_sequences, load_moving_shapes
+from mtljax.data.multilabel import (
+    classes_from_one_vs_rest,
+    multilabel_from_tasks,
+    one_vs_rest,
+    tasks_from_multilabel,
+)
+from mtljax.data.on_device import on_device
 from mtljax.data.pipeline import epochs, evaluation_batches
+from mtljax.data.rendered_scenes import load_rendered_scenes, random_scenes, render_scene, sample_scene
 
 if TYPE_CHECKING:
+    from mtljax.data.computer_survey import ComputerSurvey, load_computer_survey
+    from mtljax.data.dsprites_factors import DspritesFactors, load_dsprites_factors
     from mtljax.data.multi_digits import MultiDigits, MultiDigitsConfig, load_multi_digits
+    from mtljax.data.multi_mnist import load_mnist_fashion, load_multi_fashion, load_multi_mnist
+    from mtljax.data.sarcos import Sarcos, load_sarcos
+    from mtljax.data.school import School, load_school
+    from mtljax.data.sider import Sider, load_sider
+    from mtljax.data.tox21 import Tox21, load_tox21
+    from mtljax.data.two_digits import TwoDigits, TwoDigitsConfig
+    from mtljax.data.ud_english import UdEnglish, load_ud_english, ud_vocabularies
 
-__all__ = ["MultiDigits", "MultiDigitsConfig", "epochs", "evaluation_batches", "load_multi_digits"]
+_LAZY = {
+    "ComputerSurvey": "computer_survey",
+    "DspritesFactors": "dsprites_factors",
+    "MultiDigits": "multi_digits",
+    "MultiDigitsConfig": "multi_digits",
+    "Sarcos": "sarcos",
+    "School": "school",
+    "Sider": "sider",
+    "Tox21": "tox21",
+    "TwoDigits": "two_digits",
+    "TwoDigitsConfig": "two_digits",
+    "UdEnglish": "ud_english",
+    "load_computer_survey": "computer_survey",
+    "load_dsprites_factors": "dsprites_factors",
+    "load_mnist_fashion": "multi_mnist",
+    "load_multi_digits": "multi_digits",
+    "load_multi_fashion": "multi_mnist",
+    "load_multi_mnist": "multi_mnist",
+    "load_sarcos": "sarcos",
+    "load_school": "school",
+    "load_sider": "sider",
+    "load_tox21": "tox21",
+    "load_ud_english": "ud_english",
+    "ud_vocabularies": "ud_english",
+}
 
-_LAZY = ("MultiDigits", "MultiDigitsConfig", "load_multi_digits")
+__all__ = [
+    "ComputerSurvey",
+    "DspritesFactors",
+    "LabelCounts",
+    "LossDriven",
+    "Mixture",
+    "MovingShapes",
+    "MultiDigits",
+    "MultiDigitsConfig",
+    "Sarcos",
+    "School",
+    "Sider",
+    "Stream",
+    "Tox21",
+    "TwoDigits",
+    "TwoDigitsConfig",
+    "UdEnglish",
+    "annealed",
+    "batches",
+    "classes_from_one_vs_rest",
+    "epochs",
+    "evaluation_batches",
+    "label_counts",
+    "largest_remainder",
+    "load",
+    "load_computer_survey",
+    "load_dsprites_factors",
+    "load_mnist_fashion",
+    "load_moving_sequences",
+    "load_moving_shapes",
+    "load_multi_digits",
+    "load_multi_fashion",
+    "load_multi_mnist",
+    "load_rendered_scenes",
+    "load_sarcos",
+    "load_school",
+    "load_sider",
+    "load_tox21",
+    "load_ud_english",
+    "loss_driven",
+    "mask_missing",
+    "mix",
+    "multilabel_from_tasks",
+    "multinomial",
+    "names",
+    "on_device",
+    "one_task",
+    "one_vs_rest",
+    "proportional",
+    "random_scenes",
+    "render_scene",
+    "round_robin",
+    "sample_scene",
+    "source",
+    "synthetic",
+    "systematic",
+    "tasks_from_multilabel",
+    "ud_vocabularies",
+    "uniform",
+    "views",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the builder's module when one of its names is first asked for."""
+    """Import the module of a data set when one of its names is first asked for."""
     if name in _LAZY:
-        return getattr(importlib.import_module("mtljax.data.multi_digits"), name)
+        return getattr(importlib.import_module(f"mtljax.data.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

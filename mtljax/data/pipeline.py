@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -51,26 +51,55 @@ def epochs(batch: Tree, *, batch_size: int, seed: int, start_step: int = 0, drop
     """
     import grain  # slow to import, and only training needs it
 
-    size = _length(batch, "epochs")
+    size = leading_length(batch, "epochs")
     if not 1 <= batch_size <= size:
         raise ValueError(f"epochs: batch_size must be between 1 and the {size} examples, got {batch_size}")
     if seed < 0 or start_step < 0:
         raise ValueError(f"epochs: seed and start_step must not be negative, got {seed} and {start_step}")
     arrays = jax.tree.map(np.asarray, batch)
-    steps = size // batch_size if drop_last else -(-size // batch_size)
-
-    @functools.lru_cache(maxsize=2)
-    def permutation(epoch: int) -> np.ndarray:
-        return np.random.default_rng([seed, epoch]).permutation(size)
+    rows_of = row_order(size, batch_size, seed, drop_last=drop_last)
 
     def batch_at(step: Any) -> Tree:
-        epoch, position = divmod(int(step), steps)
-        rows = permutation(epoch)[position * batch_size : (position + 1) * batch_size]
+        rows = rows_of(int(step))
         return jax.tree.map(lambda array: array[rows], arrays)
 
     # Gathering rows in memory is faster than handing them from thread to thread.
     synchronous = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return iter(grain.MapDataset.range(start_step, sys.maxsize).map(batch_at).to_iter_dataset(synchronous))
+
+
+def row_order(
+    size: int, batch_size: int, seed: int, *, shuffle: bool = True, drop_last: bool = True
+) -> Callable[[int], np.ndarray]:
+    """Which examples make up a batch, as a pure function of its step: what `epochs` and `batches` have in common.
+
+    Args:
+        size: number of examples, B.
+        batch_size: examples a batch, from 1 to B.
+        seed: non-negative integer; epoch e is the permutation drawn from `(seed, e)`.
+        shuffle: if False, every epoch is in the data's own order.
+        drop_last: see `epochs`.
+
+    Returns:
+        `rows_of(step) -> int64 [batch_size]`; fewer rows at an epoch's end without `drop_last`.
+
+    Example:
+        >>> rows_of = row_order(5, 2, seed=0, shuffle=False)
+        >>> [rows_of(step).tolist() for step in range(3)]
+        [[0, 1], [2, 3], [0, 1]]
+    """
+    steps = size // batch_size if drop_last else -(-size // batch_size)
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(size)
+
+    def rows_of(step: int) -> np.ndarray:
+        epoch, position = divmod(step, steps)
+        part = slice(position * batch_size, (position + 1) * batch_size)
+        return order(epoch)[part] if shuffle else np.arange(*part.indices(size))
+
+    return rows_of
 
 
 def evaluation_batches(batch: Batch, batch_size: int) -> Iterator[Batch]:
@@ -96,7 +125,7 @@ def evaluation_batches(batch: Batch, batch_size: int) -> Iterator[Batch]:
         >>> last.inputs.tolist(), last.mask["a"].tolist()
         ([2.0, 2.0], [True, False])
     """
-    size = _length(batch, "evaluation_batches")
+    size = leading_length(batch, "evaluation_batches")
     if batch_size < 1:
         raise ValueError(f"evaluation_batches: batch_size must be at least 1, got {batch_size}")
     unknown = sorted(set(batch.mask) - set(batch.targets))
@@ -122,7 +151,7 @@ def _padded(arrays: Batch, size: int, batch_size: int) -> Iterator[Batch]:
         yield part._replace(mask={name: present & real for name, present in part.mask.items()})
 
 
-def _length(tree: PyTree, caller: str) -> int:
+def leading_length(tree: PyTree, caller: str) -> int:
     """B, the one length of all leaves `[B, ...]`; at least 1."""
     lengths = {
         jax.tree_util.keystr(path): np.shape(leaf)[0] if np.ndim(leaf) else None

@@ -5,11 +5,13 @@ either a whole checkpoint or none. Orbax does not notice a flipped bit in an arr
 stored beside the arrays and compared when they are read.
 
 A checkpoint is an ordinary Orbax one, readable without mtljax: item `state` holds the arrays by name, typed PRNG keys
-as their key data; item `facts` is JSON: the CRC-32 of each leaf, and whether its type is weak.
+as their key data; item `facts` is JSON: the CRC-32 of each leaf, and whether its type is weak. Item `batches`, where
+there is one, is JSON too: where the input pipeline stood.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 import zlib
@@ -45,15 +47,17 @@ def make_manager(directory: str | os.PathLike[str], *, keep: int = 3) -> ocp.Che
     if keep < 1:
         raise ValueError(f"keep must be a positive integer, found {keep!r}")
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
-    handlers = {"state": ocp.StandardCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
+    json_items = {name: ocp.JsonCheckpointHandler() for name in ("facts", "batches")}
+    handlers = {"state": ocp.StandardCheckpointHandler(), **json_items}
     return ocp.CheckpointManager(epath.Path(directory).resolve(), options=options, item_handlers=handlers)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Writes `state` as the checkpoint of its own step.
+def save(manager: ocp.CheckpointManager, state: TrainState, *, batches: dict[str, Any] | None = None) -> None:
+    """Writes `state` as the checkpoint of its own step, and beside it where the input pipeline stands.
 
-    Returns once the arrays are copied to the host, so `state` may be donated at once; the files are written by a
-    thread, and the next `save` or `manager.close()` waits for it.
+    `batches` is whatever JSON holds unchanged, for `restore_batches`; None writes nothing. Returns once the arrays are
+    copied to the host, so `state` may be donated at once; the files are written by a thread, and the next `save` or
+    `manager.close()` waits for it.
 
     Example:
         >>> import tempfile
@@ -70,8 +74,10 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
         >>> manager.close()
     """
     arrays = jax.tree.map(_plain, state)
-    args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(_facts(arrays)))
-    manager.save(int(state.step), args=args, force=True)
+    items: dict[str, Any] = {"state": ocp.args.StandardSave(arrays), "facts": ocp.args.JsonSave(_facts(arrays))}
+    if batches is not None:
+        items["batches"] = ocp.args.JsonSave({"state": batches, "crc32": _checksum_of_json(batches)})
+    manager.save(int(state.step), args=ocp.args.Composite(**items), force=True)
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState, *, step: int | None = None) -> TrainState | None:
@@ -111,6 +117,24 @@ def restore(manager: ocp.CheckpointManager, template: TrainState, *, step: int |
     return None
 
 
+def restore_batches(manager: ocp.CheckpointManager, step: int) -> dict[str, Any] | None:
+    """Where the input pipeline stood at a checkpoint; None where that was not written.
+
+    Raises:
+        DamagedCheckpoint: it was, and cannot be read.
+    """
+    if not (manager.directory / str(step) / "batches").exists():
+        return None
+    try:
+        found = manager.restore(step, args=ocp.args.Composite(batches=ocp.args.JsonRestore()))["batches"]
+        state, checksum = found["state"], found["crc32"]
+    except Exception as error:  # as in `_restore_step`
+        raise DamagedCheckpoint(_first_line(error)) from error
+    if _checksum_of_json(state) != checksum:
+        raise DamagedCheckpoint("the state of batches does not match its checksum")
+    return state
+
+
 def _restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int) -> TrainState:
     plain = jax.tree.map(_plain, template)
     # Orbax and TensorStore raise a dozen types for a broken file; whatever a read raises is damage.
@@ -118,6 +142,7 @@ def _restore_step(manager: ocp.CheckpointManager, template: TrainState, step: in
         found = manager.item_metadata(step)["state"].tree
         saved = {name: (tuple(leaf.shape), str(np.dtype(leaf.dtype))) for name, leaf in _named(found)}
         facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+        restore_batches(manager, step)
     except Exception as error:
         raise DamagedCheckpoint(_first_line(error)) from error
     _check_structure(f"checkpoint {manager.directory / str(step)}", saved, plain)
@@ -212,6 +237,10 @@ def _checksum(leaf: Any) -> int | None:
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None  # no process of several sees the whole of it
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
+
+
+def _checksum_of_json(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _first_line(error: Exception) -> str:

@@ -53,15 +53,17 @@ def fit(
     the checkpoint is written. So a log never lacks what a checkpoint knows, and on resume the lines beyond the
     checkpoint are cut off. The device is waited for at these steps only.
 
-    A resumed run equals an undisturbed one to the bit, provided that `batches` is a function of the step, `step` is
-    deterministic, and its randomness comes from `state.key` and `state.step`.
+    A resumed run equals an undisturbed one to the bit, provided that `batches` is a function of the step or an iterator
+    with a state, `step` is deterministic, and its randomness comes from `state.key` and `state.step`.
 
     Args:
         step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays, whose
             values at the logged steps are logged. Where it donates its state, the given `state` is used up.
         state: where to start, and the structure into which a checkpoint is read.
         batches: `batches(start) -> iterable` whose first element is the batch of step `start`, counted from 0; or an
-            iterable, which is taken from where it stands and cannot be resumed.
+            iterator with `get_state()` and `set_state(state)`, such as `mtljax.data.batches` and Grain make, whose
+            state, which JSON must hold, is written into every checkpoint; or any iterable, which is taken from where it
+            stands and cannot be resumed.
         num_steps: number of completed steps at which to stop, those of earlier processes included.
         evaluate: `state -> pytree of small arrays`, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; None evaluates at the end alone.
@@ -111,10 +113,7 @@ def fit(
             if restored is not None:
                 state, start = restored, int(restored.step)
                 if start > 0 and not callable(batches):
-                    raise ValueError(
-                        f"batches must be a function of the step to resume from step {start} of {manager.directory}, "
-                        f"found {type(batches).__name__}"
-                    )
+                    _move(batches, checkpoints.restore_batches(manager, start), f"step {start} of {manager.directory}")
         if start > num_steps:
             raise ValueError(f"num_steps is {num_steps}, but the state is already at step {start}")
 
@@ -144,8 +143,26 @@ def fit(
             if parts:
                 bar(done, _describe(record(done, parts)))
             if manager is not None and (last or (checkpoint_every is not None and done % checkpoint_every == 0)):
-                checkpoints.save(manager, state)
+                checkpoints.save(manager, state, batches=_state_of(batches))
         return FitResult(state, history)
+
+
+def _state_of(batches: Any) -> dict[str, Any] | None:
+    """Where an iterator stands; None for one that cannot say, and for a function of the step, which need not."""
+    stateful = not callable(batches) and hasattr(batches, "get_state") and hasattr(batches, "set_state")
+    return batches.get_state() if stateful else None
+
+
+def _move(batches: Any, saved: dict[str, Any] | None, where: str) -> None:
+    """Put an iterator where it stood at a checkpoint."""
+    if _state_of(batches) is None:
+        raise ValueError(
+            f"batches must be a function of the step to resume from {where}, or an iterator with get_state and "
+            f"set_state, found {type(batches).__name__}"
+        )
+    if saved is None:
+        raise ValueError(f"batches cannot resume from {where}, which was written without the state of an iterator")
+    batches.set_state(saved)
 
 
 def _stream(batches: Batches, start: int, num_steps: int) -> Iterator[Any]:

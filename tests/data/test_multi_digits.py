@@ -147,6 +147,7 @@ def test_the_data_are_those_of_version_1(raw):
     assert digest.hexdigest() == "5774f11e8fead38c906c20782edf8b21e456c8fcea5ae961aacf384f68b2d574"
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_data_beside_the_first(data_dir, splits):
     other = load_multi_digits(data_dir, seed=1)
     assert not np.array_equal(other["train"].inputs, splits["train"].inputs)

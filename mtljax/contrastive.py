@@ -1,0 +1,193 @@
+"""Contrastive losses: tell an example's other view, or a word's neighbour, from the rest.
+
+Like every loss here they give one value an example, `[B]`; but they compare the examples of a batch with one another.
+Under `pmap` and `shard_map` these are the examples of one device, under `mtljax.training.sharded` all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mtljax.trees import accumulator
+from mtljax.types import Array
+
+
+def info_nce(*, temperature: float = 0.1, normalize: bool = True) -> Callable[[Any, Any], Array]:
+    r"""The InfoNCE loss: find z'_i, the second view of example i, among the second views of all examples.
+
+    `loss_i = -log( exp(s(z_i, z'_i) / t) / sum_j exp(s(z_i, z'_j) / t) )`, s the cosine, or the dot product.
+
+    The first view is the one that asks. `log B - loss` is a lower bound of the mutual information of the two.
+
+    Van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", arXiv:1807.03748, 2018.
+    Their score is `z^T W z'`; W belongs to the task's head here.
+
+    Args:
+        temperature: t, positive.
+        normalize: whether the score is the cosine (default) or, False, the dot product. The cosine with a zero vector
+            is 0.
+
+    Returns:
+        Loss `((first [B, D], second [B, D]), targets bool [B]) -> [B]` in nats, float32 at least. The outputs may be a
+        `mtljax.data.views.Pair`. `targets` says which examples take part: the others are nobody's negatives, and their
+        own loss, without negatives but with their positive, is to be masked, as `mtljax.losses_fn` does.
+
+    Raises:
+        TypeError: (by the loss) outputs that are no pair of floating arrays, targets that are not bool.
+        ValueError: a temperature that is not positive; from the loss, shapes that do not fit, or fewer than two
+            examples.
+
+    Example:
+        >>> z = jnp.eye(2)
+        >>> [f"{value:.3f}" for value in info_nce(temperature=1.0)((z, z), jnp.array([True, True]))]
+        ['0.313', '0.313']
+    """
+    _check_temperature("info_nce", temperature)
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        first, second, present = _pair("info_nce", outputs, targets)
+        if normalize:
+            first, second = _unit(first), _unit(second)
+        scores = _products(first, second) / temperature
+        own = jnp.eye(len(present), dtype=bool)
+        return _cross_entropy(scores, own, present[None, :] & ~own)
+
+    return loss
+
+
+def nt_xent(*, temperature: float = 0.1) -> Callable[[Any, Any], Array]:
+    r"""The normalised temperature-scaled cross-entropy of SimCLR: find the other view among all views but one's own.
+
+    With the 2B views u = (z_1, ..., z_B, z'_1, ..., z'_B), p(i) the other view of the same example and s the cosine:
+
+        l_i = -log( exp(s(u_i, u_p(i)) / t) / sum_{j != i} exp(s(u_i, u_j) / t) )
+
+    and `loss_i = (l_i + l_p(i)) / 2`, whose mean over examples is the paper's loss.
+
+    Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
+    2020.
+
+    Args:
+        temperature: t, positive.
+
+    Returns:
+        Loss as `info_nce` gives it, symmetric in the two views.
+
+    Raises:
+        TypeError, ValueError: as `info_nce`.
+
+    Example:
+        >>> z = jnp.eye(2)
+        >>> [f"{value:.3f}" for value in nt_xent(temperature=1.0)((z, z), jnp.array([True, True]))]
+        ['0.551', '0.551']
+    """
+    _check_temperature("nt_xent", temperature)
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        first, second, present = _pair("nt_xent", outputs, targets)
+        views = _unit(jnp.concatenate([first, second]))
+        size = len(present)
+        scores = _products(views, views) / temperature
+        partner = jnp.roll(jnp.eye(2 * size, dtype=bool), size, axis=1)
+        others = jnp.tile(present, 2)[None, :] & ~jnp.eye(2 * size, dtype=bool)
+        both = _cross_entropy(scores, partner, others & ~partner)
+        return (both[:size] + both[size:]) / 2
+
+    return loss
+
+
+def negative_sampling(outputs: Array, targets: Array) -> Array:
+    r"""The loss of negative sampling: a yes-or-no question about every candidate.
+
+    For a pair with scores z_0 (the true candidate) and z_1, ..., z_K (the negatives)
+
+        l = -log sigmoid(z_0) - sum_k log sigmoid(-z_k)
+
+    and an example's loss is the mean over its pairs, those with a true candidate.
+
+    Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed representations of words and phrases and their
+    compositionality", NeurIPS 2013.
+
+    Args:
+        outputs: scores `[B, P, 1 + K]`, floating.
+        targets: int `[B, P, 1 + K]`: 1 for a true candidate, 0 for a negative, -1 for a candidate that does not count,
+            as `mtljax.data.views.skip_gram` gives them.
+
+    Returns:
+        `[B]` in nats, float32 at least; 0 for an example without pairs.
+
+    Raises:
+        TypeError: scores that are not floating, targets that are not integers.
+        ValueError: shapes that differ, or are not `[B, P, 1 + K]`.
+
+    Example:
+        >>> targets = jnp.array([[[1, 0, -1], [-1, -1, -1]]])
+        >>> [f"{value:.3f}" for value in negative_sampling(jnp.zeros((1, 2, 3)), targets)]
+        ['1.386']
+    """
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise TypeError(f"negative_sampling: outputs must be floating, got {outputs.dtype}")
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise TypeError(f"negative_sampling: targets must be integers, got {targets.dtype}")
+    if outputs.ndim != 3 or outputs.shape != targets.shape:
+        raise ValueError(
+            f"negative_sampling: outputs and targets must both be [B, P, 1 + K], "
+            f"got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
+        )
+    outputs = outputs.astype(accumulator(outputs.dtype))
+    each = optax.losses.sigmoid_binary_cross_entropy(outputs, (targets == 1).astype(outputs.dtype))
+    pairs = jnp.sum((targets == 1).any(-1), axis=1, dtype=outputs.dtype)
+    return jnp.sum(jnp.where(targets >= 0, each, 0), axis=(1, 2)) / jnp.maximum(pairs, 1)
+
+
+def _check_temperature(name: str, temperature: float) -> None:
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"{name}: temperature must be positive and finite, got {temperature}")
+
+
+def _pair(name: str, outputs: Any, targets: Any) -> tuple[Array, Array, Array]:
+    if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+        raise TypeError(f"{name}: outputs must be a pair of arrays [B, D], got {type(outputs).__name__}")
+    first, second, present = (jnp.asarray(each) for each in (*outputs, targets))
+    if not all(jnp.issubdtype(each.dtype, jnp.floating) for each in (first, second)):
+        raise TypeError(f"{name}: outputs must be floating, got {first.dtype} and {second.dtype}")
+    if present.dtype != jnp.bool_:
+        raise TypeError(f"{name}: targets must be bool, True for examples that take part, got {present.dtype}")
+    if first.ndim != 2 or first.shape != second.shape or present.shape != first.shape[:1]:
+        raise ValueError(
+            f"{name}: outputs must both be [B, D] and targets [B], got {list(first.shape)}, {list(second.shape)} "
+            f"and {list(present.shape)}"
+        )
+    if len(first) < 2:
+        raise ValueError(f"{name}: expected at least two examples, got {len(first)}: without negatives the loss is 0")
+    dtype = accumulator(jnp.promote_types(first.dtype, second.dtype))
+    return first.astype(dtype), second.astype(dtype), present
+
+
+def _unit(rows: Array) -> Array:
+    """Rows of length 1; a zero row stays, with derivative zero."""
+    # By the greatest entry first, so that no square under- or overflows. The result does not depend on that factor.
+    size = lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+    zero = size == 0
+    rows = jnp.where(zero, 0.0, rows) / jnp.where(zero, 1.0, size)
+    squared = jnp.sum(jnp.square(rows), axis=1, keepdims=True)
+    return rows / jnp.sqrt(jnp.where(zero, 1.0, squared))
+
+
+def _products(rows: Array, columns: Array) -> Array:
+    return jnp.matmul(rows, columns.T, precision=lax.Precision.HIGHEST)
+
+
+def _cross_entropy(scores: Array, right: Array, others: Array) -> Array:
+    """Of each row's softmax over its one right answer and the others: `log(1 + sum_others exp(s - s_right))`."""
+    answer = jnp.sum(jnp.where(right, scores, 0), axis=1, keepdims=True)
+    # In this form a small loss keeps its digits, which a difference of two large numbers would lose.
+    return jax.nn.softplus(jax.nn.logsumexp(jnp.where(others, scores - answer, -jnp.inf), axis=1))

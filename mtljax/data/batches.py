@@ -1,0 +1,196 @@
+"""Batches for training from arrays in memory or rows on disk: sharded by process, prefetched, resumed to the bit."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from mtljax.data.pipeline import leading_length, row_order
+from mtljax.types import PyTree
+
+
+class Stream(Protocol):
+    """An iterator of batches that can be put back to where it stood.
+
+    `get_state()` gives what JSON can hold; after `set_state(state)` the next batch is the one that followed then. The
+    state is that of the last batch handed out, however many were fetched ahead.
+    """
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __next__(self) -> Any: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+def batches(
+    source: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    weights: np.ndarray | None = None,
+    epochs: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    collate: Callable[[list[Any]], PyTree] | None = None,
+    device: Any = None,
+    prefetch: int | None = None,
+    start_step: int = 0,
+) -> Stream:
+    """Batches of `source` for training, each a pure function of `(seed, step)`.
+
+    Epoch e is the permutation of the N examples drawn from `(seed, e)`, and batch s is slice `s mod n` of epoch
+    `s // n`, with `n = N // batch_size` steps an epoch; the `N mod batch_size` examples left over are others each
+    epoch. For one process this is what `mtljax.data.epochs` gives, to the bit.
+
+    Sharding. `batch_size` counts the examples of all processes. Process i of c gets the i-th of c equal parts of every
+    batch, so that the parts of all processes, in order, are the batch that a single process would have seen: what is
+    trained on, and in which order, does not depend on how many processes there are. Every process needs all of
+    `source`, and reads its own rows of it alone.
+
+    Resuming. The position is one number, the step. With `fit`, give `lambda start: batches(..., start_step=start)`, or
+    the iterator itself, whose state then stands in the checkpoint beside the model's.
+
+    Args:
+        source: `Batch`, dict of equally long ones, or any pytree of arrays `[N, ...]` in memory. With `collate`, a
+            random-access source: an object with `__len__`, and `__getitems__(list of int)` or `__getitem__(int)`, such
+            as `tfds.data_source` gives.
+        batch_size: examples a batch over all processes, from 1 to N; a multiple of the number of processes.
+        seed: non-negative integer, the source of everything random.
+        shuffle: if False, every epoch is in the source's own order.
+        weights: `[N]`, numbers in proportion to which examples are drawn, with replacement, in place of permutations
+            (see `mtljax.imbalance.sampling_weights`); an epoch is then n steps as well.
+        epochs: after how many to end; None never ends.
+        shard: `(index, count)` of this process, for example `(jax.process_index(), jax.process_count())`.
+        collate: from a list of rows to a batch, for a random-access source; None for arrays in memory.
+        device: where batches are put, a device or a sharding of leaves `[batch_size, ...]`; None leaves NumPy arrays.
+            A sharding over the devices of several processes gives global arrays `[batch_size, ...]`.
+        prefetch: batches that a thread fetches, and puts on the device, ahead of the one in use. None (default) is 2
+            with `device` or `collate` and 0 otherwise, for rows in memory are gathered faster than handed over.
+        start_step: number of batches to pass over; costs nothing.
+
+    Returns:
+        `Stream` (a Grain iterator) of trees like `source`, or like what `collate` returns, with leaves
+        `[batch_size / count, ...]`; global arrays have `[batch_size, ...]`.
+
+    Raises:
+        ValueError: leaves of unequal length, `batch_size` outside 1 to N or not divisible by the number of processes,
+            a `shard` whose index is not below its count, weights that are not finite, not negative, `[N]` and
+            somewhere positive, weights without shuffling, negative `seed`, `prefetch` or `start_step`, `epochs` below
+            1.
+        TypeError: a random-access source without `__len__` or both ways to get items.
+
+    Example:
+        >>> import mtljax
+        >>> data = mtljax.Batch(np.arange(6), {"a": np.arange(6)})
+        >>> stream = batches(data, batch_size=2, seed=0)
+        >>> first, state, second = next(stream), stream.get_state(), next(stream)
+        >>> stream.set_state(state)
+        >>> bool((next(stream).inputs == second.inputs).all())
+        True
+    """
+    import grain  # slow to import, and only training needs it
+
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"batches: shard must be (index, count) with 0 <= index < count, got {shard}")
+    size, fetch = (_in_memory if collate is None else functools.partial(_random_access, collate=collate))(source)
+    if not 1 <= batch_size <= size:
+        raise ValueError(f"batches: batch_size must be between 1 and the {size} examples, got {batch_size}")
+    if batch_size % count:
+        raise ValueError(f"batches: batch_size must be a multiple of the {count} processes, got {batch_size}")
+    prefetch = (0 if device is None and collate is None else 2) if prefetch is None else prefetch
+    if seed < 0 or start_step < 0 or prefetch < 0:
+        raise ValueError(
+            f"batches: seed, start_step and prefetch must not be negative, got {seed}, {start_step} and {prefetch}"
+        )
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"batches: epochs must be at least 1, got {epochs}")
+    if weights is None:
+        rows_of = row_order(size, batch_size, seed, shuffle=shuffle)
+    else:
+        if not shuffle:
+            raise ValueError("batches: weights draw examples at random, so shuffle must be True, got False")
+        rows_of = _weighted_rows(weights, size, batch_size, seed)
+    own = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
+
+    def batch_at(step: Any) -> PyTree:
+        return fetch(rows_of(int(step))[own])
+
+    steps = sys.maxsize if epochs is None else epochs * (size // batch_size)
+    synchronous = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    dataset = grain.MapDataset.range(steps).map(batch_at).to_iter_dataset(synchronous)
+    if device is not None:
+        dataset = dataset.map(functools.partial(_placed, device=device))
+    if prefetch:
+        dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=prefetch)
+    stream = iter(dataset)
+    grain.experimental.set_next_index(stream, start_step)
+    if prefetch:
+        atexit.register(_close, weakref.ref(stream))
+    return stream
+
+
+def _in_memory(source: PyTree) -> tuple[int, Callable[[np.ndarray], PyTree]]:
+    size = leading_length(source, "batches")
+    arrays = jax.tree.map(np.asarray, source)
+    return size, lambda rows: jax.tree.map(lambda array: array[rows], arrays)
+
+
+def _random_access(source: Any, collate: Callable[[list[Any]], PyTree]) -> tuple[int, Callable[[np.ndarray], PyTree]]:
+    several = getattr(source, "__getitems__", None)
+    if not hasattr(source, "__len__") or (several is None and not hasattr(source, "__getitem__")):
+        raise TypeError(
+            "batches: with collate, source must have __len__, and __getitem__ or __getitems__; "
+            f"found {type(source).__name__}"
+        )
+    get = several or (lambda rows: [source[row] for row in rows])
+    return len(source), lambda rows: collate(get(rows.tolist()))
+
+
+def _weighted_rows(weights: Any, size: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
+    """Rows drawn with replacement, by inversion of the cumulative weights."""
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (size,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"batches: weights must be [{size}], finite, not negative and somewhere positive, got an array of shape "
+            f"{list(weights.shape)}"
+        )
+    edges = np.cumsum(weights / weights.max())
+
+    def rows_of(step: int) -> np.ndarray:
+        draws = np.random.default_rng([seed, step]).random(batch_size) * edges[-1]
+        # Rounding may carry a draw to the very end, behind examples of weight 0.
+        return np.minimum(np.searchsorted(edges, draws, side="right"), np.flatnonzero(weights)[-1])
+
+    return rows_of
+
+
+def _placed(batch: PyTree, device: Any) -> PyTree:
+    if getattr(device, "is_fully_addressable", True):
+        return jax.device_put(batch, device)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(device, leaf), batch)
+
+
+def _close(stream: weakref.ref[Any]) -> None:
+    """Stop the thread of a stream that is still open when the interpreter ends.
+
+    Grain's own clean-up comes too late, when its modules are gone, and complains; so it is left nothing to do.
+    """
+    alive = stream()
+    if alive is not None:
+        alive.close()
+        alive.close = lambda: None

@@ -1,0 +1,185 @@
+"""Missing labels: found, hidden behind masks, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.types import Array, Batch, PyTree
+
+AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Batch])
+
+
+class LabelCounts(NamedTuple):
+    """How many labels each task saw; dicts of int by task.
+
+    Attributes:
+        labels: examples with a label.
+        examples: examples, labelled or not.
+        empty: batches without a single label of the task.
+    """
+
+    labels: dict[str, int]
+    examples: dict[str, int]
+    empty: dict[str, int]
+
+
+def mask_missing(
+    batch: AnyBatch,
+    *,
+    sentinel: float | Mapping[str, float] | None = None,
+    present: Mapping[str, Array] | None = None,
+) -> AnyBatch:
+    """Mark the labels that are missing, and put zeros in their place.
+
+    A task's label is missing for an example where its target holds NaN or the sentinel anywhere, where the batch's own
+    mask says so, or where `present` does. There the whole target becomes 0, so that no NaN ever enters arithmetic.
+    Every task gets a mask, so that the structure of the result does not depend on what is missing.
+
+    Masks are by example: a depth map with one NaN pixel is missing as a whole. Where parts of a target are to count,
+    keep them apart from NaN and let the loss weigh them.
+
+    Nothing else is needed for a task without any label, in a batch or ever: its loss is 0, it is inactive, and the step
+    treats the others as if it were not there (`mtljax.losses_fn`).
+
+    Args:
+        batch: `Batch`, or dict of `Batch` by task name. NumPy arrays give NumPy arrays; JAX arrays, traced ones too,
+            give JAX arrays.
+        sentinel: number that stands for a missing label, in all tasks or by task name; None for none. NaN needs none.
+        present: dict by task of bool `[B]`, True where the label is present; tasks left out are not affected.
+
+    Returns:
+        The same with targets `[B, ...]` of the same dtypes, and masks bool `[B]` for every task.
+
+    Raises:
+        ValueError: `sentinel`, `present` or the batch's mask names an unknown task; a mask that is not `[B]`; a
+            task's own sentinel that its type cannot hold.
+        TypeError: a mask that is not bool; a batch that is not a `Batch`.
+
+    Example:
+        >>> batch = Batch(np.arange(3), {"a": np.array([1.0, np.nan, 2.0]), "b": np.array([4, 5, -1])})
+        >>> masked = mask_missing(batch, sentinel={"b": -1})
+        >>> masked.mask["a"].tolist(), masked.mask["b"].tolist(), masked.targets["a"].tolist()
+        ([True, False, True], [True, True, False], [1.0, 0.0, 2.0])
+    """
+    known = {name for each in _batches(batch, "mask_missing").values() for name in each.targets}
+    for argument, given in (("sentinel", sentinel), ("present", present)):
+        unknown = sorted(set(given) - known) if isinstance(given, Mapping) else []
+        if unknown:
+            raise ValueError(f"mask_missing: {argument} names {unknown}, but the targets are {sorted(known)}")
+    if isinstance(batch, Batch):
+        return _masked(batch, sentinel, present or {})
+    found = {name: _masked(each, sentinel, present or {}) for name, each in batch.items()}
+    return found  # pyright: ignore[reportReturnType]
+
+
+def label_counts(batches: Batch | dict[str, Batch] | Iterable[Batch | dict[str, Batch]]) -> LabelCounts:
+    """Count the labels that each task saw, in a batch, a whole split, or a stream of batches.
+
+    Args:
+        batches: `Batch`, dict of `Batch` by task name, or an iterable of either, which is read to its end (an endless
+            one through `itertools.islice`). A task that some batches do not have is empty in those.
+
+    Returns:
+        `LabelCounts`, tasks in sorted order.
+
+    Raises:
+        ValueError, TypeError: as `mask_missing`.
+
+    Example:
+        >>> batch = Batch(np.arange(3), {"a": np.zeros(3), "b": np.zeros(3)}, {"b": np.array([True, False, False])})
+        >>> label_counts(batch).labels
+        {'a': 3, 'b': 1}
+    """
+    found: list[dict[str, tuple[int, int]]] = []
+    for batch in [batches] if isinstance(batches, (Batch, dict)) else batches:
+        counts: dict[str, tuple[int, int]] = {}
+        for each in _batches(batch, "label_counts").values():
+            for name, target in each.targets.items():
+                size = jnp.shape(jax.tree.leaves(target)[0])[0]
+                mask = _mask_of(each, name, size, "label_counts")
+                counts[name] = (size if mask is None else int(np.asarray(mask).sum()), size)
+        found.append(counts)
+    names = sorted({name for counts in found for name in counts})
+
+    def total(what: int) -> dict[str, int]:
+        return {name: sum(counts.get(name, (0, 0))[what] for counts in found) for name in names}
+
+    empty = {name: sum(counts.get(name, (0, 0))[0] == 0 for counts in found) for name in names}
+    return LabelCounts(total(0), total(1), empty)
+
+
+def _batches(batch: Any, caller: str) -> dict[str, Batch]:
+    entries = {"": batch} if isinstance(batch, Batch) else batch
+    if not isinstance(entries, dict) or not all(isinstance(each, Batch) for each in entries.values()):
+        raise TypeError(f"{caller}: batch must be a Batch, or a dict of Batch by task, found {type(batch).__name__}")
+    for each in entries.values():
+        unknown = sorted(set(each.mask) - set(each.targets))
+        if unknown:
+            raise ValueError(f"{caller}: mask names {unknown}, but targets has {sorted(each.targets)}")
+    return entries
+
+
+def _mask_of(batch: Batch, name: str, size: int, caller: str) -> Array | None:
+    mask = batch.mask.get(name)
+    return None if mask is None else _checked(mask, size, f"{caller}: mask[{name!r}]")
+
+
+def _checked(mask: Any, size: int, what: str) -> Any:
+    if jnp.result_type(mask) != jnp.bool_:
+        raise TypeError(f"{what} must be bool, got {jnp.result_type(mask)}")
+    if jnp.shape(mask) != (size,):
+        raise ValueError(f"{what} must be [{size}], one an example, got {list(jnp.shape(mask))}")
+    return mask
+
+
+def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
+    targets, masks = {}, {}
+    for name, target in batch.targets.items():
+        size = jnp.shape(jax.tree.leaves(target)[0])[0]
+        own = sentinel.get(name) if isinstance(sentinel, Mapping) else sentinel
+        if isinstance(sentinel, Mapping) and own is not None:
+            _check_sentinel(name, own, target)
+        known = [_mask_of(batch, name, size, "mask_missing")]
+        if name in present:
+            known.append(_checked(present[name], size, f"mask_missing: present[{name!r}]"))
+        known += [_there(leaf, own) for leaf in jax.tree.leaves(target)]
+        mask = np.ones(size, bool)
+        for each in known:
+            mask = mask if each is None else mask & each
+        masks[name] = mask
+        targets[name] = jax.tree.map(lambda leaf, mask=mask: _hidden(leaf, mask), target)
+    return batch._replace(targets=targets, mask=masks)
+
+
+def _there(leaf: Any, sentinel: float | None) -> Any:
+    """`[B]`, where no entry of the leaf is NaN or the sentinel."""
+    xp = jnp if isinstance(leaf, jax.Array) else np
+    there = xp.ones(leaf.shape, bool)
+    if xp.issubdtype(leaf.dtype, xp.floating):
+        there = there & ~xp.isnan(leaf)
+    if sentinel is not None and _holds(leaf.dtype, sentinel):
+        there = there & (leaf != xp.asarray(sentinel, leaf.dtype))
+    return there.all(axis=tuple(range(1, leaf.ndim)))
+
+
+def _hidden(leaf: Any, mask: Any) -> Any:
+    xp = np if isinstance(leaf, np.ndarray) and isinstance(mask, np.ndarray) else jnp
+    return xp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), leaf, xp.zeros_like(leaf))
+
+
+def _holds(dtype: Any, number: float) -> bool:
+    """Whether a label of this type can be that number; what cannot be is never found."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return float(number).is_integer() and jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max
+    return jnp.issubdtype(dtype, jnp.floating)
+
+
+def _check_sentinel(name: str, sentinel: float, target: PyTree) -> None:
+    for leaf in jax.tree.leaves(target):
+        if not _holds(leaf.dtype, sentinel):
+            raise ValueError(f"mask_missing: sentinel of {name!r} is {sentinel}, which {leaf.dtype} cannot hold")

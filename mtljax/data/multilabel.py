@@ -1,0 +1,201 @@
+"""Between labels of one example and binary tasks: multi-label and multi-class data as multi-task data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.sharing.network import task_names
+from mtljax.types import Batch
+
+Tasks = tuple[dict[str, Any], dict[str, Any]]
+
+
+@overload
+def tasks_from_multilabel(
+    labels: Batch, *, names: Sequence[str] | None = None, sentinel: float | None = None
+) -> Batch: ...
+@overload
+def tasks_from_multilabel(
+    labels: Any, *, names: Sequence[str] | None = None, sentinel: float | None = None
+) -> Tasks: ...
+def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, sentinel: float | None = None) -> Any:
+    """One binary task for each of L labels; a missing label is masked in its own task alone.
+
+    Args:
+        labels: `[N, L]` of 0 and 1, bool, integer or floating, NumPy or JAX; or a `Batch` with that as its one target,
+            whose mask, if it has one, holds for all L. NaN stands for a missing label.
+        names: L task names; None for `label_0`, `label_1`, ..., with as many digits as the last of them needs, so that
+            sorted order is the order of columns.
+        sentinel: another number that stands for a missing label, for example -1.
+
+    Returns:
+        `(targets, mask)`: dicts by name of float32 `[N]`, 0 where it is missing, and of bool `[N]`; so that
+        `Batch(inputs, *tasks_from_multilabel(labels))` is ready for `losses.binary_cross_entropy`. From a `Batch`, the
+        `Batch` with these in place of its target and mask.
+
+    Raises:
+        ValueError: labels that are not `[N, L]`; names that are not L different ones; a `Batch` with several targets;
+            in NumPy arrays, whose values are known, a label other than 0, 1, NaN and the sentinel.
+        TypeError: a name that is not a string.
+
+    Example:
+        >>> targets, mask = tasks_from_multilabel(np.array([[1, 0], [np.nan, 1]]), names=["toxic", "active"])
+        >>> targets["toxic"].tolist(), mask["toxic"].tolist(), targets["active"].tolist()
+        ([1.0, 0.0], [True, False], [0.0, 1.0])
+    """
+    if isinstance(labels, Batch):
+        if len(labels.targets) != 1:
+            raise ValueError(
+                f"tasks_from_multilabel: the batch must have one target [N, L], found {sorted(labels.targets)}"
+            )
+        ((name, array),) = labels.targets.items()
+        targets, mask = tasks_from_multilabel(array, names=names, sentinel=sentinel)
+        if name in labels.mask:
+            mask = {each: present & labels.mask[name] for each, present in mask.items()}
+            targets = {each: _zeroed(targets[each], mask[each]) for each in targets}
+        return labels._replace(targets=targets, mask=mask)
+    if jnp.ndim(labels) != 2:
+        raise ValueError(f"tasks_from_multilabel: labels must be [N, L], found {list(jnp.shape(labels))}")
+    xp = jnp if isinstance(labels, jax.Array) else np
+    labels = xp.asarray(labels)
+    names = _names("tasks_from_multilabel", names, labels.shape[1], "label")
+    present = ~xp.isnan(labels) if xp.issubdtype(labels.dtype, xp.floating) else xp.ones(labels.shape, bool)
+    if sentinel is not None:
+        present = present & (labels != sentinel)
+    if xp is np and not (~present | (labels == 0) | (labels == 1)).all():
+        wrong = labels[present & (labels != 0) & (labels != 1)][0]
+        raise ValueError(f"tasks_from_multilabel: labels must be 0, 1, NaN or the sentinel {sentinel}, found {wrong}")
+    values = xp.where(present, labels, xp.zeros_like(labels)).astype(xp.float32)
+    return {name: values[:, i] for i, name in enumerate(names)}, {name: present[:, i] for i, name in enumerate(names)}
+
+
+def multilabel_from_tasks(
+    targets: Mapping[str, Any], mask: Mapping[str, Any] | None = None, *, names: Sequence[str] | None = None
+) -> Any:
+    """The inverse of `tasks_from_multilabel`: one array of labels, NaN where they are missing.
+
+    Also puts the outputs of binary tasks side by side.
+
+    Args:
+        targets: dict by task of `[N]`.
+        mask: dict by task of bool `[N]`; an absent name means all present.
+        names: the order of columns; None for sorted order.
+
+    Returns:
+        Floating `[N, L]`, float32 at least.
+
+    Raises:
+        ValueError: `names` are not the tasks, or a target is not `[N]`.
+
+    Example:
+        >>> multilabel_from_tasks({"a": np.array([1.0, 0.0])}, {"a": np.array([True, False])}).tolist()
+        [[1.0], [nan]]
+    """
+    names = _order("multilabel_from_tasks", targets, names)
+    xp = jnp if any(isinstance(each, jax.Array) for each in targets.values()) else np
+    columns = []
+    for name in names:
+        column = xp.asarray(targets[name])
+        column = column.astype(xp.promote_types(column.dtype, xp.float32))
+        present = (mask or {}).get(name)
+        columns.append(column if present is None else xp.where(xp.asarray(present), column, xp.nan))
+    return xp.stack(columns, axis=1)
+
+
+def one_vs_rest(classes: Any, num_classes: int, *, names: Sequence[str] | None = None, mask: Any = None) -> Tasks:
+    """One binary task for each class: is it this one, or another?
+
+    Args:
+        classes: integer `[N]`, from 0 to C - 1.
+        num_classes: C, at least 2.
+        names: C task names; None for `class_0`, `class_1`, ..., in which sorted order is the order of classes.
+        mask: bool `[N]`, True where the class is known; None for everywhere. It becomes every task's mask.
+
+    Returns:
+        `(targets, mask)`: dicts by name of float32 `[N]` and bool `[N]`, as `tasks_from_multilabel` gives them.
+
+    Raises:
+        TypeError: classes that are not integers; a mask that is not bool.
+        ValueError: classes or mask that are not `[N]`; fewer than 2 classes; names that are not C different ones; in
+            NumPy arrays, whose values are known, a class outside its range that is not masked.
+
+    Example:
+        >>> targets, mask = one_vs_rest(np.array([2, 0]), 3)
+        >>> targets["class_0"].tolist(), targets["class_2"].tolist()
+        ([0.0, 1.0], [1.0, 0.0])
+    """
+    xp = jnp if isinstance(classes, jax.Array) else np
+    classes = xp.asarray(classes)
+    if not xp.issubdtype(classes.dtype, xp.integer):
+        raise TypeError(f"one_vs_rest: classes must be integers, found {classes.dtype}")
+    if classes.ndim != 1 or num_classes < 2:
+        raise ValueError(
+            "one_vs_rest: classes must be [N] and num_classes at least 2, "
+            f"found {list(classes.shape)} and {num_classes}"
+        )
+    names = _names("one_vs_rest", names, num_classes, "class")
+    present = xp.ones(classes.shape, bool) if mask is None else mask
+    if present.dtype != bool:
+        raise TypeError(f"one_vs_rest: mask must be bool, found {present.dtype}")
+    if present.shape != classes.shape:
+        raise ValueError(f"one_vs_rest: mask must be {list(classes.shape)}, found {list(present.shape)}")
+    if isinstance(classes, np.ndarray) and isinstance(present, np.ndarray):
+        outside = present & ((classes < 0) | (classes >= num_classes))
+        if outside.any():
+            raise ValueError(
+                f"one_vs_rest: classes must be from 0 to {num_classes - 1}, found {classes[outside][0]}; "
+                "where a class is not known, give mask False"
+            )
+    targets = {name: _zeroed((classes == k).astype(xp.float32), present) for k, name in enumerate(names)}
+    return targets, dict.fromkeys(names, present)
+
+
+def classes_from_one_vs_rest(outputs: Mapping[str, Any], *, names: Sequence[str] | None = None) -> Any:
+    """The inverse of `one_vs_rest`: the class whose binary task is surest, the first of them where several are.
+
+    Args:
+        outputs: dict by task of `[N]`: logits, probabilities or the targets themselves.
+        names: task names in the order of classes; None for sorted order.
+
+    Returns:
+        int32 `[N]`.
+
+    Raises:
+        ValueError: `names` are not the tasks, or an output is not `[N]`.
+
+    Example:
+        >>> classes_from_one_vs_rest({"class_0": np.array([0.1, 3.0]), "class_1": np.array([0.2, -1.0])}).tolist()
+        [1, 0]
+    """
+    names = _order("classes_from_one_vs_rest", outputs, names)
+    xp = jnp if any(isinstance(each, jax.Array) for each in outputs.values()) else np
+    return xp.argmax(xp.stack([xp.asarray(outputs[name]) for name in names]), axis=0).astype(xp.int32)
+
+
+def _zeroed(target: Any, mask: Any) -> Any:
+    xp = jnp if isinstance(target, jax.Array) or isinstance(mask, jax.Array) else np
+    return xp.where(mask, target, xp.zeros_like(target))
+
+
+def _names(caller: str, names: Sequence[str] | None, count: int, stem: str) -> list[str]:
+    if names is None:
+        digits = len(str(count - 1))
+        return [f"{stem}_{i:0{digits}}" for i in range(count)]
+    if count == 0 or len(task_names(caller, names)) != count:
+        raise ValueError(f"{caller}: names must be {count}, one for each {stem}, found {list(names)}")
+    return list(names)
+
+
+def _order(caller: str, entries: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
+    order = sorted(entries) if names is None else list(names)
+    if sorted(order) != sorted(entries) or not order:
+        raise ValueError(f"{caller}: names must be the tasks {sorted(entries)}, each once, found {order}")
+    shapes = {name: list(jnp.shape(entries[name])) for name in order}
+    if any(len(shape) != 1 or shape != shapes[order[0]] for shape in shapes.values()):
+        raise ValueError(f"{caller}: every task must have an array [N] of one length, found {shapes}")
+    return order

@@ -1,0 +1,154 @@
+"""A data set that lives on the device: batches are drawn inside the jitted step, as a function of its number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mtljax.data.pipeline import leading_length
+from mtljax.types import Array, Key
+
+Tree = TypeVar("Tree")
+
+_ROUNDS = 8  # of the cipher; pairs of neighbours still show a bias at 4, none at 6
+
+
+def on_device(
+    batch: Tree, *, batch_size: int, seed: int, mesh: Mesh | None = None, axis: str | tuple[str, ...] | None = None
+) -> tuple[Tree, Callable[[Tree, Array], Tree]]:
+    """Put a whole data set on the device, and make the function that draws a step's batch from it there.
+
+    `take` is pure JAX. It stands inside the jitted step or a `lax.scan` over steps, so that nothing is handed over from
+    the host, and it is a function of `(seed, step)` alone, so that a resumed run needs nothing but `state.step`.
+    Epoch e is a permutation of the N examples drawn from `(seed, e)`, batch s is slice `s mod n` of epoch `s // n` with
+    `n = N // batch_size`, as in `mtljax.data.batches`, though the permutations are other ones. Only the rows of the
+    batch are computed, by `permuted`: sorting N numbers at each step would take a thousand times as long.
+
+    With a mesh, the rows are spread over its devices in equal blocks and every device permutes and draws from its own
+    block, `batch_size / D` rows a step. So no example ever moves between devices, an epoch still has every example
+    once, and the batch comes out spread as `mtljax.training.sharded` expects it. Without one, data and batch are where
+    JAX puts them; placed by hand on all devices of a mesh, the data are held whole by each.
+
+    Args:
+        batch: `Batch`, dict of equally long ones, or any pytree of arrays `[N, ...]`; dtypes stay as they are (uint8
+            images take a quarter of the memory of float32 ones, and are best made floating in the network).
+        batch_size: examples a batch, from 1 to N.
+        seed: non-negative integer.
+        mesh: devices to spread the rows over; None for no spreading.
+        axis: the axes of the mesh to spread over; None (default) for all.
+
+    Returns:
+        `(data, take)`: the tree on the device, leaves `[N, ...]`, and `take(data, step) -> tree` with leaves
+        `[batch_size, ...]`, where step is an int32 scalar such as `state.step`.
+
+    Raises:
+        ValueError: leaves of unequal length, `batch_size` outside 1 to N, a negative seed, N or `batch_size` that the
+            D devices do not divide; from `take`, data of another length.
+
+    Example:
+        >>> import mtljax
+        >>> data, take = on_device(mtljax.Batch(jnp.arange(6), {"a": jnp.arange(6)}), batch_size=2, seed=0)
+        >>> epoch = jax.jit(jax.vmap(take, in_axes=(None, 0)))(data, jnp.arange(3))
+        >>> sorted(epoch.inputs.ravel().tolist())
+        [0, 1, 2, 3, 4, 5]
+    """
+    size = leading_length(batch, "on_device")
+    if not 1 <= batch_size <= size:
+        raise ValueError(f"on_device: batch_size must be between 1 and the {size} examples, got {batch_size}")
+    if seed < 0:
+        raise ValueError(f"on_device: seed must not be negative, got {seed}")
+    if mesh is None:
+        shards, place = 1, None
+    else:
+        axis = mesh.axis_names if axis is None else axis
+        shards = math.prod(mesh.shape[name] for name in ((axis,) if isinstance(axis, str) else axis))
+        place = NamedSharding(mesh, PartitionSpec(axis))
+    for what, number in (("examples", size), ("batch_size", batch_size)):
+        if number % shards:
+            raise ValueError(f"on_device: {what} must be a multiple of the {shards} devices, got {number}")
+    block, part = size // shards, batch_size // shards
+    steps = block // part
+
+    def draw(data: Tree, step: Array, key: Key) -> Tree:
+        epoch, position = step // steps, step % steps
+        key = jax.random.fold_in(key, epoch)
+        rows = permuted(key, position * part + jnp.arange(part, dtype=jnp.int32), block)
+        return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
+
+    def draw_own(data: Tree, step: Array) -> Tree:
+        return draw(data, step, jax.random.fold_in(jax.random.key(seed), lax.axis_index(axis)))
+
+    def take(data: Tree, step: Array) -> Tree:
+        found = leading_length(data, "take")
+        if found != size:
+            raise ValueError(f"take: data must be the {size} examples that on_device returned, got {found}")
+        step = jnp.asarray(step, jnp.int32)
+        if mesh is None:
+            return draw(data, step, jax.random.key(seed))
+        specs = (PartitionSpec(axis), PartitionSpec())
+        return jax.shard_map(draw_own, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(axis))(data, step)
+
+    return jax.device_put(batch, place), take
+
+
+def permuted(key: Key, positions: Array, size: int) -> Array:
+    """Some entries of a random permutation of `0, ..., size - 1`, without the others.
+
+    A Feistel cipher over pairs: position `x = l b + r` with `l` below `a = ceil(sqrt(size))` and `r` below
+    `b = ceil(size / a)`. Rounds `l := l + f_i(r) mod a` and `r := r + f_i(l) mod b` alternate, with f_i a 32-bit hash
+    of its argument and of round i's part of the key. Every round can be undone, so the whole is a permutation of the
+    `a b` pairs; where it leads to `size` or beyond it is applied again, until it does not, which leaves a permutation
+    of the numbers below `size`. Fewer than one position in `sqrt(size)` needs that.
+
+    The permutation is exact. It is one of 2^256 at the most, drawn well enough for batches (tested: places and pairs of
+    neighbours are uniform), not for secrets.
+
+    J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
+
+    Args:
+        key: typed PRNG key.
+        positions: integers from 0 to `size - 1`, any shape.
+        size: from 1 to 2^31 - 1.
+
+    Returns:
+        int32 of the shape of `positions`.
+
+    Raises:
+        ValueError: `size` outside its range.
+
+    Example:
+        >>> sorted(permuted(jax.random.key(0), jnp.arange(5), 5).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    if not 1 <= size < 2**31:
+        raise ValueError(f"permuted: size must be from 1 to 2^31 - 1, got {size}")
+    a = math.isqrt(size - 1) + 1
+    b = -(-size // a)
+    wide, narrow, limit = jnp.uint32(a), jnp.uint32(b), jnp.uint32(size)
+    keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+
+    def once(x: Array) -> Array:
+        left, right = x // narrow, x % narrow
+        for i in range(0, _ROUNDS, 2):
+            left = (left + _hashed(right ^ keys[i]) % wide) % wide
+            right = (right + _hashed(left ^ keys[i + 1]) % narrow) % narrow
+        return left * narrow + right
+
+    def again(x: Array) -> Array:
+        return jnp.where(x >= limit, once(x), x)
+
+    found = lax.while_loop(lambda x: jnp.any(x >= limit), again, once(positions.astype(jnp.uint32)))
+    return found.astype(jnp.int32)
+
+
+def _hashed(x: Array) -> Array:
+    """A bijection of 32 bits in which every bit of the argument matters to every bit of the value."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> jnp.uint32(shift))) * jnp.uint32(factor)
+    return x ^ (x >> jnp.uint32(16))

@@ -1,0 +1,104 @@
+"""Linear tasks in clusters: weights scatter about the centre of their cluster, and centres about zero."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from mtljax.data.synthetic.common import check_count, check_within, drawn, task_and_example_keys, task_names
+from mtljax.types import Array, Batch, Key
+
+
+class ClusteredLinear(NamedTuple):
+    """Linear tasks and what they were made of. T tasks, n rows each, d features.
+
+    Attributes:
+        batches: dict of `Batch` by task name, each with inputs `[n, d]` of its own and the one target `[n]`.
+        weights: `[T, d]`, the true weights, in the order of names.
+        clusters: int32 `[T]`, the cluster of each task.
+    """
+
+    batches: dict[str, Batch]
+    weights: Array
+    clusters: Array
+
+
+def clustered_linear(
+    key: Key,
+    *,
+    num_clusters: int,
+    tasks_per_cluster: int,
+    num_examples: int,
+    within: ArrayLike,
+    between: ArrayLike = 1.0,
+    noise: ArrayLike = 0.01,
+    num_features: int = 30,
+    example_key: Key | None = None,
+) -> ClusteredLinear:
+    """Linear regressions whose weights lie in clusters.
+
+        m_c ~ N(0, between I),   w_t ~ N(m_{c(t)}, within I),   y = w_t' x + N(0, noise),   x ~ N(0, I)
+
+    The dial is `within`: at 0 all tasks of a cluster are one, and the larger it is the less they have in common.
+    Weights of one cluster have correlation `between / (between + within)`, those of different clusters 0. Every task
+    has rows of its own. Tasks 0 to `tasks_per_cluster - 1` are cluster 0, and so on.
+
+    Args:
+        key: typed PRNG key `[]` that centres and weights are drawn from.
+        num_clusters: C.
+        tasks_per_cluster: tasks in each; T is C times that.
+        num_examples: n, rows of each task.
+        within: variance of weights about their centre, at least 0; may be traced.
+        between: variance of centres, at least 0; may be traced.
+        noise: variance of the labels' noise, at least 0; may be traced.
+        num_features: d.
+        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another one
+            gives other rows of the same tasks.
+
+    Returns:
+        `ClusteredLinear` of JAX's default floating type. `mtljax.convex.pad` makes rows for linear models of it.
+
+    Raises:
+        TypeError: a key that is not typed.
+        ValueError: counts below 1, a negative variance.
+
+    L. Jacob, F. Bach, J.-P. Vert (2008), "Clustered multi-task learning: a convex formulation", NIPS; J. Zhou, J. Chen,
+    J. Ye (2011), "Clustered multi-task learning via alternating structure optimization", NIPS. The two variances are
+    those that their penalties tell apart. Their own data have orthogonal centres, zero outside of features of their
+    own; here centres are drawn independently, so that `within` and `between` are all there is to set.
+
+    Example:
+        >>> draw = lambda key: clustered_linear(
+        ...     key, num_clusters=2, tasks_per_cluster=3, num_examples=4, within=0.1)
+        >>> made = jax.eval_shape(draw, jax.random.key(0))
+        >>> made.weights.shape, made.batches["task_5"].inputs.shape
+        ((6, 30), (4, 30))
+    """
+    name = "clustered_linear"
+    counts = {
+        "num_clusters": num_clusters,
+        "tasks_per_cluster": tasks_per_cluster,
+        "num_examples": num_examples,
+        "num_features": num_features,
+    }
+    for argument, count in counts.items():
+        check_count(name, argument, count)
+    for argument, variance in {"within": within, "between": between, "noise": noise}.items():
+        check_within(name, argument, variance, 0, float("inf"))
+    task_key, draw_key = task_and_example_keys(name, key, example_key)
+    num_tasks = num_clusters * tasks_per_cluster
+    clusters = jnp.repeat(jnp.arange(num_clusters, dtype=jnp.int32), tasks_per_cluster)
+    rows = (num_tasks, num_examples)
+    centres, offsets = drawn(jax.random.normal, task_key, (num_clusters, num_features), (num_tasks, num_features))
+    inputs, noises = drawn(jax.random.normal, draw_key, (*rows, num_features), rows)
+    deviations = (jnp.sqrt(jnp.asarray(variance, float)) for variance in (between, within, noise))
+    between_deviation, within_deviation, noise_deviation = deviations
+    weights = between_deviation * centres[clusters] + within_deviation * offsets
+    labels = jnp.einsum("tnd,td->tn", inputs, weights, precision=lax.Precision.HIGHEST)
+    labels = labels + noise_deviation * noises
+    batches = {task: Batch(x, {task: y}) for task, x, y in zip(task_names(num_tasks), inputs, labels, strict=True)}
+    return ClusteredLinear(batches, weights, clusters)

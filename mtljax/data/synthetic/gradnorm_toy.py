@@ -1,0 +1,95 @@
+"""The toy of GradNorm: tasks that are alike, but for the scale of their labels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from mtljax.data.synthetic.common import check_count, check_within, drawn, task_and_example_keys, task_names
+from mtljax.types import Batch, Key
+
+_SCALE = 50.0  # standard deviation of the normal numbers whose sizes are the scales of tasks
+
+
+def gradnorm_toy(
+    key: Key,
+    num_tasks: int,
+    *,
+    num_examples: int,
+    scales: ArrayLike | None = None,
+    shared_variance: ArrayLike = 10.0,
+    task_variance: ArrayLike = 3.5,
+    num_features: int = 250,
+    num_outputs: int = 100,
+    example_key: Key | None = None,
+) -> Batch:
+    """Regressions that share a matrix, each with labels of its own size.
+
+        y_k = sigma_k tanh((B + e_k) x),   B_ij ~ N(0, shared_variance),   (e_k)_ij ~ N(0, task_variance)
+
+    with x uniform on the unit sphere. Every entry of `(B + e_k) x` is then normal with the sum of the two variances,
+    and its correlation between two tasks is `shared_variance / (shared_variance + task_variance)`, 0.74 in the paper:
+    that is the dial of relatedness, from unrelated (`shared_variance=0`) to equal up to scale (`task_variance=0`).
+
+    Args:
+        key: typed PRNG key `[]` that the tasks are drawn from.
+        num_tasks: T.
+        num_examples: N.
+        scales: positive sigma `[T]`; the paper's two-task problem has (1, 100). None (default) draws `|N(0, 50^2)|`.
+        shared_variance: of the entries of B, at least 0; may be traced.
+        task_variance: of the entries of e_k, at least 0; may be traced.
+        num_features: d, the length of x.
+        num_outputs: o, the length of every y_k.
+        example_key: typed PRNG key `[]` that the inputs are drawn from; None derives it from `key`. Another one gives
+            other examples of the same tasks: fresh batches, a test set.
+
+    Returns:
+        `Batch` with inputs `[N, d]` and targets `task_0`, `task_1`, ... `[N, o]`, of JAX's default floating type. No
+        noise is added.
+
+    Raises:
+        TypeError: a key that is not typed.
+        ValueError: counts below 1, a negative variance, scales that are not `[T]` or not positive.
+
+    Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich (2018), "GradNorm: gradient normalization for adaptive loss
+    balancing in deep multitask networks", ICML, arXiv 1711.02257, section 4. The paper states neither the law of x nor
+    that of sigma, nor whether 10 and 3.5 are variances or standard deviations: here they are variances. With unit x
+    the hyperbolic tangent is far from its linear part, but not all at its ends.
+
+    Example:
+        >>> draw = lambda key: gradnorm_toy(key, 2, num_examples=8, scales=[1.0, 100.0])
+        >>> batch = jax.eval_shape(draw, jax.random.key(0))
+        >>> batch.inputs.shape, batch.targets["task_1"].shape
+        ((8, 250), (8, 100))
+    """
+    name = "gradnorm_toy"
+    counts = {
+        "num_tasks": num_tasks,
+        "num_examples": num_examples,
+        "num_features": num_features,
+        "num_outputs": num_outputs,
+    }
+    for argument, count in counts.items():
+        check_count(name, argument, count)
+    check_within(name, "shared_variance", shared_variance, 0, float("inf"))
+    check_within(name, "task_variance", task_variance, 0, float("inf"))
+    if scales is not None:
+        scales = jnp.asarray(scales, float)
+        if scales.shape != (num_tasks,):
+            raise ValueError(f"{name}: scales must be [{num_tasks}], one a task, found shape {scales.shape}")
+        if not isinstance(scales, Tracer) and not (jnp.isfinite(scales) & (scales > 0)).all():
+            raise ValueError(f"{name}: scales must be positive and finite, found {scales}")
+    task_key, input_key = task_and_example_keys(name, key, example_key)
+    shape = (num_outputs, num_features)
+    sizes, shared, own = drawn(jax.random.normal, task_key, (num_tasks,), shape, (num_tasks, *shape))
+    scales = _SCALE * jnp.abs(sizes) if scales is None else scales
+    shared = jnp.sqrt(jnp.asarray(shared_variance, float)) * shared
+    own = jnp.sqrt(jnp.asarray(task_variance, float)) * own
+    inputs = jax.random.normal(input_key, (num_examples, num_features))
+    inputs = inputs / jnp.linalg.norm(inputs, axis=1, keepdims=True)
+    before = jnp.einsum("nd,kod->kno", inputs, shared[None] + own, precision=lax.Precision.HIGHEST)
+    targets = scales[:, None, None] * jnp.tanh(before)
+    return Batch(inputs, dict(zip(task_names(num_tasks), targets, strict=True)))

@@ -1,0 +1,57 @@
+"""A distractor: one more task, whose labels have nothing to do with the inputs."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.data.synthetic.common import check_count, check_key
+from mtljax.types import Batch, Key
+
+
+def noise_task(
+    batch: Batch, key: Key, *, task: str = "noise", shape: tuple[int, ...] = (), num_classes: int | None = None
+) -> Batch:
+    """A batch with one task more, of labels that are pure noise.
+
+        y ~ N(0, 1), or uniform on the classes 0 to C - 1
+
+    independent of inputs, of other labels and of each other. No function of the input predicts them better than their
+    mean does (squared error 1, cross-entropy `log C`), so in expectation the task has nothing to give: a method that
+    lets it harm the others suffers negative transfer. On a finite training set it can be learnt by heart.
+
+    Args:
+        batch: `Batch` of arrays `[B, ...]`.
+        key: typed PRNG key `[]`.
+        task: name of the new task.
+        shape: of one label; `()` (default) is a number for each example.
+        num_classes: C, for integer class labels; None (default) for normal numbers.
+
+    Returns:
+        `Batch` with `targets[task]` `[B, *shape]`, of JAX's default floating type or int32, and all else as it was.
+
+    Raises:
+        TypeError: `batch` is not a `Batch`, or the key is not typed.
+        ValueError: the batch has a task of that name, inputs without examples, or fewer than 2 classes.
+
+    Example:
+        >>> batch = Batch(jnp.zeros((4, 2)), {"a": jnp.zeros(4)})
+        >>> labels = noise_task(batch, jax.random.key(0), num_classes=3).targets["noise"]
+        >>> labels.shape, labels.dtype
+        ((4,), dtype('int32'))
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(f"noise_task: batch must be a Batch, found {type(batch).__name__}")
+    check_key("noise_task", "key", key)
+    if task in batch.targets:
+        raise ValueError(f"noise_task: task must be a new name, found '{task}', which the batch has already")
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch.inputs)}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(f"noise_task: inputs must be arrays [B, ...] of one B, found leading axes {sorted(lengths)}")
+    shape = (*lengths.pop(), *shape)
+    if num_classes is None:
+        labels = jax.random.normal(key, shape)
+    else:
+        check_count("noise_task", "num_classes", num_classes, 2)
+        labels = jax.random.randint(key, shape, 0, num_classes, jnp.int32)
+    return batch._replace(targets={**batch.targets, task: labels})

@@ -1,0 +1,183 @@
+"""From a view to a task like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.data import pipeline
+from mtljax.sharing.network import key_for
+from mtljax.types import Batch, Key, PyTree, TaskInputs
+
+View = Callable[[Key, Any], tuple[Any, ...]]
+"""`view(key, inputs) -> (inputs, targets)` or `(inputs, targets, mask bool [B])`; pure JAX, shapes static."""
+
+
+def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
+    """The batch with a task more for each view: its inputs, its targets, and a mask where it has one.
+
+        inputs = TaskInputs({"digit": x, "rotate": view(key, x)[0]}), targets |= {"rotate": view(key, x)[1]}
+
+    Tasks that the batch has keep its inputs, targets and masks; so examples without labels, whose masks are False,
+    still serve the views. Each view draws from a key made of its task's name: alike, whichever others there are.
+
+    Given a dict of `Batch` by task, the views of a task are of the inputs in its own entry: labelled examples and many
+    more unlabelled ones can stand side by side.
+
+    Args:
+        batch: `Batch` whose inputs, any pytree of arrays `[B, ...]`, all the views take; or a dict of `Batch`, with an
+            entry for each view whose targets need not be there. `batch.mask` may name tasks of views: False takes an
+            example out.
+        key: for all the views.
+        views: by task name, at least one.
+
+    Returns:
+        `Batch` with `TaskInputs`; or a dict of `Batch`.
+
+    Raises:
+        TypeError: a batch that is none; a view that returns no plain tuple of two or three; a mask that is not bool.
+        ValueError: no views; a task that has targets already; inputs that are `TaskInputs`, or no arrays; inputs,
+            targets or a mask of a view that are not `[B, ...]`.
+
+    Example:
+        >>> x = jnp.arange(2.0)
+        >>> views = {"negate": lambda key, x: (-x, x)}
+        >>> batch = add(Batch(x, {"label": x}), jax.random.key(0), views)
+        >>> batch.inputs.by_task["negate"].tolist(), sorted(batch.targets)
+        ([-0.0, -1.0], ['label', 'negate'])
+    """
+    if not views:
+        raise ValueError("add: views is empty, expected a view by task name")
+    if isinstance(batch, Batch):
+        _check_new("the batch", batch, views)
+        shown = {name: _look(name, view, key, batch) for name, view in views.items()}
+        return Batch(
+            TaskInputs(dict.fromkeys(batch.targets, batch.inputs) | {name: own.inputs for name, own in shown.items()}),
+            {**batch.targets, **{name: own.targets[name] for name, own in shown.items()}},
+            {**batch.mask, **{name: own.mask[name] for name, own in shown.items() if name in own.mask}},
+        )
+    if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
+        raise TypeError(f"add: expected a Batch, or a dict of Batch by task name, got {type(batch).__name__}")
+    new = dict(batch)
+    for name, view in views.items():
+        if name not in batch:
+            raise ValueError(f"add: the multi-input batch has no entry for view '{name}', only for {sorted(batch)}")
+        _check_new(f"the batch of task '{name}'", batch[name], {name: view})
+        new[name] = _look(name, view, key, batch[name])
+    return new
+
+
+def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed: int = 0) -> Callable[..., Any]:
+    """A loss function that draws views of its batch first, inside the jitted step.
+
+    In training the views come from the step's key, so that they are fresh at every step and the same again after a
+    resume; in evaluation (`train=False`) from `seed`, the same for every batch.
+
+    Args:
+        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.losses_fn` makes it,
+            of the batch's tasks and the views'. What is left of the key is handed on to it.
+        views: by task name, as for `add`.
+        seed: of evaluation.
+
+    Returns:
+        Function of the same signature, whose batch lacks the views' tasks.
+
+    Raises:
+        ValueError: no views; from the function, at trace time, `train` without a key.
+        TypeError, ValueError: (by the function) as `add`.
+
+    Example:
+        >>> def losses_fn(params, state, batch, key=None, train=False):
+        ...     return {name: params * batch.inputs.by_task[name].sum() for name in batch.targets}, ({}, state)
+        >>> f = with_views(losses_fn, {"negate": lambda key, x: (-x, x)})
+        >>> f(2.0, (), Batch(jnp.ones(3), {}), jax.random.key(0), True)[0]
+        {'negate': Array(-6., dtype=float32)}
+    """
+    views = dict(views)
+    if not views:
+        raise ValueError("with_views: views is empty, expected a view by task name")
+
+    def f(params: Any, state: PyTree, batch: Any, key: Key | None = None, train: bool = False) -> Any:
+        if not train:
+            return losses_fn(params, state, add(batch, jax.random.key(seed), views), key, train)
+        if key is None:
+            raise ValueError("with_views: in training the views are drawn from the key, got key=None")
+        view_key, key = jax.random.split(key)
+        return losses_fn(params, state, add(batch, view_key, views), key, train)
+
+    return f
+
+
+def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View], *, seed: int = 0) -> Iterator[Batch]:
+    """All examples once, in batches of one shape, with views: `mtljax.data.evaluation_batches` and then `add`.
+
+    The views of batch i are drawn from `(seed, i)`, so they are the same at every evaluation. Examples that fill up the
+    last batch count for no task.
+
+    Args:
+        batch: `Batch` of arrays `[B, ...]`, B at least 1, without targets for the views.
+        batch_size: examples a batch, at least 1.
+        views: by task name.
+        seed: of the views.
+
+    Returns:
+        Iterator of batches, for `mtljax.training.make_evaluate`.
+
+    Raises:
+        TypeError, ValueError: as `mtljax.data.evaluation_batches` and `add`.
+
+    Example:
+        >>> data = Batch(np.arange(3.0), {})
+        >>> [b.mask["negate"].tolist() for b in evaluation_batches(data, 2, {"negate": lambda key, x: (-x, x)})]
+        [[True, True], [True, False]]
+    """
+    _check_new("the batch", batch, views)
+    size = _size(batch)
+    # Targets that stand for the views' for a while, so that they get masks which leave out what is filled up.
+    widened = batch._replace(targets={**batch.targets, **{name: np.zeros(size, bool) for name in views}})
+    for index, part in enumerate(pipeline.evaluation_batches(widened, batch_size)):
+        part = part._replace(targets={name: part.targets[name] for name in batch.targets})
+        yield add(part, jax.random.fold_in(jax.random.key(seed), index), views)
+
+
+def _check_new(what: str, batch: Batch, views: Mapping[str, View]) -> None:
+    if isinstance(batch.inputs, TaskInputs):
+        raise ValueError(f"add: the inputs of {what} are TaskInputs already; add all views at once, to plain inputs")
+    taken = sorted(set(views) & set(batch.targets))
+    if taken:
+        raise ValueError(f"add: {what} has targets for task '{taken[0]}' already; give the view another name")
+
+
+def _look(name: str, view: View, key: Key, batch: Batch) -> Batch:
+    """The view's own batch, checked."""
+    size = _size(batch)
+    found = view(key_for(key, name), batch.inputs)
+    if type(found) is not tuple or len(found) not in (2, 3):
+        raise TypeError(
+            f"add: view '{name}' must return a tuple (inputs, targets) or (inputs, targets, mask), "
+            f"got {type(found).__name__}"
+        )
+    parts = dict(zip(("inputs", "targets", "mask"), found, strict=False))
+    for part, tree in parts.items():
+        for leaf in jax.tree.leaves(tree):
+            if jnp.shape(leaf)[:1] != (size,):
+                raise ValueError(f"add: {part} of view '{name}' must be [{size}, ...], got {list(jnp.shape(leaf))}")
+    masks = [jnp.asarray(mask) for mask in (parts.get("mask"), batch.mask.get(name)) if mask is not None]
+    for mask in masks:
+        if mask.dtype != jnp.bool_ or mask.shape != (size,):
+            raise TypeError(
+                f"add: the mask of view '{name}' must be bool [{size}], got {mask.dtype} {list(mask.shape)}"
+            )
+    own = {name: masks[0] if len(masks) == 1 else masks[0] & masks[1]} if masks else {}
+    return Batch(parts["inputs"], {name: parts["targets"]}, own)
+
+
+def _size(batch: Batch) -> int:
+    leaves = jax.tree.leaves(batch.inputs)
+    if not leaves or not jnp.ndim(leaves[0]):
+        raise ValueError("add: the batch has no inputs [B, ...] to take views of")
+    return jnp.shape(leaves[0])[0]

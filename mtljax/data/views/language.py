@@ -1,0 +1,212 @@
+"""The next token; and tokens hidden, to be read from what stands around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.data.views.common import fraction, whole
+from mtljax.data.views.tokens import IGNORED, check_padding, like, read
+from mtljax.types import Array, Key
+
+TextView = Callable[[Key, Any], tuple[Any, Array, Array]]
+Select = Callable[[Key, Array], Array]
+At = Literal["start", "middle", "end", "ends", "anywhere"]
+
+
+def next_token(*, padding: int | None = 0) -> TextView:
+    """Foretell every token from those before it: the label at position t is token t + 1.
+
+    The network must not look ahead: its output at t may depend on tokens up to t alone.
+
+    Bengio, Ducharme, Vincent and Jauvin, "A neural probabilistic language model", JMLR 3, 2003.
+
+    Args:
+        padding: the id that is padding, None where texts come with lengths.
+
+    Returns:
+        View `(key, x) -> (x, labels int32 [B, L], mask bool [B])` of tokens `[B, L]` or `Text`. The label is -1 where
+        there is no next token; the mask is False for rows with no label at all. The key is not used.
+
+    Raises:
+        TypeError, ValueError: (by the view) as `tokens.read`.
+
+    Example:
+        >>> inputs, labels, mask = next_token()(jax.random.key(0), jnp.array([[5, 7, 6, 0]]))
+        >>> labels.tolist(), mask.tolist()
+        ([[7, 6, -1, -1]], [True])
+    """
+    check_padding("next_token", padding)
+
+    def view(key: Key, x: Any) -> tuple[Any, Array, Array]:
+        tokens, present = read("next_token", x, padding)
+        both = present[:, :-1] & present[:, 1:]
+        labels = jnp.where(both, tokens[:, 1:].astype(jnp.int32), IGNORED)
+        labels = jnp.pad(labels, ((0, 0), (0, 1)), constant_values=IGNORED)
+        return x, labels, (labels != IGNORED).any(1)
+
+    return view
+
+
+def subset(rate: float = 0.15) -> Select:
+    """Positions for `masked_tokens`, anywhere: of n tokens `round(rate * n)`, at least 1 and at most n - 1.
+
+    Every set of so many is as probable as any other. A row with fewer than two tokens has none chosen, since nothing
+    would be left to read them from.
+
+    Args:
+        rate: share of the tokens, between 0 and 1; the default is BERT's.
+
+    Returns:
+        `(key, eligible bool [B, L]) -> chosen bool [B, L]`.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> subset(0.5)(jax.random.key(0), jnp.array([[True, True, True, True, False]])).sum(1).tolist()
+        [2]
+    """
+    rate = fraction("subset", "rate", rate)
+
+    def select(key: Key, eligible: Array) -> Array:
+        draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), jnp.inf)
+        return jnp.argsort(jnp.argsort(draws, axis=1), axis=1) < _count(rate, eligible)[:, None]
+
+    return select
+
+
+def span(rate: float, *, at: At = "anywhere") -> Select:
+    """Positions for `masked_tokens` side by side: as many as for `subset`, and which context is left.
+
+    * `"end"`: the last ones, from the context on their left;
+    * `"start"`: the first ones, from the context on their right;
+    * `"middle"`: those in the middle, from both sides;
+    * `"ends"`: all but a span in the middle, from that middle;
+    * `"anywhere"`: a span that begins at a uniformly random place.
+
+    Args:
+        rate: share of the tokens, between 0 and 1.
+        at: where, see above. Where the rest cannot be halved, the left part is the shorter one.
+
+    Returns:
+        `(key, eligible bool [B, L]) -> chosen bool [B, L]`. Side by side means among the eligible ones.
+
+    Raises:
+        ValueError: a rate outside 0 to 1, an unknown place.
+
+    Example:
+        >>> select = span(0.5, at="end")
+        >>> select(jax.random.key(0), jnp.array([[True, True, True, True, False]])).tolist()
+        [[False, False, True, True, False]]
+    """
+    rate = fraction("span", "rate", rate)
+    places = ("start", "middle", "end", "ends", "anywhere")
+    if at not in places:
+        raise ValueError(f"span: at must be one of {places}, got {at!r}")
+
+    def select(key: Key, eligible: Array) -> Array:
+        hidden, size = _count(rate, eligible), jnp.sum(eligible, axis=1)
+        length = size - hidden if at == "ends" else hidden
+        spare = size - length
+        if at == "anywhere":
+            first = jax.random.randint(key, spare.shape, 0, spare + 1)
+        else:
+            first = {"start": jnp.zeros_like(spare), "end": spare}.get(at, spare // 2)
+        order = jnp.cumsum(eligible, axis=1) - 1
+        inside = (order >= first[:, None]) & (order < (first + length)[:, None])
+        return eligible & (~inside if at == "ends" else inside)
+
+    return select
+
+
+def masked_tokens(
+    vocabulary: int,
+    mask_id: int,
+    *,
+    select: Select | None = None,
+    replace: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    special: tuple[int, ...] = (),
+    padding: int | None = 0,
+) -> TextView:
+    """Fill in hidden tokens: chosen ones are replaced, and the labels are what stood there.
+
+    Each chosen token independently becomes `mask_id`, or a random token, or stays as it is, so that the network cannot
+    rely on seeing `mask_id` wherever it is asked.
+
+    Devlin, Chang, Lee and Toutanova, "BERT: pre-training of deep bidirectional transformers for language
+    understanding", NAACL 2019.
+
+    Args:
+        vocabulary: number of token ids.
+        mask_id: the id that stands for a hidden token.
+        select: which positions are predicted, `(key, eligible bool [B, L]) -> bool [B, L]`: `subset(rate)` (default,
+            with BERT's 0.15), `span(rate, at=...)`, or a function of one's own; what it chooses outside the eligible
+            positions is dropped.
+        replace: probabilities of `mask_id`, of a random token and of the token itself; they sum to 1.
+        special: ids that are never predicted nor drawn, but may be read (such as those of [CLS] and [SEP]).
+        padding: the id that is padding, None where texts come with lengths. It is never predicted nor drawn.
+
+    Returns:
+        View `(key, x) -> (inputs like x, labels int32 [B, L], mask bool [B])` of tokens `[B, L]` or `Text`; the label
+        is -1 where nothing is predicted, the mask False for rows where nothing is. Random tokens are uniform over all
+        ids but `mask_id`, `special` and `padding`.
+
+    Raises:
+        TypeError: ids that are not integers; from the view, as `tokens.read`, or ids of a type too small for
+            `mask_id`.
+        ValueError: ids outside the vocabulary, no id left to draw, probabilities that are not three or do not sum to 1;
+            from the view, as `tokens.read`, or a selection of another shape or type.
+
+    Example:
+        >>> view = masked_tokens(10, 1, select=span(0.5, at="end"), replace=(1, 0, 0))
+        >>> inputs, labels, mask = view(jax.random.key(0), jnp.array([[5, 7, 6, 8, 0]]))
+        >>> inputs.tolist(), labels.tolist()
+        ([[5, 7, 1, 1, 0]], [[-1, -1, 6, 8, -1]])
+    """
+    vocabulary = whole("masked_tokens", "vocabulary", vocabulary)
+    check_padding("masked_tokens", padding)
+    never = {whole("masked_tokens", "mask_id", mask_id, least=0)}
+    never |= {whole("masked_tokens", "special", each, least=0) for each in special}
+    outside = sorted(each for each in never if each >= vocabulary)
+    if outside:
+        raise ValueError(f"masked_tokens: id {outside[0]} is outside the vocabulary of {vocabulary}")
+    if len(replace) != 3 or not all(0 <= each <= 1 for each in replace) or not math.isclose(sum(replace), 1):
+        raise ValueError(f"masked_tokens: replace must be three probabilities that sum to 1, got {replace}")
+    drawn = np.setdiff1d(np.arange(vocabulary), [*never, -1 if padding is None else padding])
+    if not len(drawn):
+        raise ValueError(f"masked_tokens: of {vocabulary} ids none is left to be drawn")
+    select = subset() if select is None else select
+
+    def view(key: Key, x: Any) -> tuple[Any, Array, Array]:
+        tokens, present = read("masked_tokens", x, padding)
+        if vocabulary - 1 > jnp.iinfo(tokens.dtype).max:
+            raise TypeError(f"masked_tokens: {tokens.dtype} cannot hold ids up to {vocabulary - 1}")
+        eligible = present & ~jnp.isin(tokens, jnp.asarray([*special], tokens.dtype)) if special else present
+        where, kind, which = jax.random.split(key, 3)
+        chosen = select(where, eligible)
+        if chosen.shape != tokens.shape or chosen.dtype != jnp.bool_:
+            raise ValueError(
+                f"masked_tokens: select must return bool {list(tokens.shape)}, got {chosen.dtype} {list(chosen.shape)}"
+            )
+        chosen = chosen & eligible
+        draw = jax.random.uniform(kind, tokens.shape)
+        random = jnp.asarray(drawn)[jax.random.randint(which, tokens.shape, 0, len(drawn))].astype(tokens.dtype)
+        new = jnp.where(draw < replace[0], jnp.asarray(mask_id, tokens.dtype), random)
+        # From the other end, so that (1, 0, 0) leaves nothing as it is, however the sum is rounded.
+        new = jnp.where(draw >= 1 - replace[2], tokens, new)
+        labels = jnp.where(chosen, tokens.astype(jnp.int32), IGNORED)
+        return like(x, jnp.where(chosen, new, tokens)), labels, chosen.any(1)
+
+    return view
+
+
+def _count(rate: float, eligible: Array) -> Array:
+    """How many of each row's n eligible positions to hide, `[B]`."""
+    size = jnp.sum(eligible, axis=1)
+    return jnp.clip(jnp.floor(rate * size + 0.5).astype(size.dtype), jnp.minimum(1, size - 1), size - 1).clip(0)

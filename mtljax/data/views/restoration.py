@@ -1,0 +1,134 @@
+"""Images to be restored from less: themselves, noisy, grey, or of low resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.data.views.common import divides, images, positive, whole
+from mtljax.trees import accumulator
+from mtljax.types import Array, Key, PyTree
+
+ImageView = Callable[[Key, Any], tuple[Array, Array]]
+
+
+def autoencoding() -> Callable[[Key, PyTree], tuple[PyTree, PyTree]]:
+    """Give back what went in: `inputs = targets = x`. The network must be narrow somewhere for this to teach anything.
+
+    Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
+
+    Returns:
+        View `(key, x) -> (x, x)` of any pytree of arrays `[B, ...]`; the key is not used.
+
+    Example:
+        >>> autoencoding()(jax.random.key(0), jnp.ones(2))
+        (Array([1., 1.], dtype=float32), Array([1., 1.], dtype=float32))
+    """
+    return lambda key, x: (x, x)
+
+
+def denoising(std: float) -> ImageView:
+    """Take Gaussian noise away again: `inputs = x + std * e`, e standard normal at every value, `targets = x`.
+
+    Vincent, Larochelle, Bengio and Manzagol, "Extracting and composing robust features with denoising autoencoders",
+    ICML 2008. Their masking noise is `masked_cells(1)`.
+
+    Args:
+        std: standard deviation of the noise, positive, in units of the image.
+
+    Returns:
+        View `(key, x [B, H, W, C]) -> (inputs, targets)`, both like x; floating.
+
+    Raises:
+        TypeError: (by the view) integer images.
+        ValueError: `std` that is not positive; from the view, other than `[B, H, W, C]`.
+
+    Example:
+        >>> inputs, targets = denoising(0.5)(jax.random.key(0), jnp.zeros((4, 16, 16, 1)))
+        >>> f"{jnp.std(inputs - targets):.1f}"
+        '0.5'
+    """
+    std = positive("denoising", "std", std)
+
+    def view(key: Key, x: Any) -> tuple[Array, Array]:
+        x = images("denoising", x, floating=True)
+        dtype = accumulator(x.dtype)
+        return (x.astype(dtype) + std * jax.random.normal(key, x.shape, dtype)).astype(x.dtype), x
+
+    return view
+
+
+def colorization(*, keep_channels: bool = True) -> ImageView:
+    """From grey to colour: `inputs = 0.299 R + 0.587 G + 0.114 B`, `targets = x`.
+
+    The luminance is that of ITU-R recommendation BT.601. Zhang, Isola and Efros, "Colorful image colorization", ECCV
+    2016, classify the colour in bins of the ab plane of Lab; here the target is the image itself.
+
+    Args:
+        keep_channels: whether the grey value stands in all three channels, so that a trunk for colour images takes
+            it (default); False gives one channel.
+
+    Returns:
+        View `(key, x [B, H, W, 3]) -> (inputs [B, H, W, 3 or 1], targets [B, H, W, 3])`, floating, of x's dtype;
+        summed in float32 at least. The key is not used.
+
+    Raises:
+        TypeError: (by the view) integer images.
+        ValueError: (by the view) other than `[B, H, W, 3]`.
+
+    Example:
+        >>> inputs, targets = colorization()(jax.random.key(0), jnp.array([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3))
+        >>> [f"{value:.3f}" for value in inputs.ravel()]
+        ['0.299', '0.299', '0.299']
+    """
+
+    def view(key: Key, x: Any) -> tuple[Array, Array]:
+        x = images("colorization", x, floating=True)
+        if x.shape[3] != 3:
+            raise ValueError(f"colorization: expected three channels (red, green, blue), got {x.shape[3]}")
+        wide = x.astype(accumulator(x.dtype))
+        grey = 0.299 * wide[..., :1] + 0.587 * wide[..., 1:2] + 0.114 * wide[..., 2:]
+        inputs = jnp.broadcast_to(grey, x.shape) if keep_channels else grey
+        return inputs.astype(x.dtype), x
+
+    return view
+
+
+def super_resolution(factor: int, *, keep_size: bool = True) -> ImageView:
+    """From low resolution to high: inputs are means over cells of `factor` by `factor` pixels, `targets = x`.
+
+    Dong, Loy, He and Tang, "Image super-resolution using deep convolutional networks", TPAMI 38, 2016; they blur and
+    subsample, here it is average pooling.
+
+    Args:
+        factor: side of a cell in pixels, at least 2; H and W must be multiples.
+        keep_size: whether every mean stands at all the pixels of its cell, so that a trunk for whole images takes it
+            (default); False gives the small image.
+
+    Returns:
+        View `(key, x [B, H, W, C]) -> (inputs [B, H, W, C] or [B, H / factor, W / factor, C], targets like x)`,
+        floating, of x's dtype; summed in float32 at least. The key is not used.
+
+    Raises:
+        TypeError: a factor that is not an integer; from the view, integer images.
+        ValueError: a factor below 2; from the view, other than `[B, H, W, C]`, or a factor that does not fit.
+
+    Example:
+        >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+        >>> super_resolution(2)(jax.random.key(0), x)[0].ravel().tolist()
+        [1.5, 1.5, 1.5, 1.5]
+    """
+    factor = whole("super_resolution", "factor", factor, least=2)
+
+    def view(key: Key, x: Any) -> tuple[Array, Array]:
+        x = images("super_resolution", x, floating=True)
+        divides("super_resolution", (factor, factor), "factor", x.shape)
+        size, height, width, channels = x.shape
+        cells = x.reshape(size, height // factor, factor, width // factor, factor, channels)
+        small = jnp.mean(cells, axis=(2, 4), dtype=accumulator(x.dtype)).astype(x.dtype)
+        return small.repeat(factor, axis=1).repeat(factor, axis=2) if keep_size else small, x
+
+    return view

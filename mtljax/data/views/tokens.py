@@ -1,0 +1,89 @@
+"""Token ids with padding, and what is common to views of text.
+
+Text is an array of token ids `[B, L]` in which one id is padding, or `Text`, which says how long each row is. Each row
+is one sentence, or one piece of running text: no view looks from one row into another, but for `next_sentence`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from mtljax.types import Array
+
+IGNORED = -1
+"""The label of a position that is not predicted, as `mtljax.token_losses.token_cross_entropy` takes it."""
+
+
+class Text(NamedTuple):
+    """Rows of token ids with their lengths.
+
+    Attributes:
+        tokens: int `[B, L]`; values beyond a row's length are never read as tokens.
+        lengths: int `[B]`, from 0 to L.
+    """
+
+    tokens: Array
+    lengths: Array
+
+
+def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
+    """Token ids and where there are any.
+
+    Args:
+        name: the public function's name, which opens the message.
+        x: int `[B, L]`, or `Text`.
+        padding: the id that is padding in an array; a `Text` has lengths, and its ids are all tokens.
+
+    Returns:
+        `(tokens int [B, L], present bool [B, L])`.
+
+    Raises:
+        TypeError: tokens or lengths that are not integers, or an array with no padding id.
+        ValueError: other shapes.
+
+    Example:
+        >>> read("next_token", jnp.array([[5, 0]]), 0)[1].tolist()
+        [[True, False]]
+        >>> read("next_token", Text(jnp.array([[5, 0]]), jnp.array([2])), None)[1].tolist()
+        [[True, True]]
+    """
+    tokens = jnp.asarray(x.tokens if isinstance(x, Text) else x)
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise TypeError(f"{name}: expected token ids, integers, got {tokens.dtype}")
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise ValueError(f"{name}: expected token ids [B, L] with no empty axis, got {list(tokens.shape)}")
+    if not isinstance(x, Text):
+        if padding is None:
+            raise TypeError(f"{name}: token ids without lengths need a padding id; give padding=, or a Text")
+        return tokens, tokens != padding
+    lengths = jnp.asarray(x.lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"{name}: expected lengths that are integers, got {lengths.dtype}")
+    if lengths.shape != tokens.shape[:1]:
+        raise ValueError(f"{name}: expected lengths [{tokens.shape[0]}], got {list(lengths.shape)}")
+    return tokens, jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
+
+
+def like(x: Any, tokens: Array) -> Any:
+    """New tokens in the form in which the old ones came.
+
+    Example:
+        >>> like(Text(jnp.array([[5]]), jnp.array([1])), jnp.array([[6]])).tokens.tolist()
+        [[6]]
+    """
+    return x._replace(tokens=tokens) if isinstance(x, Text) else tokens
+
+
+def check_padding(name: str, padding: int | None) -> None:
+    """Raise unless the padding id is an integer or None.
+
+    Example:
+        >>> check_padding("cbow", 0.5)
+        Traceback (most recent call last):
+        ...
+        TypeError: cbow: padding must be a token id or None, got 0.5
+    """
+    if padding is not None and (isinstance(padding, bool) or not isinstance(padding, int)):
+        raise TypeError(f"{name}: padding must be a token id or None, got {padding!r}")

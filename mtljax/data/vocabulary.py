@@ -1,0 +1,88 @@
+"""Vocabularies: from words, characters or labels to whole numbers and back."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Hashable, Iterable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A numbered list: reserved entries first, then the values that were seen.
+
+    A value that happens to read like a reserved entry is a value: it never gets the reserved entry's number.
+
+    Attributes:
+        values: what was seen, each once.
+        reserved: names of the entries before them, such as `"<padding>"`; for people to read.
+        unknown: number of what is not among the values: that of a reserved entry, or a negative number where the
+            vocabulary is one of labels, which have no such class.
+
+    Example:
+        >>> words = Vocabulary(("the", "cat"), reserved=("<padding>", "<unknown>"), unknown=1)
+        >>> len(words), words.encode(["cat", "dog"]).tolist(), words.entries[3]
+        (4, [3, 1], 'cat')
+    """
+
+    values: tuple[Hashable, ...]
+    reserved: tuple[str, ...] = ()
+    unknown: int = -1
+
+    @property
+    def entries(self) -> tuple[Hashable, ...]:
+        """What stands behind each number."""
+        return (*self.reserved, *self.values)
+
+    @functools.cached_property
+    def numbers(self) -> dict[Hashable, int]:
+        """The number of each value."""
+        return {value: number for number, value in enumerate(self.values, start=len(self.reserved))}
+
+    def __len__(self) -> int:
+        return len(self.reserved) + len(self.values)
+
+    def encode(self, values: Iterable[Hashable]) -> np.ndarray:
+        """The values' numbers, int32 `[n]`; `unknown` for one that is not in the vocabulary."""
+        return np.array([self.numbers.get(value, self.unknown) for value in values], np.int32)
+
+
+def build_vocabulary(
+    values: Iterable[Hashable], *, unknown: int, min_count: int = 1, reserved: tuple[str, ...] = ()
+) -> Vocabulary:
+    """The vocabulary of what occurs in the training data, most frequent first, equally frequent ones in sorted order.
+
+    Give it training data alone: a word that only a test sentence has must stay unknown.
+
+    Args:
+        values: every occurrence, such as all words of all training sentences.
+        unknown: number of whatever is not in the vocabulary, as in `Vocabulary`.
+        min_count: a value that occurs less often is left out, so that training meets unknown ones too. At least 1.
+        reserved: entries before the values.
+
+    Returns:
+        `Vocabulary`, which does not depend on the order of `values`.
+
+    Raises:
+        ValueError: `min_count` below 1, `unknown` that is neither a reserved entry's number nor negative, or nothing
+            that occurs often enough.
+
+    Example:
+        >>> build_vocabulary("banana", unknown=0, min_count=2, reserved=("?",)).entries
+        ('?', 'a', 'n')
+    """
+    if min_count < 1:
+        raise ValueError(f"build_vocabulary: min_count must be at least 1, got {min_count}")
+    if unknown >= len(reserved):
+        raise ValueError(
+            f"build_vocabulary: unknown must be the number of one of the reserved entries {reserved} or negative, "
+            f"got {unknown}"
+        )
+    counts = collections.Counter(values)
+    kept = sorted((-count, value) for value, count in counts.items() if count >= min_count)  # pyright: ignore[reportArgumentType]
+    if not kept:
+        raise ValueError(f"build_vocabulary: none of {len(counts)} values occurs {min_count} times")
+    return Vocabulary(tuple(value for _, value in kept), reserved=reserved, unknown=unknown)

@@ -1,0 +1,220 @@
+"""Losses for classes of unequal size, in the form that `Task.loss` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtljax.imbalance.weights import checked_counts
+from mtljax.losses import Loss, binary_cross_entropy, check_labels, softmax_cross_entropy
+from mtljax.types import Array
+
+
+def class_weighted(loss: Loss, weights: Any) -> Loss:
+    """A loss in which an example counts as much as its class weighs: `w[y] loss(z, y)`.
+
+    The mean over a batch still divides by the number of labelled examples, not by the sum of their weights: a batch
+    with more examples of a heavy class has a larger loss, and the expectation over batches is the weighted one.
+
+    Args:
+        loss: `(outputs, targets) -> [B]`.
+        weights: `[C]`, not negative; for binary targets C is 2.
+
+    Returns:
+        Loss for targets `[B]`: integer or bool classes, or floating 0 and 1.
+
+    Raises:
+        ValueError: weights that are not `[C]`, or negative; from the loss, targets that are not `[B]`.
+
+    Example:
+        >>> from mtljax.losses import binary_cross_entropy
+        >>> heavy = class_weighted(binary_cross_entropy, [1.0, 10.0])
+        >>> heavy(jnp.zeros(2), jnp.array([0.0, 1.0]))
+        Array([0.6931..., 6.931...], dtype=float32)
+    """
+    table = np.asarray(weights, np.float32)
+    if table.ndim != 1 or not (table >= 0).all():
+        raise ValueError(f"class_weighted: weights must be [C] and not negative, found {weights}")
+
+    def weighted(outputs: Any, targets: Any) -> Array:
+        targets = jnp.asarray(targets)
+        if targets.ndim != 1:
+            raise ValueError(f"class_weighted: targets must be [B], one class an example, found {list(targets.shape)}")
+        return jnp.asarray(table)[targets.astype(jnp.int32)] * loss(outputs, targets)
+
+    return weighted
+
+
+def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
+    """Make the focal loss of independent yes-or-no questions, from logits.
+
+    `loss = -a_y (1 - p_y)^gamma log p_y`, averaged over trailing axes, with p_y the probability given to the right
+    answer, `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 where alpha is None); gamma = 0 is the cross-entropy. It is
+    `optax.losses.sigmoid_focal_loss`.
+
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Args:
+        gamma: at least 0; the paper's best is 2.
+        alpha: weight of the positive class, from 0 to 1, or None; the paper's best, with gamma 2, is .25.
+
+    Returns:
+        Loss for logits `[B, ...]` and targets of the same shape, bool or numbers from 0 to 1; `[B]`, float32 at least.
+
+    Raises:
+        ValueError: gamma or alpha outside its range; from the loss, shapes that differ.
+        TypeError: from the loss, logits that are not floating.
+
+    Example:
+        >>> sigmoid_focal(gamma=2.0)(jnp.array([0.0]), jnp.array([1.0]))  # a quarter of log 2
+        Array([0.17328...], dtype=float32)
+    """
+    _check_gamma("sigmoid_focal", gamma)
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"sigmoid_focal: alpha must be from 0 to 1, found {alpha}")
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        outputs, targets = _binary("sigmoid_focal", outputs, targets)
+        values = optax.losses.sigmoid_focal_loss(outputs, targets, alpha=alpha, gamma=gamma)
+        return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+
+    return loss
+
+
+def softmax_focal(*, gamma: float = 2.0) -> Loss:
+    """Make the focal loss of one class among several: `-(1 - p_y)^gamma log p_y`, averaged over trailing positions.
+
+    For weights by class, the paper's alpha, wrap it in `class_weighted`. Both factors are computed from the log-odds
+    against the right class, so that they keep their digits where p_y is near 1.
+
+    T.-Y. Lin and others, ICCV 2017, as for `sigmoid_focal`, with softmax probabilities.
+
+    Args:
+        gamma: at least 0; 0 is the cross-entropy.
+
+    Returns:
+        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
+
+    Raises:
+        ValueError: a negative gamma; from the loss, shapes that do not fit, or fewer than 2 classes.
+        TypeError: from the loss, logits that are not floating or labels that are not integers.
+
+    Example:
+        >>> softmax_focal(gamma=2.0)(jnp.zeros([1, 2]), jnp.array([1]))
+        Array([0.17328...], dtype=float32)
+    """
+    _check_gamma("softmax_focal", gamma)
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        outputs, targets = _floating("softmax_focal", outputs), jnp.asarray(targets)
+        check_labels("softmax_focal", outputs, targets)
+        if outputs.shape[-1] < 2:
+            raise ValueError(f"softmax_focal: outputs must have at least 2 classes, found {list(outputs.shape)}")
+        right = jax.nn.one_hot(targets, outputs.shape[-1], dtype=bool)
+        own = jnp.sum(jnp.where(right, outputs, 0), axis=-1)
+        odds = jax.nn.logsumexp(jnp.where(right, -jnp.inf, outputs), axis=-1) - own  # log of (1 - p_y) / p_y
+        values = jnp.exp(-gamma * jax.nn.softplus(-odds)) * jax.nn.softplus(odds)
+        return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+
+    return loss
+
+
+def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
+    """Make the logit-adjusted softmax cross-entropy: that of `z_c + tau log pi_c`, with `pi_c = n_c / N`.
+
+    With tau = 1 the minimiser, taken without the adjustment (`argmax z`), has the least balanced error: the mean over
+    classes of the error in each. The model's outputs are adjusted in the loss alone, so predict from them as they are.
+
+    A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, "Long-tail learning via logit adjustment",
+    ICLR 2021.
+
+    Args:
+        counts: examples of each class `[C]`, all positive.
+        tau: at least 0; 0 is the cross-entropy.
+
+    Returns:
+        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
+
+    Raises:
+        ValueError: counts that are not `[C]` or not all positive, a negative tau; from the loss, shapes that do not
+            fit.
+        TypeError: as `losses.softmax_cross_entropy`.
+
+    Example:
+        >>> logit_adjusted([3, 1])(jnp.zeros([2, 2]), jnp.array([0, 1]))  # -log of 3/4 and of 1/4
+        Array([0.28768..., 1.38629...], dtype=float32)
+    """
+    shift = _shifts("logit_adjusted", counts, tau)
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        outputs = _floating("logit_adjusted", outputs)
+        if outputs.shape[-1:] != shift.shape:
+            raise ValueError(f"logit_adjusted: outputs must be [B, ..., {len(shift)}], found {list(outputs.shape)}")
+        lifted = jnp.asarray(shift, outputs.dtype).reshape((1,) * (outputs.ndim - 1) + (-1,))
+        return softmax_cross_entropy(outputs + lifted, targets)
+
+    return loss
+
+
+def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
+    """Make the logit-adjusted cross-entropy of one yes-or-no question: that of `z + tau log(n_1 / n_0)`.
+
+    The two-class case of `logit_adjusted`, with the one logit `z = z_1 - z_0`.
+
+    Args:
+        counts: negative and positive examples `[2]`, both positive.
+        tau: at least 0; 0 is the cross-entropy.
+
+    Returns:
+        Loss for logits and targets `[B, ...]` as `losses.binary_cross_entropy` takes them; `[B]`.
+
+    Raises:
+        ValueError, TypeError: as `logit_adjusted` and `losses.binary_cross_entropy`.
+
+    Example:
+        >>> sigmoid_logit_adjusted([3, 1])(jnp.zeros(2), jnp.array([0.0, 1.0]))  # -log of 3/4 and of 1/4
+        Array([0.28768..., 1.38629...], dtype=float32)
+    """
+    shift = _shifts("sigmoid_logit_adjusted", counts, tau)
+    if shift.shape != (2,):
+        raise ValueError(f"sigmoid_logit_adjusted: counts must be [2], negative and positive, found {counts}")
+    lift = float(shift[1] - shift[0])
+
+    def loss(outputs: Any, targets: Any) -> Array:
+        return binary_cross_entropy(_floating("sigmoid_logit_adjusted", outputs) + lift, targets)
+
+    return loss
+
+
+def _shifts(caller: str, counts: Any, tau: float) -> np.ndarray:
+    """`tau log pi`, `[C]`."""
+    counts = checked_counts(caller, counts)
+    if not (counts > 0).all() or not tau >= 0:
+        raise ValueError(f"{caller}: counts must all be positive and tau at least 0, found {counts.tolist()} and {tau}")
+    return tau * np.log(counts / counts.sum())
+
+
+def _check_gamma(caller: str, gamma: float) -> None:
+    if not gamma >= 0:
+        raise ValueError(f"{caller}: gamma must be at least 0, found {gamma}")
+
+
+def _floating(caller: str, outputs: Any) -> Array:
+    outputs = jnp.asarray(outputs)
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise TypeError(f"{caller}: outputs must be floating, found {outputs.dtype}")
+    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+def _binary(caller: str, outputs: Any, targets: Any) -> tuple[Array, Array]:
+    outputs, targets = _floating(caller, outputs), jnp.asarray(targets)
+    if targets.ndim < 1 or outputs.shape != targets.shape:
+        raise ValueError(
+            f"{caller}: outputs and targets must both be [B, ...] of one shape, "
+            f"found {list(outputs.shape)} and {list(targets.shape)}"
+        )
+    return outputs, targets.astype(outputs.dtype)

@@ -1,0 +1,158 @@
+"""Class weights from the sizes of classes, and how often to draw each example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtljax.types import Batch
+
+
+def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndarray:
+    """How many labelled examples each class has.
+
+    Args:
+        targets: labels `[N, ...]`, integer or bool, or floating 0 and 1; not traced.
+        num_classes: C.
+        mask: bool `[N]`, True where there is a label; None for everywhere.
+
+    Returns:
+        int64 `[C]`.
+
+    Raises:
+        ValueError: a labelled class that is not one of 0 to C - 1; a mask of another length.
+
+    Example:
+        >>> class_counts(np.array([0, 2, 2, -1]), 3, mask=np.array([True, True, True, False])).tolist()
+        [1, 0, 2]
+    """
+    targets = np.asarray(targets)
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != targets.shape[:1]:
+            raise ValueError(
+                f"class_counts: mask must be bool {list(targets.shape[:1])}, found {mask.dtype} {list(mask.shape)}"
+            )
+        targets = targets[mask]
+    classes = targets.astype(np.int64).ravel()
+    wrong = classes[(classes < 0) | (classes >= num_classes) | (classes != targets.ravel())]
+    if len(wrong):
+        raise ValueError(f"class_counts: labels must be from 0 to {num_classes - 1}, found {len(wrong)} that are not")
+    return np.bincount(classes, minlength=num_classes)
+
+
+def inverse_frequency(counts: Any) -> np.ndarray:
+    """Class weights in inverse proportion to the classes' sizes: `w_c = N / (C n_c)`.
+
+    All classes then weigh the same in sum, and the mean weight of an example is 1, so that the learning rate need not
+    change. (G. King and L. Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9, 2001.)
+
+    Args:
+        counts: examples of each class `[C]`, not negative, not all 0. A class without any gets weight 0 and does not
+            count among the C.
+
+    Returns:
+        float32 `[C]`.
+
+    Raises:
+        ValueError: counts that are not `[C]`, negative, or all 0.
+
+    Example:
+        >>> inverse_frequency([30, 10])
+        array([0.6666667, 2.       ], dtype=float32)
+    """
+    counts = checked_counts("inverse_frequency", counts)
+    return _normalised(np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0), counts)
+
+
+def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
+    """Class weights in inverse proportion to the classes' effective numbers of examples.
+
+    `E_c = (1 - beta^n_c) / (1 - beta)`, the expected volume that n_c examples cover where a new one repeats an old one
+    with probability growing towards beta; `w_c` in proportion to `1 / E_c`. beta = 0 gives every class the same weight,
+    beta -> 1 the inverse frequency.
+
+    Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, "Class-Balanced Loss Based on Effective Number of Samples",
+    CVPR 2019.
+
+    Args:
+        counts: as for `inverse_frequency`.
+        beta: at least 0 and below 1; None is `(N - 1) / N` with N the sum of counts. The paper tries .9, .99, .999
+            and .9999.
+
+    Returns:
+        float32 `[C]`, scaled to a mean of 1 over examples; the paper scales to a mean of 1 over classes, with which the
+        loss, and so the step, would shrink where a class is rare.
+
+    Raises:
+        ValueError: as `inverse_frequency`; beta outside its range.
+
+    Example:
+        >>> effective_number([99, 1], beta=0.5).round(2)
+        array([0.99, 1.98], dtype=float32)
+    """
+    counts = checked_counts("effective_number", counts)
+    if beta is None:
+        beta = 1.0 - 1.0 / float(counts.sum())
+    if not 0 <= beta < 1:
+        raise ValueError(f"effective_number: beta must be at least 0 and below 1, found {beta}")
+    # expm1 keeps the digits that 1 - beta^n loses near beta = 1.
+    numbers = -np.expm1(counts * np.log(beta)) if beta > 0 else (counts > 0).astype(np.float64)
+    return _normalised(np.divide(1.0, numbers, out=np.zeros_like(counts), where=numbers > 0), counts)
+
+
+def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
+    """How often to draw each example, so that every task meets its classes as their weights say.
+
+    An example's weight is the mean of its classes' weights over those of the given tasks for which it is labelled. With
+    one task and `inverse_frequency` every class is drawn equally often; with several tasks that share their examples
+    not all can have what they ask for, and the mean is a compromise.
+
+    Args:
+        batch: the whole split, NumPy arrays.
+        weights: `[C]` by task; tasks left out have no say.
+
+    Returns:
+        float64 `[N]`, for `mtljax.data.batches(weights=...)`; an example labelled for none of these tasks has the mean
+        of the others, or 1 where there are none.
+
+    Raises:
+        ValueError: no tasks, an unknown one, weights that are negative or fewer than the task's classes.
+
+    Example:
+        >>> split = Batch(np.zeros(4), {"rare": np.array([0, 0, 0, 1])})
+        >>> sampling_weights(split, {"rare": inverse_frequency([3, 1])}).round(3).tolist()
+        [0.667, 0.667, 0.667, 2.0]
+    """
+    if not weights or not set(weights) <= set(batch.targets):
+        raise ValueError(
+            f"sampling_weights: weights must be for tasks of {sorted(batch.targets)}, found {sorted(weights)}"
+        )
+    total, tasks = 0.0, 0
+    for name, own in weights.items():
+        table, classes = np.asarray(own, np.float64), np.asarray(batch.targets[name])
+        present = np.asarray(batch.mask.get(name, np.ones(classes.shape, bool)))
+        if table.ndim != 1 or not (table >= 0).all():
+            raise ValueError(f"sampling_weights: weights of {name!r} must be [C] and not negative, found {own}")
+        class_counts(classes, len(table), mask=present)
+        total = total + np.where(present, table[np.where(present, classes, 0).astype(np.int64)], 0.0)
+        tasks = tasks + present
+    labelled = np.asarray(tasks) > 0
+    found = np.divide(total, tasks, out=np.zeros(labelled.shape), where=labelled)
+    found[~labelled] = found[labelled].mean() if labelled.any() else 1.0
+    return found
+
+
+def checked_counts(caller: str, counts: Any) -> np.ndarray:
+    """Counts as float64 `[C]`, after checking them; `caller` opens the message."""
+    counts = np.asarray(counts, np.float64)
+    if counts.ndim != 1 or not (counts >= 0).all() or not counts.any():
+        raise ValueError(f"{caller}: counts must be [C], not negative and not all 0, found {counts.tolist()}")
+    return counts
+
+
+def _normalised(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Scaled to a mean of 1 over examples."""
+    return (weights * (counts.sum() / (weights * counts).sum())).astype(np.float32)

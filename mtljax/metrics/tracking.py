@@ -1,0 +1,258 @@
+"""How well objects are followed through a sequence: MOTA and IDF1.
+
+These read finished results on the host; they are not meant to be traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+
+class TrackingCounts(NamedTuple):
+    """What MOTA and IDF1 are made of; counted over the frames of one sequence, or of many.
+
+    Attributes:
+        objects: true boxes.
+        predictions: predicted boxes.
+        misses: true boxes without a match, FN.
+        false_positives: predicted boxes without a match, FP.
+        switches: matches of an object with another identity than it was matched with last, IDSW.
+        identity_matches: IDTP, the boxes that agree where every object is given the one identity that suits it best.
+    """
+
+    objects: int
+    predictions: int
+    misses: int
+    false_positives: int
+    switches: int
+    identity_matches: int
+
+
+def tracking_counts(
+    boxes: Sequence[npt.ArrayLike],
+    identities: Sequence[npt.ArrayLike],
+    predicted_boxes: Sequence[npt.ArrayLike],
+    predicted_identities: Sequence[npt.ArrayLike],
+    *,
+    iou_threshold: float = 0.5,
+) -> TrackingCounts:
+    """Compare predicted tracks with the true ones of one sequence.
+
+    An object and a prediction of the same frame may match where their boxes' IoU is at least the threshold.
+
+    Matches, frame by frame (CLEAR MOT): first, an object and a predicted identity that were each other's last match
+    stay matched where they still may, even if another pair would overlap more. The others are then matched one to one:
+    as many pairs as possible and, among those, with the least sum of `1 - IoU`. A match with another identity than the
+    object's last one is a switch, however long ago that was: whether the object was away, hidden or just missed. An
+    object's first match is none, whomever that identity followed before. What is left is a miss or a false positive.
+
+    Identity matches: each object is assigned at most one predicted identity for the whole sequence and vice versa, so
+    as to maximise the number of frames in which the two may match. That minimises IDFN + IDFP, as the paper's
+    bipartite graph with its extra nodes does.
+
+    K. Bernardin and R. Stiefelhagen, Evaluating multiple object tracking performance: the CLEAR MOT metrics, EURASIP
+    Journal on Image and Video Processing, 2008. E. Ristani, F. Solera, R. Zou, R. Cucchiara and C. Tomasi, Performance
+    measures and a data set for multi-target, multi-camera tracking, ECCV workshops 2016.
+
+    The first paper leaves open what happens where two objects had one identity last; here it is the later one's.
+
+    Args:
+        boxes: for each frame `[n, 4]`: x and y of the centre, width, height, in any unit; n may be 0.
+        identities: for each frame integers `[n]`, each once a frame.
+        predicted_boxes: for each frame `[m, 4]`, likewise.
+        predicted_identities: for each frame integers `[m]`; which numbers they are does not matter.
+        iou_threshold: above 0 and at most 1.
+
+    Returns:
+        `TrackingCounts`.
+
+    Raises:
+        ValueError: unequal numbers of frames, shapes that do not fit, boxes that are not finite or have negative sides,
+            an identity that is twice in a frame, a threshold out of range.
+        TypeError: identities that are not integers.
+
+    Example:
+        >>> box, away = [[5.0, 5.0, 2.0, 2.0]], np.zeros((0, 4))
+        >>> counts = tracking_counts([box] * 3, [[1]] * 3, [box, away, box], [[7], [], [8]])
+        >>> counts.misses, counts.switches, counts.identity_matches
+        (1, 1, 1)
+    """
+    lengths = [len(part) for part in (boxes, identities, predicted_boxes, predicted_identities)]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"tracking_counts: all arguments must have one entry a frame, got {lengths}")
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"tracking_counts: iou_threshold must be above 0 and at most 1, got {iou_threshold}")
+
+    partner_of: dict[int, int] = {}  # each object's last match
+    object_of: dict[int, int] = {}  # each predicted identity's last match
+    together: dict[tuple[int, int], int] = {}  # in how many frames the two may match
+    objects = predictions = matches = switches = 0
+    for frame, arrays in enumerate(zip(boxes, identities, predicted_boxes, predicted_identities, strict=True)):
+        true_boxes, true = _checked(frame, "boxes", arrays[0], arrays[1])
+        found_boxes, found = _checked(frame, "predicted_boxes", arrays[2], arrays[3])
+        objects, predictions = objects + len(true), predictions + len(found)
+        overlap = box_iou(true_boxes, found_boxes)
+        allowed = overlap >= iou_threshold
+        for i, j in np.argwhere(allowed):
+            together[true[i], found[j]] = together.get((true[i], found[j]), 0) + 1
+        pairs = _matches(overlap, allowed, true, found, partner_of, object_of)
+        matches += len(pairs)
+        switches += sum(partner_of.get(true[i], found[j]) != found[j] for i, j in pairs)
+        for i, j in pairs:
+            partner_of[true[i]], object_of[found[j]] = found[j], true[i]
+    return TrackingCounts(
+        objects=objects,
+        predictions=predictions,
+        misses=objects - matches,
+        false_positives=predictions - matches,
+        switches=switches,
+        identity_matches=_identity_matches(together),
+    )
+
+
+def total_counts(counts: Iterable[TrackingCounts]) -> TrackingCounts:
+    """The counts of several sequences together; identities of different sequences have nothing to do with each other.
+
+    Args:
+        counts: any number of `TrackingCounts`.
+
+    Returns:
+        Their sum, field by field; zeros for none.
+
+    Example:
+        >>> total_counts([TrackingCounts(4, 3, 2, 1, 0, 2), TrackingCounts(1, 1, 0, 0, 0, 1)])
+        TrackingCounts(objects=5, predictions=4, misses=2, false_positives=1, switches=0, identity_matches=3)
+    """
+    rows = list(counts)
+    return TrackingCounts(*(sum(getattr(row, field) for row in rows) for field in TrackingCounts._fields))
+
+
+def mota(counts: TrackingCounts) -> float:
+    """Multiple object tracking accuracy: `1 - (FN + FP + IDSW) / objects`, sums over all frames.
+
+    Bernardin and Stiefelhagen 2008, see `tracking_counts`. At most 1; below 0 where there are more errors than objects.
+    Without predictions it is 0.
+
+    Args:
+        counts: of one sequence, or the `total_counts` of several: not the mean of their MOTAs.
+
+    Returns:
+        A number that is at most 1.
+
+    Raises:
+        ValueError: there are no objects, so that errors relative to their number have no value.
+
+    Example:
+        >>> mota(TrackingCounts(10, 9, misses=2, false_positives=1, switches=1, identity_matches=5))
+        0.6
+    """
+    if counts.objects == 0:
+        raise ValueError(f"mota: without objects it has no value, got {counts}")
+    return 1 - (counts.misses + counts.false_positives + counts.switches) / counts.objects
+
+
+def idf1(counts: TrackingCounts) -> float:
+    """Identification F1 score: `2 IDTP / (2 IDTP + IDFP + IDFN) = 2 IDTP / (objects + predictions)`.
+
+    Ristani et al. 2016, see `tracking_counts`. 0 where either there are no objects or no predictions.
+
+    Args:
+        counts: of one sequence, or the `total_counts` of several.
+
+    Returns:
+        A number from 0 to 1.
+
+    Raises:
+        ValueError: there are neither objects nor predictions.
+
+    Example:
+        >>> idf1(TrackingCounts(10, 10, misses=0, false_positives=0, switches=1, identity_matches=6))
+        0.6
+    """
+    boxes = counts.objects + counts.predictions
+    if boxes == 0:
+        raise ValueError(f"idf1: without objects and predictions it has no value, got {counts}")
+    return 2 * counts.identity_matches / boxes
+
+
+def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
+    """Intersection over union of every box with every other; 0 where both have no area.
+
+    Args:
+        first: `[..., n, 4]`: x and y of the centre, width, height.
+        second: `[..., m, 4]`, with the same leading axes.
+
+    Returns:
+        float64 `[..., n, m]`, from 0 to 1.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> box_iou([[1.0, 1.0, 2.0, 2.0]], [[2.0, 1.0, 2.0, 2.0], [9.0, 9.0, 1.0, 1.0]]).round(3).tolist()
+        [[0.333, 0.0]]
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if min(a.ndim, b.ndim) < 2 or a.shape[-1] != 4 or b.shape[-1] != 4 or a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(f"box_iou: boxes must be [..., n, 4] and [..., m, 4], got {a.shape} and {b.shape}")
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _matches(
+    overlap: np.ndarray,
+    allowed: np.ndarray,
+    true: list[int],
+    found: list[int],
+    partner_of: dict[int, int],
+    object_of: dict[int, int],
+) -> list[tuple[int, int]]:
+    """One frame's pairs of rows and columns."""
+    place = {identity: j for j, identity in enumerate(found)}
+    pairs = []
+    for i, identity in enumerate(true):
+        j = place.get(partner_of[identity]) if identity in partner_of else None
+        if j is not None and allowed[i, j] and object_of[found[j]] == identity:
+            pairs.append((i, j))
+    rows = sorted(set(range(len(true))) - {i for i, _ in pairs})
+    columns = sorted(set(range(len(found))) - {j for _, j in pairs})
+    # A pair that may not match costs more than all that may, so as many as possible do.
+    open_to = allowed[np.ix_(rows, columns)]
+    cost = np.where(open_to, 1 - overlap[np.ix_(rows, columns)], len(rows) + 1.0)
+    chosen = zip(*linear_sum_assignment(cost), strict=True)
+    return pairs + [(rows[i], columns[j]) for i, j in chosen if open_to[i, j]]
+
+
+def _identity_matches(together: dict[tuple[int, int], int]) -> int:
+    true, found = (sorted({pair[k] for pair in together}) for k in (0, 1))
+    frames = np.zeros((len(true), len(found)), np.int64)
+    for (i, j), count in together.items():
+        frames[true.index(i), found.index(j)] = count
+    return int(frames[linear_sum_assignment(frames, maximize=True)].sum())
+
+
+def _checked(frame: int, name: str, boxes: npt.ArrayLike, identities: npt.ArrayLike) -> tuple[np.ndarray, list[int]]:
+    array, numbers = np.asarray(boxes, np.float64), np.asarray(identities)
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise TypeError(f"tracking_counts: identities of {name} must be integers, got {numbers.dtype} in frame {frame}")
+    if array.size == 0 and numbers.size == 0:
+        return np.zeros((0, 4)), []
+    if array.shape != (len(numbers), 4) or numbers.ndim != 1:
+        raise ValueError(
+            f"tracking_counts: {name} and their identities must be [n, 4] and [n], "
+            f"got {array.shape} and {numbers.shape} in frame {frame}"
+        )
+    if not (np.isfinite(array).all() and (array[:, 2:] >= 0).all()):
+        raise ValueError(f"tracking_counts: {name} must be finite, sides not negative, got {array} in frame {frame}")
+    if len(np.unique(numbers)) < len(numbers):
+        raise ValueError(f"tracking_counts: an identity of {name} is twice in frame {frame}: {numbers.tolist()}")
+    return array, [int(number) for number in numbers]

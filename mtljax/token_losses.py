@@ -1,0 +1,153 @@
+"""Losses and metrics of sequences with a label for each token, of which some are padding.
+
+`Batch.mask` says which examples have labels; which tokens have, the labels say themselves: a negative one is none.
+Sentences differ in length, so there are two means, which these functions offer both. With `l_bt` the loss of token t of
+sentence b, `n_b` its number of labelled tokens, and B sentences that have any,
+
+    mean over sentences   1/B sum_b 1/n_b sum_t l_bt          a word in a short sentence counts for more
+    mean over tokens      sum_b sum_t l_bt / sum_b n_b        every word counts the same; accuracies are stated so
+
+A loss gives one value `[B]` for each example and the library averages them. So the mean over tokens takes a constant
+known beforehand, the mean number of labelled tokens `n = sum_b n_b / B` of the split: the mean over examples of
+`1/n sum_t l_bt` is exactly the mean over the split's tokens, and over a batch an unbiased estimate of it.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+
+from mtljax.losses import Loss
+from mtljax.types import Array
+
+PADDING = -1  # label of what is no token, or has no label
+UNSEEN = -2  # label of a token whose true label is none of the classes
+
+
+def token_cross_entropy(tokens_per_example: float | None = None) -> Loss:
+    """Make the cross-entropy of one label for each token, in nats, over the tokens that have one.
+
+    `loss_b = 1/n sum_t (logsumexp(z_bt) - z_bt[y_bt])` over the tokens t with `y_bt >= 0`; n is their number `n_b`,
+    or `tokens_per_example`. 0, and a derivative of 0, for an example without any: mask such examples, for the mean
+    over examples counts them otherwise.
+
+    Args:
+        tokens_per_example: mean number of labelled tokens of an example of the split, positive, which makes the mean
+            over examples a mean over tokens. None (default): the mean over each example's own tokens.
+
+    Returns:
+        Loss `(outputs [B, ..., C], targets [B, ...]) -> [B]`, of logits and integer labels below C; float32 at least.
+        Raises TypeError for logits that are not floating or labels that are not integers, ValueError for shapes that
+        do not fit. What stands in logits of tokens without a label, NaN included, changes nothing.
+
+    Raises:
+        ValueError: `tokens_per_example` that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = token_cross_entropy()
+        >>> [f"{value:.3f}" for value in loss(jnp.zeros([2, 3, 4]), jnp.array([[3, 0, -1], [1, -1, -1]]))]
+        ['1.386', '1.386']
+        >>> loss = token_cross_entropy(tokens_per_example=1.5)
+        >>> [f"{value:.3f}" for value in loss(jnp.zeros([2, 3, 4]), jnp.array([[3, 0, -1], [1, -1, -1]]))]
+        ['1.848', '0.924']
+    """
+    _check_rate("token_cross_entropy", tokens_per_example)
+
+    def loss(outputs: Array, targets: Array) -> Array:
+        outputs, targets = _checked("token_cross_entropy", outputs, targets)
+        labelled = targets >= 0
+        # Hidden before the loss, not multiplied by zero after it: the derivative at a NaN is NaN.
+        outputs = jnp.where(labelled[..., None], outputs, 0)
+        values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(labelled, targets, 0))
+        return _mean(values, labelled, tokens_per_example)
+
+    return loss
+
+
+def token_accuracy(tokens_per_example: float | None = None) -> Loss:
+    """Make the share of tokens whose largest logit is that of their label.
+
+    `value_b = 1/n sum_t [argmax z_bt = y_bt]` over the tokens t with `y_bt != PADDING`; n is their number or
+    `tokens_per_example`, as in `token_cross_entropy`. A token whose label is `UNSEEN`, being none of the classes, is
+    counted and never right.
+
+    Args:
+        tokens_per_example: as in `token_cross_entropy`; of labels other than `PADDING`.
+
+    Returns:
+        Metric `(outputs [B, ..., C], targets [B, ...]) -> [B]`; raises as `token_cross_entropy`'s loss does.
+
+    Raises:
+        ValueError: `tokens_per_example` that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[[0.0, 1.0], [2.0, 1.0], [5.0, 0.0]]])
+        >>> token_accuracy()(logits, jnp.array([[1, 1, -1]])).tolist()
+        [0.5]
+    """
+    _check_rate("token_accuracy", tokens_per_example)
+
+    def metric(outputs: Array, targets: Array) -> Array:
+        outputs, targets = _checked("token_accuracy", outputs, targets)
+        counted = targets != PADDING
+        right = (jnp.argmax(outputs, -1) == targets) & counted
+        return _mean(right.astype(outputs.dtype), counted, tokens_per_example)
+
+    return metric
+
+
+def has_tokens(targets: Array) -> Array:
+    """Which examples have a label at all: the mask that belongs to a task with a label for each token.
+
+    Args:
+        targets: labels `[B, ...]`, integer.
+
+    Returns:
+        bool `[B]`, False where all are `PADDING`.
+
+    Raises:
+        TypeError: labels that are not integers.
+        ValueError: no axis of tokens.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> has_tokens(jnp.array([[2, -1], [-1, -1]])).tolist()
+        [True, False]
+    """
+    targets = jnp.asarray(targets)
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise TypeError(f"has_tokens: targets must be integer class labels, got {targets.dtype}")
+    if targets.ndim < 2:
+        raise ValueError(f"has_tokens: targets must be [B, ...] with an axis of tokens, got {list(targets.shape)}")
+    return jnp.any(targets != PADDING, axis=tuple(range(1, targets.ndim)))
+
+
+def _check_rate(caller: str, tokens_per_example: float | None) -> None:
+    if tokens_per_example is not None and not tokens_per_example > 0:
+        raise ValueError(f"{caller}: tokens_per_example must be positive, got {tokens_per_example}")
+
+
+def _checked(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Logits in float32 at least and labels, after checking that they are `[B, ..., C]` and `[B, ...]`."""
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise TypeError(f"{caller}: outputs must be floating, got {outputs.dtype}")
+    if not jnp.issubdtype(targets.dtype, jnp.signedinteger):
+        raise TypeError(f"{caller}: targets must be signed integer class labels, got {targets.dtype}")
+    if targets.ndim < 2 or outputs.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"{caller}: outputs [B, ..., C] must have one axis more than targets [B, ...], which must have an axis of "
+            f"tokens, got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
+        )
+    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)), targets
+
+
+def _mean(values: Array, counted: Array, tokens_per_example: float | None) -> Array:
+    """Sum over all axes but the first, divided by the number of tokens."""
+    axes = tuple(range(1, values.ndim))
+    total = jnp.sum(jnp.where(counted, values, 0), axis=axes)
+    if tokens_per_example is not None:
+        return total / tokens_per_example
+    return total / jnp.maximum(jnp.sum(counted, axis=axes), 1).astype(total.dtype)

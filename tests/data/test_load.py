@@ -1,0 +1,50 @@
+"""Every data set by its name."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+import mtljax.data
+
+table = importlib.import_module("mtljax.data.load")  # of the same name as its function
+
+
+def test_every_name_leads_to_a_function_that_the_package_exports():
+    for name, place in table._LOADERS.items():
+        function = place.split(":")[1]
+        assert getattr(mtljax.data, function).__name__ == function == f"load_{name}"
+    for name in table._BUILDERS:
+        assert name in mtljax.data.names()
+
+
+def test_a_generated_set_by_name_split_and_options():
+    options = {"num_sequences": (2, 1, 1), "length": 3, "size": 24, "max_objects": 2}
+    one = mtljax.data.load("moving_shapes", "train", **options)
+    all_of_them = mtljax.data.load("moving_shapes", **options)
+    np.testing.assert_array_equal(one.inputs, all_of_them["train"].inputs)
+    with pytest.raises(ValueError, match=r"moving_shapes has the splits \['test', 'train', 'validation'\], got 'dev'"):
+        mtljax.data.load("moving_shapes", "dev", **options)
+    with pytest.raises(ValueError, match=r"moving_shapes takes the options .*'length'.*, got \['data_dir'\]"):
+        mtljax.data.load("moving_shapes", data_dir="/tmp", **options)
+
+
+def test_stored_rows_and_arrays_in_memory_are_the_same(tmp_path, real_data):
+    real_data("sarcos")
+    rows = mtljax.data.source("sarcos", "full", data_dir=tmp_path)
+    assert len(rows) == 4449
+    with pytest.raises(ValueError, match=r"sarcos has the splits \['full'\], got 'train'"):
+        mtljax.data.source("sarcos", "train", data_dir=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multi_mnist", "mnist_fashion"])
+def test_the_default_configuration_is_what_load_takes_without_options(tmp_path, real_data, name):
+    for folder in ("mnist", "fashion_mnist"):
+        real_data(folder)
+    blocks = mtljax.data.source(name, "test", data_dir=tmp_path)
+    arrays = mtljax.data.load(name, "test", data_dir=tmp_path)
+    assert len(blocks) * 100 == len(arrays.inputs)
+    assert len(list(tmp_path.glob("*/*/*"))) == 1, "one prepared configuration"

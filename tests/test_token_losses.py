@@ -1,0 +1,120 @@
+"""Losses over tokens: padding never counts, and the mean over tokens comes out exactly."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtljax
+from mtljax.token_losses import PADDING, UNSEEN, has_tokens, token_accuracy, token_cross_entropy
+
+TARGETS = np.array([[0, 2, PADDING, PADDING], [1, PADDING, 0, 2], [2, UNSEEN, 1, PADDING], [PADDING] * 4])
+LOGITS = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)
+
+
+def reference(logits, targets):
+    """Per token, float64: cross-entropy, whether it is labelled, whether it is right, whether it is counted."""
+    z = logits.astype(np.float64)
+    loss = np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, np.maximum(targets, 0)[..., None], -1)[..., 0]
+    return loss, targets >= 0, z.argmax(-1) == targets, targets != -1
+
+
+def test_means_are_over_the_labelled_tokens_of_each_example():
+    loss, labelled, right, counted = reference(LOGITS, TARGETS)
+    expected = [loss[b][labelled[b]].mean() if labelled[b].any() else 0.0 for b in range(4)]
+    np.testing.assert_allclose(token_cross_entropy()(LOGITS, TARGETS), expected, rtol=1e-6)
+    expected = [right[b][counted[b]].mean() if counted[b].any() else 0.0 for b in range(4)]
+    np.testing.assert_allclose(token_accuracy()(LOGITS, TARGETS), expected, rtol=1e-6)
+
+
+def test_by_hand():
+    logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [1.0, 1.0, 1.0]]]))
+    targets = jnp.array([[0, 1, PADDING]])
+    np.testing.assert_allclose(token_cross_entropy()(logits, targets), [(np.log(2) + np.log(8)) / 2], rtol=1e-6)
+    assert token_accuracy()(logits, targets).tolist() == [0.5]
+    # A label that is no class is counted as an error, and has no cross-entropy.
+    unseen = targets.at[0, 1].set(UNSEEN)
+    np.testing.assert_allclose(token_cross_entropy()(logits, unseen), [np.log(2)], rtol=1e-6)
+    assert token_accuracy()(logits, unseen).tolist() == [0.5]
+
+
+def test_with_the_mean_number_of_tokens_the_library_reports_the_mean_over_tokens():
+    loss, labelled, right, counted = reference(LOGITS, TARGETS)
+    present = np.asarray(has_tokens(TARGETS))
+    tasks = {
+        "a": mtljax.Task(
+            token_cross_entropy(float(labelled[present].sum(1).mean())),
+            {"accuracy": token_accuracy(float(counted[present].sum(1).mean()))},
+        )
+    }
+    model = mtljax.Model(
+        init=lambda key, inputs: (mtljax.Params((), {"a": ()}), ()),
+        apply=lambda params, state, x, *, tasks=None, key=None, train=False: ({"a": x}, state),
+    )
+    batch = mtljax.Batch(LOGITS, {"a": TARGETS}, {"a": present})
+    state = mtljax.TrainState(0, mtljax.Params((), {"a": ()}), (), (), (), None)
+    # Three to a batch: the second is filled up with an example that is masked.
+    evaluate = mtljax.training.make_evaluate(model, tasks, lambda: mtljax.data.evaluation_batches(batch, 3))
+    found = evaluate(state)["a"]
+    assert found["loss"] == pytest.approx(loss[labelled].mean(), rel=1e-6)
+    assert found["accuracy"] == pytest.approx(right[counted].mean(), rel=1e-6)
+
+
+def test_nothing_at_a_token_without_label_reaches_value_or_gradient():
+    labelled = TARGETS >= 0
+    # The second example has three labelled tokens.
+    for loss, tokens in ((token_cross_entropy(), 3.0), (token_cross_entropy(2.0), 2.0)):
+        total = jax.value_and_grad(lambda z, loss=loss: loss(z, TARGETS).sum())
+        clean, gradient = total(jnp.asarray(LOGITS))
+        for poison in (np.nan, np.inf):
+            value, other = total(jnp.where(labelled[..., None], LOGITS, poison))
+            assert value == clean
+            np.testing.assert_array_equal(other, gradient)
+        assert not np.asarray(gradient)[~labelled].any() and np.asarray(gradient)[labelled].any()
+        # The derivative at a labelled token is softmax minus one-hot, over the number of tokens.
+        softmax = np.exp(LOGITS[1, 0]) / np.exp(LOGITS[1, 0]).sum()
+        np.testing.assert_allclose(gradient[1, 0], (softmax - np.eye(3)[1]) / tokens, rtol=1e-5)
+
+
+def test_half_precision_is_accumulated_in_float32_and_several_axes_of_tokens_are_one():
+    logits, targets = jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(TARGETS)
+    value = token_cross_entropy()(logits, targets)
+    assert value.dtype == jnp.float32 and token_accuracy()(logits, targets).dtype == jnp.float32
+    np.testing.assert_array_equal(value, token_cross_entropy()(logits.astype(jnp.float32), targets))
+    grid = token_cross_entropy()(LOGITS.reshape(4, 2, 2, 3), TARGETS.reshape(4, 2, 2))
+    np.testing.assert_allclose(grid, token_cross_entropy()(LOGITS, TARGETS), rtol=1e-6)
+
+
+def test_has_tokens_is_the_mask_of_the_task():
+    assert has_tokens(TARGETS).tolist() == [True, True, True, False]
+    assert has_tokens(jnp.array([[UNSEEN, PADDING]])).tolist() == [True]
+
+
+@pytest.mark.parametrize("make", [token_cross_entropy, token_accuracy])
+def test_what_does_not_fit_is_refused(make):
+    name = make.__name__
+    with pytest.raises(ValueError, match=f"{name}: tokens_per_example must be positive, got 0"):
+        make(0)
+    with pytest.raises(ValueError, match=f"{name}: tokens_per_example must be positive, got nan"):
+        make(float("nan"))
+    function = make()
+    with pytest.raises(TypeError, match=f"{name}: outputs must be floating, got int32"):
+        function(jnp.ones([2, 3, 4], jnp.int32), jnp.ones([2, 3], jnp.int32))
+    with pytest.raises(TypeError, match=f"{name}: targets must be signed integer class labels, got float32"):
+        function(jnp.ones([2, 3, 4]), jnp.ones([2, 3]))
+    with pytest.raises(TypeError, match=f"{name}: targets must be signed integer class labels, got uint8"):
+        function(jnp.ones([2, 3, 4]), jnp.ones([2, 3], jnp.uint8))
+    for shape in ([2, 4], [3], [2, 3, 1]):
+        with pytest.raises(ValueError, match=rf"{name}: .*got outputs \[2, 3, 4\] and targets"):
+            function(jnp.ones([2, 3, 4]), jnp.ones(shape, jnp.int32))
+    with pytest.raises(ValueError, match=f"{name}: .* an axis of tokens"):
+        function(jnp.ones([2, 4]), jnp.ones([2], jnp.int32))
+
+
+def test_has_tokens_refuses_what_has_no_tokens():
+    with pytest.raises(TypeError, match="has_tokens: targets must be integer class labels, got float32"):
+        has_tokens(jnp.ones([2, 3]))
+    with pytest.raises(ValueError, match=r"has_tokens: targets must be \[B, ...\] with an axis of tokens, got \[2\]"):
+        has_tokens(jnp.ones([2], jnp.int32))
