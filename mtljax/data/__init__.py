@@ -25,6 +25,8 @@ from mtljax.data.multilabel import (
 from mtljax.data.on_device import on_device
 from mtljax.data.pipeline import epochs, evaluation_batches
 from mtljax.data.rendered_scenes import load_rendered_scenes, random_scenes, render_scene, sample_scene
+from mtljax.data.ud_batches import sentence_batch, sentence_vocabularies
+from mtljax.data.vocabulary import Vocabulary, build_vocabulary
 
 if TYPE_CHECKING:
     from mtljax.data.computer_survey import ComputerSurvey, load_computer_survey
@@ -81,8 +83,10 @@ __all__ = [
     "TwoDigits",
     "TwoDigitsConfig",
     "UdEnglish",
+    "Vocabulary",
     "annealed",
     "batches",
+    "build_vocabulary",
     "classes_from_one_vs_rest",
     "epochs",
     "evaluation_batches",
@@ -117,6 +121,8 @@ __all__ = [
     "render_scene",
     "round_robin",
     "sample_scene",
+    "sentence_batch",
+    "sentence_vocabularies",
     "source",
     "synthetic",
     "systematic",
