@@ -1,7 +1,20 @@
-"""Metrics of single examples, and summaries over many tasks."""
+"""Metrics of single examples, summaries over many tasks, and scores of trackers."""
 
 from mtljax.losses import absolute_error, squared_error
 from mtljax.metrics.delta_m import delta_m, mean_rank
 from mtljax.metrics.per_example import accuracy
+from mtljax.metrics.tracking import TrackingCounts, box_iou, idf1, mota, total_counts, tracking_counts
 
-__all__ = ["absolute_error", "accuracy", "delta_m", "mean_rank", "squared_error"]
+__all__ = [
+    "TrackingCounts",
+    "absolute_error",
+    "accuracy",
+    "box_iou",
+    "delta_m",
+    "idf1",
+    "mean_rank",
+    "mota",
+    "squared_error",
+    "total_counts",
+    "tracking_counts",
+]
