@@ -1,4 +1,4 @@
-"""Training: the step, its parallel forms, the loop, evaluation and checkpoints.
+"""Training: the step, its parallel forms, the loop, recipes in stages, evaluation and checkpoints.
 
 The one place that owns jit, devices, files and the terminal.
 """
@@ -6,15 +6,25 @@ The one place that owns jit, devices, files and the terminal.
 from mtljax.training.evaluate import make_evaluate
 from mtljax.training.loop import FitResult, fit
 from mtljax.training.parallel import jit, pmap, sharded, split_batch
+from mtljax.training.recipes import add_task_later, alternate, begin_at, pretrain_then_finetune, scheduled
+from mtljax.training.stages import Stage, run_stages, stage_functions
 from mtljax.training.step import make_train_step
 
 __all__ = [
     "FitResult",
+    "Stage",
+    "add_task_later",
+    "alternate",
+    "begin_at",
     "fit",
     "jit",
     "make_evaluate",
     "make_train_step",
     "pmap",
+    "pretrain_then_finetune",
+    "run_stages",
+    "scheduled",
     "sharded",
     "split_batch",
+    "stage_functions",
 ]

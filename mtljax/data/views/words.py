@@ -101,7 +101,7 @@ def skip_gram(
         window: W, the greatest distance of a neighbour.
         negatives: K, at least 1.
         counts: how often each id occurs, `[vocabulary]`, not traced: numbers from 0, that of `padding` taken as 0.
-        power: the exponent.
+        power: the exponent, from 0; with 0 all ids that occur are drawn alike.
         shrink: as for `cbow`.
         padding: the id that is padding, None where texts come with lengths.
 
@@ -113,8 +113,8 @@ def skip_gram(
     Raises:
         TypeError: arguments that should be integers; from the view, as `tokens.read`, or ids of a type too small for
             the vocabulary.
-        ValueError: a window or number below 1; counts that are negative, not finite, not `[vocabulary]`, or none
-            positive; from the view, as `tokens.read`.
+        ValueError: a window or number below 1; a power that is negative or not finite; counts that are negative, not
+            finite, not `[vocabulary]`, or none positive; from the view, as `tokens.read`.
 
     Example:
         >>> view = skip_gram(1, 2, [0, 1, 1, 4])
@@ -124,6 +124,8 @@ def skip_gram(
     """
     window, negatives = whole("skip_gram", "window", window), whole("skip_gram", "negatives", negatives)
     check_padding("skip_gram", padding)
+    if not 0 <= power < float("inf"):
+        raise ValueError(f"skip_gram: power must be a finite number from 0, got {power}")
     table = _cumulative(counts, power, padding)
 
     def view(key: Key, x: Any) -> tuple[WordPairs, Array, Array]:

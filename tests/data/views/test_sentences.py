@@ -104,6 +104,12 @@ IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
         (lambda: views.skip_gram(2, 1.5, [1]), IDS, TypeError, "skip_gram: negatives must be an integer, got 1.5"),
         (lambda: views.skip_gram(2, 1, [-1, 2]), IDS, ValueError, "skip_gram: counts must be numbers from 0"),
         (lambda: views.skip_gram(2, 1, np.ones(300)), jnp.zeros((2, 4), jnp.uint8), TypeError, "uint8 cannot hold ids"),
+        (
+            lambda: views.skip_gram(2, 1, [1, 1], power=-1),
+            IDS,
+            ValueError,
+            "power must be a finite number from 0, got -1",
+        ),
         (lambda: views.skip_gram(2, 1, [3, 0]), IDS, ValueError, "at least one token that is not padding"),
         (views.next_sentence, IDS, TypeError, r"expected a pair \(first, second\) of texts"),
         (views.next_sentence, (jnp.ones((1, 2), int),) * 2, ValueError, "two or more pairs, got 1 first and 1 second"),

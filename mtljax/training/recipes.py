@@ -1,0 +1,207 @@
+"""Recipes for auxiliary tasks, as lists of stages and as masks that depend on the step.
+
+*Joint from the start* needs none: give `mtljax.losses_fn` all the tasks and each its `Task.prior`, and wrap it in
+`mtljax.data.views.with_views`.
+
+Stages (`pretrain_then_finetune`, `add_task_later`) run through `run_stages`, and compute only what each stage trains.
+Masks (`alternate`, `begin_at`, through `scheduled`) keep one model, one state and one trace: every task is computed at
+every step, and one whose turn it is not sits the step out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtljax.sharing.freeze import HELD, TRAINED, freeze, part_labels
+from mtljax.sharing.network import task_names
+from mtljax.training.stages import Stage
+from mtljax.training.step import Step
+from mtljax.types import Array, Batch, TrainState
+
+Schedule = Callable[[Array], dict[str, Array]]
+"""`schedule(step int32 []) -> bool [] by task`: which tasks are active; those it does not name always are."""
+
+
+def pretrain_then_finetune(pretrain: Stage, finetune: Stage, *, probe_steps: int = 0) -> tuple[Stage, ...]:
+    """Learn features on tasks that need no labels, then the tasks that matter; in between, the new heads alone.
+
+    The trunk is carried over, heads of tasks that both stages have too; those of the first alone are dropped. With
+    `probe_steps` the new heads are first trained on the trunk as it is, so that their random values do not spoil it.
+    Kumar, Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", ICLR 2022.
+
+    Args:
+        pretrain: stage of the self-supervised tasks.
+        finetune: stage of the tasks that matter, and of others that go on beside them.
+        probe_steps: steps with `params.shared` frozen, before the `num_steps` of the fine-tuning; it uses the same
+            optimiser, whose state and schedule begin anew after it.
+
+    Returns:
+        Stages for `run_stages`: two, or three with `"probe"` between them.
+
+    Raises:
+        ValueError: negative `probe_steps`.
+
+    Example:
+        >>> import mtljax
+        >>> make = lambda name: Stage(name, None, None, mtljax.methods.equal(), optax.sgd(0.1), None, 100)
+        >>> stages = pretrain_then_finetune(make("pretrain"), make("finetune"), probe_steps=20)
+        >>> [(stage.name, stage.num_steps) for stage in stages]
+        [('pretrain', 100), ('probe', 20), ('finetune', 100)]
+    """
+    probe = finetune._replace(name="probe", optimizer=freeze(finetune.optimizer, "shared"))
+    return _with_middle("pretrain_then_finetune", "probe_steps", pretrain, probe, probe_steps, finetune)
+
+
+def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int = 0) -> tuple[Stage, ...]:
+    """Train without a task first, then with it; in between, what the new task owns alone.
+
+    Everything the first model has is carried over to the bit; where `alone_steps` is given, nothing but
+    `params.tasks[task]` moves until they are over. To make the state of such a model by hand, see
+    `mtljax.sharing.add_task`; for a task that is there from the start but silent, `begin_at`.
+
+    Args:
+        before: stage without the task.
+        after: stage with it.
+        task: its name.
+        alone_steps: steps in which the new task's parameters alone are trained, before the `num_steps` of `after`; it
+            uses the same optimiser, whose state and schedule begin anew after it.
+
+    Returns:
+        Stages for `run_stages`: two, or three with `"alone"` between them.
+
+    Raises:
+        ValueError: negative `alone_steps`; when it runs, no parameters of such a task.
+
+    Example:
+        >>> import mtljax
+        >>> make = lambda name: Stage(name, None, None, mtljax.methods.equal(), optax.sgd(0.1), None, 100)
+        >>> [stage.name for stage in add_task_later(make("before"), make("after"), task="edges", alone_steps=5)]
+        ['before', 'alone', 'after']
+    """
+    labels = part_labels((("tasks", task), TRAINED), default=HELD)
+    optimizer = optax.partition({TRAINED: after.optimizer, HELD: optax.set_to_zero()}, labels)
+    alone = after._replace(name="alone", optimizer=optimizer)
+    return _with_middle("add_task_later", "alone_steps", before, alone, alone_steps, after)
+
+
+def alternate(*phases: tuple[Sequence[str], int]) -> Schedule:
+    """Groups of tasks by turns: the first for some steps, then the next, and from the start again.
+
+    With phases of n_1, ..., n_m steps, phase j is on where `n_1 + ... + n_(j-1) <= step mod sum n < n_1 + ... + n_j`.
+    A task is active in all phases that name it.
+
+    Args:
+        *phases: pairs of task names and a positive number of steps; at least two.
+
+    Returns:
+        Schedule, for `scheduled`.
+
+    Raises:
+        TypeError: names that are one string, or a number of steps that is no integer.
+        ValueError: fewer than two phases, or one of less than a step, or without tasks.
+
+    Example:
+        >>> schedule = alternate((("jigsaw", "fill"), 2), (("label",), 1))
+        >>> [[bool(schedule(jnp.int32(s))[k]) for s in range(4)] for k in ("fill", "label")]
+        [[True, True, False, True], [False, False, True, False]]
+    """
+    if len(phases) < 2:
+        raise ValueError(f"alternate: expected two or more phases (names, steps), got {len(phases)}")
+    groups = [task_names("alternate", names) for names, _ in phases]
+    lengths = [steps for _, steps in phases]
+    for steps in lengths:
+        if isinstance(steps, bool) or not isinstance(steps, int):
+            raise TypeError(f"alternate: steps of a phase must be an integer, got {steps!r}")
+        if steps < 1:
+            raise ValueError(f"alternate: a phase must have at least one step, got {steps}")
+    phase_at = np.repeat(np.arange(len(phases)), lengths)
+    tables = {
+        name: np.array([name in group for group in groups])[phase_at] for name in sorted({*sum(groups, start=())})
+    }
+
+    def schedule(step: Array) -> dict[str, Array]:
+        return {name: jnp.asarray(table)[step % len(phase_at)] for name, table in tables.items()}
+
+    return schedule
+
+
+def begin_at(starts: Mapping[str, int]) -> Schedule:
+    """Tasks that join later: task k is active where `step >= starts[k]`.
+
+    Args:
+        starts: first step by task, from 0.
+
+    Returns:
+        Schedule, for `scheduled`.
+
+    Raises:
+        ValueError: no tasks, or a step that is no integer from 0.
+
+    Example:
+        >>> [bool(begin_at({"edges": 2})(jnp.int32(s))["edges"]) for s in range(3)]
+        [False, False, True]
+    """
+    starts = dict(starts)
+    if not starts or not all(isinstance(step, int) and step >= 0 for step in starts.values()):
+        raise ValueError(f"begin_at: expected integers from 0 by task, got {starts}")
+    return lambda step: {name: step >= first for name, first in starts.items()}
+
+
+def scheduled(step: Step, schedule: Schedule) -> Step:
+    """A step at which some tasks sit out: their masks are False for every example.
+
+    A task without examples is inactive: it gives no gradient, and the others go on exactly as if it were not there. Its
+    own parameters get a zero gradient, with which momentum and weight decay still move them. To nest several schedules,
+    wrap the step several times.
+
+    Args:
+        step: from `make_train_step`, not jitted.
+        schedule: from `alternate`, `begin_at`, or any pure function of the step. It may name tasks of views, which the
+            batch itself lacks.
+
+    Returns:
+        Step of the same signature, whose schedule reads `state.step`; one trace serves all steps.
+
+    Raises:
+        ValueError: (by the step) a task that is neither in the batch nor a view, from `mtljax.losses_fn`; or that a
+            multi-input batch lacks.
+
+    Example:
+        >>> from mtljax.types import MethodState, Params
+        >>> seen = scheduled(lambda state, batch: (state, batch.mask["edges"]), begin_at({"edges": 2}))
+        >>> state = TrainState(jnp.int32(0), Params((), {}), (), (), MethodState((), ()), None)
+        >>> seen(state, Batch(jnp.zeros(2), {"edges": jnp.zeros(2)}))[1].tolist()
+        [False, False]
+    """
+
+    def run(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+        active = schedule(state.step)
+        if isinstance(batch, Batch):
+            return step(state, _masked(batch, active))
+        for name in active:
+            if name not in batch:
+                raise ValueError(f"scheduled: the multi-input batch lacks task '{name}', it has {sorted(batch)}")
+        return step(state, {**batch, **{name: _masked(batch[name], {name: on}) for name, on in active.items()}})
+
+    return run
+
+
+def _masked(batch: Batch, active: dict[str, Array]) -> Batch:
+    size = jax.tree.leaves(batch.inputs)[0].shape[0]
+    every = jnp.ones(size, bool)
+    return batch._replace(
+        mask={**batch.mask, **{name: batch.mask.get(name, every) & on for name, on in active.items()}}
+    )
+
+
+def _with_middle(name: str, argument: str, first: Stage, middle: Stage, steps: int, last: Stage) -> tuple[Stage, ...]:
+    if steps < 0:
+        raise ValueError(f"{name}: {argument} must not be negative, got {steps}")
+    return (first, middle._replace(num_steps=steps), last) if steps else (first, last)

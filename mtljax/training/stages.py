@@ -1,0 +1,185 @@
+"""Training in stages: other tasks, another method or optimiser, the parameters carried on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax.sharing.edit import carry_over
+from mtljax.training import checkpoint as checkpoints
+from mtljax.training.loop import FitResult, fit
+from mtljax.training.parallel import jit
+from mtljax.training.step import Step, make_train_step
+from mtljax.types import Array, Key, Method, Model, Params, PyTree, TrainState
+
+Start = Callable[..., TrainState]
+
+
+class Stage(NamedTuple):
+    """One stage of a training run: an ordinary run of `fit`, from its own step 0, on what the last one has learnt.
+
+    Attributes:
+        name: of the stage, and of its folder; each once.
+        model: whose parameters are trained. What it shares with the last stage's, by path, is carried over; other
+            parameters are new. So a stage may have other tasks: heads come and go, the trunk stays.
+        losses_fn: of the model and its tasks, as for `make_train_step`.
+        method: how tasks are reconciled; its state is always new.
+        optimizer: over `Params`.
+        batches: `batches(start) -> iterable`, steps counted from the stage's first.
+        num_steps: of this stage.
+        penalty: as for `make_train_step`.
+        evaluate: as for `fit`.
+        keep_optimizer: whether the optimiser's state is carried over too, by path (see `mtljax.sharing.carry_over`),
+            and not made anew. It must then be an optimiser of the same form as the last stage's.
+    """
+
+    name: str
+    model: Model
+    losses_fn: Callable[..., Any]
+    method: Method
+    optimizer: optax.GradientTransformation
+    batches: Callable[[int], Iterable[Any]]
+    num_steps: int
+    penalty: Callable[[Params], Array] | None = None
+    evaluate: Callable[[TrainState], Any] | None = None
+    keep_optimizer: bool = False
+
+
+def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
+    """The two pure functions that a stage is made of; neither is jitted.
+
+    Args:
+        stage: whose.
+        inputs: for `model.init`, `[B, ...]`.
+
+    Returns:
+        `(start, step)`. `start(key, previous=None) -> TrainState` at step 0: parameters and the model's state are the
+        previous state's wherever both have the same path, else as the model starts them; the optimiser's state is new,
+        or carried over with `keep_optimizer`; the method's state, the count of losses that were not finite and the key
+        are new. Carried arrays are copies, so a step that donates its state leaves the previous one alone.
+        `step(state, batch)` as `make_train_step` makes it.
+
+    Raises:
+        ValueError: (by start) an array of another shape or dtype in the previous state, or nothing to carry over.
+
+    Example:
+        >>> import mtljax
+        >>> scale = mtljax.sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
+        >>> def stage(name):
+        ...     model = mtljax.sharing.hard(scale, {name: scale})
+        ...     return Stage(name, model, None, mtljax.methods.equal(), optax.sgd(0.1), None, 1)
+        >>> (first, _), (second, _) = (stage_functions(stage(name), jnp.ones(1)) for name in ("pretext", "label"))
+        >>> state = first(jax.random.key(0))
+        >>> state = second(jax.random.key(1), state._replace(params=jax.tree.map(lambda p: p + 1, state.params)))
+        >>> float(state.params.shared), float(state.params.tasks["label"])
+        (2.0, 1.0)
+    """
+    init, step = make_train_step(stage.losses_fn, stage.method, stage.optimizer, penalty=stage.penalty)
+
+    def start(key: Key, previous: TrainState | None = None) -> TrainState:
+        init_key, run_key = jax.random.split(key)
+        params, model_state = stage.model.init(init_key, inputs)
+        if previous is None:
+            return init(params, model_state, key=run_key)
+        params = _carried(params, previous.params)
+        state = init(params, _carried(model_state, previous.model_state), key=run_key)
+        if stage.keep_optimizer:
+            state = state._replace(opt_state=_carried(state.opt_state, previous.opt_state))
+        return state
+
+    return start, step
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    inputs: PyTree,
+    *,
+    key: Key,
+    directory: str | os.PathLike[str] | None = None,
+    wrap: Callable[[Start, Step], tuple[Start, Step]] | None = None,
+    **options: Any,
+) -> dict[str, FitResult]:
+    """Runs one stage after the other, and picks up in the very stage and step where an earlier process stopped.
+
+    Stage i draws from `fold_in(key, i)`. With a `directory` it has the folder `<i>_<name>` there, with `checkpoints/`
+    and `log.jsonl`: which stage a checkpoint is of can be read off its path. A stage that is complete is not run again;
+    its last checkpoint is read, since the next stage starts from it. A resumed run equals an undisturbed one to the
+    bit, under the conditions of `fit`.
+
+    Args:
+        stages: in order.
+        inputs: for `model.init`, `[B, ...]`; shared inputs, though batches may bring `TaskInputs`.
+        key: typed PRNG key.
+        directory: where checkpoints and logs go; None (default) writes none.
+        wrap: `(start, step) -> (start, step)` compiles them, or maps both over seeds; by default the step goes through
+            `training.jit`.
+        **options: for `fit`: `eval_every`, `log_every`, `checkpoint_every`, `keep`, `progress`.
+
+    Returns:
+        `FitResult` by stage, in order. The last stage's is that of the run.
+
+    Raises:
+        ValueError: no stages, or names that are empty, stand twice or cannot be folders; a stage that is not complete
+            though a later one has begun, because a folder was removed or `num_steps` raised; whatever `fit` and
+            `stage_functions` raise.
+
+    Example:
+        >>> import mtljax
+        >>> scale = mtljax.sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
+        >>> def stage(name):
+        ...     model = mtljax.sharing.hard(scale, {name: scale})
+        ...     tasks = {name: mtljax.Task(mtljax.losses.squared_error)}
+        ...     batch = mtljax.Batch(jnp.ones(2), {name: jnp.zeros(2)})
+        ...     losses_fn, method = mtljax.losses_fn(model, tasks), mtljax.methods.equal()
+        ...     return Stage(name, model, losses_fn, method, optax.sgd(0.1), lambda start: iter([batch] * 3), 3)
+        >>> results = run_stages([stage("pretext"), stage("label")], jnp.ones(2), key=jax.random.key(0), progress=False)
+        >>> [(name, int(result.state.step)) for name, result in results.items()]
+        [('pretext', 3), ('label', 3)]
+    """
+    names = [stage.name for stage in stages]
+    if not names:
+        raise ValueError("run_stages: there are no stages, expected at least one")
+    if len(set(names)) < len(names) or not all(name and Path(name).name == name for name in names):
+        raise ValueError(f"run_stages: names must be different names of folders, found {names}")
+    folders = [None if directory is None else Path(directory) / f"{i}_{name}" for i, name in enumerate(names)]
+    results: dict[str, FitResult] = {}
+    state = None
+    for index, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
+        start, step = stage_functions(stage, inputs)
+        start, step = (start, jit(step)) if wrap is None else wrap(start, step)
+        own = jax.random.fold_in(key, index)
+        state = start(own) if state is None else start(own, state)
+        files: dict[str, Any] = {}
+        if folder is not None:
+            files = {"checkpoint_dir": folder / "checkpoints", "log": folder / "log.jsonl"}
+            _check_complete(stage, folder, [each for each in folders[index + 1 :] if each is not None])
+        results[stage.name] = fit(
+            step, state, stage.batches, num_steps=stage.num_steps, evaluate=stage.evaluate, **files, **options
+        )
+        state = results[stage.name].state
+    return results
+
+
+def _carried(new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, carry_over(new, old))
+
+
+def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:
+    """Raise where a later stage has begun from something that this one has not come to."""
+    begun = [each.name for each in later if each.exists()]
+    if not begun:
+        return
+    manager = checkpoints.make_manager(folder / "checkpoints")
+    reached = manager.latest_step()
+    manager.close()
+    if reached != stage.num_steps:
+        raise ValueError(
+            f"run_stages: stage '{stage.name}' has {stage.num_steps} steps, and its newest checkpoint in {folder} is "
+            f"of step {reached}, but stage {begun[0]} has begun; remove that folder to start it anew"
+        )
