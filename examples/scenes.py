@@ -4,10 +4,17 @@ A small convolutional network sees a room with spheres, boxes and cylinders and 
 is, which way its surface faces, whether it is an edge, and where the solids are. One trunk serves all five tasks; the
 table compares equal weighting, uncertainty weighting and the best guess that does not look at the image. Run it with
 
-    python examples/scenes.py --steps 2000
+    python examples/scenes.py --steps 600
 
-The default 600 steps take some four minutes of CPU time: 0.15 s a step, and about 20 s to compile each row. The
-learning rate is a usual one; nothing was tuned for any row. The parameters of the last step are what is tested.
+These, the default, took a minute a row on two cores; one seed, test split:
+
+| method                | segmentation % ↑ | depth cm ↓ | normals ° ↓ | edges IoU % ↑ | corners % of side ↓ |
+| --------------------- | ---------------: | ---------: | ----------: | ------------: | ------------------: |
+| blind guess           |             82.0 |       59.0 |        23.0 |           0.0 |                16.7 |
+| equal weighting       |             87.9 |       37.1 |        15.1 |          65.4 |                14.9 |
+| uncertainty weighting |             88.2 |       36.2 |        14.5 |          67.5 |                14.7 |
+
+The learning rate is a usual one; nothing was tuned for any row. The parameters of the last step are what is tested.
 """
 
 from __future__ import annotations
