@@ -261,13 +261,10 @@ def differentiate(
 
     # A NaN of one task meets the others where losses cannot be told apart, or where no task is left and the trunk,
     # pulled with zeros, itself holds NaN. Then the whole step is void. Looked for only when a loss is not finite, and
-    # what is dropped is dropped in one pass: each pass over the gradients of many networks costs as much as their
-    # update.
-    sound = taking_part.any() & lax.cond(
-        nonfinite.any(),
-        lambda: trees.all_finite((outcome.shared, of_tasks(jnp.array(True)))),
-        lambda: jnp.array(True),
-    )
+    # all is dropped in one pass, since each pass over the gradients of many networks costs as much as their update.
+    yes = jnp.array(True)
+    finite = lax.cond(nonfinite.any(), lambda: trees.all_finite((outcome.shared, of_tasks(yes))), lambda: yes)
+    sound = taking_part.any() & finite
     return Gradients(
         losses=losses,
         aux=linear.aux,

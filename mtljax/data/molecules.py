@@ -128,6 +128,23 @@ def examples(table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
         yield key, {"smiles": smiles, "labels": labels, "present": present}
 
 
+def dataset_info(builder: Any, tasks: Sequence[str], *, description: str, homepage: str, citation: str) -> Any:
+    """TFDS's facts of a builder whose rows are those of `examples`, in the file's order."""
+    import tensorflow_datasets as tfds  # slow to import, and fingerprints do not need it
+
+    flags = tfds.features.Tensor(shape=(len(tasks),), dtype=np.uint8)
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=tfds.features.FeaturesDict({"smiles": tfds.features.Text(), "labels": flags, "present": flags}),
+        homepage=homepage,
+        citation=citation,
+        license="MIT, as DeepChem, which publishes the file, states",
+        metadata=tfds.core.MetadataDict(tasks=list(tasks)),
+        disable_shuffling=True,  # the split is by index
+    )
+
+
 def load_splits(builder: Any, tasks: Sequence[str], *, radius: int, bits: int) -> dict[str, Batch]:
     """Fingerprints and labels of a prepared builder, by split; molecules that RDKit cannot read are left out.
 

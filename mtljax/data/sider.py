@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from mtljax.data.molecules import Table, examples, index_split, load_splits, read_table
+from mtljax.data.molecules import Table, dataset_info, examples, index_split, load_splits, read_table
 from mtljax.data.prepared import prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -93,18 +92,8 @@ class Sider(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        flags = tfds.features.Tensor(shape=(len(_TASKS),), dtype=np.uint8)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {"smiles": tfds.features.Text(), "labels": flags, "present": flags},
-            ),
-            homepage="http://sideeffects.embl.de/",
-            citation=_CITATION,
-            license="MIT, as DeepChem, which publishes the file, states",
-            metadata=tfds.core.MetadataDict(tasks=list(_TASKS)),
-            disable_shuffling=True,  # the split is by index
+        return dataset_info(
+            self, _TASKS, description=_DESCRIPTION, homepage="http://sideeffects.embl.de/", citation=_CITATION
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from mtljax.data.molecules import Table, examples, index_split, load_splits, read_table
+from mtljax.data.molecules import Table, dataset_info, examples, index_split, load_splits, read_table
 from mtljax.data.prepared import prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -81,18 +80,12 @@ class Tox21(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        flags = tfds.features.Tensor(shape=(len(_TASKS),), dtype=np.uint8)
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return dataset_info(
+            self,
+            _TASKS,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {"smiles": tfds.features.Text(), "labels": flags, "present": flags},
-            ),
             homepage="https://tripod.nih.gov/tox21/challenge/",
             citation=_CITATION,
-            license="MIT, as DeepChem, which publishes the file, states",
-            metadata=tfds.core.MetadataDict(tasks=list(_TASKS)),
-            disable_shuffling=True,  # the split is by index
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
