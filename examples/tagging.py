@@ -39,6 +39,7 @@ from matplotlib.figure import Figure
 import mtljax
 from mtljax import token_losses
 from mtljax.adapters.flax_linen import from_linen
+from mtljax.data import views
 from mtljax.data.ud_english import load_ud_english, ud_vocabularies
 from mtljax.data.vocabulary import Vocabulary
 
@@ -53,7 +54,7 @@ LEARNING_RATE = 6e-3  # of Adam at the first step; falls to 0 along a cosine
 COMMON = 1000  # most frequent words, which self-supervised tasks predict
 HIDDEN = 0.15  # share of the words hidden for masked-token prediction
 PRIOR = 0.1  # weight of a self-supervised task, whose loss is some twenty times that of a tag
-PAD, MASK, FIRST = 0, 2, 3  # numbers of padding, mask and the first word in the vocabularies
+MASK, FIRST = 2, 3  # numbers of the mask and the first word in the vocabularies, where 0 is padding
 
 CAPTION = """
 
@@ -130,27 +131,26 @@ def contestants(vocabularies: dict[str, Vocabulary]) -> dict[str, tuple[mtljax.M
 def with_self_supervision(batch: mtljax.Batch, key: jax.Array, tasks: tuple[str, ...]) -> mtljax.Batch:
     """The batch with the inputs and targets of these tasks, made of its own words."""
     words, characters = batch.inputs["words"], batch.inputs["characters"]
-    inputs, targets = dict(batch.inputs), dict(batch.targets)
-    common = (words >= FIRST) & (words < FIRST + COMMON)
-    answers = jnp.where(common, words - FIRST, token_losses.PADDING)
+    inputs, found = dict(batch.inputs), {}
     if "next_token" in tasks:
-        targets["next_token"] = jnp.pad(answers[:, 1:], ((0, 0), (0, 1)), constant_values=token_losses.PADDING)
+        _, found["next_token"], _ = views.next_token()(key, words)
     if "masked_token" in tasks:
-        hidden = jax.random.bernoulli(key, HIDDEN, words.shape) & (words != PAD)
-        inputs["hidden"] = {
-            "words": jnp.where(hidden, MASK, words),
-            "characters": jnp.where(hidden[..., None], MASK, characters),
-        }
-        targets["masked_token"] = jnp.where(hidden, answers, token_losses.PADDING)
-    masks = {task: token_losses.has_tokens(targets[task]) for task in tasks}
-    return mtljax.Batch(inputs, targets, {**batch.mask, **masks})
+        hide = views.masked_tokens(
+            FIRST + COMMON, MASK, select=lambda *_: jax.random.bernoulli(key, HIDDEN, words.shape), replace=(1, 0, 0)
+        )
+        shown, found["masked_token"], _ = hide(key, words)
+        inputs["hidden"] = {"words": shown, "characters": jnp.where((shown == MASK)[..., None], MASK, characters)}
+    for task, ids in found.items():
+        found[task] = jnp.where((ids >= FIRST) & (ids < FIRST + COMMON), ids - FIRST, token_losses.PADDING)
+    masks = {task: token_losses.has_tokens(found[task]) for task in tasks}
+    return mtljax.Batch(inputs, {**batch.targets, **found}, {**batch.mask, **masks})
 
 
 def make_run(
     model: mtljax.Model, method: mtljax.Method, extra: tuple[str, ...], steps: int
 ) -> tuple[Callable[..., mtljax.TrainState], Callable[..., Any]]:
     """`(start, step)` of one run: `start(key) -> state` and jitted `step(state, batch) -> (state, metrics)`."""
-    loss = token_losses.token_cross_entropy()  # in a bucket sentences are about equally long, so words count alike
+    loss = token_losses.token_cross_entropy()  # a mean over each sentence, so words of a short one count for more
     tasks = {task: mtljax.Task(loss) for task in TAGS} | {task: mtljax.Task(loss, prior=PRIOR) for task in extra}
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer)

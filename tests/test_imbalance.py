@@ -64,6 +64,8 @@ def found():
             "pairs": BINARY["focal 2"](scalars.reshape(2, 2), yes.reshape(2, 2)),
             "tokens": LOSSES["focal 2"](two.reshape(2, 2, 2), YES.astype(int).reshape(2, 2)),
             "sure": LOSSES["focal 2"](jnp.array([[20.0, 0.0]]), jnp.array([0])),
+            "beyond": LOSSES["weighted"](jnp.zeros((2, 4)), jnp.array([3, 1])),
+            "alone": jax.value_and_grad(lambda z: LOSSES["focal 0"](z, jnp.array([0]))[0])(jnp.array([[0, -jnp.inf]])),
             "half": LOSSES["adjusted"](jnp.zeros((2, 5, 3), jnp.bfloat16), jnp.zeros((2, 5), int)),
         }
 
@@ -78,10 +80,9 @@ def close(values, expected, rtol=2e-6):
 def test_counts():
     assert imbalance.class_counts(np.array([[0, 1], [1, 1]]), 3).tolist() == [1, 3, 0]
     assert imbalance.class_counts(np.array([True, False, True]), 2).tolist() == [1, 2]
-    assert imbalance.class_counts(np.array([0.0, np.nan, 1.0]), 2, mask=np.array([True, False, True])).tolist() == [
-        1,
-        1,
-    ]
+    gap = imbalance.class_counts(np.array([0.0, np.nan, 1.0]), 2, mask=np.array([True, False, True]))
+    assert gap.tolist() == [1, 1]
+    assert imbalance.class_counts([], 2).tolist() == [0, 0]
 
 
 def test_inverse_frequency_gives_every_class_one_share():
@@ -107,7 +108,9 @@ def test_effective_number_goes_from_equal_weights_to_inverse_frequency():
     np.testing.assert_allclose(nearly, imbalance.inverse_frequency(counts), rtol=1e-6)
     default = imbalance.effective_number(counts)
     np.testing.assert_array_equal(default, imbalance.effective_number(counts, beta=0.999))
-    assert imbalance.effective_number([5, 0], beta=0.5)[1] == 0
+    for weigh in (imbalance.inverse_frequency, imbalance.effective_number):  # all classes absent but one
+        assert weigh([0, 7, 0]).tolist() == weigh([0, 1, 0]).tolist() == [0, 1, 0]
+    assert imbalance.effective_number([5, 0], beta=0.5).tolist() == [1, 0]
 
 
 def test_class_weights_multiply():
@@ -143,6 +146,12 @@ def test_both_focal_losses_agree_on_two_classes_and_average_over_positions():
 def test_focal_losses_keep_their_digits_where_the_answer_is_sure():
     # (1 - p)^2 (-log p) with 1 - p = e^-20, about e^-60: nothing is left of it in p rounded to float32.
     np.testing.assert_allclose(found()["sure"], [np.exp(-60.0)], rtol=1e-5)
+
+
+def test_a_class_without_a_weight_gives_nan_and_one_that_is_the_only_possible_one_nothing():
+    np.testing.assert_allclose(found()["beyond"], [np.nan, 10 * np.log(4)], rtol=1e-6)
+    value, slope = found()["alone"]
+    assert value == 0 and slope.tolist() == [[0, 0]]
 
 
 def test_logit_adjustment():
@@ -219,17 +228,30 @@ def test_mistakes():
             ValueError,
             "class_counts: labels must be from 0 to 2, found 1 that",
         ),
-        (lambda: imbalance.class_counts([0.5], 2), ValueError, "class_counts: labels must be from 0 to 1"),
+        (lambda: imbalance.class_counts([0.5, np.nan], 2), ValueError, "labels must be from 0 to 1, found 2 that"),
         (lambda: imbalance.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be bool \[1\]"),
         (lambda: imbalance.inverse_frequency([0, 0]), ValueError, "inverse_frequency: counts must be"),
         (lambda: imbalance.inverse_frequency([-1, 2]), ValueError, "not negative"),
+        (
+            lambda: imbalance.effective_number([np.inf, 2]),
+            ValueError,
+            r"effective_number: counts must be \[C\], finite",
+        ),
         (
             lambda: imbalance.effective_number([1], beta=1.0),
             ValueError,
             "beta must be at least 0 and below 1, found 1.0",
         ),
         (lambda: imbalance.class_weighted(losses.squared_error, [[1.0]]), ValueError, r"weights must be \[C\]"),
-        (lambda: imbalance.sigmoid_focal(gamma=-1), ValueError, "sigmoid_focal: gamma must be at least 0, found -1"),
+        (lambda: imbalance.class_weighted(losses.squared_error, [np.inf]), ValueError, "finite and not negative"),
+        (
+            lambda: imbalance.class_weighted(lambda z, y: losses.squared_error(z, y).mean(), [1.0])(YES, 0 * LABELS),
+            ValueError,
+            r"class_weighted: the loss must be \[4\], found \[\]",
+        ),
+        (lambda: imbalance.sigmoid_focal(gamma=-1), ValueError, "sigmoid_focal: gamma must be at least 0 .* found -1"),
+        (lambda: imbalance.softmax_focal(gamma=np.inf), ValueError, "softmax_focal: gamma .* finite, found inf"),
+        (lambda: imbalance.logit_adjusted([1, 1], tau=np.inf), ValueError, "tau at least 0 and finite, found .* inf"),
         (lambda: imbalance.sigmoid_focal(alpha=2), ValueError, "alpha must be from 0 to 1, found 2"),
         (lambda: imbalance.softmax_focal()(jnp.zeros((2, 1)), jnp.zeros(2, int)), ValueError, "at least 2 classes"),
         (
@@ -253,6 +275,16 @@ def test_mistakes():
             lambda: imbalance.sampling_weights(Batch(0, {"a": 0}), {"b": [1]}),
             ValueError,
             r"tasks of \['a'\], found \['b'\]",
+        ),
+        (
+            lambda: imbalance.sampling_weights(Batch(0, {"a": np.zeros((3, 2), int)}), {"a": [1]}),
+            ValueError,
+            r"targets\['a'\] must be \[N\], found \[3, 2\]",
+        ),
+        (
+            lambda: imbalance.sampling_weights(Batch(0, {"a": LABELS}), {"a": [1, np.inf, 1]}),
+            ValueError,
+            "sampling_weights: weights of 'a' must be .* finite",
         ),
     ):
         with pytest.raises(error, match=message):

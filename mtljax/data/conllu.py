@@ -70,9 +70,9 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
 
     Raises:
         ValueError: with file and line number: text that is not UTF-8, a line without ten columns, a column that is
-            empty, positions that do not count up, an unknown part of speech, features that are not `Name=Value`, a
-            head outside the sentence, heads that make no tree with one root, `root` for another relation, a sentence
-            without `sent_id`, `text` or words, a file that ends within a sentence.
+            empty, positions that do not count up, an unknown part of speech, features that are not `Name=Value` with
+            each name once, a head outside the sentence, heads that make no tree with one root, `root` for another
+            relation, a sentence without `sent_id`, `text` or words, a file that ends within a sentence.
 
     Example:
         >>> import tempfile
@@ -156,6 +156,9 @@ def _token(columns: list[str], where: str) -> Token:
         raise ValueError(f"{where}: found part of speech {upos!r}, expected one of {', '.join(UPOS)}")
     if not _FEATURES.fullmatch(feats):
         raise ValueError(f"{where}: found features {feats!r}, expected _ or Name=Value|Name=Value")
+    names = [pair.partition("=")[0] for pair in feats.split("|")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{where}: found features {feats!r}, expected each name once")
     if not re.fullmatch(r"\d+", head):
         raise ValueError(f"{where}: found head {head!r}, expected a position")
     if deprel == "_":
@@ -175,11 +178,13 @@ def _check_tree(tokens: list[Token], path: Path, places: list[int]) -> None:
             raise ValueError(f"{where}: found head {token.head}, but the sentence has {len(tokens)} words")
         if (token.head == 0) != (token.deprel == "root"):
             raise ValueError(f"{where}: found relation {token.deprel!r} to head {token.head}; root goes with head 0")
-    for position, place in enumerate(places, start=1):
+    for position in range(1, len(tokens) + 1):
         trail: list[int] = []
         while position not in reached:
             if position in trail:
-                raise ValueError(f"{path}, line {place}: the heads of the words {sorted(trail)} go in a circle")
+                circle = sorted(trail[trail.index(position) :])
+                place = places[circle[0] - 1]
+                raise ValueError(f"{path}, line {place}: the heads of the words {circle} go in a circle")
             trail.append(position)
             position = tokens[position - 1].head
         reached.update(trail)

@@ -204,7 +204,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"dsprites_factors: {path} must be an npz file of plain arrays, found: {error}") from error
     images, classes, values = (found.get(name, np.zeros(0)) for name in _ARRAYS)
-    size, factors = len(images), len(_FACTORS)
+    size, factors = (*images.shape, 0)[0], len(_FACTORS)  # 0 where an array is a bare number
     shapes = {"imgs": (size, _SIDE, _SIDE), "latents_classes": (size, factors), "latents_values": (size, factors)}
     described = {name: f"{array.dtype} {list(array.shape)}" for name, array in found.items()}
     wanted = {name: f"{dtype} {list(shapes[name])}" for name, dtype in _ARRAYS.items()}

@@ -56,8 +56,8 @@ def mask_missing(
         The same with targets `[B, ...]` of the same dtypes, and masks bool `[B]` for every task.
 
     Raises:
-        ValueError: `sentinel`, `present` or the batch's mask names an unknown task; a mask that is not `[B]`; a
-            task's own sentinel that its type cannot hold.
+        ValueError: `sentinel`, `present` or the batch's mask names an unknown task; a mask that is not `[B]`; a target
+            whose arrays are not of one length; a task's own sentinel that its type cannot hold.
         TypeError: a mask that is not bool; a batch that is not a `Batch`.
 
     Example:
@@ -78,7 +78,9 @@ def mask_missing(
 
 
 def label_counts(batches: Batch | dict[str, Batch] | Iterable[Batch | dict[str, Batch]]) -> LabelCounts:
-    """Count the labels that each task saw, in a batch, a whole split, or a stream of batches.
+    """Count the labels that each task saw, by its masks, in a batch, a whole split, or a stream of batches.
+
+    NaN and sentinels count as labels until `mask_missing` has masked them.
 
     Args:
         batches: `Batch`, dict of `Batch` by task name, or an iterable of either, which is read to its end (an endless
@@ -100,7 +102,7 @@ def label_counts(batches: Batch | dict[str, Batch] | Iterable[Batch | dict[str, 
         counts: dict[str, tuple[int, int]] = {}
         for each in _batches(batch, "label_counts").values():
             for name, target in each.targets.items():
-                size = jnp.shape(jax.tree.leaves(target)[0])[0]
+                size = _size(target, f"label_counts: targets[{name!r}]")
                 mask = _mask_of(each, name, size, "label_counts")
                 counts[name] = (size if mask is None else int(np.asarray(mask).sum()), size)
         found.append(counts)
@@ -126,12 +128,22 @@ def _batches(batch: Any, caller: str) -> dict[str, Batch]:
 
 def _mask_of(batch: Batch, name: str, size: int, caller: str) -> Array | None:
     mask = batch.mask.get(name)
-    return None if mask is None else _checked(mask, size, f"{caller}: mask[{name!r}]")
+    return None if mask is None else checked_mask(mask, size, f"{caller}: mask[{name!r}]")
 
 
-def _checked(mask: Any, size: int, what: str) -> Any:
-    if jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"{what} must be bool, got {jnp.result_type(mask)}")
+def _size(target: PyTree, what: str) -> int:
+    """B, which all leaves have as their first axis."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(target)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(f"{what} must be arrays [B, ...] of one length, got shapes {shapes}")
+    return shapes[0][0]
+
+
+def checked_mask(mask: Any, size: int, what: str) -> Any:
+    """The mask, after checking that it is an array of bool `[size]`; `what` opens the message."""
+    dtype = getattr(mask, "dtype", type(mask).__name__)
+    if dtype != jnp.bool_:
+        raise TypeError(f"{what} must be bool, got {dtype}")
     if jnp.shape(mask) != (size,):
         raise ValueError(f"{what} must be [{size}], one an example, got {list(jnp.shape(mask))}")
     return mask
@@ -140,13 +152,13 @@ def _checked(mask: Any, size: int, what: str) -> Any:
 def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
     targets, masks = {}, {}
     for name, target in batch.targets.items():
-        size = jnp.shape(jax.tree.leaves(target)[0])[0]
+        size = _size(target, f"mask_missing: targets[{name!r}]")
         own = sentinel.get(name) if isinstance(sentinel, Mapping) else sentinel
         if isinstance(sentinel, Mapping) and own is not None:
             _check_sentinel(name, own, target)
         known = [_mask_of(batch, name, size, "mask_missing")]
         if name in present:
-            known.append(_checked(present[name], size, f"mask_missing: present[{name!r}]"))
+            known.append(checked_mask(present[name], size, f"mask_missing: present[{name!r}]"))
         known += [_there(leaf, own) for leaf in jax.tree.leaves(target)]
         mask = np.ones(size, bool)
         for each in known:
@@ -160,7 +172,7 @@ def _there(leaf: Any, sentinel: float | None) -> Any:
     """`[B]`, where no entry of the leaf is NaN or the sentinel."""
     xp = jnp if isinstance(leaf, jax.Array) else np
     there = xp.ones(leaf.shape, bool)
-    if xp.issubdtype(leaf.dtype, xp.floating):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):  # to NumPy's own, bfloat16 is no floating type
         there = there & ~xp.isnan(leaf)
     if sentinel is not None and _holds(leaf.dtype, sentinel):
         there = there & (leaf != xp.asarray(sentinel, leaf.dtype))
@@ -176,7 +188,7 @@ def _holds(dtype: Any, number: float) -> bool:
     """Whether a label of this type can be that number; what cannot be is never found."""
     if jnp.issubdtype(dtype, jnp.integer):
         return float(number).is_integer() and jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max
-    return jnp.issubdtype(dtype, jnp.floating)
+    return jnp.issubdtype(dtype, jnp.floating) and not float(jnp.finfo(dtype).max) < abs(number) < np.inf
 
 
 def _check_sentinel(name: str, sentinel: float, target: PyTree) -> None:

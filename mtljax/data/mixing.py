@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from mtljax.data.batches import Stream
+from mtljax.data.labels import checked_mask
 from mtljax.data.mixing_draws import Draw, one_task
 from mtljax.data.mixing_rates import LossDriven, Rates
 from mtljax.data.pipeline import leading_length
@@ -48,17 +49,22 @@ class Mixture:
             rates = rates.rates(self._driven or {})
         elif not isinstance(rates, dict):
             rates = rates(self._step)
-        counts = self._draw(self._seed, self._step, _checked_rates(rates, list(self._decks)), self._size)
-        if min(counts) < 0:
-            raise ValueError(f"mix: draw must give counts of examples, none negative, found {list(counts)}")
-        return [int(count) for count in counts]
+        rates = _checked_rates(rates, list(self._decks))
+        counts = np.asarray(self._draw(self._seed, self._step, rates, self._size))
+        if counts.shape != rates.shape or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+            raise ValueError(
+                f"mix: draw must give integers [{len(rates)}], examples of each task, none negative, "
+                f"found {counts.tolist()}"
+            )
+        return counts.tolist()
 
     def observe(self, losses: Mapping[str, Any], active: Mapping[str, Any] | None = None) -> None:
         """Tell loss-driven rates what the last step's losses were.
 
         Args:
             losses: scalars by task, as a step's `metrics["losses"]`; the device is waited for.
-            active: bool by task, as `metrics["active"]`; losses of tasks that were not active are passed over.
+            active: bool by task, as `metrics["active"]`; losses of tasks that were not active are passed over. Without
+                it leave them out of `losses`: the 0 that a step reports for an absent task would count.
 
         Raises:
             ValueError: the rates are not driven by losses.
@@ -77,12 +83,14 @@ class Mixture:
         """Go on from there."""
         if sorted(state["places"]) != list(self._decks):
             raise ValueError(f"set_state: the state is of tasks {sorted(state['places'])}, not {list(self._decks)}")
+        if (state["driven"] is None) != (self._driven is None):
+            raise ValueError("set_state: of the state and this mixture, one alone has rates that are driven by losses")
         self._step, self._driven = state["step"], state["driven"]
         for name, deck in self._decks.items():
             deck.set_state(state["places"][name])
 
     def skip(self, steps: int) -> None:
-        """Pass over the next batches: their draws are made, their examples are not looked at."""
+        """Pass over the next batches: draws are made, and examples not looked at but for those of streams."""
         for _ in range(steps):
             for deck, count in zip(self._decks.values(), self.counts(), strict=True):
                 deck.skip(count)
@@ -133,9 +141,10 @@ def mix(
 
     Raises:
         ValueError: rates or capacities for other tasks than the sources', rates that are negative or all 0, a source
-            without its task's target or with another, an impossible `start_step`; from the iterator, a draw beyond a
-            capacity, or a part of a stream's batch.
-        TypeError: a source that is neither a `Batch` nor a stream with `get_state` and `set_state`.
+            without its task's target or with another, a mask that is not `[N]`, an impossible `start_step`; from the
+            iterator, a draw that is not integers `[T]`, is beyond a capacity, or is a part of a stream's batch.
+        TypeError: a source that is neither a `Batch` nor a stream with `get_state` and `set_state`; a mask that is not
+            bool.
 
     Example:
         >>> from mtljax.data.mixing_draws import systematic
@@ -184,6 +193,7 @@ class _Deck:
         self._name, self._capacity, self._taken = name, capacity, 0
         self._size = leading_length(source, f"mix: source {name!r}")
         own = np.asarray(source.mask.get(name, np.ones(self._size, bool)))
+        checked_mask(own, self._size, f"mix: the mask of source {name!r}")
         self._arrays = jax.tree.map(np.asarray, source._replace(mask={name: own}))
         self._absent = _filler(name, self._arrays, capacity)
         stem = [seed, zlib.crc32(name.encode())]
@@ -239,6 +249,9 @@ class _Whole:
         batch = next(self._source)
         mask = batch.mask.get(self._name, np.ones(self._capacity, bool))
         return batch._replace(mask={self._name: mask})
+
+    def skip(self, count: int) -> None:
+        self.take(count)
 
     def get_state(self) -> Any:
         return self._source.get_state()

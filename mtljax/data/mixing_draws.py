@@ -80,8 +80,9 @@ def systematic(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.n
         [4, 4]
     """
     edges = np.cumsum(rates) * (batch_size / rates.sum())
-    edges[-1] = batch_size
-    reached = np.floor(edges + _rng(seed, step).random()).astype(int)
+    # Rounding must neither leave a stretch behind the last task with a rate, nor make room for one example more.
+    edges[np.flatnonzero(rates)[-1] :] = batch_size
+    reached = np.minimum(np.floor(edges + _rng(seed, step).random()), batch_size).astype(int)
     return np.diff(reached, prepend=0)
 
 

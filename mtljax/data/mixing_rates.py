@@ -53,13 +53,14 @@ def proportional(
         sizes: number of examples by task, positive.
         maximum: K, positive; None for no cap.
         temperature: positive, may be infinite.
-        scale: multiplies every size, positive; matters with a cap alone.
+        scale: multiplies every size, positive and finite; matters with a cap alone.
 
     Returns:
         Rates by task, sorted, which sum to 1.
 
     Raises:
-        ValueError: a size, cap, temperature or scale that is not positive; no tasks.
+        ValueError: a size, cap, temperature or scale that is not positive, so also a task without examples, which would
+            have a rate at infinite temperature; a size or scale that is not finite; no tasks.
 
     Example:
         >>> proportional({"small": 10, "large": 1000}, maximum=30)
@@ -69,10 +70,13 @@ def proportional(
     for what, value in (("maximum", maximum), ("temperature", temperature), ("scale", scale)):
         if value is not None and not value > 0:
             raise ValueError(f"proportional: {what} must be positive, found {value}")
+    if not scale < math.inf:
+        raise ValueError(f"proportional: scale must be finite, found {scale}")
     for name in names:
         if not 0 < sizes[name] < math.inf:
             raise ValueError(f"proportional: the size of {name!r} must be positive and finite, found {sizes[name]}")
-    capped = {name: min(sizes[name] * scale, math.inf if maximum is None else maximum) for name in names}
+    # Divided by the scale: it cancels but for the cap.
+    capped = {name: min(sizes[name], math.inf if maximum is None else maximum / scale) for name in names}
     largest = max(capped.values())  # so that no power overflows
     return _normalised({name: (capped[name] / largest) ** (1 / temperature) for name in names})
 
@@ -126,19 +130,19 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
     `r_k = floor / T + (1 - floor) q_k / sum_j q_j`. The ratio to the first loss makes it independent of the losses'
     units; it is the inverse training rate of GradNorm (Z. Chen and others, ICML 2018), here used for how often a task
     is drawn instead of how much it weighs. A task that was not drawn yet counts as if its loss stood where it began;
-    a first loss that is not positive is passed over.
+    a first loss that is not positive is passed over. Ratios, whatever sign m_k has, count as 1e-12 to 1e12.
 
     Args:
         tasks: names.
         decay: of the average, from 0 (the last loss alone) to below 1.
-        power: how strongly rates follow; 0 is uniform, negative favours the tasks that learn fastest.
+        power: how strongly rates follow, finite; 0 is uniform, negative favours the tasks that learn fastest.
         floor: share that is spread evenly, from 0 to 1, so that no task starves.
 
     Returns:
         `LossDriven`.
 
     Raises:
-        ValueError: decay or floor outside its range, no tasks; from update, a loss of an unknown task.
+        ValueError: decay, power or floor outside its range, no tasks; from update, a loss of an unknown task.
 
     Example:
         >>> driven = loss_driven(["a", "b"], decay=0.0, floor=0.0)
@@ -147,9 +151,10 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
         {'a': 0.75, 'b': 0.25}
     """
     names = task_names("loss_driven", tasks)
-    if not 0 <= decay < 1 or not 0 <= floor <= 1:
+    if not 0 <= decay < 1 or not 0 <= floor <= 1 or not math.isfinite(power):
         raise ValueError(
-            f"loss_driven: decay must be at least 0 and below 1, floor from 0 to 1, found {decay} and {floor}"
+            f"loss_driven: decay must be at least 0 and below 1, floor from 0 to 1, power finite, "
+            f"found {decay}, {floor} and {power}"
         )
 
     def init() -> dict[str, Any]:
@@ -171,8 +176,9 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
     def rates(state: dict[str, Any]) -> Rates:
         first, mean = state["first"], state["mean"]
         # A loss that has reached 0, or fallen below, has nothing left to ask for.
-        ratios = {name: max(mean[name] / first[name], 1e-12) if name in first else 1.0 for name in names}
-        found = _normalised({name: ratio**power for name, ratio in ratios.items()})
+        ratios = {name: min(max(mean[name] / first[name], 1e-12), 1e12) if name in first else 1.0 for name in names}
+        unit = max(ratios.values()) if power > 0 else min(ratios.values())  # no power overflows, nor do all vanish
+        found = _normalised({name: (ratio / unit) ** power for name, ratio in ratios.items()})
         return {name: floor / len(names) + (1 - floor) * rate for name, rate in found.items()}
 
     return LossDriven(init, update, rates)

@@ -84,18 +84,7 @@ def load_multi_fashion(
     Lin et al. 2019 made it with `"pareto"`. Classes: T-shirt/top, trouser, pullover, dress, coat, sandal, shirt,
     sneaker, bag, ankle boot.
 
-    Args:
-        data_dir: see `load_multi_mnist`, as for all arguments.
-        variant: `"pareto"` or `"mgda"`.
-        overlap: rows and columns that the two boxes share before they move; None is the paper's.
-        seed: non-negative integer.
-        normalize: whether to give `(ink - 0.1307) / 0.3081`, MNIST's figures, not those of the articles.
-
-    Returns:
-        Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays.
-
-    Raises:
-        FileNotFoundError, TypeError, ValueError: see `load_multi_mnist`.
+    Arguments, result and errors are those of `load_multi_mnist`; `normalize` takes MNIST's mean and deviation here too.
 
     Data: H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms, 2017, arXiv:1708.07747, MIT.
@@ -120,18 +109,8 @@ def load_mnist_fashion(
     Lin et al. 2019 made it with `"pareto"`; that the digit is the one on the left rests on memory. Any digit may
     stand with any article.
 
-    Args:
-        data_dir: see `load_multi_mnist`, as for all arguments.
-        variant: `"pareto"` or `"mgda"`.
-        overlap: rows and columns that the two boxes share before they move; None is the paper's.
-        seed: non-negative integer.
-        normalize: whether to give `(ink - 0.1307) / 0.3081`, MNIST's figures.
-
-    Returns:
-        Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays.
-
-    Raises:
-        FileNotFoundError, TypeError, ValueError: see `load_multi_mnist`.
+    Arguments, result and errors are those of `load_multi_mnist`; `normalize` takes MNIST's mean and deviation on both
+    sides.
 
     Example:
         >>> load_mnist_fashion("/tmp/tfds")["train"].inputs.shape  # doctest: +SKIP

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.data.labels import checked_mask
 from mtljax.sharing.network import task_names
 from mtljax.types import Batch
 
@@ -39,9 +40,10 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
         `Batch` with these in place of its target and mask.
 
     Raises:
-        ValueError: labels that are not `[N, L]`; names that are not L different ones; a `Batch` with several targets;
-            in NumPy arrays, whose values are known, a label other than 0, 1, NaN and the sentinel.
-        TypeError: a name that is not a string.
+        ValueError: labels that are not `[N, L]` with L at least 1; names that are not L different ones; a `Batch` with
+            several targets, or whose mask is not `[N]` or for another target; in NumPy arrays, whose values are known,
+            a label other than 0, 1, NaN and the sentinel.
+        TypeError: a name that is not a string, a mask that is not bool.
 
     Example:
         >>> targets, mask = tasks_from_multilabel(np.array([[1, 0], [np.nan, 1]]), names=["toxic", "active"])
@@ -54,17 +56,21 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
                 f"tasks_from_multilabel: the batch must have one target [N, L], found {sorted(labels.targets)}"
             )
         ((name, array),) = labels.targets.items()
+        if set(labels.mask) - {name}:
+            raise ValueError(f"tasks_from_multilabel: mask names {sorted(labels.mask)}, but the target is {name!r}")
         targets, mask = tasks_from_multilabel(array, names=names, sentinel=sentinel)
         if name in labels.mask:
-            mask = {each: present & labels.mask[name] for each, present in mask.items()}
+            known = checked_mask(labels.mask[name], len(array), f"tasks_from_multilabel: mask[{name!r}]")
+            mask = {each: present & known for each, present in mask.items()}
             targets = {each: _zeroed(targets[each], mask[each]) for each in targets}
         return labels._replace(targets=targets, mask=mask)
-    if jnp.ndim(labels) != 2:
-        raise ValueError(f"tasks_from_multilabel: labels must be [N, L], found {list(jnp.shape(labels))}")
+    if jnp.ndim(labels) != 2 or not jnp.shape(labels)[1]:
+        raise ValueError(f"tasks_from_multilabel: labels must be [N, L], L at least 1, found {list(jnp.shape(labels))}")
     xp = jnp if isinstance(labels, jax.Array) else np
     labels = xp.asarray(labels)
     names = _names("tasks_from_multilabel", names, labels.shape[1], "label")
-    present = ~xp.isnan(labels) if xp.issubdtype(labels.dtype, xp.floating) else xp.ones(labels.shape, bool)
+    # Asked of JAX, for to NumPy bfloat16 is no floating type.
+    present = ~xp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else xp.ones(labels.shape, bool)
     if sentinel is not None:
         present = present & (labels != sentinel)
     if xp is np and not (~present | (labels == 0) | (labels == 1)).all():
@@ -90,20 +96,25 @@ def multilabel_from_tasks(
         Floating `[N, L]`, float32 at least.
 
     Raises:
-        ValueError: `names` are not the tasks, or a target is not `[N]`.
+        ValueError: `names` are not the tasks, a target or a mask is not `[N]`, a mask for no task.
+        TypeError: a mask that is not bool.
 
     Example:
         >>> multilabel_from_tasks({"a": np.array([1.0, 0.0])}, {"a": np.array([True, False])}).tolist()
         [[1.0], [nan]]
     """
-    names = _order("multilabel_from_tasks", targets, names)
-    xp = jnp if any(isinstance(each, jax.Array) for each in targets.values()) else np
+    names, mask = _order("multilabel_from_tasks", targets, names), mask or {}
+    if set(mask) - set(names):
+        raise ValueError(f"multilabel_from_tasks: mask names {sorted(mask)}, but the tasks are {sorted(names)}")
+    xp = jnp if any(isinstance(each, jax.Array) for each in (*targets.values(), *mask.values())) else np
     columns = []
     for name in names:
         column = xp.asarray(targets[name])
         column = column.astype(xp.promote_types(column.dtype, xp.float32))
-        present = (mask or {}).get(name)
-        columns.append(column if present is None else xp.where(xp.asarray(present), column, xp.nan))
+        if name in mask:
+            present = checked_mask(mask[name], len(column), f"multilabel_from_tasks: mask[{name!r}]")
+            column = xp.where(present, column, xp.nan)
+        columns.append(column)
     return xp.stack(columns, axis=1)
 
 
@@ -139,11 +150,7 @@ def one_vs_rest(classes: Any, num_classes: int, *, names: Sequence[str] | None =
             f"found {list(classes.shape)} and {num_classes}"
         )
     names = _names("one_vs_rest", names, num_classes, "class")
-    present = xp.ones(classes.shape, bool) if mask is None else mask
-    if present.dtype != bool:
-        raise TypeError(f"one_vs_rest: mask must be bool, found {present.dtype}")
-    if present.shape != classes.shape:
-        raise ValueError(f"one_vs_rest: mask must be {list(classes.shape)}, found {list(present.shape)}")
+    present = xp.ones(classes.shape, bool) if mask is None else checked_mask(mask, len(classes), "one_vs_rest: mask")
     if isinstance(classes, np.ndarray) and isinstance(present, np.ndarray):
         outside = present & ((classes < 0) | (classes >= num_classes))
         if outside.any():
@@ -186,7 +193,7 @@ def _names(caller: str, names: Sequence[str] | None, count: int, stem: str) -> l
     if names is None:
         digits = len(str(count - 1))
         return [f"{stem}_{i:0{digits}}" for i in range(count)]
-    if count == 0 or len(task_names(caller, names)) != count:
+    if len(task_names(caller, names)) != count:
         raise ValueError(f"{caller}: names must be {count}, one for each {stem}, found {list(names)}")
     return list(names)
 

@@ -100,7 +100,8 @@ def cast(scene: Scene, rays: Array) -> Surface:
     A ray is moved into the frame of each solid and divided by its half extents, which leaves the parameter as it is
     and makes the solid a unit ball, cube or cylinder. A convex solid that is an intersection of simpler ones is entered
     where the last of them is entered, if none has been left by then. The room is convex and seen from inside, so every
-    ray meets something. Where two solids are met at once the first in order counts.
+    ray meets something. Where two surfaces are met at once the room counts before solids, and solids count
+    slot by slot, within a slot in the order of `KINDS`.
 
     Args:
         scene: the scene.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.data.ray_scenes import KINDS, Scene, Solids, Surface, camera_rays, cast, turned
-from mtljax.data.synthetic.common import check_key, drawn
+from mtljax.data.synthetic.common import check_count, check_key, drawn
 from mtljax.types import Array, Batch, Key
 
 CLASSES = ("floor", "wall", *KINDS)
@@ -42,8 +42,8 @@ def sample_scene(key: Key) -> Scene:
 
     Rooms are 4.4 to 6 m wide, 6.5 to 8.5 m long and 3.5 m high. The camera is 1.2 to 2 m above the floor and 1 m from
     the wall behind it, and looks 15 to 30 degrees down and up to 10 degrees aside. Each slot holds a solid with
-    probability 0.75. Solids stand in different cells of a 3x3 grid, anywhere within. Colours are uniform; the light
-    comes from any side, 30 to 70 degrees above the horizon.
+    probability 0.75. Solids stand in different cells of a 3x3 grid, anywhere within. Colours are uniform from 0.2
+    to 1; the light comes from any side, 30 to 70 degrees above the horizon.
 
     Args:
         key: typed PRNG key `[]`.
@@ -124,15 +124,14 @@ def render_scene(scene: Scene, *, size: int = 64) -> Batch:
         `Batch` of one example, without masks: every label is known everywhere.
 
     Raises:
-        ValueError: `size` is less than 2.
+        ValueError: `size` is no integer of at least 2.
 
     Example:
         >>> example = jax.eval_shape(lambda key: render_scene(sample_scene(key), size=32), jax.random.key(0))
         >>> example.inputs.shape, sorted(example.targets)
         ((32, 32, 3), ['boxes', 'depth', 'edges', 'normals', 'segmentation'])
     """
-    if size < 2:
-        raise ValueError(f"render_scene: size must be at least 2 pixels, found {size}")
+    check_count("render_scene", "size", size, 2)
     slots = scene.solids.present.size
     rays = camera_rays(size, TANGENT, scene.position.dtype)
     surface = cast(scene, rays)
@@ -162,7 +161,7 @@ def random_scenes(keys: Key, *, size: int = 64) -> Batch:
 
     Raises:
         TypeError: `keys` are not typed keys.
-        ValueError: `keys` are not `[B]`, or `size` is less than 2.
+        ValueError: `keys` are not `[B]`, or `size` is no integer of at least 2.
 
     Example:
         >>> batch = jax.eval_shape(random_scenes, jax.random.split(jax.random.key(0), 2))
@@ -197,7 +196,7 @@ def load_rendered_scenes(
         Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays.
 
     Raises:
-        ValueError: a number of examples below 1, a size below 2, a negative seed.
+        ValueError: a number of examples below 1, a size below 2, a negative seed, or one that is no integer.
 
     Example:
         >>> splits = load_rendered_scenes(num_train=4, num_validation=1, num_test=1, size=16)  # doctest: +SKIP
@@ -206,10 +205,9 @@ def load_rendered_scenes(
     """
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     for name, number in sizes.items():
-        if number < 1:
-            raise ValueError(f"load_rendered_scenes: num_{name} must be at least 1, found {number}")
-    if seed < 0:
-        raise ValueError(f"load_rendered_scenes: seed must not be negative, found {seed}")
+        check_count("load_rendered_scenes", f"num_{name}", number)
+    check_count("load_rendered_scenes", "size", size, 2)
+    check_count("load_rendered_scenes", "seed", seed, 0)
 
     splits = {}
     for s, (name, number) in enumerate(sizes.items()):

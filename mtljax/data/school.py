@@ -11,8 +11,6 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
-from mtljax.convex.problem import pad
-from mtljax.convex.splits import split_rows
 from mtljax.data.prepared import columns, prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -145,19 +143,21 @@ def load_school(
     by_school = list(zip(np.split(inputs, starts), np.split(scores, starts), strict=True))
     if train_share is None:
         return {"all": _by_name(by_school)}
-    train = _train_masks(by_school, train_share, seed)
+    train = _train_masks([len(y) for _, y in by_school], train_share, seed)
     return {
         "train": _by_name([(x[m], y[m]) for (x, y), m in zip(by_school, train, strict=True)]),
         "test": _by_name([(x[~m], y[~m]) for (x, y), m in zip(by_school, train, strict=True)]),
     }
 
 
-def _train_masks(by_school: list[tuple[np.ndarray, np.ndarray]], share: float, seed: int) -> list[np.ndarray]:
+def _train_masks(sizes: list[int], share: float, seed: int) -> list[np.ndarray]:
+    """Which pupils `mtljax.convex.split_rows` would draw, without importing what is built on data."""
     # What is drawn depends on JAX's precision and on its generator: the same split whatever they are set to.
-    with jax.enable_x64(False):
-        rows = pad([x for x, _ in by_school], [y for _, y in by_school])
-        train, _ = split_rows(jax.random.key(seed, impl="threefry2x32"), rows, share)
-    return [mask[: len(y)] for mask, (_, y) in zip(np.asarray(train.mask), by_school, strict=True)]
+    with jax.enable_x64(False), jax.threefry_partitionable(True):
+        drawn = np.asarray(jax.random.uniform(jax.random.key(seed, impl="threefry2x32"), (len(sizes), max(sizes))))
+    wanted = np.floor(np.float32(share) * np.array(sizes, np.float32) + np.float32(0.5))
+    ranks = [np.argsort(np.argsort(row[:size], kind="stable")) for row, size in zip(drawn, sizes, strict=True)]
+    return [rank < number for rank, number in zip(ranks, wanted, strict=True)]
 
 
 def _by_name(by_school: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Batch]:

@@ -31,15 +31,16 @@ def sentence_vocabularies(
     Args:
         sentences: those of the training split alone.
         min_count: words and characters that occur less often are unknown. At least 1.
-        max_offset: largest number of places to the head that is told from the next, at least 1.
+        max_offset: a head more places off than this counts as this far off. At least 1.
 
     Returns:
         `"words"`, in lower case, and `"characters"`, which begin with padding, unknown and mask; and by task the
         classes, whose `unknown` is `UNSEEN`: those that occur, most frequent first; `"none"` and the values that occur
-        for a single feature; all offsets from `-max_offset` to `max_offset`; O, B and I for phrases.
+        for a single feature; all offsets from `-max_offset` to `max_offset`; O, B and I for phrases. In a treebank
+        without lemmas there is no `"lemma"`.
 
     Raises:
-        ValueError: `min_count` or `max_offset` below 1, or no sentences.
+        ValueError: `min_count` or `max_offset` below 1, or no word or character that occurs `min_count` times.
 
     Example:
         >>> from mtljax.data.conllu import Token
@@ -69,8 +70,8 @@ def sentence_vocabularies(
     for task in sorted({*_TASKS, *closed}):
         if task in closed:
             vocabularies[task] = Vocabulary(closed[task], unknown=UNSEEN)
-        else:
-            vocabularies[task] = build_vocabulary((y for y in labels[task] if y is not None), unknown=UNSEEN)
+        elif found := [label for label in labels[task] if label is not None]:
+            vocabularies[task] = build_vocabulary(found, unknown=UNSEEN)
     return vocabularies
 
 
@@ -96,7 +97,8 @@ def sentence_batch(
         `[N, L]`, all int32, and masks bool `[N]`.
 
     Raises:
-        ValueError: no sentences, `max_length` or `max_characters` too small, a vocabulary missing or of no task.
+        ValueError: no sentences, or one without words; `max_length` or `max_characters` too small; a vocabulary missing
+            or of no task.
 
     Example:
         >>> from mtljax.data.conllu import Token
@@ -116,6 +118,9 @@ def sentence_batch(
             "sentence_batch: expected a sentence, max_length of at least 1 and max_characters of at least 2, "
             f"got {len(sentences)} sentences, {max_length} and {max_characters}"
         )
+    empty = next((sentence.sent_id for sentence in sentences if not sentence.tokens), None)
+    if empty is not None:
+        raise ValueError(f"sentence_batch: expected a word or more in each sentence, got none in {empty!r}")
     lengths = np.concatenate([_parts(len(sentence.tokens), max_length) for sentence in sentences])
     rows = np.repeat(np.arange(len(lengths)), lengths)
     columns = np.concatenate([np.arange(length) for length in lengths])

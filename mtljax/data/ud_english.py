@@ -123,7 +123,7 @@ def load_ud_english(
     * `ufeats` (170): all morphological features of the word as one class;
     * `feats_Number` and 18 more: each feature by itself. Class 0 is `none`: that a word has no tense is to be told like
       the tense it has, and a word's features are right if all 19 are. To be asked only of words that have the feature,
-      `where(label > 0, label - 1, -1)`;
+      `where(label > 0, label - 1, minimum(label, PADDING))`;
     * `deprel` (49): relation to the head;
     * `head_offset` (41): places to the head, right is positive, 0 for the root; beyond 20 counts as 20;
     * `lemma` (570): `LemmaScript` from the word to its lemma. Parts of a misspelt word (`goeswith`) have none;
@@ -173,7 +173,7 @@ def ud_vocabularies(
     Args:
         data_dir: as in `load_ud_english`.
         min_count: words and characters that occur less often are unknown. At least 1.
-        max_offset: largest number of places to the head that is told from the next, at least 1.
+        max_offset: a head more places off than this counts as this far off. At least 1.
 
     Returns:
         `Vocabulary` by name.

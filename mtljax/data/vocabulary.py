@@ -22,6 +22,9 @@ class Vocabulary:
         unknown: number of what is not among the values: that of a reserved entry, or a negative number where the
             vocabulary is one of labels, which have no such class.
 
+    Raises:
+        ValueError: a value that stands twice, or `unknown` that is neither a reserved entry's number nor negative.
+
     Example:
         >>> words = Vocabulary(("the", "cat"), reserved=("<padding>", "<unknown>"), unknown=1)
         >>> len(words), words.encode(["cat", "dog"]).tolist(), words.entries[3]
@@ -31,6 +34,15 @@ class Vocabulary:
     values: tuple[Hashable, ...]
     reserved: tuple[str, ...] = ()
     unknown: int = -1
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) < len(self.values):
+            raise ValueError("Vocabulary: values must each stand once")
+        if self.unknown >= len(self.reserved):
+            raise ValueError(
+                f"Vocabulary: unknown must be the number of one of the reserved entries {self.reserved} or negative, "
+                f"got {self.unknown}"
+            )
 
     @property
     def entries(self) -> tuple[Hashable, ...]:
@@ -67,8 +79,7 @@ def build_vocabulary(
         `Vocabulary`, which does not depend on the order of `values`.
 
     Raises:
-        ValueError: `min_count` below 1, `unknown` that is neither a reserved entry's number nor negative, or nothing
-            that occurs often enough.
+        ValueError: `min_count` below 1, nothing that occurs often enough, or `unknown` as for `Vocabulary`.
 
     Example:
         >>> build_vocabulary("banana", unknown=0, min_count=2, reserved=("?",)).entries
@@ -76,11 +87,6 @@ def build_vocabulary(
     """
     if min_count < 1:
         raise ValueError(f"build_vocabulary: min_count must be at least 1, got {min_count}")
-    if unknown >= len(reserved):
-        raise ValueError(
-            f"build_vocabulary: unknown must be the number of one of the reserved entries {reserved} or negative, "
-            f"got {unknown}"
-        )
     counts = collections.Counter(values)
     kept = sorted((-count, value) for value, count in counts.items() if count >= min_count)  # pyright: ignore[reportArgumentType]
     if not kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -22,13 +23,14 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
 
     Args:
         loss: `(outputs, targets) -> [B]`.
-        weights: `[C]`, not negative; for binary targets C is 2.
+        weights: `[C]`, finite, not negative; for binary targets C is 2.
 
     Returns:
-        Loss for targets `[B]`: integer or bool classes, or floating 0 and 1.
+        Loss for targets `[B]`: integer or bool classes, or floating 0 and 1. A class beyond the weights gives NaN.
 
     Raises:
-        ValueError: weights that are not `[C]`, or negative; from the loss, targets that are not `[B]`.
+        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets that are not `[B]`, or a
+            loss that is not.
 
     Example:
         >>> from mtljax.losses import binary_cross_entropy
@@ -37,14 +39,17 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         Array([0.6931..., 6.931...], dtype=float32)
     """
     table = np.asarray(weights, np.float32)
-    if table.ndim != 1 or not (table >= 0).all():
-        raise ValueError(f"class_weighted: weights must be [C] and not negative, found {weights}")
+    if table.ndim != 1 or not ((table >= 0) & (table < np.inf)).all():
+        raise ValueError(f"class_weighted: weights must be [C], finite and not negative, found {weights}")
 
     def weighted(outputs: Any, targets: Any) -> Array:
         targets = jnp.asarray(targets)
         if targets.ndim != 1:
             raise ValueError(f"class_weighted: targets must be [B], one class an example, found {list(targets.shape)}")
-        return jnp.asarray(table)[targets.astype(jnp.int32)] * loss(outputs, targets)
+        values = loss(outputs, targets)
+        if values.shape != targets.shape:
+            raise ValueError(f"class_weighted: the loss must be [{len(targets)}], found {list(values.shape)}")
+        return jnp.asarray(table).at[targets.astype(jnp.int32)].get(mode="fill", fill_value=jnp.nan) * values
 
     return weighted
 
@@ -53,13 +58,14 @@ def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
     """Make the focal loss of independent yes-or-no questions, from logits.
 
     `loss = -a_y (1 - p_y)^gamma log p_y`, averaged over trailing axes, with p_y the probability given to the right
-    answer, `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 where alpha is None); gamma = 0 is the cross-entropy. It is
-    `optax.losses.sigmoid_focal_loss`.
+    answer, `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 where alpha is None); gamma = 0 is the cross-entropy. For y
+    between 0 and 1, a and the p of the power are the means `y a_1 + (1 - y) a_0` and `y p_1 + (1 - y) p_0`, and
+    `-log p` is the cross-entropy. It is `optax.losses.sigmoid_focal_loss`.
 
     T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal Loss for Dense Object Detection", ICCV 2017.
 
     Args:
-        gamma: at least 0; the paper's best is 2.
+        gamma: at least 0, finite; the paper's best is 2.
         alpha: weight of the positive class, from 0 to 1, or None; the paper's best, with gamma 2, is .25.
 
     Returns:
@@ -94,13 +100,13 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
     T.-Y. Lin and others, ICCV 2017, as for `sigmoid_focal`, with softmax probabilities.
 
     Args:
-        gamma: at least 0; 0 is the cross-entropy.
+        gamma: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
         Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
 
     Raises:
-        ValueError: a negative gamma; from the loss, shapes that do not fit, or fewer than 2 classes.
+        ValueError: gamma outside its range; from the loss, shapes that do not fit, or fewer than 2 classes.
         TypeError: from the loss, logits that are not floating or labels that are not integers.
 
     Example:
@@ -116,7 +122,9 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
             raise ValueError(f"softmax_focal: outputs must have at least 2 classes, found {list(outputs.shape)}")
         right = jax.nn.one_hot(targets, outputs.shape[-1], dtype=bool)
         own = jnp.sum(jnp.where(right, outputs, 0), axis=-1)
-        odds = jax.nn.logsumexp(jnp.where(right, -jnp.inf, outputs), axis=-1) - own  # log of (1 - p_y) / p_y
+        # Where all others are ruled out by logits of -inf, the logarithm of their sum would have no gradient.
+        others = jnp.where(right, -jnp.inf, jnp.maximum(outputs, jnp.finfo(outputs.dtype).min / 2))
+        odds = jax.nn.logsumexp(others, axis=-1) - own  # log of (1 - p_y) / p_y
         values = jnp.exp(-gamma * jax.nn.softplus(-odds)) * jax.nn.softplus(odds)
         return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
@@ -133,15 +141,15 @@ def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
     ICLR 2021.
 
     Args:
-        counts: examples of each class `[C]`, all positive.
-        tau: at least 0; 0 is the cross-entropy.
+        counts: examples of each class `[C]`, all positive: the logarithm of a prior of 0 would shut its class out.
+        tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
         Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
 
     Raises:
-        ValueError: counts that are not `[C]` or not all positive, a negative tau; from the loss, shapes that do not
-            fit.
+        ValueError: counts that are not `[C]`, finite and all positive, tau outside its range; from the loss, shapes
+            that do not fit.
         TypeError: as `losses.softmax_cross_entropy`.
 
     Example:
@@ -166,8 +174,8 @@ def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
     The two-class case of `logit_adjusted`, with the one logit `z = z_1 - z_0`.
 
     Args:
-        counts: negative and positive examples `[2]`, both positive.
-        tau: at least 0; 0 is the cross-entropy.
+        counts: negative and positive examples `[2]`, both above 0.
+        tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
         Loss for logits and targets `[B, ...]` as `losses.binary_cross_entropy` takes them; `[B]`.
@@ -193,14 +201,16 @@ def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
 def _shifts(caller: str, counts: Any, tau: float) -> np.ndarray:
     """`tau log pi`, `[C]`."""
     counts = checked_counts(caller, counts)
-    if not (counts > 0).all() or not tau >= 0:
-        raise ValueError(f"{caller}: counts must all be positive and tau at least 0, found {counts.tolist()} and {tau}")
+    if not (counts > 0).all() or not 0 <= tau < math.inf:
+        raise ValueError(
+            f"{caller}: counts must all be positive and tau at least 0 and finite, found {counts.tolist()} and {tau}"
+        )
     return tau * np.log(counts / counts.sum())
 
 
 def _check_gamma(caller: str, gamma: float) -> None:
-    if not gamma >= 0:
-        raise ValueError(f"{caller}: gamma must be at least 0, found {gamma}")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"{caller}: gamma must be at least 0 and finite, found {gamma}")
 
 
 def _floating(caller: str, outputs: Any) -> Array:

@@ -36,7 +36,8 @@ def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndar
                 f"class_counts: mask must be bool {list(targets.shape[:1])}, found {mask.dtype} {list(mask.shape)}"
             )
         targets = targets[mask]
-    classes = targets.astype(np.int64).ravel()
+    with np.errstate(invalid="ignore"):  # NaN becomes some class, and is found to differ from it below
+        classes = targets.astype(np.int64).ravel()
     wrong = classes[(classes < 0) | (classes >= num_classes) | (classes != targets.ravel())]
     if len(wrong):
         raise ValueError(f"class_counts: labels must be from 0 to {num_classes - 1}, found {len(wrong)} that are not")
@@ -50,14 +51,14 @@ def inverse_frequency(counts: Any) -> np.ndarray:
     change. (G. King and L. Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9, 2001.)
 
     Args:
-        counts: examples of each class `[C]`, not negative, not all 0. A class without any gets weight 0 and does not
-            count among the C.
+        counts: examples of each class `[C]`, finite, not negative, not all 0. A class without any gets weight 0 and
+            does not count among the C.
 
     Returns:
         float32 `[C]`.
 
     Raises:
-        ValueError: counts that are not `[C]`, negative, or all 0.
+        ValueError: counts that are not `[C]`, not finite, negative, or all 0.
 
     Example:
         >>> inverse_frequency([30, 10])
@@ -70,9 +71,9 @@ def inverse_frequency(counts: Any) -> np.ndarray:
 def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
     """Class weights in inverse proportion to the classes' effective numbers of examples.
 
-    `E_c = (1 - beta^n_c) / (1 - beta)`, the expected volume that n_c examples cover where a new one repeats an old one
-    with probability growing towards beta; `w_c` in proportion to `1 / E_c`. beta = 0 gives every class the same weight,
-    beta -> 1 the inverse frequency.
+    `E_c = (1 - beta^n_c) / (1 - beta)`, how many of `V = 1 / (1 - beta)` possible examples n_c draws are expected to
+    cover, where a new one repeats one of the E covered so far with probability `E / V`; `w_c` in proportion to
+    `1 / E_c`. beta = 0 gives every class the same weight, beta -> 1 the inverse frequency.
 
     Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, "Class-Balanced Loss Based on Effective Number of Samples",
     CVPR 2019.
@@ -119,7 +120,8 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
         of the others, or 1 where there are none.
 
     Raises:
-        ValueError: no tasks, an unknown one, weights that are negative or fewer than the task's classes.
+        ValueError: no tasks, an unknown one, targets that are not `[N]`, weights that are not finite, negative, or
+            fewer than the task's classes.
 
     Example:
         >>> split = Batch(np.zeros(4), {"rare": np.array([0, 0, 0, 1])})
@@ -134,8 +136,10 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
     for name, own in weights.items():
         table, classes = np.asarray(own, np.float64), np.asarray(batch.targets[name])
         present = np.asarray(batch.mask.get(name, np.ones(classes.shape, bool)))
-        if table.ndim != 1 or not (table >= 0).all():
-            raise ValueError(f"sampling_weights: weights of {name!r} must be [C] and not negative, found {own}")
+        if classes.ndim != 1:
+            raise ValueError(f"sampling_weights: targets[{name!r}] must be [N], found {list(classes.shape)}")
+        if table.ndim != 1 or not ((table >= 0) & (table < np.inf)).all():
+            raise ValueError(f"sampling_weights: weights of {name!r} must be [C], finite, not negative, found {own}")
         class_counts(classes, len(table), mask=present)
         total = total + np.where(present, table[np.where(present, classes, 0).astype(np.int64)], 0.0)
         tasks = tasks + present
@@ -148,8 +152,8 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
 def checked_counts(caller: str, counts: Any) -> np.ndarray:
     """Counts as float64 `[C]`, after checking them; `caller` opens the message."""
     counts = np.asarray(counts, np.float64)
-    if counts.ndim != 1 or not (counts >= 0).all() or not counts.any():
-        raise ValueError(f"{caller}: counts must be [C], not negative and not all 0, found {counts.tolist()}")
+    if counts.ndim != 1 or not ((counts >= 0) & (counts < np.inf)).all() or not counts.any():
+        raise ValueError(f"{caller}: counts must be [C], finite, not negative and not all 0, found {counts.tolist()}")
     return counts
 
 

@@ -40,13 +40,15 @@ def pretrain_then_finetune(pretrain: Stage, finetune: Stage, *, probe_steps: int
         pretrain: stage of the self-supervised tasks.
         finetune: stage of the tasks that matter, and of others that go on beside them.
         probe_steps: steps with `params.shared` frozen, before the `num_steps` of the fine-tuning; it uses the same
-            optimiser, whose state and schedule begin anew after it.
+            optimiser, whose state and schedule begin anew after it. Batch statistics of the trunk are no parameters
+            and go on moving.
 
     Returns:
         Stages for `run_stages`: two, or three with `"probe"` between them.
 
     Raises:
-        ValueError: negative `probe_steps`.
+        TypeError: `probe_steps` that is no integer.
+        ValueError: it is negative; with it, a fine-tuning that is to keep the optimiser's state.
 
     Example:
         >>> import mtljax
@@ -63,8 +65,9 @@ def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int =
     """Train without a task first, then with it; in between, what the new task owns alone.
 
     Everything the first model has is carried over to the bit; where `alone_steps` is given, nothing but
-    `params.tasks[task]` moves until they are over. To make the state of such a model by hand, see
-    `mtljax.sharing.add_task`; for a task that is there from the start but silent, `begin_at`.
+    `params.tasks[task]` moves until they are over, batch statistics apart, which are no parameters. To make the state
+    of such a model by hand, see `mtljax.sharing.add_task`; for a task that is there from the start but silent,
+    `begin_at`.
 
     Args:
         before: stage without the task.
@@ -77,7 +80,9 @@ def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int =
         Stages for `run_stages`: two, or three with `"alone"` between them.
 
     Raises:
-        ValueError: negative `alone_steps`; when it runs, no parameters of such a task.
+        TypeError: `alone_steps` that is no integer.
+        ValueError: it is negative; with it, a stage `after` that is to keep the optimiser's state, and, when it runs,
+            no parameters of such a task.
 
     Example:
         >>> import mtljax
@@ -149,7 +154,8 @@ def begin_at(starts: Mapping[str, int]) -> Schedule:
         [False, False, True]
     """
     starts = dict(starts)
-    if not starts or not all(isinstance(step, int) and step >= 0 for step in starts.values()):
+    steps = starts.values()
+    if not starts or not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in steps):
         raise ValueError(f"begin_at: expected integers from 0 by task, got {starts}")
     return lambda step: {name: step >= first for name, first in starts.items()}
 
@@ -158,8 +164,9 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
     """A step at which some tasks sit out: their masks are False for every example.
 
     A task without examples is inactive: it gives no gradient, and the others go on exactly as if it were not there. Its
-    own parameters get a zero gradient, with which momentum and weight decay still move them. To nest several schedules,
-    wrap the step several times.
+    own parameters get a zero gradient, with which momentum and weight decay still move them. It is computed all the
+    same, so that inputs of its own go on moving batch statistics. To nest several schedules, wrap the step several
+    times.
 
     Args:
         step: from `make_train_step`, not jitted.
@@ -202,6 +209,13 @@ def _masked(batch: Batch, active: dict[str, Array]) -> Batch:
 
 
 def _with_middle(name: str, argument: str, first: Stage, middle: Stage, steps: int, last: Stage) -> tuple[Stage, ...]:
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"{name}: {argument} must be an integer, got {steps!r}")
     if steps < 0:
         raise ValueError(f"{name}: {argument} must not be negative, got {steps}")
+    if steps and last.keep_optimizer:
+        raise ValueError(
+            f"{name}: stage '{last.name}' has keep_optimizer=True, but with {argument} the optimiser's state begins "
+            "anew, since that of the stage in the middle has another form"
+        )
     return (first, middle._replace(num_steps=steps), last) if steps else (first, last)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.sharing.edit import carry_over
+from mtljax.sharing.edit import carry_over, matched
 from mtljax.training import checkpoint as checkpoints
 from mtljax.training.loop import FitResult, fit
 from mtljax.training.parallel import jit
@@ -19,6 +19,9 @@ from mtljax.training.step import Step, make_train_step
 from mtljax.types import Array, Key, Method, Model, Params, PyTree, TrainState
 
 Start = Callable[..., TrainState]
+
+FIT_OPTIONS = ("eval_every", "log_every", "checkpoint_every", "keep", "progress")
+"""Options of `fit` that are one for all stages."""
 
 
 class Stage(NamedTuple):
@@ -32,7 +35,7 @@ class Stage(NamedTuple):
         method: how tasks are reconciled; its state is always new.
         optimizer: over `Params`.
         batches: `batches(start) -> iterable`, steps counted from the stage's first.
-        num_steps: of this stage.
+        num_steps: of this stage, at least 1.
         penalty: as for `make_train_step`.
         evaluate: as for `fit`.
         keep_optimizer: whether the optimiser's state is carried over too, by path (see `mtljax.sharing.carry_over`),
@@ -66,7 +69,8 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         `step(state, batch)` as `make_train_step` makes it.
 
     Raises:
-        ValueError: (by start) an array of another shape or dtype in the previous state, or nothing to carry over.
+        ValueError: (by start) an array of another shape or dtype in the previous state; parameters, or with
+            `keep_optimizer` optimiser's states, that have no path in common.
 
     Example:
         >>> import mtljax
@@ -87,10 +91,12 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         params, model_state = stage.model.init(init_key, inputs)
         if previous is None:
             return init(params, model_state, key=run_key)
-        params = _carried(params, previous.params)
-        state = init(params, _carried(model_state, previous.model_state), key=run_key)
+        params = _copied(carry_over(params, previous.params))
+        # Unlike parameters these may have nothing in common: where heads alone have a state, and all heads are new.
+        model_state = _copied(matched("stage_functions", model_state, previous.model_state).tree)
+        state = init(params, model_state, key=run_key)
         if stage.keep_optimizer:
-            state = state._replace(opt_state=_carried(state.opt_state, previous.opt_state))
+            state = state._replace(opt_state=_copied(carry_over(state.opt_state, previous.opt_state)))
         return state
 
     return start, step
@@ -125,9 +131,10 @@ def run_stages(
         `FitResult` by stage, in order. The last stage's is that of the run.
 
     Raises:
-        ValueError: no stages, or names that are empty, stand twice or cannot be folders; a stage that is not complete
-            though a later one has begun, because a folder was removed or `num_steps` raised; whatever `fit` and
-            `stage_functions` raise.
+        TypeError: other options; `fit` has more, but a log or a folder of checkpoints cannot serve several stages.
+        ValueError: no stages, names that are empty, stand twice or cannot be folders, or numbers of steps that are no
+            positive integers, all before the first step; a stage that is not complete though a later one has begun,
+            because a folder was removed or `num_steps` raised; whatever `fit` and `stage_functions` raise.
 
     Example:
         >>> import mtljax
@@ -147,6 +154,14 @@ def run_stages(
         raise ValueError("run_stages: there are no stages, expected at least one")
     if len(set(names)) < len(names) or not all(name and Path(name).name == name for name in names):
         raise ValueError(f"run_stages: names must be different names of folders, found {names}")
+    for stage in stages:
+        if isinstance(stage.num_steps, bool) or not isinstance(stage.num_steps, int) or stage.num_steps < 1:
+            raise ValueError(
+                f"run_stages: num_steps of stage '{stage.name}' must be a positive integer, found {stage.num_steps!r}"
+            )
+    unknown = sorted(set(options) - set(FIT_OPTIONS))
+    if unknown:
+        raise TypeError(f"run_stages: options for fit are {list(FIT_OPTIONS)}, found '{unknown[0]}'")
     folders = [None if directory is None else Path(directory) / f"{i}_{name}" for i, name in enumerate(names)]
     results: dict[str, FitResult] = {}
     state = None
@@ -166,8 +181,8 @@ def run_stages(
     return results
 
 
-def _carried(new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, carry_over(new, old))
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:

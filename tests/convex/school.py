@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 
 def school(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Inputs `[n_t, 28]`, the last column 1, and scores `[n_t]`, by school."""
-    cells = scipy.io.loadmat(folder / "school.mat")
-    inputs = [np.asarray(x, np.float64) for x in cells["X"].ravel()]
-    return inputs, [np.asarray(y, np.float64).ravel() for y in cells["Y"].ravel()]
+    from mtljax.data.school import _read  # imports TFDS, which is slow
+
+    inputs, scores = zip(*_read(folder / "school.mat"), strict=True)
+    return [x.astype(np.float64) for x in inputs], [y.astype(np.float64) for y in scores]
 
 
 def standardised(inputs: list[np.ndarray]) -> list[np.ndarray]:

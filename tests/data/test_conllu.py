@@ -63,6 +63,7 @@ def test_an_empty_node_may_stand_before_the_first_word(tmp_path):
         ("PRON PRP Case", "NNP PRP Case", 4, "found part of speech 'NNP', expected one of ADJ, ADP"),
         ("Mood=Ind", "Mood", 6, "found features 'Mood'"),
         ("Mood=Ind", "Mood=Ind|", 6, "found features"),
+        ("Mood=Ind", "Mood=Ind|Mood=Imp", 6, "found features 'Mood=Ind|Mood=Imp', expected each name once"),
         ("4 aux 4", "x aux 4", 6, "found head 'x'"),
         ("4 aux 4", "-1 aux 4", 6, "found head '-1'"),
         ("4 aux 4", "6 aux 4", 6, "found head 6, but the sentence has 5 words"),
@@ -87,9 +88,10 @@ def test_what_is_damaged_raises_with_file_and_line(tmp_path, old, new, line, mes
         list(read_conllu(path))
 
 
-def test_a_circle_of_two_words_is_found(tmp_path):
-    text = GOOD.replace("4 aux 4", "3 aux 4").replace("_ 4 advmod 4", "_ 2 advmod 4")
-    with pytest.raises(ValueError, match=r"line 6: the heads of the words \[2, 3\] go in a circle"):
+@pytest.mark.parametrize("head, line, circle", [(2, 6, r"\[2, 3\]"), (3, 7, r"\[3\]")])
+def test_a_circle_is_found_without_the_words_that_lead_into_it(tmp_path, head, line, circle):
+    text = GOOD.replace("4 aux 4", "3 aux 4").replace("_ 4 advmod 4", f"_ {head} advmod 4")
+    with pytest.raises(ValueError, match=rf"line {line}: the heads of the words {circle} go in a circle"):
         list(read_conllu(written(tmp_path, text)))
 
 

@@ -141,6 +141,7 @@ def test_a_file_that_is_not_as_described_is_refused_with_its_name(fake_raw, tmp_
         (packed(good | {"imgs": np.array([None])}), "must be an npz file of plain arrays, found: Object arrays"),
         (packed({"imgs": good["imgs"]}), r"must hold .*latents_classes.*, found {'imgs': 'uint8 \[360, 64, 64\]'}"),
         (packed(good | {"imgs": good["imgs"][:, :32]}), r"'uint8 \[360, 64, 64\]'.*, found .*'uint8 \[360, 32, 64\]'"),
+        (packed(good | {"imgs": np.uint8(1)}), r"found .*'uint8 \[\]'"),
         (packed(good | {"imgs": good["imgs"][:-1]}), r"int64 \[359, 5\].*, found .*int64 \[360, 5\]"),
         (packed(good | {"imgs": good["imgs"] > 0}), r"found {'imgs': 'bool "),
         (

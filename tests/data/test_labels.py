@@ -66,6 +66,14 @@ def test_traced_arrays_and_dicts_of_batches_do_the_same():
     assert found.targets["a"]["v"].tolist() == [0, 2]
 
 
+def test_bfloat16_in_numpy_is_a_floating_type_too():
+    half = np.array([1.0, NAN, -1.0], jnp.bfloat16)
+    masked = mask_missing(Batch(np.zeros(3), {"a": half}), sentinel={"a": -1})
+    assert masked.mask["a"].tolist() == [True, False, False]
+    assert masked.targets["a"].tolist() == [1, 0, 0] and masked.targets["a"].dtype == jnp.bfloat16
+    assert mask_missing(Batch(np.zeros(3), {"a": half}), sentinel=1e300).mask["a"].tolist() == [True, False, True]
+
+
 def test_masking_twice_changes_nothing():
     once = mask_missing(example(), sentinel=-1)
     jax.tree.map(np.testing.assert_array_equal, mask_missing(once), once)
@@ -96,12 +104,22 @@ def test_mistakes():
             r"present\['map'\] must be \[4\], one an example, got \[3\]",
         ),
         ({"present": {"map": np.ones(4)}}, TypeError, r"present\['map'\] must be bool, got float"),
+        ({"present": {"map": [True] * 4}}, TypeError, r"present\['map'\] must be bool, got list"),
         ({"sentinel": {"class": 0.5}}, ValueError, "sentinel of 'class' is 0.5, which int32 cannot hold"),
+        ({"sentinel": {"map": 1e39}}, ValueError, r"sentinel of 'map' is 1e\+39, which float32 cannot hold"),
     ):
         with pytest.raises(error, match=f"mask_missing: {message}"):
             mask_missing(example(), **arguments)
     with pytest.raises(ValueError, match=r"mask_missing: mask names \['no'\]"):
         mask_missing(example()._replace(mask={"no": np.ones(4, bool)}))
+    for target, shapes in (
+        ({"u": np.zeros(4), "v": np.zeros(1)}, r"\[\(4,\), \(1,\)\]"),
+        (3, r"\[\(\)\]"),
+        ((), r"\[\]"),
+    ):
+        for call in (mask_missing, label_counts):
+            with pytest.raises(ValueError, match=rf"targets\['a'\] must be arrays .* one length, got shapes {shapes}"):
+                call(Batch(np.zeros(4), {"a": target}))
     with pytest.raises(TypeError, match=r"label_counts: batch must be a Batch.* found int"):
         label_counts([3])
 

@@ -83,7 +83,7 @@ def training():
         traces.append(None)
         return step(state, batch)
 
-    return init(*model.init(jax.random.key(0), example), key=jax.random.key(1)), counted, traces
+    return init(*jax.jit(model.init)(jax.random.key(0), example), key=jax.random.key(1)), counted, traces
 
 
 @pytest.mark.slow

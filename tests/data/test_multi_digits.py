@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from mtljax.data import MultiDigits, MultiDigitsConfig, load_multi_digits
+from mtljax.data import MultiDigits, MultiDigitsConfig, load_multi_digits, multi_digits
 
 SPLITS = ("train", "validation", "test")
+FEW = {"train": 40, "validation": 20, "test": 10}
+
+
+def generated(directory):
+    """Every feature of every split as one array, as the builder hands them to TFDS."""
+    columns = {}
+    for name, rows in MultiDigits(data_dir=directory)._split_generators(None).items():
+        examples = [example for _, example in rows]
+        columns[name] = {feature: np.stack([each[feature] for each in examples]) for feature in examples[0]}
+    return columns
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """All examples. TFDS takes seconds to write and read so many: what passes through it is tested on a few."""
+    return generated(tmp_path_factory.mktemp("nothing"))
+
+
+@pytest.fixture(scope="module")
+def splits(raw):
+    return {name: multi_digits._as_batch(columns) for name, columns in raw.items()}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(multi_digits, "_SIZES", FEW)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
+    """Where a few examples are prepared."""
     directory = tmp_path_factory.mktemp("tfds")
-    load_multi_digits(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multi_digits, "_SIZES", FEW)
+        load_multi_digits(directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def splits(data_dir):
-    return load_multi_digits(data_dir)
-
-
-@pytest.fixture(scope="module")
-def raw(data_dir):
-    """Every feature of every split as one array."""
-    builder = MultiDigits(data_dir=data_dir)
-    columns = {}
-    for name in SPLITS:
-        source = builder.as_data_source(split=name)
-        rows = source.__getitems__(list(range(len(source))))
-        columns[name] = {feature: np.stack([row[feature] for row in rows]) for feature in rows[0]}
-    return columns
 
 
 def files(directory):
@@ -88,17 +102,18 @@ def test_canvases_hold_both_source_digits_and_nothing_else(raw):
     from sklearn.datasets import load_digits
 
     images = load_digits().images
+    places = list(np.ndindex(5, 9))
     for i in range(100):
         columns = {name: array[i] for name, array in raw["test"].items()}
-        left, right = images[columns["left_source"]], images[columns["right_source"]]
+        seen, scans = columns["canvas"][..., 0], [images[columns[f"{side}_source"]] for side in ("left", "right")]
+        fits = [[(r, c) for r, c in places if (seen[r : r + 8, c : c + 8] >= scan).all()] for scan in scans]
         found = 0
-        for left_row, left_column in np.ndindex(5, 9):
-            for right_row, right_column in np.ndindex(5, 9):
-                canvas = np.zeros([12, 16])
-                canvas[left_row : left_row + 8, left_column : left_column + 8] = left
-                place = canvas[right_row : right_row + 8, right_column : right_column + 8]
-                np.maximum(place, right, out=place)
-                found += left_column < right_column and np.array_equal(canvas, columns["canvas"][..., 0])
+        for both in itertools.product(*fits):
+            canvas = np.zeros([12, 16])
+            for (row, column), scan in zip(both, scans, strict=True):
+                place = canvas[row : row + 8, column : column + 8]
+                np.maximum(place, scan, out=place)
+            found += both[0][1] < both[1][1] and np.array_equal(canvas, seen)
         assert found >= 1
 
 
@@ -110,11 +125,34 @@ def test_exactly_one_cell_is_masked(raw):
         assert set(columns["cell"]) == set(range(12))
 
 
-def test_loaded_arrays_are_the_stored_features(raw, splits):
+def test_arrays_are_the_features(raw, splits):
     for name, batch in splits.items():
         np.testing.assert_array_equal(batch.inputs, raw[name]["masked"] / np.float32(16))
         np.testing.assert_array_equal(batch.targets["reconstruct"], raw[name]["canvas"] / np.float32(16))
         np.testing.assert_array_equal(batch.mask["sum"], raw[name]["sum_mask"])
+
+
+def assert_prepared_and_read(directory, columns):
+    """The builder's own rows, in order, have come through TFDS."""
+    batches = load_multi_digits(directory)
+    builder = MultiDigits(data_dir=directory)
+    for name, expected in columns.items():
+        source = builder.as_data_source(split=name)
+        rows = source.__getitems__(list(range(len(source))))
+        for feature, array in expected.items():
+            np.testing.assert_array_equal(np.stack([row[feature] for row in rows]), array)
+        jax.tree.map(np.testing.assert_array_equal, batches[name], multi_digits._as_batch(expected))
+        same = jax.tree.map(lambda a, b: a.dtype == b.dtype, batches[name], multi_digits._as_batch(expected))
+        assert all(jax.tree.leaves(same))
+
+
+def test_what_is_loaded_is_what_was_generated(data_dir, few):
+    assert_prepared_and_read(data_dir, generated(data_dir))
+
+
+@pytest.mark.slow
+def test_all_that_is_loaded_is_what_was_generated(raw, tmp_path):
+    assert_prepared_and_read(tmp_path, raw)
 
 
 def test_half_of_the_sums_are_missing(splits):
@@ -131,7 +169,7 @@ def test_half_of_the_sums_are_missing(splits):
         assert abs(batch.targets["left"][present].mean() - batch.targets["left"].mean()) < 0.25
 
 
-def test_the_same_seed_gives_identical_files(data_dir, tmp_path):
+def test_the_same_seed_gives_identical_files(data_dir, few, tmp_path):
     load_multi_digits(tmp_path)
     assert len(files(tmp_path)) == 3
     assert files(tmp_path) == files(data_dir)
@@ -147,18 +185,18 @@ def test_the_data_are_those_of_version_1(raw):
     assert digest.hexdigest() == "5774f11e8fead38c906c20782edf8b21e456c8fcea5ae961aacf384f68b2d574"
 
 
-@pytest.mark.slow
-def test_another_seed_gives_other_data_beside_the_first(data_dir, splits):
-    other = load_multi_digits(data_dir, seed=1)
-    assert not np.array_equal(other["train"].inputs, splits["train"].inputs)
-    assert not np.array_equal(other["train"].targets["left"], splits["train"].targets["left"])
-    again = load_multi_digits(data_dir)
-    np.testing.assert_array_equal(again["train"].inputs, splits["train"].inputs)
+def test_another_seed_gives_other_data_beside_the_first(few, tmp_path):
+    first, other = load_multi_digits(tmp_path), load_multi_digits(tmp_path, seed=1)
+    assert not np.array_equal(other["train"].inputs, first["train"].inputs)
+    assert not np.array_equal(other["train"].targets["left"], first["train"].targets["left"])
+    again = load_multi_digits(tmp_path)
+    np.testing.assert_array_equal(again["train"].inputs, first["train"].inputs)
     with pytest.raises(ValueError, match="load_multi_digits: seed must not be negative, got -1"):
-        load_multi_digits(data_dir, seed=-1)
+        load_multi_digits(tmp_path, seed=-1)
 
 
-def test_a_process_that_comes_second_reads_what_the_first_prepared(splits, tmp_path, monkeypatch):
+def test_a_process_that_comes_second_reads_what_the_first_prepared(data_dir, few, tmp_path, monkeypatch):
+    expected = load_multi_digits(data_dir)["test"]
     prepare = MultiDigits.download_and_prepare
 
     def beaten(self, **kwargs):
@@ -166,7 +204,7 @@ def test_a_process_that_comes_second_reads_what_the_first_prepared(splits, tmp_p
         raise FileExistsError("Cannot rename incomplete directory, destination already exists.")
 
     monkeypatch.setattr(MultiDigits, "download_and_prepare", beaten)
-    np.testing.assert_array_equal(load_multi_digits(tmp_path)["test"].inputs, splits["test"].inputs)
+    np.testing.assert_array_equal(load_multi_digits(tmp_path)["test"].inputs, expected.inputs)
 
 
 def test_metadata(data_dir):

@@ -49,9 +49,16 @@ def test_in_jax_and_under_jit():
     found = jax.jit(tasks_from_multilabel)(jnp.asarray(LABELS))
     jax.tree.map(np.testing.assert_array_equal, found, tasks_from_multilabel(LABELS))
     np.testing.assert_array_equal(jax.jit(multilabel_from_tasks)(*found), LABELS)
+    known = tasks_from_multilabel(LABELS)  # targets on the host, masks traced
+    np.testing.assert_array_equal(jax.jit(lambda mask: multilabel_from_tasks(known[0], mask))(found[1]), LABELS)
     expected = one_vs_rest(np.array([2, 0, 1]), 3)
     jax.tree.map(np.testing.assert_array_equal, one_vs_rest(jnp.array([2, 0, 1]), 3), expected)
     assert classes_from_one_vs_rest(jax.tree.map(jnp.asarray, expected[0])).tolist() == [2, 0, 1]
+
+
+def test_bfloat16_in_numpy_is_a_floating_type_too():
+    found = tasks_from_multilabel(LABELS.astype(jnp.bfloat16))
+    jax.tree.map(np.testing.assert_array_equal, found, tasks_from_multilabel(LABELS))
 
 
 def test_a_batch_keeps_its_inputs_and_its_mask():
@@ -81,7 +88,28 @@ def test_one_vs_rest_and_back():
 
 def test_mistakes():
     for call, error, message in (
-        (lambda: tasks_from_multilabel(np.zeros(3)), ValueError, r"labels must be \[N, L\], found \[3\]"),
+        (lambda: tasks_from_multilabel(np.zeros(3)), ValueError, r"labels must be \[N, L\], .* found \[3\]"),
+        (lambda: tasks_from_multilabel(np.zeros((3, 0))), ValueError, r"L at least 1, found \[3, 0\]"),
+        (
+            lambda: tasks_from_multilabel(Batch(0, {"a": LABELS}, {"b": np.ones(2, bool)})),
+            ValueError,
+            r"mask names \['b'\], but the target is 'a'",
+        ),
+        (
+            lambda: tasks_from_multilabel(Batch(0, {"a": LABELS}, {"a": np.ones((2, 1), bool)})),
+            ValueError,
+            r"mask\['a'\] must be \[2\], one an example, got \[2, 1\]",
+        ),
+        (
+            lambda: multilabel_from_tasks({"a": np.zeros(2)}, {"b": np.ones(2, bool)}),
+            ValueError,
+            r"mask names \['b'\], but the tasks are \['a'\]",
+        ),
+        (
+            lambda: multilabel_from_tasks({"a": np.zeros(2)}, {"a": np.ones(1, bool)}),
+            ValueError,
+            r"mask\['a'\] must be \[2\], one an example, got \[1\]",
+        ),
         (
             lambda: tasks_from_multilabel(np.array([[2.0]])),
             ValueError,
@@ -103,8 +131,9 @@ def test_mistakes():
         (lambda: one_vs_rest(np.array([0.0]), 2), TypeError, "classes must be integers, found float64"),
         (lambda: one_vs_rest(np.array([4]), 3), ValueError, "from 0 to 2, found 4"),
         (lambda: one_vs_rest(np.array([0]), 1), ValueError, "num_classes at least 2"),
-        (lambda: one_vs_rest(np.array([0]), 2, mask=np.ones(1)), TypeError, "mask must be bool, found float64"),
-        (lambda: one_vs_rest(np.array([0]), 2, mask=np.ones(2, bool)), ValueError, r"mask must be \[1\], found \[2\]"),
+        (lambda: one_vs_rest(np.array([0]), 2, mask=np.ones(1)), TypeError, "mask must be bool, got float64"),
+        (lambda: one_vs_rest(np.array([0]), 2, mask=[True]), TypeError, "mask must be bool, got list"),
+        (lambda: one_vs_rest(np.array([0]), 2, mask=np.ones(2, bool)), ValueError, r"mask must be \[1\], .* got \[2\]"),
     ):
         with pytest.raises(error, match=message):
             call()

@@ -26,8 +26,8 @@ def splits():
 def scenes():
     """The scenes of the training split, in float64, as its docstring says that they are drawn."""
     train = jax.random.fold_in(jax.random.key(SEED), 0)
-    drawn = jax.jit(jax.vmap(lambda i: sample_scene(jax.random.fold_in(train, i))))(jnp.arange(64))
-    assert all(leaf.dtype in (jnp.float32, jnp.bool_) for leaf in jax.tree.leaves(drawn))
+    drawn = jax.device_get(jax.jit(jax.vmap(lambda i: sample_scene(jax.random.fold_in(train, i))))(np.arange(64)))
+    assert all(leaf.dtype in (np.float32, np.bool_) for leaf in jax.tree.leaves(drawn))
     return [
         jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], bool if leaf.dtype == bool else np.float64), drawn)
         for i in range(64)
@@ -152,35 +152,51 @@ def test_images_are_lambertian_and_every_class_is_seen(splits, scenes, truth):
     assert 0.05 < train.targets["edges"].mean() < 0.3
 
 
-def test_rays_parallel_to_the_sides_of_solids():
-    """Straight down onto each kind's middle, onto it near its rim, and beside it: where a careless quotient is 0/0."""
+DOWN = np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32)
+LEVEL = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)
+look = jax.jit(lambda scene: cast(scene, jnp.array([0.0, 0, 1])))
+
+
+def looking(rotation, position, present):
+    """What is straight ahead, where solids half a metre wide, two of each kind, all stand in one place if present."""
     solids = Solids(
-        centre=jnp.full((3, 1, 3), jnp.array([0.0, 0, 1])),
-        half=jnp.full((3, 1, 3), jnp.array([0.5, 0.5, 1])),
-        yaw=jnp.zeros((3, 1)),
-        present=jnp.zeros((3, 1), bool),
+        centre=np.full((3, 2, 3), [0, 0, 1], np.float32),
+        half=np.full((3, 2, 3), [0.5, 0.5, 1], np.float32),
+        yaw=np.zeros((3, 2), np.float32),
+        present=np.array(present, bool),
     )
-    scene = Scene(
-        position=jnp.array([0.0, 0, 3]),
-        rotation=jnp.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]]),
-        room=jnp.array([[-3.0, -3, 0], [3, 3, 4]]),
-        solids=solids,
-        albedo=jnp.ones((5, 3)),
-        light=jnp.array([0.0, 0, 1]),
-    )
+    room, light = np.array([[-3, -3, 0], [3, 3, 4]], np.float32), np.array([0, 0, 1], np.float32)
+    return look(Scene(np.array(position, np.float32), rotation, room, solids, np.ones((8, 3), np.float32), light))
 
-    @jax.jit
-    def look(kind, x):
-        there = solids._replace(present=jnp.arange(3)[:, None] == kind)
-        return cast(scene._replace(solids=there, position=scene.position.at[0].set(x)), jnp.array([0.0, 0, 1]))
 
-    for kind, rim in enumerate((3 - 1.6, 1.0, 1.0)):  # the ball is an ellipsoid here: x = 0.5 * 0.8, z = 1 + 1 * 0.6
-        for x, depth, instance in ((0.0, 1.0, 2 + kind), (0.4, rim, 2 + kind), (0.9, 3.0, 0)):
-            surface = look(kind, x)
+def test_rays_parallel_to_the_sides_of_solids():
+    """Straight onto each kind's middle, onto it near its rim, and past it: where a careless quotient is 0/0."""
+    flat, tilted = [0, 0, -1], [0.8, 0, -0.6]
+    steep = [0.8 / 0.5, 0, -0.6 / 1.0]  # the ball is an ellipsoid here: x = 0.5 * 0.8, z = 1 + 1 * 0.6
+    for kind, own in enumerate(
+        (
+            [(DOWN, (0.4, 0, 3), 1.4, steep), (LEVEL, (0.4, -2, 1), 1.7, tilted)],
+            [(DOWN, (0.4, 0, 3), 1.0, flat), (LEVEL, (0.4, -2, 1), 1.5, flat)],
+            [(DOWN, (0.4, 0, 3), 1.0, flat), (LEVEL, (0.4, -2, 1), 1.7, tilted)],
+        )
+    ):
+        met = 2 + 2 * kind
+        middle = [(DOWN, (0, 0, 3), 1.0, flat), (LEVEL, (0, -2, 1), 1.5, flat)]
+        past = [
+            (DOWN, (0.9, 0, 3), 3.0, flat, 0),
+            (LEVEL, (0.9, -2, 1), 5.0, flat, 1),
+            (LEVEL, (0, -2, 3), 5.0, flat, 1),
+        ]
+        for rotation, position, depth, normal, instance in [(*case, met) for case in middle + own] + past:
+            surface = looking(rotation, position, np.arange(6).reshape(3, 2) == 2 * kind)
             np.testing.assert_allclose(surface.depth, depth, rtol=1e-6)
             assert surface.instances == instance
-            normal = np.array([0.8 / 0.5, 0, -0.6 / 1.0] if (kind, x) == (0, 0.4) else [0, 0, -1])
             np.testing.assert_allclose(surface.normals, normal / np.linalg.norm(normal), atol=1e-6)
+
+
+def test_of_surfaces_met_at_once_the_first_slot_counts_and_within_it_the_first_kind():
+    for present, first in (([[1, 1], [1, 1], [1, 1]], 2), ([[0, 1], [1, 0], [1, 0]], 4), ([[0, 1], [0, 0], [0, 1]], 3)):
+        assert looking(DOWN, (0, 0, 3), present).instances == first
 
 
 def test_a_split_is_a_function_of_the_seed_and_begins_as_a_shorter_one_does(splits):
@@ -238,12 +254,16 @@ def test_batches_of_keys_are_the_scenes_of_single_keys_in_or_out_of_jit_and_floa
 
 def test_bad_arguments_are_refused():
     for number in ("num_train", "num_validation", "num_test"):
-        with pytest.raises(ValueError, match=f"load_rendered_scenes: {number} must be at least 1, found 0"):
+        with pytest.raises(
+            ValueError, match=f"load_rendered_scenes: {number} must be an integer of at least 1, found 0"
+        ):
             load_rendered_scenes(**{number: 0})
-    with pytest.raises(ValueError, match="load_rendered_scenes: seed must not be negative, found -1"):
+    with pytest.raises(ValueError, match="load_rendered_scenes: seed must be an integer of at least 0, found -1"):
         load_rendered_scenes(seed=-1)
-    with pytest.raises(ValueError, match="render_scene: size must be at least 2 pixels, found 1"):
+    with pytest.raises(ValueError, match="load_rendered_scenes: size must be an integer of at least 2, found 1"):
         load_rendered_scenes(size=1)
+    with pytest.raises(ValueError, match=r"render_scene: size must be an integer of at least 2, found 32\.0"):
+        jax.eval_shape(lambda key: render_scene(sample_scene(key), size=32.0), jax.random.key(0))
     with pytest.raises(TypeError, match=r"sample_scene: key must be typed, as jax\.random\.key makes it, found int"):
         sample_scene(0)
     with pytest.raises(ValueError, match=r"sample_scene: key must have shape \[\], found \(2,\)"):

@@ -62,8 +62,8 @@ def test_each_school_is_a_task_with_the_rows_of_the_file(fake, tmp_path):
 def test_a_split_is_that_of_split_rows_whatever_jax_is_set_to(fake, tmp_path):
     inputs, scores = fake
     expected, _ = split_rows(jax.random.key(7), pad(inputs, scores), 0.75)
-    for wide in (False, True):
-        with jax.enable_x64(wide):
+    for setting in (jax.enable_x64(False), jax.enable_x64(True), jax.threefry_partitionable(False)):
+        with setting:
             splits = load_school(tmp_path, train_share=0.75, seed=7)
         for school, (name, batch) in enumerate(splits["train"].items()):
             mask = np.asarray(expected.mask)[school, : PUPILS[school]]
@@ -72,6 +72,11 @@ def test_a_split_is_that_of_split_rows_whatever_jax_is_set_to(fake, tmp_path):
             np.testing.assert_array_equal(splits["test"][name].inputs, inputs[school][~mask])
             np.testing.assert_array_equal(splits["test"][name].targets[name], scores[school][~mask])
     assert [len(batch.inputs) for batch in splits["train"].values()] == [2, 1, 4, 3]
+    for share in (0.0, 0.3, 1.0, 0.49999999):  # the last one is a half in float32, in which shares are rounded
+        mask = np.asarray(split_rows(jax.random.key(7), pad(inputs, scores), share)[0].mask)
+        found = load_school(tmp_path, train_share=share, seed=7)["train"].values()
+        for school, batch in enumerate(found):
+            np.testing.assert_array_equal(batch.inputs, inputs[school][mask[school, : PUPILS[school]]])
     others = [load_school(tmp_path, train_share=0.5, seed=seed)["train"]["school_003"] for seed in range(5)]
     assert len({other.inputs.tobytes() for other in others}) > 1
 

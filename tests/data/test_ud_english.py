@@ -126,6 +126,12 @@ def test_the_only_word_of_a_form_underscore_has_the_lemma_underscore():
     assert sentence_batch([sentence("_")], vocabularies, max_length=1).targets["lemma"].tolist() == [[0]]
 
 
+def test_a_treebank_without_lemmas_has_all_other_tasks():
+    whole, bare = (sentence_vocabularies([sentence("a", lemma=lemma)], min_count=1) for lemma in ("a", "_"))
+    assert set(whole) - set(bare) == {"lemma"}
+    assert set(sentence_batch([sentence("a")], bare).targets) == set(bare) - {"words", "characters"}
+
+
 def test_mistakes_are_refused():
     vocabularies = sentence_vocabularies([sentence("a", lemma="a")], min_count=1)
     for bad in ({"max_length": 0}, {"max_characters": 1}):
@@ -133,6 +139,8 @@ def test_mistakes_are_refused():
             sentence_batch([sentence("a")], vocabularies, **bad)
     with pytest.raises(ValueError, match=r"sentence_batch: expected a sentence.*got 0 sentences, 64 and 16"):
         sentence_batch([], vocabularies)
+    with pytest.raises(ValueError, match="sentence_batch: expected a word or more in each sentence, got none in 's'"):
+        sentence_batch([sentence("a"), sentence()], vocabularies)
     bad = {"words": vocabularies["words"], "speech": vocabularies["upos"]}
     with pytest.raises(ValueError, match=r"sentence_batch: vocabularies lacks \['characters'\] and has \['speech'\]"):
         sentence_batch([sentence("a")], bad)
@@ -152,12 +160,15 @@ def test_a_vocabulary_knows_what_is_frequent_enough_in_a_fixed_order():
     assert Vocabulary(("p", "q")).encode(["q", "?"]).tolist() == [1, -1]
     for values, options, message in [
         ("ab", {"unknown": -1, "min_count": 0}, "min_count must be at least 1, got 0"),
-        ("ab", {"unknown": 1, "reserved": ("?",)}, r"unknown must be .* got 1"),
         ("ab", {"unknown": -1, "min_count": 2}, "none of 2 values occurs 2 times"),
         ("", {"unknown": -1}, "none of 0 values occurs 1 times"),
     ]:
         with pytest.raises(ValueError, match=f"build_vocabulary: {message}"):
             build_vocabulary(values, **options)
+    with pytest.raises(ValueError, match=r"Vocabulary: unknown must be .* got 1"):
+        build_vocabulary("ab", unknown=1, reserved=("?",))
+    with pytest.raises(ValueError, match="Vocabulary: values must each stand once"):
+        Vocabulary(("p", "q", "p"))
 
 
 @pytest.mark.slow
@@ -200,6 +211,17 @@ def test_the_real_treebank_has_the_published_numbers(real_data, tmp_path):
             assert split != "train" or target.min() == PADDING
     unseen = {split: int((batch.targets["ufeats"] == UNSEEN).sum()) for split, batch in splits.items()}
     assert unseen == {"train": 0, "validation": 18, "test": 2}
+
+    # Labels lead back to the lemmas and heads that the publisher gave, cut sentences or not.
+    rows = builder.as_data_source("validation").__getitems__(list(range(2_001)))
+    real = np.arange(64) < splits["validation"].inputs["length"][:, None]
+    labels = {task: splits["validation"].targets[task][real] for task in ("lemma", "head_offset")}
+    forms, lemmas, heads = (np.concatenate([row[name] for row in rows]) for name in ("form", "lemma", "head"))
+    places = np.concatenate([np.arange(len(row["head"])) + 1 for row in rows])
+    for form, lemma, script in zip(forms, lemmas, labels["lemma"], strict=True):
+        assert script < 0 or apply_lemma_script(vocabularies["lemma"].entries[script], form.decode()) == lemma.decode()
+    offsets = np.where(heads > 0, np.clip(heads - places, -20, 20), 0)
+    np.testing.assert_array_equal(np.take(vocabularies["head_offset"].entries, labels["head_offset"]), offsets)
 
     # The first sentence of the validation split, read in the file: "From the AP comes this story :".
     first = {

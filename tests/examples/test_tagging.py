@@ -53,11 +53,17 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def tagger(vocabularies, batch):
+def with_both():
+    """`f(batch, key)`: the batch with both self-supervised tasks; compiled once, which is cheaper than each piece."""
+    return jax.jit(lambda batch, key: tagging.with_self_supervision(batch, key, BOTH))
+
+
+@pytest.fixture(scope="module")
+def tagger(vocabularies, batch, with_both):
     """The row with both self-supervised tasks: outputs by task, without dropout, of a batch and hidden places."""
     model, _, extra = tagging.contestants(vocabularies)["jointly, both"]
     assert extra == BOTH
-    full = tagging.with_self_supervision(batch, jax.random.key(0), extra)
+    full = with_both(batch, jax.random.key(0))
     # Any parameters will do, and these need not be compiled.
     rng = np.random.default_rng(0)
     params, state = jax.eval_shape(model.init, jax.random.key(0), full.inputs)
@@ -66,10 +72,9 @@ def tagger(vocabularies, batch):
     return jax.jit(lambda inputs: model.apply(params, state, inputs)[0])
 
 
-def test_next_token_prediction_does_not_see_the_answer_and_tagging_sees_both_sides(tagger, batch):
+def test_next_token_prediction_does_not_see_the_answer_and_tagging_sees_both_sides(tagger, batch, with_both):
     def outputs(words, letters):
-        made = tagging.with_self_supervision(batch_of(words, letters), jax.random.key(0), BOTH)
-        return jax.device_get(tagger(made.inputs))
+        return jax.device_get(tagger(with_both(batch_of(words, letters), jax.random.key(0)).inputs))
 
     words, letters = np.asarray(batch.inputs["words"]), np.asarray(batch.inputs["characters"])
     before = outputs(words, letters)
@@ -85,30 +90,43 @@ def test_next_token_prediction_does_not_see_the_answer_and_tagging_sees_both_sid
         np.testing.assert_array_equal(after["upos"][1], before["upos"][1])
 
 
-def test_masked_token_prediction_does_not_see_what_is_hidden(tagger, batch):
+def test_masked_token_prediction_does_not_see_what_is_hidden(tagger, batch, with_both):
     # Everything that the model gets for this task is in `hidden`; where a word is, neither it nor a letter is left.
-    made = tagging.with_self_supervision(batch, jax.random.key(3), BOTH)
-    words, hidden = batch.inputs["words"], made.inputs["hidden"]
-    places = np.asarray(hidden["words"] != words)
-    assert 0 < places.sum() < 6 and not places[np.asarray(words) == tagging.PAD].any()
+    inputs = jax.device_get(with_both(batch, jax.random.key(3)).inputs)
+    words, letters, hidden = inputs["words"], inputs["characters"], inputs["hidden"]
+    places = hidden["words"] != words
+    assert 0 < places.sum() < 6 and not places[words == 0].any()
     assert (hidden["words"][places] == tagging.MASK).all() and (hidden["characters"][places] == tagging.MASK).all()
-    np.testing.assert_array_equal(hidden["characters"][~places], batch.inputs["characters"][~places])
-    before = tagger(made.inputs)["masked_token"]
+    np.testing.assert_array_equal(hidden["characters"][~places], letters[~places])
+    before = tagger(inputs)["masked_token"]
     # The sentence as it was is not seen by this task: change it all, and nothing changes.
-    shuffled = {**made.inputs, "words": words[:, ::-1], "characters": batch.inputs["characters"][:, ::-1]}
+    shuffled = {**inputs, "words": words[:, ::-1], "characters": letters[:, ::-1]}
     np.testing.assert_array_equal(tagger(shuffled)["masked_token"], before)
 
 
-def test_the_answers_are_the_next_word_and_the_hidden_word(batch):
-    made = tagging.with_self_supervision(batch, jax.random.key(3), BOTH)
-    words = np.asarray(batch.inputs["words"])
-    places = np.asarray(made.inputs["hidden"]["words"] != words)
+def test_what_stands_behind_the_last_word_has_no_label_and_changes_no_word(tagger, batch, with_both):
+    made = jax.device_get(with_both(batch, jax.random.key(3)))
+    behind = np.arange(LENGTH) >= made.inputs["length"][:, None]
+    assert behind.sum() == 2 and all((target[behind] == PADDING).all() for target in made.targets.values())
+
+    def rubbish(array):
+        return np.where(behind.reshape(behind.shape + (1,) * (array.ndim - 2)), 5, array) if array.ndim > 1 else array
+
+    before, after = jax.device_get((tagger(made.inputs), tagger(jax.tree.map(rubbish, made.inputs))))
+    for task, found in after.items():
+        np.testing.assert_array_equal(found[~behind], before[task][~behind])
+
+
+def test_the_answers_are_the_next_word_and_the_hidden_word(batch, with_both):
+    made = jax.device_get(with_both(batch, jax.random.key(3)))
+    words = made.inputs["words"]
+    places = made.inputs["hidden"]["words"] != words
     answers = np.where((words >= 3) & (words < 13), words - 3, PADDING)
     expected = np.concatenate([answers[:, 1:], np.full((2, 1), PADDING)], 1)
     np.testing.assert_array_equal(made.targets["next_token"], expected)
     np.testing.assert_array_equal(made.targets["masked_token"], np.where(places, answers, PADDING))
     for task in BOTH:
-        np.testing.assert_array_equal(made.mask[task], (np.asarray(made.targets[task]) >= 0).any(1))
+        np.testing.assert_array_equal(made.mask[task], (made.targets[task] >= 0).any(1))
     assert set(made.targets) == {*tagging.TAGS, *BOTH}
     assert tagging.with_self_supervision(batch, jax.random.key(3), ()).inputs.keys() == batch.inputs.keys()
 

@@ -16,6 +16,7 @@ from tests.training.problem import assert_same_bits
 from tests.training.test_stages import OPTIONS, TARGETS, X, make_stage
 
 SGD = optax.sgd(0.01)
+KEPT = make_stage("a", "a", 1, keep_optimizer=True)
 BATCH = mtljax.Batch(X[:8], {name: TARGETS[name][:8] for name in "ab"})
 
 
@@ -64,6 +65,8 @@ def test_a_task_that_comes_later_is_trained_alone_before_the_others_move_again()
         assert moved(alone.tasks[task], new.tasks[task])
     assert moved(alone.tasks["c"], new.tasks["c"])
     assert moved(alone.shared, new.shared)
+    # What is no parameter goes on: a call of the trunk at every step.
+    assert [int(results[name].state.model_state["trunk"]) for name in ("before", "alone", "after")] == [3, 5, 8]
     with pytest.raises(ValueError, match=r"no leaf comes under \('tasks', 'd'\)"):
         run_stages(add_task_later(before, after, task="d", alone_steps=2), X, **OPTIONS)
 
@@ -136,12 +139,24 @@ def make_state(step):
         (lambda: alternate(("ab", 2), (("b",), 1)), TypeError, "expected several task names, found the string 'ab'"),
         (lambda: begin_at({}), ValueError, "begin_at: expected integers from 0 by task"),
         (lambda: begin_at({"a": -1}), ValueError, "begin_at: expected integers from 0 by task"),
+        (lambda: begin_at({"a": True}), ValueError, "begin_at: expected integers from 0 by task"),
         (lambda: pretrain_then_finetune(None, make_stage("a", "a", 1), probe_steps=-1), ValueError, "probe_steps must"),
         (
             lambda: add_task_later(None, make_stage("a", "a", 1), task="a", alone_steps=-1),
             ValueError,
             "alone_steps must",
         ),
+        (
+            lambda: pretrain_then_finetune(None, KEPT, probe_steps=2),
+            ValueError,
+            "finetune: stage 'a' has keep_optimizer",
+        ),
+        (
+            lambda: add_task_later(None, KEPT, task="a", alone_steps=2),
+            ValueError,
+            "later: stage 'a' has keep_optimizer",
+        ),
+        (lambda: pretrain_then_finetune(None, KEPT, probe_steps=0.5), TypeError, "probe_steps must be an integer"),
     ],
 )
 def test_mistakes_are_named(make, error, message):

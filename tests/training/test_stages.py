@@ -67,13 +67,17 @@ COMPILED = {}
 
 
 def reused(*stages):
-    """A `wrap` that compiles a stage's functions once, for all the tests that run it."""
+    """A `wrap` that compiles a stage's step once, for all the tests that run it."""
     names = iter([stage.name for stage in stages])
 
     def wrap(start, step):
-        return COMPILED.setdefault(next(names), (jax.jit(start), mtljax.training.jit(step)))
+        return COMPILED.setdefault(next(names), (start, mtljax.training.jit(step)))
 
     return {"wrap": wrap}
+
+
+def never(start):
+    raise AssertionError("there is nothing to train")
 
 
 def timeless(results):
@@ -159,9 +163,6 @@ def test_a_run_stopped_in_any_stage_ends_with_the_same_bits(stage, stop, whole, 
 def test_a_stage_that_is_complete_is_not_run_again(whole):
     directory, before = whole
 
-    def never(start):
-        raise AssertionError("there is nothing to train")
-
     complete = [stage._replace(batches=never) for stage in (FIRST, SECOND)]
     again = run_stages(complete, X, directory=directory, **reused(*complete), **OPTIONS)
     assert_same_bits(again["second"].state, before["second"].state)
@@ -185,6 +186,14 @@ def test_stages_evaluate_and_may_be_mapped_over_seeds():
     assert result.history[-1]["eval"] == {"key": 2}
 
 
+def test_states_of_the_models_need_not_meet_where_their_parameters_do():
+    trunk = Network(lambda key, x: (dense(4).init(key, x)[0], ()), lambda w, state, x, **_: (x @ w, state))
+    old, new = (FIRST._replace(model=hard(trunk, {task: head()})) for task in "ac")
+    state = jax.eval_shape(stage_functions(old, X)[0], KEY)
+    state = jax.eval_shape(stage_functions(new, X)[0], KEY, state)
+    assert list(state.model_state["tasks"]) == ["c"]
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
@@ -192,8 +201,17 @@ def test_stages_evaluate_and_may_be_mapped_over_seeds():
         ([FIRST, FIRST], "names must be different names of folders"),
         ([FIRST._replace(name="a/b")], r"names must be different names of folders, found \['a/b'\]"),
         ([FIRST._replace(name="")], "names must be different names of folders"),
+        ([FIRST, SECOND._replace(num_steps=0)], "num_steps of stage 'second' must be a positive integer, found 0"),
+        ([FIRST._replace(num_steps=2.5)], "num_steps of stage 'first' must be a positive integer, found 2.5"),
     ],
 )
-def test_mistakes_are_named(stages, message):
+def test_mistakes_are_named_before_the_first_step(stages, message):
     with pytest.raises(ValueError, match=message):
-        run_stages(stages, X, **OPTIONS)
+        run_stages([stage._replace(batches=never) for stage in stages], X, **OPTIONS)
+
+
+@pytest.mark.parametrize("option", ["log", "checkpoint_dir"])
+def test_what_would_serve_one_stage_alone_is_refused(option, tmp_path):
+    # The second stage would cut the first one's log off, or go on from the first one's checkpoint.
+    with pytest.raises(TypeError, match=rf"run_stages: options for fit are \['eval_every', .*\], found '{option}'"):
+        run_stages([FIRST, SECOND], X, **{option: tmp_path / "one"}, **OPTIONS)

@@ -64,7 +64,7 @@ def clustered_linear(
 
     Raises:
         TypeError: a key that is not typed.
-        ValueError: counts below 1, a negative variance.
+        ValueError: counts below 1, a negative variance, several keys.
 
     L. Jacob, F. Bach, J.-P. Vert (2008), "Clustered multi-task learning: a convex formulation", NIPS; J. Zhou, J. Chen,
     J. Ye (2011), "Clustered multi-task learning via alternating structure optimization", NIPS. The two variances are

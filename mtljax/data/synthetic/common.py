@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -67,8 +67,19 @@ def check_within(name: str, argument: str, number: ArrayLike, low: float, high: 
     """
     if jnp.shape(number) != ():
         raise ValueError(f"{name}: {argument} must be a scalar, found an array of shape {jnp.shape(number)}")
-    if not isinstance(number, Tracer) and not (low <= np.asarray(number) <= high and np.isfinite(number)):
+    value = known(number)
+    if value is not None and not (low <= value <= high and np.isfinite(value)):
         raise ValueError(f"{name}: {argument} must be a finite number from {low} to {high}, found {number}")
+
+
+def known(numbers: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | None:
+    """The numbers as they are now, within jit too; None where one of them is traced, since there are none yet.
+
+    Example:
+        >>> known([1.0, 2.0]), jax.eval_shape(lambda x: known([x, 1.0]), 1.0)
+        (array([1., 2.]), None)
+    """
+    return None if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(numbers)) else np.asarray(numbers)
 
 
 def task_and_example_keys(name: str, key: Any, example_key: Any) -> tuple[Key, Key]:

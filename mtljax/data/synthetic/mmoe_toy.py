@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.data.synthetic.common import check_count, check_within, drawn, task_and_example_keys, task_names
+from mtljax.data.synthetic.common import check_count, check_within, drawn, known, task_and_example_keys, task_names
 from mtljax.types import Array, Batch, Key
 
 _SINES = 5  # m, where alpha and beta are drawn
@@ -20,8 +23,8 @@ def mmoe_toy(
     num_examples: int,
     num_features: int = 100,
     scale: ArrayLike = 1.0,
-    alpha: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
+    alpha: ArrayLike | Sequence[ArrayLike] | None = None,
+    beta: ArrayLike | Sequence[ArrayLike] | None = None,
     noise: ArrayLike = 0.01,
     example_key: Key | None = None,
 ) -> Batch:
@@ -55,7 +58,8 @@ def mmoe_toy(
 
     Raises:
         TypeError: a key that is not typed.
-        ValueError: counts that are too small, p outside -1 to 1, negative noise, alpha and beta that are not `[m]`.
+        ValueError: counts that are too small, p outside -1 to 1, a scale that is not finite, negative noise, alpha and
+            beta that are not `[m]` or not finite, several keys.
 
     J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong, E. H. Chi (2018), "Modeling task relationships in multi-task learning with
     multi-gate mixture-of-experts", KDD, section 3.2. The paper gives d = 100 and noise 0.01, but neither c, m, alpha
@@ -72,14 +76,19 @@ def mmoe_toy(
     check_within(name, "p", p, -1, 1)
     check_within(name, "scale", scale, -float("inf"), float("inf"))
     check_within(name, "noise", noise, 0, float("inf"))
-    sines = [jnp.shape(given) for given in (alpha, beta) if given is not None] or [(_SINES,)]
+    given: dict[str, Array] = {}
+    for argument, numbers in (("alpha", alpha), ("beta", beta)):
+        if numbers is not None:
+            values, given[argument] = known(numbers), jnp.asarray(numbers, float)
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(f"{name}: {argument} must be finite, found {values}")
+    sines = [numbers.shape for numbers in given.values()] or [(_SINES,)]
     if len(sines[0]) != 1 or sines[0] != sines[-1]:
         raise ValueError(f"{name}: alpha and beta must both be [m], found shapes {sines}")
     task_key, draw_key = task_and_example_keys(name, key, example_key)
 
     directions, own_alpha, own_beta = drawn(jax.random.normal, task_key, (2, num_features), sines[0], sines[0])
-    alpha = own_alpha if alpha is None else jnp.asarray(alpha, float)
-    beta = own_beta if beta is None else jnp.asarray(beta, float)
+    rates, phases = given.get("alpha", own_alpha), given.get("beta", own_beta)
     first, other = directions
     first = first / jnp.linalg.norm(first)
     other = other - jnp.vdot(first, other, precision=lax.Precision.HIGHEST) * first
@@ -91,7 +100,7 @@ def mmoe_toy(
     projected = jnp.matmul(weights, inputs.T, precision=lax.Precision.HIGHEST)
 
     def label(s: Array) -> Array:
-        return s + jnp.sum(jnp.sin(alpha[:, None] * s[None] + beta[:, None]), axis=0)
+        return s + jnp.sum(jnp.sin(rates[:, None] * s[None] + phases[:, None]), axis=0)
 
     labels = jax.vmap(label)(projected) + jnp.sqrt(jnp.asarray(noise, float)) * noises
     return Batch(inputs, dict(zip(task_names(2), labels, strict=True)))

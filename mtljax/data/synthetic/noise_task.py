@@ -32,7 +32,7 @@ def noise_task(
 
     Raises:
         TypeError: `batch` is not a `Batch`, or the key is not typed.
-        ValueError: the batch has a task of that name, inputs without examples, or fewer than 2 classes.
+        ValueError: the batch has a task of that name, inputs of no one B, several keys, or fewer than 2 classes.
 
     Example:
         >>> batch = Batch(jnp.zeros((4, 2)), {"a": jnp.zeros(4)})

@@ -50,7 +50,7 @@ def same_function(
 
     Raises:
         TypeError: a key that is not typed.
-        ValueError: counts below 1, noise outside 0 to 1.
+        ValueError: counts below 1, noise outside 0 to 1, several keys.
 
     No paper's in particular: the limiting case that theories of multi-task learning begin with, tasks that differ in
     nothing but their samples.

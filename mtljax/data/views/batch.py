@@ -116,7 +116,8 @@ def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View],
     """All examples once, in batches of one shape, with views: `mtljax.data.evaluation_batches` and then `add`.
 
     The views of batch i are drawn from `(seed, i)`, so they are the same at every evaluation. Examples that fill up the
-    last batch count for no task.
+    last batch count for no task. A contrastive loss compares the examples of one batch, so that its mean depends on
+    `batch_size`, and a last batch that is filled up offers fewer negatives.
 
     Args:
         batch: `Batch` of arrays `[B, ...]`, B at least 1, without targets for the views.
@@ -128,13 +129,16 @@ def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View],
         Iterator of batches, for `mtljax.training.make_evaluate`.
 
     Raises:
-        TypeError, ValueError: as `mtljax.data.evaluation_batches` and `add`.
+        TypeError: a batch that is no `Batch`; else as `add`.
+        ValueError: as `mtljax.data.evaluation_batches` and `add`.
 
     Example:
         >>> data = Batch(np.arange(3.0), {})
         >>> [b.mask["negate"].tolist() for b in evaluation_batches(data, 2, {"negate": lambda key, x: (-x, x)})]
         [[True, True], [True, False]]
     """
+    if not isinstance(batch, Batch):
+        raise TypeError(f"evaluation_batches: expected a Batch, got {type(batch).__name__}")
     _check_new("the batch", batch, views)
     size = _size(batch)
     # Targets that stand for the views' for a while, so that they get masks which leave out what is filled up.

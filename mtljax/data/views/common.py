@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -73,7 +74,8 @@ def fraction(name: str, argument: str, value: Any, *, closed: bool = False) -> f
     """The argument as a float strictly between 0 and 1, or from 0 to 1 where `closed`.
 
     Raises:
-        ValueError: it is outside, or not a number.
+        TypeError: it is no real number.
+        ValueError: it is outside, or NaN.
 
     Example:
         >>> fraction("masked_cells", "ratio", 1)
@@ -81,6 +83,7 @@ def fraction(name: str, argument: str, value: Any, *, closed: bool = False) -> f
         ...
         ValueError: masked_cells: ratio must be between 0 and 1, got 1
     """
+    _real(name, argument, value)
     if not (0 <= value <= 1 if closed else 0 < value < 1):
         raise ValueError(
             f"{name}: {argument} must be {'from' if closed else 'between'} 0 {'to' if closed else 'and'} 1, got {value}"
@@ -92,7 +95,8 @@ def positive(name: str, argument: str, value: Any) -> float:
     """The argument as a positive finite float.
 
     Raises:
-        ValueError: it is not.
+        TypeError: it is no real number.
+        ValueError: it is not positive and finite.
 
     Example:
         >>> positive("denoising", "std", float("nan"))
@@ -100,6 +104,7 @@ def positive(name: str, argument: str, value: Any) -> float:
         ...
         ValueError: denoising: std must be positive and finite, got nan
     """
+    _real(name, argument, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}: {argument} must be positive and finite, got {value}")
     return float(value)
@@ -119,3 +124,8 @@ def divides(name: str, parts: tuple[int, int], what: str, shape: tuple[int, ...]
     """
     if shape[1] % parts[0] or shape[2] % parts[1]:
         raise ValueError(f"{name}: {what} {parts} does not divide images of {shape[1]} by {shape[2]}")
+
+
+def _real(name: str, argument: str, value: Any) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: {argument} must be a real number, got {value!r}")

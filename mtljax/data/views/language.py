@@ -160,8 +160,8 @@ def masked_tokens(
     Raises:
         TypeError: ids that are not integers; from the view, as `tokens.read`, or ids of a type too small for
             `mask_id`.
-        ValueError: ids outside the vocabulary, no id left to draw, probabilities that are not three or do not sum to 1;
-            from the view, as `tokens.read`, or a selection of another shape or type.
+        ValueError: ids outside the vocabulary, a `mask_id` that is `padding`, no id left to draw, probabilities that
+            are not three or do not sum to 1; from the view, as `tokens.read`, or a selection of another shape or type.
 
     Example:
         >>> view = masked_tokens(10, 1, select=span(0.5, at="end"), replace=(1, 0, 0))
@@ -172,6 +172,8 @@ def masked_tokens(
     vocabulary = whole("masked_tokens", "vocabulary", vocabulary)
     check_padding("masked_tokens", padding)
     never = {whole("masked_tokens", "mask_id", mask_id, least=0)}
+    if mask_id == padding:
+        raise ValueError(f"masked_tokens: mask_id and padding are both {mask_id}; hidden tokens would read as padding")
     never |= {whole("masked_tokens", "special", each, least=0) for each in special}
     outside = sorted(each for each in never if each >= vocabulary)
     if outside:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.data.views.common import divides, fraction, height_and_width, images
+from mtljax.losses import masked_loss
 from mtljax.types import Array, Key
 
 
@@ -31,8 +32,9 @@ def masked_cells(
 
         inputs = x * (1 - m),  targets = x
 
-    with m constant on cells of h by w pixels. Exactly `round(ratio * cells)` cells of every image are hidden, each set
-    of so many cells being as probable as any other. A cell of one pixel gives a denoising autoencoder's masking noise.
+    with m constant on cells of h by w pixels. Exactly `floor(ratio * cells + 1/2)` cells of every image are hidden,
+    each set of so many being as probable as any other. A cell of one pixel gives a denoising autoencoder's masking
+    noise.
 
     Pathak, Krähenbühl, Donahue, Darrell and Efros, "Context encoders: feature learning by inpainting", CVPR 2016; He,
     Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, from which the
@@ -81,11 +83,13 @@ def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixel
 
         hidden_loss(loss)(z, (y, m)) = sum_p m_p loss(z_p, y_p) / sum_p m_p
 
+    It is `mtljax.losses.masked_loss` over the pixels of each image: those that are not hidden reach no gradient.
+
     Args:
         loss: of examples, as `mtljax.losses.squared_error`; here each pixel `[C]` is an example to it.
 
     Returns:
-        Loss `(outputs [B, H, W, ...], HiddenPixels) -> [B]`; 0 for an image with nothing hidden.
+        Loss `(outputs [B, H, W, ...], HiddenPixels) -> [B]`, float32 at least; 0 for an image with nothing hidden.
 
     Raises:
         TypeError: (by the loss) targets that are not `HiddenPixels`.
@@ -107,8 +111,7 @@ def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixel
             raise ValueError(
                 f"hidden_loss: outputs must be [B, H, W, ...] with {list(hidden.shape)}, got {list(outputs.shape)}"
             )
-        pixels = loss(outputs.reshape(-1, *outputs.shape[3:]), values.reshape(-1, *values.shape[3:]))
-        pixels = jnp.where(hidden, pixels.reshape(hidden.shape), 0)
-        return jnp.sum(pixels, axis=(1, 2)) / jnp.maximum(jnp.sum(hidden, axis=(1, 2), dtype=pixels.dtype), 1)
+        pixels = (array.reshape(array.shape[0], -1, *array.shape[3:]) for array in (outputs, values, hidden))
+        return jax.vmap(lambda z, y, m: masked_loss(loss, z, y, mask=m)[0])(*pixels)
 
     return masked

@@ -40,7 +40,7 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
         `(tokens int [B, L], present bool [B, L])`.
 
     Raises:
-        TypeError: tokens or lengths that are not integers, or an array with no padding id.
+        TypeError: tokens or lengths that are not integers; an array with no padding id, or of a type too small for it.
         ValueError: other shapes.
 
     Example:
@@ -57,6 +57,9 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
     if not isinstance(x, Text):
         if padding is None:
             raise TypeError(f"{name}: token ids without lengths need a padding id; give padding=, or a Text")
+        held = jnp.iinfo(tokens.dtype)
+        if not held.min <= padding <= held.max:  # compared, it would wrap around to some other id
+            raise TypeError(f"{name}: {tokens.dtype} cannot hold the padding id {padding}")
         return tokens, tokens != padding
     lengths = jnp.asarray(x.lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):

@@ -14,6 +14,7 @@ from mtljax.contrastive import nt_xent
 from mtljax.data import views
 from mtljax.losses import softmax_cross_entropy, squared_error
 from mtljax.sharing import Network, hard
+from mtljax.sharing.network import key_for
 
 KEY = jax.random.key(1)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4, 4, 1)), jnp.float32)
@@ -127,6 +128,24 @@ def test_evaluation_counts_every_example_once_and_draws_alike_each_time():
     again = list(views.evaluation_batches(BATCH, 3, {"noise": noisy}))
     np.testing.assert_array_equal(found[1].targets["noise"], again[1].targets["noise"])
     assert (found[0].targets["noise"][0] != found[1].targets["noise"][0]).all()
+
+
+def test_an_evaluation_scores_the_same_views_each_time_each_example_once():
+    def noise(key, x):
+        return jax.random.normal(key, x.shape), jnp.zeros(x.shape)
+
+    model = mtljax.Model(None, lambda params, state, x, *, tasks=None, key=None, train=False: (x.by_task, state))
+    data = Batch(X, {})
+    evaluate = mtljax.training.make_evaluate(
+        model, {"noise": Task(squared_error)}, lambda: views.evaluation_batches(data, 3, {"noise": noise}, seed=5)
+    )
+    state = mtljax.TrainState(0, mtljax.Params((), {"noise": ()}), (), (), (), None)
+    keys = [key_for(jax.random.fold_in(jax.random.key(5), i), "noise") for i in range(2)]
+    first, second = (np.square(jax.random.normal(key, (3, *X.shape[1:]))) for key in keys)
+    np.testing.assert_allclose(evaluate(state)["noise"]["loss"], np.mean([*first, second[0]]), rtol=1e-6)
+    assert evaluate(state) == evaluate(state)
+    with pytest.raises(TypeError, match="evaluation_batches: expected a Batch, got dict"):
+        next(views.evaluation_batches({"noise": data}, 3, {"noise": noise}))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,17 @@ def test_views_can_be_mapped_over_seeds():
         np.testing.assert_allclose(a[1], b, rtol=1e-6, atol=1e-6)
 
 
+def test_what_is_computed_is_computed_in_float32_at_least():
+    low = SQUARES.astype(jnp.bfloat16)
+    computed = [*(IMAGES[name] for name in ("denoising", "colorization", "super_resolution")), views.noise(0.1)]
+
+    def inputs(x):
+        return [jax.tree.leaves(view(KEY, x))[0].astype(jnp.bfloat16) for view in computed]
+
+    for found, expected in zip(*jax.jit(lambda x: (inputs(x), inputs(x.astype(jnp.float32))))(low), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_dtype_stays(name):
     dtypes = [jnp.bfloat16, jnp.uint8] if name in MOVES_PIXELS else [jnp.bfloat16]
@@ -113,12 +124,25 @@ def test_hidden_loss_counts_hidden_pixels_alone():
     outputs, values = rng.normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
     hidden = rng.random((3, 4, 4)) < 0.4
     hidden[2] = False
-    targets = views.HiddenPixels(jnp.asarray(values), jnp.asarray(hidden))
+    # What the inputs show may even be NaN.
+    shown = np.where(hidden[..., None], values, np.nan)
+    targets = views.HiddenPixels(jnp.asarray(shown), jnp.asarray(hidden))
     pixels = {squared_error: np.square(outputs - values), absolute_error: np.abs(outputs - values)}
-    means = jax.jit(lambda z, y: [views.hidden_loss(loss)(z, y) for loss in pixels])(outputs, targets)
+
+    def both(z):
+        return jnp.stack([views.hidden_loss(loss)(z, targets) for loss in pixels])
+
+    def low():
+        # A bfloat16 count would end at 256.
+        zeros = jnp.zeros((1, 1, 1024, 1), jnp.bfloat16)
+        return views.hidden_loss(lambda z, y: (y - z)[:, 0])(zeros, views.HiddenPixels(zeros + 1, zeros[..., 0] == 0))
+
+    means, slopes, one = jax.jit(lambda z: (both(z), jax.grad(lambda z: both(z).sum())(z), low()))(outputs)
+    assert (one.dtype, one.tolist()) == (jnp.float32, [1.0])
     for mean, pixel in zip(means, pixels.values(), strict=True):
         expected = [pixel[i][hidden[i]].mean() if hidden[i].any() else 0 for i in range(3)]
         np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    np.testing.assert_array_equal((np.asarray(slopes) != 0).all(-1), hidden)  # NaN would be unequal, too
     with pytest.raises(TypeError, match="hidden_loss: targets must be HiddenPixels, got ndarray"):
         views.hidden_loss(squared_error)(outputs, values)
     with pytest.raises(ValueError, match=r"hidden_loss: outputs must be .* with \[3, 4, 4\], got \[3, 4, 2\]"):
@@ -187,6 +211,7 @@ def test_noise_has_the_given_deviation_and_the_target_none(found):
     inputs, targets = found["denoising"]
     assert same(targets, SQUARES)
     assert stats.kstest((inputs - targets).ravel() / 0.5, "norm").pvalue > 1e-6
+    assert np.corrcoef((inputs - targets).reshape(5, -1))[~np.eye(5, dtype=bool)].max() < 0.6  # each its own
     assert same(found["autoencoding"], (SQUARES, SQUARES))
 
 
@@ -216,6 +241,8 @@ X = jax.ShapeDtypeStruct((2, 4, 6, 3), jnp.float32)
         (views.colorization, X.update(shape=(2, 4, 4, 1)), ValueError, "expected three channels .* got 1"),
         (lambda: views.super_resolution(4), X, ValueError, r"factor \(4, 4\) does not divide"),
         (lambda: views.flip(probability=2), X, ValueError, "flip: probability must be from 0 to 1, got 2"),
+        (lambda: views.flip(probability="half"), X, TypeError, "flip: probability must be a real number, got 'half'"),
+        (lambda: views.noise(None), X, TypeError, "noise: std must be a real number, got None"),
         (views.chain, X, ValueError, "chain: expected at least one augmentation"),
     ],
 )

@@ -78,6 +78,13 @@ IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
         (lambda: views.next_token(padding="<pad>"), IDS, TypeError, "padding must be a token id or None, got '<pad>'"),
         (views.next_token, views.Text(IDS, jnp.zeros(3, int)), ValueError, r"expected lengths \[2\], got \[3\]"),
         (views.next_token, views.Text(IDS, jnp.zeros(2)), TypeError, "expected lengths that are integers"),
+        (
+            lambda: views.next_token(padding=-1),
+            jnp.zeros((2, 4), jnp.uint8),
+            TypeError,
+            "next_token: uint8 cannot hold the padding id -1",
+        ),
+        (lambda: views.masked_tokens(5, 0), IDS, ValueError, "masked_tokens: mask_id and padding are both 0"),
         (lambda: views.masked_tokens(5, 5), IDS, ValueError, "id 5 is outside the vocabulary of 5"),
         (lambda: views.masked_tokens(2, 1), IDS, ValueError, "of 2 ids none is left to be drawn"),
         (

@@ -58,8 +58,8 @@ def test_lengths_say_what_padding_says_keys_decide_and_nothing_leaves_the_device
 
 
 def test_next_token_is_the_next_one():
-    inputs, labels, _ = views.next_token()(KEY, PADDED)
-    assert inputs is PADDED
+    inputs, labels, _ = EVERY(KEY, PADDED, TEXT)["next_token"][0]
+    np.testing.assert_array_equal(inputs, PADDED)
     expected = [
         [*row[1:length], *[-1] * (LENGTH - max(length - 1, 0))] for row, length in zip(PADDED, LENGTHS, strict=True)
     ]
@@ -101,15 +101,14 @@ def test_replacing_by_one_thing_alone():
     assert fits(np.bincount(random, minlength=V)[2:], np.full(V - 2, 1 / (V - 2)))
 
 
-@pytest.mark.parametrize(
-    ("at", "expected"),
-    [("start", "##...__"), ("middle", ".##..__"), ("end", "...##__"), ("ends", "#...#__")],
-)
-def test_spans_leave_the_context_that_they_say(at, expected):
+def test_spans_leave_the_context_that_they_say():
+    expected = {"start": "##...__", "middle": ".##..__", "end": "...##__", "ends": "#...#__"}
     eligible = np.arange(7)[None, :] < np.array([[5], [1], [0]])
-    chosen = np.asarray(views.span(0.4, at=at)(KEY, eligible))
-    assert "".join("_" if not e else "#" if c else "." for e, c in zip(eligible[0], chosen[0], strict=True)) == expected
-    assert not chosen[1:].any()
+    found = jax.jit(lambda: {at: views.span(0.4, at=at)(KEY, eligible) for at in expected})()
+    for at, chosen in jax.device_get(found).items():
+        marks = np.where(eligible[0], np.where(chosen[0], "#", "."), "_")
+        assert "".join(marks) == expected[at], at
+        assert not chosen[1:].any()
 
 
 def test_a_span_anywhere_begins_anywhere():
