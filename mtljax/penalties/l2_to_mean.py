@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_nonnegative
 from mtljax.penalties.common import Penalty, check_stacked, mix_rows, offsets, sum_over_leaves
 from mtljax.types import Array, PyTree
+
+_Form = Callable[[Array], Sequence[Array]]
 
 
 def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
@@ -65,20 +72,60 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
     return Penalty(value=value, prox=prox)
 
 
-def _centred(w: Array) -> Array:
-    apart = offsets(w)
-    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower.
-    return apart - mix_rows(jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype), apart)
+_ROWS, _SUMMED = 32, 8
+"""The most tasks whose rows are walked one by one, and the most of them that one loop adds."""
 
 
 @jax.custom_jvp
 def _spread(w: Array) -> Array:
-    return jnp.sum(jnp.square(_centred(w)))
+    return _by_form(lambda centred, _, w: _squares(centred(w)), w)
 
 
 # The mean's own derivative drops out, since rows less their mean sum to zero; without being told so, reverse mode walks
 # the mean again, at three times the price.
 @_spread.defjvp
 def _spread_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    apart = _centred(primals[0])
-    return jnp.sum(jnp.square(apart)), 2.0 * jnp.sum(apart * tangents[0])
+    def both(centred: _Form, split: _Form, w: Array, dw: Array) -> tuple[Array, Array]:
+        apart = centred(w)
+        products = (jnp.sum(row * tangent) for row, tangent in zip(apart, split(dw), strict=True))
+        return _squares(apart), 2.0 * sum(products, start=jnp.zeros((), w.dtype))
+
+    return _by_form(both, *primals, *tangents)
+
+
+def _by_form(function: Callable[..., Any], *arrays: Array) -> Any:
+    """`function(centred, split, *arrays)`, on the whole stack or, on a CPU, on its rows one by one.
+
+    Rows that were stacked just before, as in soft sharing, are then read where they lie: XLA cancels the stacking, and
+    the gradient's, and the working memory falls from 2 T copies to a few. Elsewhere the stack stays whole, since its
+    task axis may be sharded.
+    """
+    whole = functools.partial(function, lambda w: [_centred(w)], lambda w: [w])
+    if arrays[0].shape[0] > _ROWS:
+        return whole(*arrays)
+    by_rows = functools.partial(function, _centred_rows, _rows)
+    return lax.platform_dependent(*arrays, cpu=by_rows, default=whole)
+
+
+def _squares(rows: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, [jnp.sum(jnp.square(row)) for row in rows])
+
+
+def _rows(w: Array) -> Sequence[Array]:
+    # Not by indices, whose gradients would be padded to the whole stack, one by one.
+    return lax.split(w, (1,) * w.shape[0])
+
+
+def _centred_rows(w: Array) -> Sequence[Array]:
+    first, *others = _rows(w)
+    apart = [jnp.zeros_like(first), *(row - lax.stop_gradient(first) for row in others)]
+    sums = [functools.reduce(jnp.add, apart[k : k + _SUMMED]) for k in range(0, len(apart), _SUMMED)]
+    # XLA would repeat sums in every row that reads the mean: T squared additions. It never repeats a product.
+    mean = mix_rows(jnp.full((1, len(sums)), 1.0 / len(apart), w.dtype), jnp.concatenate(sums))
+    return [row - mean for row in apart]
+
+
+def _centred(w: Array) -> Array:
+    apart = offsets(w)
+    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower.
+    return apart - mix_rows(jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype), apart)

@@ -119,11 +119,19 @@ def test_pairwise_equals_the_double_sum_for_any_relation(seed, size, density, le
     assert float(pairwise_l2(relation)(w)) == pytest.approx(oracle(relation, w.astype(np.float64)), rel=1e-5, abs=1e-30)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
+# Rows in one sum, in more than one, and too many to be walked.
+@pytest.mark.parametrize("size", [1, 2, 5, 19, 33])
 def test_l2_to_mean_is_the_pairwise_penalty_with_relation_one_over_t(size):
     w = tree(size)
     uniform = pairwise_l2(np.full((size, size), 1 / size))
+    value, gradient = jax.value_and_grad(l2_to_mean().value)(w)
     assert float(l2_to_mean()(w)) == pytest.approx(float(uniform(w)), rel=1e-5, abs=1e-30)
+    assert float(value) == float(l2_to_mean()(w))
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, 2 * (w - np.mean(w, axis=0, keepdims=True)), rtol=1e-4, atol=1e-6),
+        gradient,
+        w,
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         l2_to_mean().prox(w, 0.4),
