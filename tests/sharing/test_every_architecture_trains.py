@@ -24,7 +24,7 @@ TASKS = {
     "sum": mtljax.Task(mtljax.losses.squared_error),
     "reconstruct": mtljax.Task(mtljax.losses.squared_error),
 }
-STEPS, BATCH, WIDTH = 60, 64, 16
+STEPS, BATCH, WIDTH = 240, 64, 16
 
 
 def scaled(network):
@@ -88,7 +88,8 @@ def test_it_learns(name, dtype, digits):
     after = held_out_losses(state)
     # Sums are hardly learnt in so few steps; the classes a little, the missing pixels well.
     falls = {task: float(after[task] / before[task]) for task in TASKS}
-    assert falls["left"] < 1 and falls["right"] < 1 and falls["sum"] < 1.02 and falls["reconstruct"] < 0.75, falls
+    bounds = {"left": 0.97, "right": 0.97, "sum": 0.97, "reconstruct": 0.5}
+    assert all(falls[task] < bounds[task] for task in TASKS), falls
     assert all(np.all(np.isfinite(np.asarray(leaf, np.float32))) for leaf in jax.tree.leaves(state.params))
 
 
