@@ -79,6 +79,11 @@ def fit(
     All runs in one `lax.while_loop`: jit it, or vmap it over starts or splits of the data. Multiplying all targets
     and the start by a constant changes nothing but the constant.
 
+    The likelihood has no bound where a task with noise of its own can be fitted exactly, as one with a handful of rows
+    can: its noise then falls until the working precision breaks down, and `converged` is False. Add the logarithm of a
+    prior to `log_likelihood`, or tie the noises there: give it `params._replace(log_noise=tied)` with
+    `tied = jnp.full_like(params.log_noise, params.log_noise.mean())`.
+
     Args:
         params: `Hyperparameters` to start from, such as `init` gives. The likelihood is not concave: where it counts,
             start from several and keep the best.

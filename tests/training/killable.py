@@ -1,17 +1,20 @@
-"""A training run to be killed: `python -m tests.training.killable DIRECTORY NUM_STEPS CHECKPOINT_EVERY`.
+"""A training run to be killed: `python -m tests.training.killable DIRECTORY NUM_STEPS CHECKPOINT_EVERY SOURCE`.
 
-The real step, with what could go astray on the way through a checkpoint: dropout, a method that draws at random, Adam.
+The real step, with what could go astray on the way through a checkpoint: dropout, a method that draws at random, Adam,
+and batches either of a function of the step or of an iterator whose own place is in the checkpoint.
 Prints the step it starts from. Slow on purpose, so that a kill can be aimed.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import mtljax
@@ -37,17 +40,29 @@ def make_state() -> mtljax.TrainState:
     return INIT(params, {"seen": jnp.zeros((), jnp.int32)}, key=jax.random.key(0))
 
 
-def train(directory: Path, num_steps: int, checkpoint_every: int, *, seconds_a_step: float = 0.0):
-    def batches(start: int):
-        print(start, flush=True)
-        for number in range(start, num_steps):
-            time.sleep(seconds_a_step)
-            yield batch_at(number)
+DATA = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(batch_at(number) for number in range(5)))
+SOURCES = {
+    "function": lambda: lambda start: map(batch_at, itertools.count(start)),
+    "iterator": lambda: mtljax.data.batches(DATA, batch_size=8, seed=3, prefetch=2),
+}
+
+
+def train(directory: Path, num_steps: int, checkpoint_every: int, source: str, *, seconds_a_step: float = 0.0):
+    step = mtljax.training.jit(STEP)
+    begun = False
+
+    def slow(state, batch):
+        nonlocal begun
+        if not begun:
+            print(int(state.step), flush=True)
+        begun = True
+        time.sleep(seconds_a_step)
+        return step(state, batch)
 
     return mtljax.training.fit(
-        mtljax.training.jit(STEP),
+        slow,
         make_state(),
-        batches,
+        SOURCES[source](),
         num_steps=num_steps,
         evaluate=lambda state: {"norm": jnp.linalg.norm(state.params.shared["w"])},
         eval_every=7,
@@ -59,4 +74,4 @@ def train(directory: Path, num_steps: int, checkpoint_every: int, *, seconds_a_s
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), seconds_a_step=0.01)
+    train(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], seconds_a_step=0.01)

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds; only a hung process takes so long
 
 
-def start(directory: Path, num_steps: int, checkpoint_every: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.training.killable", str(directory), str(num_steps), str(checkpoint_every)]
+def start(directory: Path, *arguments: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.training.killable", str(directory), *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -62,37 +62,39 @@ def assert_undisturbed(directory: Path, num_steps: int, reference):
     assert timeless(log.read(directory / "log.jsonl")) == timeless(reference.history)
 
 
-def test_killed_at_random_steps_and_while_writing_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("source", ["iterator", pytest.param("function", marks=pytest.mark.slow)])
+def test_killed_at_random_steps_and_while_writing_a_checkpoint(tmp_path, source):
     num_steps, every = 40, 4
-    reference = train(tmp_path / "undisturbed", num_steps, every)
+    reference = train(tmp_path / "undisturbed", num_steps, every, source)
     directory = tmp_path / "killed"
     checkpoints = directory / "checkpoints"
     rng = random.Random()
     reached, delay = rng.randint(6, 25), rng.uniform(0, 0.01)
     print("killed", delay, "s after step", reached)
 
-    process = start(directory, num_steps, every)
+    process = start(directory, num_steps, every, source)
     assert kill_when(process, lambda: last_step(directory) >= reached, delay) == 0
 
     # The first process may have left one half written, of the very step that the log ends with.
     left = set(checkpoints.glob("*.orbax*tmp*"))
-    process = start(directory, num_steps, every)
+    process = start(directory, num_steps, every, source)
     begun = kill_when(process, lambda: set(checkpoints.glob(f"{last_step(directory)}.orbax*tmp*")) - left)
     assert 4 <= begun <= last_step(directory)
 
-    assert 4 <= finish(start(directory, num_steps, every)) < num_steps
+    assert 4 <= finish(start(directory, num_steps, every, source)) < num_steps
     assert_undisturbed(directory, num_steps, reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_again_and_again_at_random_times(tmp_path, seed):
+@pytest.mark.parametrize("source", ["iterator", "function"])
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_again_and_again_at_random_times(tmp_path, seed, source):
     num_steps, every = 150, 1
-    reference = train(tmp_path / "undisturbed", num_steps, every)
+    reference = train(tmp_path / "undisturbed", num_steps, every, source)
     directory = tmp_path / "killed"
     rng = random.Random(seed)
     for _ in range(12):
-        process = start(directory, num_steps, every)
+        process = start(directory, num_steps, every, source)
         moment = time.monotonic() + rng.uniform(0.0, 5.0)
         while process.poll() is None and time.monotonic() < moment:
             time.sleep(0.001)
@@ -100,7 +102,7 @@ def test_killed_again_and_again_at_random_times(tmp_path, seed):
         process.communicate()
         if last_step(directory) == num_steps:
             break
-    process = start(directory, num_steps, every)
+    process = start(directory, num_steps, every, source)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert_undisturbed(directory, num_steps, reference)
