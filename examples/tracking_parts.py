@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from scipy.optimize import linear_sum_assignment
+from scipy.special import expit
 
 import mtljax
 from mtljax.data.moving_shapes import STRIDE
@@ -157,7 +158,8 @@ class Found(NamedTuple):
 def read_boxes(outputs: dict[str, Any], length: int) -> list[list[Found]]:
     """Boxes of every frame of every sequence, from the outputs for all pairs of frames in order.
 
-    A cell's box stands where its score is above `LEAST_SCORE` and no higher one overlaps it by `MOST_OVERLAP`.
+    A cell's box stands where its score is above `LEAST_SCORE` and no higher one that stands overlaps it by more than
+    `MOST_OVERLAP`.
     """
 
     def frames(pairs: np.ndarray) -> np.ndarray:
@@ -166,7 +168,7 @@ def read_boxes(outputs: dict[str, Any], length: int) -> list[list[Found]]:
         return np.concatenate([pairs[:, :1, 0], pairs[:, :, 1]], axis=1)
 
     detect = {name: frames(array) for name, array in outputs["detect"].items()}
-    score = 1 / (1 + np.exp(-detect["heatmap"]))
+    score = expit(detect["heatmap"])
     look = frames(outputs["associate"]) if "associate" in outputs else np.zeros((*score.shape, 1))
     motion = np.zeros((*score.shape, 2))
     if "motion" in outputs:
@@ -198,7 +200,7 @@ class Tracker:
     Attributes:
         motion: where the track should be: `"none"`, where it was last; `"past"`, where its own mean velocity took it;
             `"learned"`, where it was last, and the box is put where the network says that it came from.
-        weight: of the learned look; 0 for none.
+        weight: of the learned look; 0 for none. A track's look is a running mean: 0.7 of the old, 0.3 of the new.
         threshold: least score of a box.
         gate: pixels.
         inertia: share of the old velocity in the new one, for `"past"`.

@@ -106,7 +106,7 @@ def as_pairs(sequences: MovingShapes) -> Batch:
     - `associate`: `cell` int32 `[N, 2, K]`, a place in the flattened grid, and `identity` int32 `[N, 2, K]`, 0 where
       the slot has no target.
     - `motion`: `displacement` float32 `[N, G, G, 2]`, pixels from the first frame to the second, at the second's
-      `centre` bool `[N, G, G]`, which here are those of objects that were present in the first as well.
+      `centre` bool `[N, G, G]`, which here are those of objects that had a cell in the first as well.
 
     What is no centre's is 0. `mask` is False where a task has nothing to learn from: pairs without objects for
     `classify`, without an object that has a cell in both frames for `associate` and `motion`.

@@ -41,7 +41,8 @@ class MovingShapes(NamedTuple):
         label: int32 `[S, L, K]`, index into `mtljax.data.shapes.SHAPES`.
         identity: int32 `[S, L, K]`, from 1, never twice in one sequence.
         velocity: float32 `[S, L, K, 2]`, pixels since the frame before; known for the first frame, too.
-        visibility: float32 `[S, L, K]`, the share of the object's area that lies in the frame and behind nothing.
+        visibility: float32 `[S, L, K]`, the share of the object's drawn area that lies in the frame and behind nothing;
+            rims are drawn soft, so that something of an object shows even behind its double.
         present: bool `[S, L, K]`, whether the slot has a label: an object whose box has its centre in the frame and of
             which at least three tenths are seen. The other arrays are 0 where it is False, but for `visibility`.
     """
@@ -152,9 +153,13 @@ def _render(rng: np.random.Generator, objects: dict[str, np.ndarray], size: int)
     place = objects["place"].reshape(count, 2)
     body = shape_coverage(kind, place, radius, angle, height=size, width=size)
     mark = shape_coverage(np.zeros_like(kind), place, _MARK * radius, angle, height=size, width=size)
-    # The whole object, at the same place within its pixel on a canvas that holds it.
+    # The whole object, at the same place within its pixel on a canvas that holds it. A little of the mark stands out
+    # beyond the body of a triangle or cross.
     middle = int(np.ceil(_RADII[1])) + 1
-    whole = shape_coverage(kind, place % 1 + middle, radius, angle, height=2 * middle + 1, width=2 * middle + 1)
+    canvas = {"height": 2 * middle + 1, "width": 2 * middle + 1}
+    centre = place % 1 + middle
+    bare = 1 - shape_coverage(kind, centre, radius, angle, **canvas)
+    whole = 1 - bare * (1 - shape_coverage(np.zeros_like(kind), centre, _MARK * radius, angle, **canvas))
 
     # Two layers an object, the mark over its body.
     layers = np.stack([body, mark], 1).reshape(*alive.shape, 2, size, size) * alive[..., None, None, None]

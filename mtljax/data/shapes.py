@@ -27,8 +27,8 @@ def shape_coverage(
     """How much of each pixel each shape covers.
 
     `coverage = clip(1/2 - d, 0, 1)`, where d is the signed distance in pixels from the pixel's centre to the shape's
-    nearest edge line, negative inside. For an edge along the grid that is the covered area; for a slanted edge it is
-    off by less than 0.08, and at a corner by up to 0.35.
+    nearest edge line, negative inside. For an edge along the grid that is the covered area. From a radius of 1.5 pixels
+    on it is off by less than 0.08 at other edges, and by up to 0.36 at a corner; smaller shapes come out too large.
 
     Args:
         kind: int `[N]`, index into `SHAPES`: circle, square, equilateral triangle, cross of two bars.
@@ -42,7 +42,7 @@ def shape_coverage(
         float32 `[N, height, width]`, from 0 to 1.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown kind, a radius that is not positive.
+        ValueError: shapes that do not fit, an unknown kind, a radius that is not positive, a number that is not finite.
 
     Example:
         >>> square = shape_coverage([1], [[2.0, 1.5]], [2**0.5], [0.0], height=3, width=4)[0]  # of side 2
@@ -191,4 +191,7 @@ def _checked(
         raise ValueError(f"{caller}: kind must be from 0 to {len(SHAPES) - 1}, got {np.unique(kinds).tolist()}")
     if not (radii > 0).all():
         raise ValueError(f"{caller}: radius must be positive, got {radii.min()}")
+    for name, array in {"centre": centres, "radius": radii, "angle": angles}.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{caller}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
     return kinds, centres, radii, angles

@@ -22,7 +22,8 @@ class TrackingCounts(NamedTuple):
         misses: true boxes without a match, FN.
         false_positives: predicted boxes without a match, FP.
         switches: matches of an object with another identity than it was matched with last, IDSW.
-        identity_matches: IDTP, the boxes that agree where every object is given the one identity that suits it best.
+        identity_matches: IDTP, the true boxes that are matched where every object has one predicted identity for all
+            frames and no two have the same, chosen so that they are as many as possible.
     """
 
     objects: int
@@ -201,10 +202,11 @@ def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
     if min(a.ndim, b.ndim) < 2 or a.shape[-1] != 4 or b.shape[-1] != 4 or a.shape[:-2] != b.shape[:-2]:
         raise ValueError(f"box_iou: boxes must be [..., n, 4] and [..., m, 4], got {a.shape} and {b.shape}")
     a, b = a[..., :, None, :], b[..., None, :, :]
-    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
+    low_a, high_a = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2
+    low_b, high_b = b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
+    shared = np.prod(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0), axis=-1)
+    # Areas between the same corners: width times height is rounded otherwise, so that equal boxes would not have 1.
+    union = np.prod(high_a - low_a, axis=-1) + np.prod(high_b - low_b, axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
@@ -246,7 +248,7 @@ def _checked(frame: int, name: str, boxes: npt.ArrayLike, identities: npt.ArrayL
         raise TypeError(f"tracking_counts: identities of {name} must be integers, got {numbers.dtype} in frame {frame}")
     if array.size == 0 and numbers.size == 0:
         return np.zeros((0, 4)), []
-    if array.shape != (len(numbers), 4) or numbers.ndim != 1:
+    if numbers.ndim != 1 or array.shape != (len(numbers), 4):
         raise ValueError(
             f"tracking_counts: {name} and their identities must be [n, 4] and [n], "
             f"got {array.shape} and {numbers.shape} in frame {frame}"

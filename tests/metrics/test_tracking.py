@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from mtljax.metrics.tracking import TrackingCounts, box_iou, idf1, mota, total_counts, tracking_counts
 
@@ -80,6 +81,10 @@ def test_what_reappears_with_its_identity_is_no_switch_and_with_another_is_one()
     assert tracking_counts(*truth, *follow(5, 5, None, None, 6)) == TrackingCounts(3, 3, 0, 0, 1, 2)
     # Missed for a while, not away: the switch is counted all the same.
     assert tracking_counts(*follow(1, 1, 1), *follow(5, None, 6)) == TrackingCounts(3, 2, 1, 0, 1, 1)
+    # Seen where nothing is in between: false, but the match goes on.
+    haunted = tracking_counts(*truth, *follow(5, 5, None, 6, 5))
+    assert haunted == TrackingCounts(3, 4, 0, 1, 0, 3)
+    assert (mota(haunted), idf1(haunted)) == (1 - 1 / 3, 6 / 7)
     # Back to an earlier identity is a switch again.
     assert tracking_counts(*follow(1, 1, 1), *follow(5, 6, 5)).switches == 2
 
@@ -97,6 +102,8 @@ def test_as_many_pairs_match_as_possible_before_overlap_counts():
     # Both could have the first prediction, and the second object overlaps it more, but no other.
     truth, predicted = [at(0, 2)], [at(2, -3)]
     assert tracking_counts(truth, [[1, 2]], predicted, [[1, 2]]).misses == 0
+    # Two pairs that cost 3/4 each rather than one that costs nothing.
+    assert tracking_counts([at(0, 6)], [[1, 2]], [at(6, 12)], [[1, 2]], iou_threshold=0.2).misses == 0
     counts = tracking_counts([at(0, 1)], [[1, 2]], [at(1, 2, -20)], [[1, 2, 3]])
     assert counts == TrackingCounts(2, 3, 0, 1, 0, 2)
 
@@ -121,6 +128,8 @@ def test_without_objects_or_predictions(frames):
     assert (blind.misses, dreaming.false_positives) == (frames, frames)
     if frames:
         assert mota(blind) == idf1(blind) == idf1(dreaming) == 0
+        wrong = tracking_counts(full, ids, [at(40)] * frames, ids)
+        assert wrong == TrackingCounts(2, 2, 2, 2, 0, 0) and (mota(wrong), idf1(wrong)) == (-1, 0)
     with pytest.raises(ValueError, match="mota: without objects it has no value"):
         mota(dreaming)
 
@@ -136,7 +145,7 @@ def test_counts_are_those_of_brute_force():
 
 
 def brute_force(boxes, identities, predicted_boxes, predicted_identities):
-    """Both matchings by trying every one; overlap on a line of boxes with side 10 is in closed form."""
+    """Matches by trying all of them; overlap on a line of boxes with side 10 is in closed form."""
     pairs, last, owner, switches, matched = {}, {}, {}, 0, 0
     for a, i, b, j in zip(boxes, identities, predicted_boxes, predicted_identities, strict=True):
         gap = {(p, q): abs(a[m][0] - b[n][0]) for m, p in enumerate(i) for n, q in enumerate(j)}
@@ -151,8 +160,24 @@ def brute_force(boxes, identities, predicted_boxes, predicted_identities):
             switches += last.get(p, q) != q
             last[p], owner[q], matched = q, p, matched + 1
     n, m = sum(map(len, identities)), sum(map(len, predicted_identities))
-    identity = max(sum(pairs[pair] for pair in chosen) for chosen in one_to_one(pairs))
+    identity = identity_matches(identities, predicted_identities, pairs)
     return TrackingCounts(n, m, n - matched, m - matched, switches, identity)
+
+
+def identity_matches(identities, predicted_identities, pairs):
+    """From the least IDFN + IDFP on the paper's graph, in which each trajectory has a node to stay alone with."""
+    (true, frames), (found, shown) = (
+        np.unique(np.concatenate([np.zeros(0, int), *part]), return_counts=True)
+        for part in (identities, predicted_identities)
+    )
+    cost = np.full((len(true) + len(found),) * 2, np.inf)
+    cost[len(true) :, len(found) :] = 0
+    np.fill_diagonal(cost[: len(true), len(found) :], frames)
+    np.fill_diagonal(cost[len(true) :, : len(found)], shown)
+    for (i, p), (j, q) in itertools.product(enumerate(true), enumerate(found)):
+        cost[i, j] = frames[i] + shown[j] - 2 * pairs.get((p, q), 0)
+    errors = cost[linear_sum_assignment(cost)].sum()
+    return (frames.sum() + shown.sum() - errors) / 2
 
 
 def one_to_one(pairs):
@@ -206,6 +231,15 @@ def test_iou_by_hand():
         box_iou(square[0], others)
 
 
+def test_equal_boxes_overlap_by_one_whatever_their_numbers():
+    boxes = np.random.default_rng(0).uniform(0, 50, (200, 1, 4))
+    assert (box_iou(boxes, boxes) == 1).all()
+    frames, ids = list(boxes), [[1]] * 200
+    assert tracking_counts(frames, ids, frames, ids, iou_threshold=1.0) == TrackingCounts(200, 200, 0, 0, 0, 200)
+    # Nearly equal ones do not by more.
+    assert box_iou(boxes[:, 0], boxes[:, 0] * (1 + 1e-15)).max() <= 1
+
+
 def test_mistakes():
     good = [at(0)], [[1]]
     with pytest.raises(ValueError, match=r"one entry a frame, got \[1, 1, 2, 1\]"):
@@ -216,6 +250,8 @@ def test_mistakes():
         ValueError, match=r"predicted_boxes .* must be \[n, 4\] and \[n\], got \(1, 4\) and \(2,\) in frame 0"
     ):
         tracking_counts(*good, [at(0)], [[1, 2]])
+    with pytest.raises(ValueError, match=r"boxes .* must be \[n, 4\] and \[n\], got \(1, 4\) and \(\) in frame 0"):
+        tracking_counts([at(0)], [1], *good)
     with pytest.raises(TypeError, match="identities of boxes must be integers, got float64"):
         tracking_counts([at(0)], [[1.0]], *good)
     with pytest.raises(ValueError, match="identity of boxes is twice in frame 0"):
