@@ -36,10 +36,13 @@ def load_multi_mnist(
     `seed`; train and validation together are the papers' 120,000 and 60,000. No source image is in two splits.
 
     Deviations and doubts. The papers hold out no validation images, and the draws are not theirs: the data are theirs
-    in kind, not to the pixel. Of Lin et al. rest on memory, and on "top-left corner", "up to 4 pixels on each
-    direction" and the 36x36 canvas: that an image moves within the canvas only, rather than being cut off at its rim;
-    that the brighter pixel is seen; that pairs are of different classes; that 120,000 comes from using every image
-    twice a side. Of Sener and Koltun rests on memory that pairs may be of one class.
+    in kind, not to the pixel. Lin et al.'s code (Xi-L/ParetoMTL) confirms sizes and canvas, but reads data made
+    elsewhere. On memory, and on "top-left corner" and "up to 4 pixels on each direction", rest: that an image moves
+    within the canvas only, rather than being cut off at its rim; that the brighter pixel is seen (Sabour et al.'s code
+    adds pixels and cuts the sum at 255); that pairs are of different classes, as those of Sabour et al. are; that
+    120,000 comes from using every image twice a side. Sener and Koltun's code (isl-org/MultiObjectiveOptimization)
+    draws the right image with replacement, even the left one itself, where ours stands on its side exactly once, and
+    stretches the grey levels of each canvas to 0 to 255, where ours keep MNIST's. All else of theirs agrees.
 
     Args:
         data_dir: TFDS's data directory, under which `two_digits/<configuration>/1.0.0` is written and found again;

@@ -34,7 +34,8 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
     Argyriou, Evgeniou and Pontil, "Convex multi-task feature learning", Machine Learning 73, 2008; Pong, Tseng, Ji and
     Ye, "Trace Norm Regularization: Reformulations, Algorithms, and Multi-Task Learning", SIAM Journal on Optimization
     20, 2010. For networks, this is the last-axis flattening of Yang and Hospedales, "Trace Norm Regularised Deep
-    Multi-Task Learning", ICLR workshop 2017, who stack the tasks along the last axis of a parameter, not the first.
+    Multi-Task Learning", ICLR workshop 2017, who stack the tasks along the last axis of a parameter, not the first, and
+    in the example of their code (wOOL/TNRDMTL) average over the layers' kernels.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -98,7 +99,8 @@ def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
     layer. There is no closed-form prox. Gradients are those of `trace_norm`.
 
     Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each axis has a
-    weight. They stack the tasks along the last axis; the set of unfoldings is the same.
+    weight; the example of their code (wOOL/TNRDMTL) averages over unfoldings and over the layers' kernels. They stack
+    the tasks along the last axis; the set of unfoldings is the same.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -132,9 +134,9 @@ def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
     `trace_norm`.
 
     Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each cut has a
-    weight. They stack the tasks along the last axis of a parameter, and the cuts depend on the order of the
-    axes, so the axis is moved there first. After Oseledets, "Tensor-Train Decomposition", SIAM Journal on Scientific
-    Computing 33, 2011.
+    weight; the example of their code (wOOL/TNRDMTL) averages over cuts and over the layers' kernels. They stack the
+    tasks along the last axis of a parameter, and the cuts depend on the order of the axes, so the axis is moved there
+    first. After Oseledets, "Tensor-Train Decomposition", SIAM Journal on Scientific Computing 33, 2011.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.

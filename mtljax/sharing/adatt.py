@@ -49,6 +49,8 @@ def adatt(
 
     Li, Zhang, Yuan, Gao, Zhang, Yang, Liu and Yang, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning
     in Recommendations", KDD 2023. Where the native weights start is ours: one native expert and several start alike.
+    In the authors' code (facebookresearch/AdaTT) they start uniform in +-1 / sqrt(m_k), a single native expert's weight
+    is trained too where there are shared experts and any unit has several, and gates have biases.
 
     Args:
         levels: for each level, lowest first, the network that all its experts are made of, each from values of its own;

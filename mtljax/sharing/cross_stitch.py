@@ -60,8 +60,9 @@ def cross_stitch(
         heads: by task name, network from the last stage's features to the task's outputs.
         after: positions (0 is the first) of the stages that a unit follows; None (default) for all, the last one too,
             as in the paper, where a unit stands between the last hidden layer and the classifiers.
-        per_channel: a unit of its own for each channel, the last axis, as in the paper; False for one number a pair
-            of tasks, `alpha^l` of shape `[T, T]`.
+        per_channel: a unit of its own for each channel, the last axis, as in the paper for segmentation and normals;
+            False for one number a pair of tasks, `alpha^l` of shape `[T, T]`, as in the paper for detection and
+            attributes, which one a channel made unstable.
         same: what `alpha_ii` starts from, in [0, 1]; the paper's best is 0.9. One task alone starts from 1.
 
     Returns:

@@ -66,7 +66,9 @@ def dselect_k(
 
     Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong and Chi, "DSelect-k: Differentiable Selection in the
     Mixture of Experts with Applications to Multi-Task Learning", NeurIPS 2021. z (or W) starts uniform in
-    +-gamma/100, where all codes weigh about the same, and alpha (or G) at 0.
+    +-gamma/100, where all codes weigh about the same, as in the authors' code (google-research, dselect_k_moe), and
+    alpha (or G) at 0, where theirs is uniform in +-0.05. Their gates of examples also have biases, and they add the
+    entropies of a batch's examples up, where its mean is taken here so that the strength suits any batch size.
 
     Args:
         expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
@@ -75,7 +77,7 @@ def dselect_k(
         num_experts: E, how many experts are made of one network; needed with one network.
         num_selected: k, how many selectors there are, from 1 to E; two may select the same expert.
         gamma: width of the smooth step's slope, positive. Smaller selects sooner.
-        entropy: strength of the entropy, from 0, in units of the loss. The paper tunes it.
+        entropy: strength of the entropy, from 0, in units of the loss. The paper tunes it; its code's default is none.
         per_example: whether each example selects for itself.
         gate: with `per_example`, network from inputs to `[B, k (1 + m)]`: alpha, then z_1 to z_k. None: linear, for
             inputs `[B, d]`. An image is never flattened for it.

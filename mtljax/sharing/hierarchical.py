@@ -41,7 +41,8 @@ def hierarchical(
     Layers", ACL 2016. With both, it is the joint many-task model of Hashimoto, Xiong, Tsuruoka and Socher, "A Joint
     Many-Task Model: Growing a Neural Network for Multiple NLP Tasks", EMNLP 2017; `successive_regularization` is its
     penalty. There, pooling over the words belongs to the sentence-level heads, and the entailment classifier itself
-    reads the label embedding of relatedness, which is no layer of its own here.
+    reads the label embedding of relatedness, which is no layer of its own here. The paper starts label embeddings
+    uniform in `+-sqrt(6 / (label_size + C_k))`.
 
     Parameters are dicts by part: `"embed"`, `"stage/<l>"`, `"head/<k>"` and `"label/<k>"` (the `e_k`, which start
     normal with variance `1 / label_size`). A part stands in `Params.tasks[k]` if task k's loss alone reaches it (its
@@ -179,9 +180,11 @@ def successive_regularization(
     Args:
         anchor: `Params` of the network, of any floating dtype. A donated step must not be given the buffers of the
             parameters themselves: copy them.
-        strength: non-negative scalar; may be traced.
+        strength: non-negative scalar; may be traced. The paper's is 0.01 for classifiers and 0.001 for the rest: the
+            sum of two such penalties.
         select: the part that is held, a function of `Params`; None (default) for `params.shared`. In the paper it is
-            what the tasks below use: `lambda params: (params.shared["stage/0"], params.shared["head/tags"])`.
+            what the task below uses, with the embeddings: `lambda params: [params.shared[part] for part in parts]`
+            with `parts = ("embed", "stage/0", "head/tags")`. For the lowest task it is the embeddings alone.
 
     Returns:
         `penalty(params) -> []`, float32 (float64 where a leaf is); its gradient has each leaf's own dtype.

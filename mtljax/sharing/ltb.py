@@ -31,12 +31,15 @@ def ltb(
 ) -> Model:
     r"""Every stage holds several copies of its block; each copy, and each head, learns which one before it to read.
 
-        y_i^j = node_{j,i}(x_i^j),   x_c^{j+1} = sum_i d_ci^j y_i^j,   d_c^j = softmax((theta_c^j + e) / temperature)
+        y_i^j = node_{j,i}(x_i^j),   x_c^{j+1} = sum_i d_ci^j y_i^j,   d_c^j = one_hot(argmax_i (theta_ci^j + e_i))
 
-    with `e` standard Gumbel noise, drawn once a call for each child c, be it a node of the next stage or a head. Nodes
-    of the first stage read the inputs. Logits `theta` start at zero, all parents equally likely. Without a key, or with
-    `train=False`, nothing is drawn and every child reads its likeliest parent alone: `d_c` is one where `theta_c` is
-    largest (the first such). No gradient reaches the logits then. `prune` turns that into a tree that runs alone.
+    with `e` standard Gumbel noise, drawn once a call for each child c, be it a node of the next stage or a head: going
+    forward a child reads one parent, drawn with the probabilities `softmax(theta_c)`. Going back, `d_c` has the
+    derivative of `softmax((theta_c + e) / temperature)`, straight through the rounding, and a node that no child has
+    drawn gets no gradient in that call. Nodes of the first stage read the inputs. Logits `theta` start at zero, all
+    parents equally likely. Without a key, or with `train=False`, nothing is drawn and every child reads its likeliest
+    parent: `d_c` is one where `theta_c` is largest (the first such). No gradient reaches the logits then. `prune` turns
+    that into a tree that runs alone.
 
     **Annealing.** The state counts the training calls, and `temperature` may be a function of that count, traced with
     the rest of the step, so that nothing compiles again: any optax schedule, or for instance
@@ -48,8 +51,8 @@ def ltb(
     branches are being learned all tasks reach all nodes, so asked for some tasks only, the model runs all nodes and
     those tasks' heads. `encode` returns the last nodes' outputs, stacked: leaves `[N_J, B, ...]`.
 
-    Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020. The relaxed choice is what the
-    children read going forward too, not a straight-through rounding of it; parents are all nodes of the stage before.
+    Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020, where too every child takes one
+    discrete parent going forward. Parents are all nodes of the stage before.
 
     Args:
         stages: J networks in order, each from features to features; those of one stage are copies of one network, each
@@ -57,12 +60,12 @@ def ltb(
         heads: network from the last features to outputs, by task name.
         widths: number of nodes, for every stage or stage by stage; None (default) for as many as tasks, the most that a
             tree needs.
-        temperature: of the softmax, positive; or `(training calls int32 []) -> []`. Default 1.
+        temperature: of the softmax that is differentiated, positive; or `(training calls int32 []) -> []`. Default 1.
         warmup: number of training calls with equal probabilities. Default 0.
 
     Returns:
-        `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32, mixtures are summed in float32 at
-        least, and have the features' dtype.
+        `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32; what a child reads has the
+        features' dtype.
 
     Raises:
         TypeError: `stages` holds something else than networks; a task name that is not a string.
@@ -98,7 +101,10 @@ def ltb(
         heat = jnp.asarray(temperature(calls) if callable(temperature) else temperature, theta.dtype)
         if heat.shape != ():
             raise ValueError(f"ltb: temperature must return a scalar, found an array of shape {heat.shape}")
-        weights = jax.nn.softmax((theta + jax.random.gumbel(key, theta.shape, theta.dtype)) / heat, axis=-1)
+        noisy = theta + jax.random.gumbel(key, theta.shape, theta.dtype)
+        soft = jax.nn.softmax(noisy / heat, axis=-1)
+        hard = jax.nn.one_hot(jnp.argmax(noisy, axis=-1), noisy.shape[-1], dtype=noisy.dtype)
+        weights = hard + (soft - lax.stop_gradient(soft))  # exactly hard; the derivative is that of soft
         return jax.tree.map(lambda leaf: _mixed(weights, leaf), stacked)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:

@@ -41,8 +41,9 @@ def mtan(
     sorted order of names. Since the trunk's features are read at every stage, `encode` returns them all, with the
     parameters of `f` (which the heads' side reads) beside them: `{"stages": [[u^1, p^1], ...], "forward": [...]}`.
 
-    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. Whatever lies
-    between the last attended features and the outputs is the head's here.
+    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. Whatever lies between the last
+    attended features and the outputs is the head's here. In the decoder of the authors' code (lorenmt/mtan) `u^j` is
+    what a stage has upsampled, before its convolutions, and `f^j` upsamples instead of pooling.
 
     Args:
         stages: J networks, or pairs of networks, in order; each maps features to features, `[B, ..., C_j]`.

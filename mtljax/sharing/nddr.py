@@ -39,8 +39,8 @@ def nddr(
 
     **Start.** `W_i` is diagonal: `same` on task i's own channels, the rest shared evenly among the other tasks' (the
     paper's alpha and beta, with `alpha + (T-1) beta = 1`, which for its two tasks is `alpha + beta = 1`). Columns that
-    read the same inputs start equal and drop the same units (see `cross_stitch`). With `same=1.0` and no `norm` the
-    columns start as T single-task networks.
+    read the same inputs start equal and drop the same units (see `cross_stitch`); the paper's start from trained
+    single-task networks. With `same=1.0` and no `norm` the columns start as T single-task networks.
 
     **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
     `after=()`, the columns and heads of the tasks asked for alone. With `TaskInputs` column k reads its own inputs;
@@ -51,6 +51,8 @@ def nddr(
 
     Gao, Ma, Zhao, Liu and Yuille, "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
     Dimensionality Reduction", CVPR 2019. The paper's variant with shortcuts from every unit to the head is not here.
+    The authors' code (ethanygao/NDDR-CNN) has batch normalisation and then a ReLU in place of `norm`, no bias, weight
+    decay alike for all kernels, and 100 times the network's learning rate for the units.
 
     Args:
         stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`. Features

@@ -56,9 +56,11 @@ def sluice(
     a head reads their sum.
 
     **Start.** A subspace starts from `same` of itself and the rest shared evenly among all others, a head from `last`
-    of the last layer, as in the paper, which biases alpha to one source and beta to the last layer. Columns that read
-    the same inputs start equal and drop the same units (see `cross_stitch`); the paper's start at random. With
-    `same=1.0, last=1.0` the columns start as T single-task networks.
+    of the last layer. The paper too biases alpha to one source and beta to the last layer. Its code
+    (sebastianruder/sluice-networks) has these numbers for beta and, with one subspace, for alpha; with two it takes
+    0.95 of one subspace of every task and 0.05 of the other, so that rows sum to T. Columns that read the same inputs
+    start equal and drop the same units (see `cross_stitch`); the paper's start at random. With `same=1.0, last=1.0` the
+    columns start as T single-task networks.
 
     **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
     `after=()`, the columns, projections and heads of the tasks asked for alone. With `TaskInputs` column k reads its
@@ -66,7 +68,9 @@ def sluice(
 
     Ruder, Bingel, Augenstein and Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019 (arXiv 1705.08142). The
     paper has two subspaces and recurrent layers of one shape, so that it needs no projections; beta mixes what the
-    units return, not what enters them.
+    units return, not what enters them. The authors' penalty reads two matrices of each LSTM, those from hidden and
+    cell state to the input gate, and multiplies along their outputs; here products run along the inputs, so that units
+    of different subspaces come to read orthogonal directions.
 
     Args:
         stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`.

@@ -69,7 +69,7 @@ CASES = {
     "moe": lambda b: moe(b.layer(), b.heads, num_experts=4, noise=True),
     "adatt": lambda b: adatt(b.stages(), b.heads, num_shared=1, num_specific=2),
     "mtan": lambda b: mtan(b.stages(), b.heads, masks=b.stages(), forward=b.stages(1)),
-    "ltb": lambda b: ltb(b.stages(), b.heads, temperature=lambda calls: 0.01 + 5.0 * 0.98**calls),
+    "ltb": lambda b: ltb(b.stages(), b.heads),
     "tree": lambda b: tree(b.stages(), b.heads, {task: (0, i) for i, task in enumerate(sorted(b.heads))}),
     "hierarchical": lambda b: hierarchical(b.stages(), b.heads, _depths(b)),
     "adapters": lambda b: adapters(b.stages(), b.heads, 2),

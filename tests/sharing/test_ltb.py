@@ -35,9 +35,9 @@ def chain(x, weights):
     return functools.reduce(np.matmul, [np.asarray(w, np.float64) for w in weights], np.asarray(x, np.float64))
 
 
-def test_choices_are_gumbel_softmax_draws_uniform_during_warmup():
+def test_choices_are_draws_of_one_parent_uniform_during_warmup_with_the_derivative_of_a_softmax():
     """Node i returns the unit vector i and the head returns what it reads: the output is the vector of weights."""
-    heat = jnp.array([1e-4, 1e-4, 1.0, 2.0])
+    heat = jnp.array([1.0, 1.0, 1.0, 2.0])
     model = ltb([dense(3)], {"a": KEEP}, widths=3, temperature=lambda calls: heat[calls], warmup=1)
     theta = jnp.array([0.0, 1.0, -1.5])
     nodes = [{"w": row[None, :]} for row in jnp.eye(3)]
@@ -47,40 +47,64 @@ def test_choices_are_gumbel_softmax_draws_uniform_during_warmup():
     @functools.partial(jax.vmap, in_axes=(0, None))
     @functools.partial(jax.vmap, in_axes=(None, 0))
     def draw(key, calls):
-        out, after = model.apply(params, state | {"calls": calls}, jnp.ones((1, 1)), key=key, train=True)
-        return out["a"][0], after["calls"]
+        def weights(theta):
+            tasks = {"a": params.tasks["a"] | {"route": theta}}
+            now = state | {"calls": calls}
+            out, after = model.apply(params._replace(tasks=tasks), now, jnp.ones((1, 1)), key=key, train=True)
+            return out["a"][0], (out["a"][0], after["calls"])
 
-    weights, calls = jax.jit(draw)(jax.random.split(jax.random.key(0), 4000), jnp.arange(4))
+        slopes, found = jax.jacrev(weights, has_aux=True)(theta)
+        return *found, slopes
+
+    weights, calls, slopes = jax.jit(draw)(jax.random.split(jax.random.key(0), 4000), jnp.arange(4))
     np.testing.assert_array_equal(calls[0], [1, 2, 3, 4])
-    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
-    # Near zero temperature the draws are one of them, as often as the softmax of the logits says (Gumbel's maximum).
+    assert set(np.unique(weights)) == {0.0, 1.0} and (np.sum(weights, axis=-1) == 1).all()
+    # One of them, as often as the softmax of the logits says (Gumbel's maximum), whatever the temperature.
+    np.testing.assert_array_equal(weights[:, 1], weights[:, 3])
     often = np.asarray(jnp.mean(weights, axis=0))
     np.testing.assert_allclose(often[0], np.ones(3) / 3, atol=4.5 * np.sqrt(2 / 9 / 4000))
     likely = np.exp(theta) / np.exp(theta).sum()
     np.testing.assert_allclose(often[1], likely, atol=4.5 * np.sqrt(0.25 / 4000))
+    # The derivative is (diag p - p p') / temperature, from which p is known: a softmax, largest where the draw is.
+    assert not np.any(slopes[:, 0])
+    slopes = np.asarray(slopes[:200, 2:], np.float64) * np.array([1.0, 2.0])[None, :, None, None]
+    others = [(1, 2), (2, 0), (0, 1)]
+    squares = [-slopes[..., i, j] * slopes[..., i, k] / slopes[..., j, k] for i, (j, k) in enumerate(others)]
+    soft = np.sqrt(np.stack(squares, axis=-1))
+    np.testing.assert_allclose(soft.sum(-1), 1.0, rtol=1e-3)
+    np.testing.assert_allclose(slopes.diagonal(axis1=-2, axis2=-1), soft * (1 - soft), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(soft.argmax(-1), np.argmax(weights[:200, 2:], axis=-1))
     # With the same noise, twice the temperature halves every difference between logarithms.
-    logs = np.log(np.asarray(weights[:200, 2:], np.float64))
-    apart = logs - logs[..., :1]
+    apart = np.log(soft) - np.log(soft[..., :1])
     np.testing.assert_allclose(apart[:, 0], 2 * apart[:, 1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_node_reads_a_mixture_of_those_before_it():
+def test_a_node_reads_one_of_those_before_it_and_one_that_is_not_read_learns_nothing():
     model = ltb(STAGES[:2], {"a": KEEP}, widths=(2, 3))
     params, state = filled(model)
-    encode = jax.jit(functools.partial(model.encode, train=True))
-    found = np.asarray(encode(params.shared, state, X, key=jax.random.key(5))[0], np.float64)
     keep = [{"w": jnp.eye(4)} for _ in range(3)]
-    shared = params.shared | {"nodes": [params.shared["nodes"][0], keep]}
-    read = np.asarray(encode(shared, state, X, key=jax.random.key(5))[0], np.float64)
-    first, second = (chain(X, [node["w"]]) for node in params.shared["nodes"][0])
-    weights = []
-    for child in range(3):
-        weight = np.vdot(read[child] - second, first - second) / np.sum((first - second) ** 2)
-        weights.append(weight)
-        np.testing.assert_allclose(read[child], weight * first + (1 - weight) * second, rtol=1e-3, atol=1e-4)
-        own = np.asarray(params.shared["nodes"][1][child]["w"], np.float64)
-        np.testing.assert_allclose(found[child], read[child] @ own, rtol=1e-3, atol=1e-4)
-    assert len(set(weights)) == 3 and all(0 < weight < 1 for weight in weights)
+
+    @jax.jit
+    def encode(key):
+        def features(nodes):
+            found = model.encode(params.shared | {"nodes": nodes}, state, X, key=key, train=True)[0]
+            return jnp.sum(found), found
+
+        slopes, found = jax.grad(features, has_aux=True)(params.shared["nodes"])
+        return found, features([params.shared["nodes"][0], keep])[1], slopes[0]
+
+    before = [chain(X, [node["w"]]) for node in params.shared["nodes"][0]]
+    drawn = set()
+    for seed in range(6):
+        found, read, slopes = encode(jax.random.key(seed))
+        parents = [int(np.argmin([np.abs(read[child] - each).max() for each in before])) for child in range(3)]
+        for child, parent in enumerate(parents):
+            np.testing.assert_allclose(read[child], before[parent], rtol=1e-4, atol=1e-5)
+            own = np.asarray(params.shared["nodes"][1][child]["w"], np.float64)
+            np.testing.assert_allclose(found[child], before[parent] @ own, rtol=1e-4, atol=1e-4)
+        assert [bool(np.any(slope["w"])) for slope in slopes] == [node in parents for node in range(2)]
+        drawn.add(tuple(parents))
+    assert len(drawn) > 1 and any(len(set(parents)) == 1 for parents in drawn)
 
 
 def test_logits_learn_after_the_warmup_and_a_schedule_traces_once():
