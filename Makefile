@@ -15,10 +15,10 @@ demo: $(VENV)/.demo  ## Train six methods on real digits; prints a table and the
 	$(BIN)/python examples/multi_digits.py
 
 test: lint types  ## What CI runs: lint, types, tests and doctests with warnings as errors.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: lint types  ## The same with the slow tests, all of it compiled as users compile.
-	MTLJAX_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	MTLJAX_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 bench: $(VENV)/.bench  ## Time methods, engines and solvers, beside peers.
 	$(BIN)/python -m benchmarks.steps

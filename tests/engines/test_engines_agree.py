@@ -165,16 +165,20 @@ def reference_gradients(params, x, key):
     return jax.jit(mtljax.value_and_grad(separate_losses, method))(params, method.init(3), x, key=key)
 
 
+@functools.cache
+def separate_heads():
+    """Parameters, inputs, a key, and the gradients that separate heads give."""
+    params, x, key = small_params(), jax.random.normal(jax.random.key(0), (7, 4)), jax.random.key(1)
+    return params, x, key, reference_gradients(params, x, key)[1]
+
+
 @pytest.mark.parametrize("engine", [None, *EXACT.values()], ids=["none", *EXACT])
 def test_stacked_heads_give_what_separate_heads_give(engine):
-    params, x = small_params(), jax.random.normal(jax.random.key(0), (7, 4))
-    method = mtljax.methods.pcgrad()
-    key = jax.random.key(1)
-    expected = reference_gradients(params, x, key)
+    (params, x, key, expected), method = separate_heads(), mtljax.methods.pcgrad()
     f = jax.jit(mtljax.value_and_grad(stacked_losses, method, engine=engine))
     (losses, _), grads, _ = f(params, method.init(3), x, key=key)
     assert losses.shape == (3,)
-    assert_close(grads, expected[1], 2e-5)
+    assert_close(grads, expected, 2e-5)
 
 
 def test_features_need_tasks_that_can_be_told_apart():
@@ -188,13 +192,19 @@ def multi_input_losses(params, inputs):
     return {k: jnp.mean((jnp.tanh(x @ params.shared["w"]) @ params.tasks[k] - 1.0) ** 2) for k, x in inputs.items()}
 
 
-@pytest.mark.parametrize("engine", [None, *EXACT.values()], ids=["none", *EXACT])
-def test_inputs_of_their_own(engine):
-    params, keys = small_params(), jax.random.split(jax.random.key(0), 3)
-    inputs = {f"t{k}": jax.random.normal(keys[k], (3 + k, 4)) for k in range(3)}
-    method, key = mtljax.methods.pcgrad(), jax.random.key(1)
+@functools.cache
+def inputs_apart():
+    """Parameters, inputs of different sizes, a key, and the rows and update that they give."""
+    params, keys, method = small_params(), jax.random.split(jax.random.key(0), 3), mtljax.methods.pcgrad()
+    inputs, key = {f"t{k}": jax.random.normal(keys[k], (3 + k, 4)) for k in range(3)}, jax.random.key(1)
     _, rows = jax.jit(mtljax.value_and_task_grads(multi_input_losses))(params, inputs)
     expected, _, _ = jax.jit(lambda rows: mtljax.methods.reconcile(method, method.init(3), rows, key=key))(rows.shared)
+    return params, inputs, key, rows, expected
+
+
+@pytest.mark.parametrize("engine", [None, *EXACT.values()], ids=["none", *EXACT])
+def test_inputs_of_their_own(engine):
+    (params, inputs, key, rows, expected), method = inputs_apart(), mtljax.methods.pcgrad()
     f = jax.jit(mtljax.value_and_grad(multi_input_losses, method, engine=engine))
     _, grads, _ = f(params, method.init(3), inputs, key=key)
     assert_close(grads.shared, expected, 2e-5)

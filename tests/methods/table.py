@@ -46,6 +46,7 @@ def over(cases: list[Case], *, at_once: Callable[[Case], bool] = lambda case: Tr
             pytest.param(case, id=case.name, marks=[] if at_once(case) and not case.variant else pytest.mark.slow)
             for case in cases
         ],
+        scope="module",  # one method after the other, so that its programs serve all tests before they are forgotten
     )
 
 

@@ -53,36 +53,15 @@ def test_state_and_form(name):
     state = method.init(3, shared={"w": jax.ShapeDtypeStruct((2,), jnp.float32)})
     assert state.weights.tolist() == pytest.approx([1 / 3] * 3) and state.residual == 0 and state.inner == ()
     rows = jnp.asarray(random_rows(3))
-    key = jax.random.key(0)
-    weights, after = method.update(rows @ rows.T, state, key=key, losses=jnp.ones(3), unknown=1)
+
+    def update(gramian):
+        return method.update(gramian, state, key=jax.random.key(0), losses=jnp.ones(3), unknown=1)
+
+    weights, after = jax.jit(update)(rows @ rows.T)
     assert weights.dtype == after.weights.dtype == after.residual.dtype == jnp.float32
     assert weights.shape == (3,) and after.residual.shape == ()
     np.testing.assert_array_equal(weights, after.weights)
-    assert method.update((rows @ rows.T).astype(jnp.bfloat16), state, key=key)[0].dtype == jnp.float32
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_one_task_is_plain_descent(name):
-    method = METHODS[name]
-    assert weights_of(method, [[2.0, 1.0]]).tolist() == [1.0]
-    key = jax.random.key(0)
-    alone = weights_of(method, random_rows(3), key=key, active=jnp.array([False, True, False]))
-    assert alone.tolist() == [0.0, 1.0, 0.0]
-    none = weights_of(method, random_rows(3), key=key, active=jnp.zeros(3, bool))
-    assert none.tolist() == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_inactive_is_absent(name):
-    method = METHODS[name]
-    rows = random_rows(6, seed=2)
-    keep = np.array([False, True, True, False, True, True])
-    key = jax.random.key(3)
-    fewer = weights_of(method, rows[keep], key=key)
-    rows[~keep] = np.nan
-    found = weights_of(method, rows, key=key, active=jnp.asarray(keep))
-    np.testing.assert_allclose(found[keep], fewer, rtol=1e-5)
-    assert (found[~keep] == 0).all()
+    assert jax.eval_shape(update, jax.ShapeDtypeStruct((3, 3), jnp.bfloat16))[0].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -91,11 +70,6 @@ def test_weights_do_not_depend_on_scale(name, scale):
     method, rows, key = METHODS[name], random_rows(4, seed=1), jax.random.key(0)
     plain = weights_of(method, rows, key=key)
     np.testing.assert_allclose(weights_of(method, np.float32(scale) * rows, key=key), plain, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_zero_gramian_gives_finite_weights(name):
-    assert np.isfinite(weights_of(METHODS[name], np.zeros((3, 2)), key=jax.random.key(0))).all()
 
 
 def test_two_tasks_of_pcgrad_are_the_sum_of_upgrad():

@@ -24,7 +24,9 @@ Y = jnp.asarray(np.random.default_rng(1).normal(size=(6, WIDTH)), jnp.float32)
 def over(at_once):
     """Parameters for a test of every architecture; those that are not `at_once` only where slow tests run too."""
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[] if at_once(name) else [pytest.mark.slow]) for name in CASES]
+        "name",
+        [pytest.param(name, marks=[] if at_once(name) else [pytest.mark.slow]) for name in CASES],
+        scope="module",  # one architecture after the other, so that its programs serve all tests
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,27 +80,33 @@ def assert_same(found, expected):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=1e-6)
 
 
+def mlp(axis):
+    return nets.mlp()
+
+
+@functools.cache
+def on_one(make_model, make_method):
+    return run(make_model, make_method(), "jit")
+
+
 @needs_devices
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("how", ["sharded", "pmap", "shard_map"])
 def test_all_devices_take_the_steps_of_one(name, how):
-    make = METHODS[name]
-    expected = run(lambda axis: nets.mlp(), make(), "jit")
-    assert_same(run(lambda axis: nets.mlp(), make(), how), expected)
+    assert_same(run(mlp, METHODS[name](), how), on_one(mlp, METHODS[name]))
 
 
 @needs_devices
 @pytest.mark.parametrize("how", ["sharded", "shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_batch_statistics_are_those_of_the_whole_batch(how):
-    expected = run(nets.conv, methods.upgrad(), "jit")
-    assert_same(run(nets.conv, methods.upgrad(), how), expected)
+    assert_same(run(nets.conv, methods.upgrad(), how), on_one(nets.conv, methods.upgrad))
 
 
 @needs_devices
 @pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "make_model",
-    [pytest.param(lambda axis: nets.mlp(), id="mlp"), pytest.param(nets.conv, id="conv", marks=pytest.mark.slow)],
+    [pytest.param(mlp, id="mlp"), pytest.param(nets.conv, id="conv", marks=pytest.mark.slow)],
 )
 def test_the_gramian_engine_across_devices(how, make_model):
     expected = run(make_model, methods.mgda(), "jit", engine=engines.full())
@@ -108,18 +116,16 @@ def test_the_gramian_engine_across_devices(how, make_model):
 @needs_devices
 @pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_the_features_engine_across_devices(how):
-    make = lambda axis: nets.mlp()  # noqa: E731
-    expected = run(make, methods.mgda(), "jit", engine=engines.features())
-    assert_same(run(make, methods.mgda(), how, engine=engines.features()), expected)
+    expected = run(mlp, methods.mgda(), "jit", engine=engines.features())
+    assert_same(run(mlp, methods.mgda(), how, engine=engines.features()), expected)
 
 
 @needs_devices
 def test_a_penalty_is_not_summed_over_devices():
     penalty = lambda params: 0.1 * optax.tree.norm(params, squared=True)  # noqa: E731
-    make = lambda axis: nets.mlp()  # noqa: E731
-    expected = run(make, methods.equal(), "jit", penalty=penalty)
+    expected = run(mlp, methods.equal(), "jit", penalty=penalty)
     for how in ("sharded", "pmap", "shard_map"):
-        assert_same(run(make, methods.equal(), how, penalty=penalty), expected)
+        assert_same(run(mlp, methods.equal(), how, penalty=penalty), expected)
 
 
 @needs_devices
