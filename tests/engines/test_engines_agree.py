@@ -13,7 +13,7 @@ from jax.extend import core
 import mtljax
 from mtljax import engines
 from tests.engines import nets
-from tests.methods.table import CASES, few
+from tests.methods.table import CASES, FEW, over
 
 MODELS = {"mlp": nets.mlp, "conv": nets.conv, "nnx": nets.nnx_model}
 EXACT = {
@@ -24,6 +24,9 @@ EXACT = {
     "gramian": engines.gramian(),
     "gramian(2)": engines.gramian(2),
 }
+AT_ONCE = {"unrolled", "chunked", "gramian"}
+PARAMS = [pytest.param(EXACT[k], id=k, marks=[] if k in AT_ONCE else pytest.mark.slow) for k in EXACT]
+every_engine = pytest.mark.parametrize("engine", [None, *PARAMS])
 
 
 @functools.cache
@@ -74,7 +77,7 @@ def test_task_gradients_are_the_tasks_own(model, missing):
     np.testing.assert_array_equal(metrics["examples"], [nets.SIZE - len(missing.get(k, [])) for k in nets.NAMES])
 
 
-@few()
+@over(CASES, at_once=lambda case: case.name in FEW - {"m_config"})
 def test_engines_agree_on_a_dense_net(case):
     method, batch, key = case.make(3), nets.batch(), jax.random.key(5)
     exact = {"none": None, "vmapped": EXACT["vmapped"], "chunked": EXACT["chunked"]}
@@ -172,7 +175,7 @@ def separate_heads():
     return params, x, key, reference_gradients(params, x, key)[1]
 
 
-@pytest.mark.parametrize("engine", [None, *EXACT.values()], ids=["none", *EXACT])
+@every_engine
 def test_stacked_heads_give_what_separate_heads_give(engine):
     (params, x, key, expected), method = separate_heads(), mtljax.methods.pcgrad()
     f = jax.jit(mtljax.value_and_grad(stacked_losses, method, engine=engine))
@@ -202,7 +205,7 @@ def inputs_apart():
     return params, inputs, key, rows, expected
 
 
-@pytest.mark.parametrize("engine", [None, *EXACT.values()], ids=["none", *EXACT])
+@every_engine
 def test_inputs_of_their_own(engine):
     (params, inputs, key, rows, expected), method = inputs_apart(), mtljax.methods.pcgrad()
     f = jax.jit(mtljax.value_and_grad(multi_input_losses, method, engine=engine))

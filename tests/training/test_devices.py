@@ -89,9 +89,26 @@ def on_one(make_model, make_method):
     return run(make_model, make_method(), "jit")
 
 
+# Every method once, and every way with what is most to go astray: one of each kind.
+AT_ONCE = {
+    *(("mgda", how) for how in ("sharded", "pmap", "shard_map")),
+    ("equal", "sharded"),
+    ("uncertainty", "pmap"),
+    ("graddrop", "shard_map"),
+    ("graddrop", "sharded"),
+    ("every", "pmap"),
+}
+
+
 @needs_devices
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("how", ["sharded", "pmap", "shard_map"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=[] if (name, how) in AT_ONCE else pytest.mark.slow)
+        for name in METHODS
+        for how in ("sharded", "pmap", "shard_map")
+    ],
+)
 def test_all_devices_take_the_steps_of_one(name, how):
     assert_same(run(mlp, METHODS[name](), how), on_one(mlp, METHODS[name]))
 
