@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -32,3 +34,20 @@ def check_nonnegative(name: str, argument: str, number: Array | float) -> None:
         return
     if not np.asarray(number) >= 0:
         raise ValueError(f"{name}: {argument} must be at least 0, found {number}")
+
+
+def check_count(where: str, what: str, number: Any, *, least: int = 1, most: int | None = None) -> int:
+    """The number, after checking that it is an integer from `least` to `most`.
+
+    Example:
+        >>> check_count("mmoe", "num_experts", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: mmoe: num_experts must be at least 1, found 0
+    """
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{where}: {what} must be an integer, found {number!r}")
+    if number < least or (most is not None and number > most):
+        expected = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{where}: {what} must be {expected}, found {number}")
+    return number

@@ -79,7 +79,11 @@ _ROWS, _SUMMED = 32, 8
 
 @jax.custom_jvp
 def _spread(w: Array) -> Array:
-    return _by_form(lambda centred, _, w: _squares(centred(w)), w)
+    def value(centred: _Form, _: _Form, w: Array) -> Array:
+        apart = centred(w)
+        return _product(apart, apart)
+
+    return _by_form(value, w)
 
 
 # The mean's own derivative drops out, since rows less their mean sum to zero; without being told so, reverse mode walks
@@ -88,8 +92,7 @@ def _spread(w: Array) -> Array:
 def _spread_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     def both(centred: _Form, split: _Form, w: Array, dw: Array) -> tuple[Array, Array]:
         apart = centred(w)
-        products = (jnp.sum(row * tangent) for row, tangent in zip(apart, split(dw), strict=True))
-        return _squares(apart), 2.0 * sum(products, start=jnp.zeros((), w.dtype))
+        return _product(apart, apart), 2.0 * _product(apart, split(dw))
 
     return _by_form(both, *primals, *tangents)
 
@@ -107,8 +110,8 @@ def _by_form(function: Callable[..., Any], *arrays: Array) -> Any:
     return lax.platform_dependent(*arrays, cpu=by_rows, default=whole)
 
 
-def _squares(rows: Sequence[Array]) -> Array:
-    return functools.reduce(jnp.add, [jnp.sum(jnp.square(row)) for row in rows])
+def _product(a: Sequence[Array], b: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, [jnp.sum(x * y) for x, y in zip(a, b, strict=True)])
 
 
 def _rows(w: Array) -> Sequence[Array]:

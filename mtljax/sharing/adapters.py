@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_count
 from mtljax.sharing.branches_deltas import after_each_stage
 from mtljax.sharing.network import Network, key_for
 from mtljax.types import Array, Key, Model, PyTree
@@ -69,10 +70,7 @@ def adapters(
         >>> [adapter["down"].shape for adapter in params.tasks["depth"]["adapters"]]
         [(8, 2), (4, 2)]
     """
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"adapters: size must be an integer, found {size!r}")
-    if size < 1:
-        raise ValueError(f"adapters: size must be at least 1, found {size}")
+    check_count("adapters", "size", size)
     return after_each_stage("adapters", "adapters", _bottleneck(size, activation), stages, heads, frozen=frozen)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_count
 from mtljax.sharing.experts import (
     Run,
     assemble,
-    check_count,
     expert_list,
     gate_or_linear,
     logits_of,

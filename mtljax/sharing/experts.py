@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.checks import check_count
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
 from mtljax.sharing.network import Network, key_for, selected
@@ -109,23 +110,6 @@ def _running(
         return outputs
 
     return run
-
-
-def check_count(where: str, what: str, number: Any, *, least: int = 1, most: int | None = None) -> int:
-    """The number, after checking that it is an integer from `least` to `most`.
-
-    Example:
-        >>> check_count("mmoe", "num_experts", 0)
-        Traceback (most recent call last):
-        ...
-        ValueError: mmoe: num_experts must be at least 1, found 0
-    """
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{where}: {what} must be an integer, found {number!r}")
-    if number < least or (most is not None and number > most):
-        expected = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{where}: {what} must be {expected}, found {number}")
-    return number
 
 
 def expert_list(where: str, expert: Network | Sequence[Network], number: int | None) -> tuple[Network, ...]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_count
 from mtljax.sharing.inputs import input_of
 from mtljax.sharing.network import Network, key_for, selected, task_names
 from mtljax.types import Array, Key, Model, Params, PyTree
@@ -79,10 +80,7 @@ def low_rank(
         {"['w']": {'a': (3, 2), 'b': (2, 8)}}
     """
     names = task_names("low_rank", heads)
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"low_rank: rank must be an integer, found {rank!r}")
-    if rank < 1:
-        raise ValueError(f"low_rank: rank must be at least 1, found {rank}")
+    check_count("low_rank", "rank", rank)
     if alpha is not None and not alpha > 0:
         raise ValueError(f"low_rank: alpha must be positive, found {alpha}")
     factor = 1.0 if alpha is None else alpha / rank

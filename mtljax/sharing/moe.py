@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.checks import check_count
 from mtljax.sharing.experts import (
     Run,
     assemble,
-    check_count,
     expert_list,
     gate_or_linear,
     logits_of,

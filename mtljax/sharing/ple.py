@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mtljax.sharing.experts import Run, assemble, check_count, check_networks, linear, logits_of, mix, run_experts
+from mtljax.checks import check_count
+from mtljax.sharing.experts import Run, assemble, check_networks, linear, logits_of, mix, run_experts
 from mtljax.sharing.network import Network, task_names
 from mtljax.types import Key, Model, PyTree
 
