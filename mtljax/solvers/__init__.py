@@ -5,7 +5,7 @@ from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.cone_around_mean import max_min_around_mean
 from mtljax.solvers.cone_projection import cone_projection
 from mtljax.solvers.conflict_averse import conflict_averse
-from mtljax.solvers.scaling import Solution
+from mtljax.solvers.scaling import TRUSTED, Solution
 from mtljax.solvers.sequential import sequential
 from mtljax.solvers.simplex_lp import simplex_lp
 from mtljax.solvers.simplex_projection import project_simplex
@@ -13,6 +13,7 @@ from mtljax.solvers.simplex_qp import min_norm
 from mtljax.solvers.towards import min_norm_towards
 
 __all__ = [
+    "TRUSTED",
     "Solution",
     "bargaining",
     "cone_projection",

@@ -25,6 +25,10 @@ WEIGHT_ERROR = 2.0**-24
 STATIONARY = 2.0**-10
 
 
+TRUSTED = 2.0**-6
+"""The residual above which an answer is not to be trusted: the method then takes its safe direction, and says so."""
+
+
 class Solution(NamedTuple):
     """What a solver returns.
 
