@@ -1,0 +1,36 @@
+"""Checks of arguments, in one dialect: "{where}: {what} must be {expected}, found {found}".
+
+Each check returns the value that it was given. Types, shapes and dtypes are checked always. Values are checked where
+they are concrete: a number may be a traced array, whose range is not looked at.
+"""
+
+from mtljax.checks.messages import expect, found
+from mtljax.checks.numbers import check_count, check_mask, check_nonnegative, check_number, check_preference
+from mtljax.checks.objects import (
+    check_callable,
+    check_choice,
+    check_flag,
+    check_key,
+    check_method,
+    check_names,
+    check_optimizer,
+    check_task,
+)
+
+__all__ = [
+    "check_callable",
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_key",
+    "check_mask",
+    "check_method",
+    "check_names",
+    "check_nonnegative",
+    "check_number",
+    "check_optimizer",
+    "check_preference",
+    "check_task",
+    "expect",
+    "found",
+]

@@ -1,0 +1,47 @@
+"""The words in which a check says what it found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from mtljax.types import Method
+
+LONGEST = 100
+
+
+def found(value: Any) -> str:
+    """What a message says was found: short, and of what cannot be read its kind.
+
+    Example:
+        >>> found("1"), found(np.ones((3, 4))), found(found)
+        ("'1'", 'an array of shape (3, 4) and dtype float64', "the function 'found'")
+    """
+    if isinstance(value, Tracer) or (isinstance(value, jax.Array | np.ndarray) and np.size(value) > 4):
+        return f"an array of shape {np.shape(value)} and dtype {value.dtype.name}"
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return f"{value}"
+    if isinstance(value, type):
+        return f"the class '{value.__name__}'"
+    if isinstance(value, Method):
+        return f"the method '{value.name}'"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function '{value.__name__}'"
+    text = repr(value)
+    return text if len(text) <= LONGEST and "\n" not in text and " at 0x" not in text else f"a {type(value).__name__}"
+
+
+def expect(condition: bool, where: str, what: str, expected: str, value: Any, error: type[Exception]) -> None:
+    """Raises `error` in the house's dialect unless the condition holds.
+
+    Example:
+        >>> expect(False, "ema", "decay", "a number", None, TypeError)
+        Traceback (most recent call last):
+        ...
+        TypeError: ema: decay must be a number, found None
+    """
+    if not condition:
+        raise error(f"{where}: {what} must be {expected}, found {found(value)}")
