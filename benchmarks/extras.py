@@ -30,9 +30,9 @@ def soft_sharing(problem: Problem) -> dict[str, Callable[[], Any]]:
     """A step of T tied copies, with the penalty and without."""
     network = nets.soft_model(problem, 1e-3)
     sides = {}
-    for name, penalty in {"soft, no penalty": None, "soft, l2_to_mean": network.penalty}.items():
+    for name, model in {"soft, no penalty": network._replace(penalty=None), "soft, l2_to_mean": network}.items():
         init, step = mtljax.training.make_train_step(
-            nets.losses_fn(problem, network), mtljax.methods.equal(), optax.sgd(nets.LEARNING_RATE), penalty=penalty
+            nets.losses_fn(problem, model), mtljax.methods.equal(), optax.sgd(nets.LEARNING_RATE)
         )
         sides[name] = _carry(mtljax.training.jit(step), ours.first_state(problem, init, network), problem.batch)
     return sides

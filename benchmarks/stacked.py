@@ -100,7 +100,6 @@ def soft(problem: Problem, stacked: bool, tied: bool) -> Side:
         nets.losses_fn(problem, model),
         mtljax.methods.equal(),
         optax.sgd(nets.LEARNING_RATE),
-        penalty=model.penalty,
     )
     state, batch = first_state(problem, init, model), problem.batch
     program, facts = compiled(step, state, batch, donate=(0,))

@@ -121,7 +121,7 @@ def make_run(model: mtljax.Model, method: mtljax.Method, steps: int) -> tuple[Ca
     """`(start, step)` of one run: `start(key) -> state` and `step(state, batch) -> (state, metrics)`."""
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     losses_fn = mtljax.losses_fn(model, TASKS)
-    init, step = mtljax.training.make_train_step(losses_fn, method, optimizer, penalty=model.penalty)
+    init, step = mtljax.training.make_train_step(losses_fn, method, optimizer)
 
     def start(key: jax.Array) -> mtljax.TrainState:
         params, model_state = model.init(key, np.zeros((1, 12, 16, 1), np.float32))

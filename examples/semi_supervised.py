@@ -152,6 +152,7 @@ def batches(train: mtljax.Batch, tasks: tuple[str, ...], shares: list[float], se
 def augmented(losses_fn: Callable[..., Any]) -> Callable[..., Any]:
     """A loss function whose training inputs are augmented."""
 
+    @functools.wraps(losses_fn)
     def f(params: Any, state: Any, batch: Any, key: Any = None, train: bool = False) -> Any:
         if train:
             own, key = jax.random.split(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,13 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         * `metrics["prior"]`: float32 `[T]`, each task's `prior`; absent where all are 1.
         * `metrics["tasks"]`: dict by task of dicts by metric of scalars, means over labelled examples; and
           `"regularization"` where the model's output is `Regularized`, whose term is part of the loss.
+        * `metrics["penalty"]`: float32 `[]`, the value of `model.penalty`; absent where the model has none.
         * `state`: the model's new state.
+
+        The losses do not contain the penalty. `f` has the attributes `model`, `tasks` (their names) and `penalty`
+        (`model.penalty`, a function of `Params`, or None), and `training.make_train_step` adds the penalty by itself.
+        A wrapper of f keeps them with `functools.wraps(f)`; `jax.jit`, `jax.checkpoint`, `functools.partial` and
+        `data.views.with_views` keep them too.
 
     Raises:
         ValueError: no tasks or a prior that is not positive; from f, at trace time, a batch without a task's target
@@ -116,9 +123,32 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         report = {"examples": jnp.stack(counts), "tasks": metrics}
         if any(prior != 1 for prior in priors):
             report["prior"] = jnp.asarray(priors, jnp.float32)
+        if model.penalty is not None:
+            # By this entry a step knows that there is a penalty, even where a wrapper has lost the attribute.
+            report["penalty"] = model.penalty(jax.lax.stop_gradient(params))
         return losses, (report, state)
 
+    f.__dict__.update(model=model, penalty=model.penalty, tasks=tuple(names))
     return f
+
+
+def attribute(function: Callable[..., Any], name: str) -> Any:
+    """An attribute of a function or of what it wraps: `jax.jit`, `functools.wraps` and `partial` are looked through.
+
+    Returns:
+        The attribute; None where there is none.
+
+    Example:
+        >>> def f(x):
+        ...     return x
+        >>> f.penalty = "a penalty"
+        >>> attribute(functools.partial(jax.jit(functools.partial(f))), "penalty")
+        'a penalty'
+    """
+    found: Any = function
+    while found is not None and not hasattr(found, name):
+        found = found.func if isinstance(found, functools.partial) else getattr(found, "__wrapped__", None)
+    return getattr(found, name, None)
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:

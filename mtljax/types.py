@@ -98,6 +98,7 @@ class Model(NamedTuple):
         decode: `decode(tasks_params, state, features, *, tasks=None, key=None, train=False) -> (outputs, state)`,
             the heads. Where both are present, `apply` equals decode after encode, with the same use of `key`.
         penalty: `penalty(params) -> []`, what the sharing scheme adds to the objective (soft sharing), or None.
+            `training.make_train_step` adds it by itself.
     """
 
     init: Callable[..., tuple[Params, PyTree]]

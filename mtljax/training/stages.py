@@ -36,7 +36,7 @@ class Stage(NamedTuple):
         optimizer: over `Params`.
         batches: `batches(start) -> iterable`, steps counted from the stage's first.
         num_steps: of this stage, at least 1.
-        penalty: as for `make_train_step`.
+        penalty: as for `make_train_step`, beside the model's own.
         evaluate: as for `fit`.
         keep_optimizer: whether the optimiser's state is carried over too, by path (see `mtljax.sharing.carry_over`),
             and not made anew. It must then be an optimiser of the same form as the last stage's.

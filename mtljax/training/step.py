@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax import lax
 from mtljax import trees
 from mtljax.engines.types import Engine
 from mtljax.gradients import Evidence, Gradients, differentiate
+from mtljax.objective import attribute
 from mtljax.types import Array, Batch, Key, Method, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
@@ -30,18 +32,20 @@ def make_train_step(
 ) -> tuple[Init, Step]:
     """Make a multi-task training step; pure and not jitted.
 
-    One step: losses and their derivative, weights or update from the method, the penalty's gradient added to it, the
+    One step: losses and their derivative, weights or update from the method, the penalties' gradient added to it, the
     optimiser, and `method.observe` where the method has one (which costs another forward pass).
 
     Args:
         losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.losses_fn` makes it.
+            Its attribute `penalty`, `penalty(params) -> []` or None, is part of the objective: the model's, for what
+            `mtljax.losses_fn` makes. A wrapper of your own keeps it with `functools.wraps`.
             Of `metrics` the step reads `"examples"` `[T]` (labelled examples; a task without any is inactive),
             `"prior"` `[T]` and `"extra"`, a dict of arrays `[T]` that the method gets as keyword arguments (such as
             `kpi` of `methods.dynamic_task_priority`); all may be absent.
         method: how tasks are reconciled.
         optimizer: over `Params`; `optax.partition` may treat shared and task parameters differently.
-        penalty: `penalty(params) -> []`, added to the objective after the tasks are reconciled, for example
-            `model.penalty`; None (default) for none.
+        penalty: `penalty(params) -> []`, one more; the function that is the losses' own attribute counts once. All
+            are added to the objective after the tasks are reconciled. None (default) for no other.
         axis_name: mapped axis, or axes, of `pmap` or `jax.shard_map`, over which the batch is spread; None (default)
             for one device, or for `sharded`, where the compiler spreads the work. The state is the same on every
             device and stays so. Batch statistics are averaged over devices; they equal one device's only if the
@@ -61,7 +65,8 @@ def make_train_step(
         * `tasks`: each task's metrics.
 
     Raises:
-        ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises.
+        ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises; a model with a
+            penalty that a wrapper of its losses has lost.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -74,6 +79,8 @@ def make_train_step(
         >>> int(state.step), float(metrics["losses"]["a"])
         (1, 1.0)
     """
+    own = attribute(losses_fn, "penalty")
+    penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]
 
     def init(params: Params, model_state: PyTree = (), *, key: Key) -> TrainState:
         return TrainState(
@@ -110,7 +117,12 @@ def make_train_step(
             axis_name=axis_name,
         )
         metrics, model_state = found.aux
-        grads, value = _with_penalty(penalty, state.params, found.grads)
+        if "penalty" in metrics and not penalties:
+            raise ValueError(
+                "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
+                "model's losses with functools.wraps, or give penalty=model.penalty"
+            )
+        grads, value = _with_penalties(penalties, state.params, found.grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         method_state = found.method_state
@@ -136,12 +148,14 @@ def _evidence(aux: Any) -> Evidence:
     return Evidence(metrics.get("examples"), metrics.get("prior"), metrics.get("extra", {}))
 
 
-def _with_penalty(
-    penalty: Callable[[Params], Array] | None, params: Params, grads: Params
+def _with_penalties(
+    penalties: list[Callable[[Params], Array]], params: Params, grads: Params
 ) -> tuple[Params, Array | None]:
-    if penalty is None:
+    if not penalties:
         return grads, None
-    value, slope = jax.value_and_grad(penalty)(params)
+    value, slope = jax.value_and_grad(
+        lambda params: functools.reduce(jnp.add, [penalty(params) for penalty in penalties])
+    )(params)
     return jax.tree.map(lambda g, s: g + s.astype(g.dtype), grads, slope), value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -84,7 +85,7 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
         seed: of evaluation.
 
     Returns:
-        Function of the same signature, whose batch lacks the views' tasks.
+        Function of the same signature and with the same attributes, whose batch lacks the views' tasks.
 
     Raises:
         ValueError: no views; from the function, at trace time, `train` without a key.
@@ -101,6 +102,7 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
     if not views:
         raise ValueError("with_views: views is empty, expected a view by task name")
 
+    @functools.wraps(losses_fn)
     def f(params: Any, state: PyTree, batch: Any, key: Key | None = None, train: bool = False) -> Any:
         if not train:
             return losses_fn(params, state, add(batch, jax.random.key(seed), views), key, train)
