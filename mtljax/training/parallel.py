@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mtljax.checks import check_callable, check_count, expect
+from mtljax.objective import attribute
 from mtljax.types import PyTree, TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
@@ -28,6 +31,7 @@ def jit(step: Step) -> Step:
         >>> print(double(jnp.ones(()), None)[0])
         2.0
     """
+    check_callable("jit", "step", step)
     return jax.jit(step, donate_argnums=0)
 
 
@@ -35,14 +39,20 @@ def pmap(step: Step, *, axis_name: str = "batch") -> Step:
     """Run a step on all local devices, each with its part of the batch, through `jax.pmap`.
 
     `jax.pmap` is in maintenance mode; `sharded` is the recommended way. The state goes in and comes out without a
-    device axis, the same on every device; batches have one: `[N, B / N, ...]`, as `split_batch` makes them.
+    device axis, the same on every device; batches have one: `[N, B / N, ...]`, as `split_batch` makes them, with N all
+    of this process's devices.
 
     Args:
-        step: from `make_train_step(..., axis_name=axis_name)`.
+        step: from `make_train_step(..., axis_name=axis_name)`, or wrapped with `functools.wraps`. A function of your
+            own that does not sum over `axis_name` trains on one device's part of the batch.
         axis_name: default "batch".
 
     Returns:
         `step(state, batch) -> (state, metrics)`; the state is consumed.
+
+    Raises:
+        ValueError: a step made for another axis, or for none; from the function, a batch leaf whose leading axis is not
+            N.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -51,26 +61,49 @@ def pmap(step: Step, *, axis_name: str = "batch") -> Step:
         >>> float(summed(jnp.zeros(()), jnp.ones((n, 2)))[0]) == 2 * n
         True
     """
-    return jax.pmap(step, axis_name=axis_name, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    check_callable("pmap", "step", step)
+    expect(isinstance(axis_name, str), "pmap", "axis_name", "a string", axis_name, TypeError)
+    made_for = attribute(step, "axis_names")
+    if made_for is not None and axis_name not in made_for:
+        raise ValueError(
+            f"pmap: step must be made with make_train_step(..., axis_name={axis_name!r}), or each device trains on its "
+            f"part of the batch alone, found {made_for or 'none'}"
+        )
+    mapped = jax.pmap(step, axis_name=axis_name, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+
+    def run(state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
+        devices = jax.local_device_count()
+        for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
+            if jnp.shape(leaf)[:1] != (devices,):
+                raise ValueError(
+                    f"pmap: leaf {jax.tree_util.keystr(path)} of the batch must be [{devices}, B / {devices}, ...], as "
+                    f"split_batch(batch, {devices}) makes it, found shape {jnp.shape(leaf)}"
+                )
+        return mapped(state, batch)
+
+    return run
 
 
 def split_batch(batch: PyTree, num_devices: int) -> PyTree:
     """`[B, ...] -> [N, B / N, ...]` for `pmap`.
 
     Raises:
-        ValueError: B is no multiple of N; the message names the leaf.
+        TypeError: `num_devices` is not an integer.
+        ValueError: `num_devices` is below 1; B is not a multiple of N, or a leaf has no axis; the message names the
+            leaf.
 
     Example:
         >>> import jax.numpy as jnp
         >>> split_batch(jnp.zeros((8, 3)), 2).shape
         (2, 4, 3)
     """
+    check_count("split_batch", "num_devices", num_devices)
 
     def leaf(path: Any, array: Any) -> Any:
-        if array.shape[0] % num_devices:
-            name = jax.tree_util.keystr(path)
+        if not jnp.ndim(array) or array.shape[0] % num_devices:
             raise ValueError(
-                f"split_batch: leaf {name} has {array.shape[0]} examples, no multiple of {num_devices} devices"
+                f"split_batch: leaf {jax.tree_util.keystr(path)} of the batch must be [B, ...] with B a multiple of "
+                f"{num_devices} devices, found shape {jnp.shape(array)}"
             )
         return array.reshape(num_devices, array.shape[0] // num_devices, *array.shape[1:])
 
@@ -93,6 +126,7 @@ def sharded(step: Step, mesh: Mesh, *, spec: PartitionSpec | None = None) -> Ste
         `step(state, batch) -> (state, metrics)`; the state is consumed. B must be a multiple of the number of devices.
 
     Raises:
+        TypeError: `mesh` is not a mesh.
         ValueError: a mesh axis that is not of type Auto.
 
     Example:
@@ -101,6 +135,8 @@ def sharded(step: Step, mesh: Mesh, *, spec: PartitionSpec | None = None) -> Ste
         >>> float(sharded(lambda state, batch: (state + batch.sum(), ()), mesh)(jnp.zeros(()), jnp.ones(4))[0])
         4.0
     """
+    check_callable("sharded", "step", step)
+    expect(isinstance(mesh, Mesh), "sharded", "mesh", "a jax.sharding.Mesh", mesh, TypeError)
     wrong = [
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != jax.sharding.AxisType.Auto
     ]

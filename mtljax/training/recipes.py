@@ -10,6 +10,7 @@ every step, and one whose turn it is not sits the step out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -188,6 +189,7 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
         [False, False]
     """
 
+    @functools.wraps(step)
     def run(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         active = schedule(state.step)
         if isinstance(batch, Batch):

@@ -47,13 +47,14 @@ def make_train_step(
         penalty: `penalty(params) -> []`, one more; the function that is the losses' own attribute counts once. All
             are added to the objective after the tasks are reconciled. None (default) for no other.
         axis_name: mapped axis, or axes, of `pmap` or `jax.shard_map`, over which the batch is spread; None (default)
-            for one device, or for `sharded`, where the compiler spreads the work. The state is the same on every
+            for `jit`, and for `sharded`, where the compiler spreads the work. The state is the same on every
             device and stays so. Batch statistics are averaged over devices; they equal one device's only if the
             network itself computes them over the same axis.
         engine: as in `mtljax.value_and_grad`.
 
     Returns:
-        `(init, step)`. `init(params, model_state=(), *, key) -> TrainState`. `step(state, batch) -> (state, metrics)`
+        `(init, step)`. `init(params, model_state=(), *, key) -> TrainState` copies what it is given, so that a step
+        which donates its state leaves the caller's arrays alone. `step(state, batch) -> (state, metrics)`
         with metrics
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
@@ -65,8 +66,8 @@ def make_train_step(
         * `tasks`: each task's metrics.
 
     Raises:
-        ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises; a model with a
-            penalty that a wrapper of its losses has lost.
+        ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises; an axis that is not
+            mapped; a model with a penalty that a wrapper of its losses has lost.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -79,11 +80,12 @@ def make_train_step(
         >>> int(state.step), float(metrics["losses"]["a"])
         (1, 1.0)
     """
+    axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
     penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]
 
     def init(params: Params, model_state: PyTree = (), *, key: Key) -> TrainState:
-        return TrainState(
+        state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state=model_state,
@@ -92,8 +94,11 @@ def make_train_step(
             key=key,
             nonfinite=jnp.zeros(len(params.tasks), jnp.int32),
         )
+        # The optimizer's state too: some optimizers keep the parameters in it, and no buffer may be donated twice.
+        return jax.tree.map(jnp.copy, state)
 
     def step(state: TrainState, batch: Batch | dict[str, Batch]) -> tuple[TrainState, dict[str, Any]]:
+        _check_bound(axis_names)
         names = sorted(state.params.tasks)
         step_key = jax.random.fold_in(state.key, state.step)
         model_key, method_key = jax.random.split(step_key)
@@ -140,7 +145,20 @@ def make_train_step(
         )
         return new, _report(names, found, new, metrics, value, axis_name)
 
+    step.__dict__.update(axis_names=axis_names)
     return init, step
+
+
+def _check_bound(axis_names: tuple[str, ...]) -> None:
+    for name in axis_names:
+        try:
+            lax.axis_size(name)
+        except NameError:
+            raise ValueError(
+                f"make_train_step: axis_name must be a mapped axis, found {name!r}, which is not mapped here: run the "
+                f"step with training.pmap(step, axis_name={name!r}) or in jax.shard_map; for training.jit and "
+                "training.sharded make it without axis_name"
+            ) from None
 
 
 def _evidence(aux: Any) -> Evidence:

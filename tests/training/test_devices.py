@@ -166,7 +166,7 @@ def test_replicas_stay_identical_with_stochastic_methods_and_dropout(name):
 
 
 def test_split_batch_names_what_does_not_divide():
-    with pytest.raises(ValueError, match=r"leaf .*inputs.* has 16 examples, no multiple of 3 devices"):
+    with pytest.raises(ValueError, match=r"leaf .*inputs.* a multiple of 3 devices, found shape \(16, "):
         training.split_batch(nets.batch(), 3)
 
 
@@ -174,3 +174,36 @@ def test_sharded_wants_auto_axes():
     explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
     with pytest.raises(ValueError, match=r"mesh axis 'data' is not of type Auto"):
         training.sharded(lambda state, batch: (state, batch), explicit)
+
+
+def made(**rest):
+    model = mlp(None)
+    init, step = training.make_train_step(
+        mtljax.losses_fn(model, nets.tasks()), methods.equal(), optax.sgd(0.05), **rest
+    )
+    params, model_state = model.init(jax.random.key(1), nets.batch().inputs)
+    return init(params, model_state, key=jax.random.key(3)), step
+
+
+@needs_devices
+def test_pmap_refuses_what_would_train_on_a_part_of_the_batch():
+    state, step = made()
+    split = training.split_batch(nets.batch(), DEVICES)
+    for each in (step, training.scheduled(step, lambda step: {"a": step >= 0}), functools.partial(step)):
+        with pytest.raises(ValueError, match=r"pmap: step must be made with make_train_step\(..., axis_name='batch'\)"):
+            training.pmap(each)
+    state, step = made(axis_name="batch")
+    with pytest.raises(ValueError, match=r"pmap: step must be made with .*axis_name='rows'.* found \('batch',\)"):
+        training.pmap(step, axis_name="rows")
+    run = training.pmap(step)
+    for wrong in (nets.batch(), training.split_batch(nets.batch(), 4), split._replace(mask={"b": jnp.array(True)})):
+        with pytest.raises(ValueError, match=r"pmap: leaf .* of the batch must be \[8, B / 8, ...\], .* found shape"):
+            run(state, wrong)
+
+
+@needs_devices
+def test_an_axis_that_is_not_mapped_is_named():
+    state, step = made(axis_name="batch")
+    for run in (step, training.jit(step), training.sharded(step, mesh("data"))):
+        with pytest.raises(ValueError, match=r"make_train_step: axis_name must be a mapped axis, found 'batch', which"):
+            jax.eval_shape(run, state, nets.batch())

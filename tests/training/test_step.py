@@ -69,6 +69,22 @@ def test_a_fresh_state_can_be_donated(case):
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.contrib.schedule_free_sgd(0.1)])
+def test_a_donated_state_leaves_the_callers_arrays_alone(optimizer):
+    params, model_state, key = mtljax.Params(jnp.ones(2), {"a": jnp.ones(2)}), {"mean": jnp.ones(2)}, jax.random.key(0)
+
+    def losses_fn(params, state, batch, key, train):
+        return {"a": jnp.sum(params.shared * params.tasks["a"])}, ({}, {"mean": state["mean"] + 1.0})
+
+    init, step = training.make_train_step(losses_fn, methods.equal(), optimizer)
+    step = training.jit(step)
+    for _ in range(2):
+        state, _ = step(init(params, model_state, key=key), None)
+        assert_equal((params, model_state), (mtljax.Params(jnp.ones(2), {"a": jnp.ones(2)}), {"mean": jnp.ones(2)}))
+        assert_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(0)))
+        assert all_finite(state.params)
+
+
 def test_the_step_vmaps_over_seeds():
     model = nets.mlp()
     init, step = training.make_train_step(mtljax.losses_fn(model, nets.tasks()), methods.upgrad(), optax.sgd(0.05))
