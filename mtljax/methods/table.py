@@ -17,8 +17,8 @@ class Row(NamedTuple):
             stands for "as the wrapped method".
         scale_free: whether `update(s J) = s update(J)` for every s > 0, with the losses as they are.
         permutation: whether the order of tasks makes no difference.
-        preference: whether the method itself takes a preference among tasks. Beside it, `methods.preference` and
-            `Task.prior` give one to every method.
+        preference: whether the method itself takes a preference among tasks, or which of them has priority. Beside it,
+            `methods.preference` and `Task.prior` give one to every method.
         paper: authors, year and where.
     """
 
@@ -105,6 +105,7 @@ _ROWS = (
     ("gradnorm", "gramian", "T", False, True, True, False, "Chen et al., ICML 2018, arXiv:1711.02257"),
     ("sdmgrad", "gramian", "T", False, False, False, True, "Xiao et al., NeurIPS 2023, arXiv:2305.18409"),
     ("modo", "gramian", "T", False, False, True, False, "Chen et al., NeurIPS 2023, arXiv:2305.20057"),
+    ("pcd", "gramian", "T", False, True, False, True, "Varam, AlHajri, TMLR 2026, arXiv:2606.29521"),
     ("epo", "gramian", "T", False, True, True, True, "Mahapatra, Rajan, ICML 2020"),
     ("graddrop", "task_grads", "T", False, True, True, False, "Chen et al., NeurIPS 2020, arXiv:2010.06808"),
     ("trimmed_mean", "task_grads", "T", False, True, True, False, "Yin et al., ICML 2018, arXiv:1803.01498"),

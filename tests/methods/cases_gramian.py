@@ -9,6 +9,7 @@ from mtljax.methods.from_gramian.gradnorm import gradnorm
 from mtljax.methods.from_gramian.gradvac import gradvac
 from mtljax.methods.from_gramian.mgda import l2_norms, loss_values, mgda
 from mtljax.methods.from_gramian.modo import modo
+from mtljax.methods.from_gramian.pcd import pcd
 from mtljax.methods.from_gramian.sdmgrad import sdmgrad
 from tests.methods.case import Case
 
@@ -28,4 +29,6 @@ CASES: list[Case] = [
     Case("modo_normalized", lambda t: modo(normalize=True), variant=True),
     Case("conicgrad", lambda t: conicgrad(0.8)),
     Case("epo", lambda t: epo()),
+    # One task has priority, by its place.
+    Case("pcd", lambda t: pcd(tau=0.5), permutable=False),
 ]

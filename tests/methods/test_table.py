@@ -41,7 +41,7 @@ def test_claims_are_those_that_are_tested(name):
     assert row.nonconflicting == case.nonconflicting
     assert row.scale_free == (case.degree == 1.0) or name in TAMED
     assert row.permutation == case.permutable
-    takes = {"preference", "weights"} & set(inspect.signature(getattr(methods, name)).parameters)
+    takes = {"preference", "priority", "weights"} & set(inspect.signature(getattr(methods, name)).parameters)
     assert row.preference == bool(takes)
 
 

@@ -16,6 +16,7 @@ from mtljax.methods.from_gramian.mgda import mgda
 from mtljax.methods.from_gramian.modo import modo
 from mtljax.methods.from_gramian.nash_mtl import nash_mtl
 from mtljax.methods.from_gramian.ntkmtl import ntkmtl
+from mtljax.methods.from_gramian.pcd import pcd
 from mtljax.methods.from_gramian.pcgrad import pcgrad
 from mtljax.methods.from_gramian.pivrg import pivrg
 from mtljax.methods.from_gramian.sdmgrad import sdmgrad
@@ -38,6 +39,7 @@ __all__ = [
     "modo",
     "nash_mtl",
     "ntkmtl",
+    "pcd",
     "pcgrad",
     "pivrg",
     "sdmgrad",
