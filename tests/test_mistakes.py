@@ -46,7 +46,7 @@ def test_a_method_fed_the_wrong_number_of_tasks():
 
 def test_an_active_mask_of_the_wrong_shape():
     losses = {"a": jnp.array(1.0), "c": jnp.array(1.0)}
-    with pytest.raises(ValueError, match=r"mgda: active has shape \(3,\), expected \(2,\)"):
+    with pytest.raises(ValueError, match=r"mgda: active must be of shape \(2,\), found an array of shape \(3,\)"):
         value(losses, active=jnp.ones(3, bool))
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
+from mtljax.checks import check_count
 from mtljax.methods.apply import reconcile
-from mtljax.methods.common import check_active, initial_state
+from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
 
 
@@ -65,7 +66,7 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         >>> updates["w"]
         Array([-1., -1.], dtype=float32)
     """
-    initial_state(num_tasks)  # for its checks
+    check_count("as_optax", "num_tasks", num_tasks)
 
     def init(params: PyTree) -> MethodState:
         return method.init(num_tasks, params.shared if isinstance(params, Params) else params)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_mask
 from mtljax.types import Array, MethodState, PyTree
 
 
@@ -20,20 +19,10 @@ def initial_state(num_tasks: int, inner: PyTree = ()) -> MethodState:
     Returns:
         `MethodState` with float32 weights `[T]` and residual `[]`.
 
-    Raises:
-        TypeError: `num_tasks` is not an integer.
-        ValueError: `num_tasks` is below 1.
-
     Example:
         >>> initial_state(4).weights.tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    try:
-        num_tasks = operator.index(num_tasks)
-    except TypeError:
-        raise TypeError(f"num_tasks must be an integer, found {num_tasks!r}") from None
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be at least 1, found {num_tasks}")
     return MethodState(
         weights=jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32),
         residual=jnp.zeros((), jnp.float32),
@@ -58,14 +47,14 @@ def check_evidence(name: str, what: str, array: Array, expected_shape: tuple[int
         >>> check_evidence("pcgrad", "gramian", jnp.zeros((3, 3)), (2, 2))
         Traceback (most recent call last):
         ...
-        ValueError: pcgrad: gramian has shape (3, 3) but the method was initialised for 2 tasks, expected (2, 2)
+        ValueError: pcgrad: gramian must be of shape (2, 2), for the method was initialised for 2 tasks, found shape
+        (3, 3)
     """
     shape = jnp.shape(array)
     if shape != tuple(expected_shape):
-        tasks = expected_shape[0]
         raise ValueError(
-            f"{name}: {what} has shape {shape} but the method was initialised for {tasks} "
-            f"task{'s' if tasks != 1 else ''}, expected {tuple(expected_shape)}"
+            f"{name}: {what} must be of shape {tuple(expected_shape)}, for the method was initialised for "
+            f"{expected_shape[0]} task{'s' if expected_shape[0] != 1 else ''}, found shape {shape}"
         )
     dtype = jnp.result_type(array)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -89,15 +78,10 @@ def check_active(name: str, active: Array | None, num_tasks: int) -> None:
         >>> check_active("mgda", jnp.ones(2, bool), 3)
         Traceback (most recent call last):
         ...
-        ValueError: mgda: active has shape (2,), expected (3,)
+        ValueError: mgda: active must be of shape (3,), found an array of shape (2,)
     """
-    if active is None:
-        return
-    if jnp.shape(active) != (num_tasks,):
-        raise ValueError(f"{name}: active has shape {jnp.shape(active)}, expected {(num_tasks,)}")
-    dtype = jnp.result_type(active)
-    if dtype != jnp.bool_:
-        raise TypeError(f"{name}: active must be boolean, found {dtype.name}")
+    if active is not None:
+        check_mask(name, "active", active, (num_tasks,))
 
 
 def weights_of(values: Array, active: Array | None) -> Array:

@@ -228,7 +228,11 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
         (lambda: call(LOSSES), ValueError, "by_hand reads losses: give losses= of shape (3,)"),
         (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses has shape (2,), expected (3,)"),
         (lambda: call(losses={"a": 1.0}), ValueError, "as_optax: losses has shape (1,), expected (3,)"),
-        (lambda: call(active=jnp.ones(2, bool)), ValueError, "by_hand: active has shape (2,), expected (3,)"),
+        (
+            lambda: call(active=jnp.ones(2, bool)),
+            ValueError,
+            "by_hand: active must be of shape (3,), found an array of shape (2,)",
+        ),
         (
             lambda: call(grads=PARAMS),
             ValueError,

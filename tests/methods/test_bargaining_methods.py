@@ -193,5 +193,5 @@ def test_mistakes():
     with pytest.raises(ValueError, match=r"pivrg: scores has shape \(3,\), expected \(2,\)"):
         method.update(jnp.eye(2), method.init(2), scores=jnp.ones(3))
     for name, method in METHODS.items():
-        with pytest.raises(ValueError, match=rf"{name}: gramian has shape \(3, 3\).*2 tasks"):
+        with pytest.raises(ValueError, match=rf"{name}: gramian must be of shape \(2, 2\).*2 tasks"):
             method.update(jnp.eye(3), method.init(2))

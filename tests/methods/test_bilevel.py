@@ -411,7 +411,7 @@ def test_mistakes_are_named(name):
         call(name, params={})
     with pytest.raises(TypeError, match=f"{name}: train_args and val_args must be tuples, found dict"):
         call(name, train={})
-    with pytest.raises(TypeError, match=f"{name}: active must be boolean"):
+    with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool"):
         call(name, active=jnp.ones(3))
     given, batch, val = problem()
     method = MAKERS[name](lambda params, *batch: {"a": jnp.ones(())})

@@ -361,9 +361,9 @@ def test_the_wrong_number_of_tasks_is_named(case):
 
 @every_method
 def test_a_mask_of_the_wrong_shape_is_named(case):
-    with pytest.raises(ValueError, match=r"active has shape \(2,\), expected \(4,\)"):
+    with pytest.raises(ValueError, match=r"active must be of shape \(4,\), found an array of shape \(2,\)"):
         run(case, rows(4), active=jnp.ones(2, bool))
-    with pytest.raises(TypeError, match=r"active must be boolean, found float32"):
+    with pytest.raises(TypeError, match=r"active must be of dtype bool, found float32"):
         run(case, rows(4), active=jnp.ones(4))
 
 

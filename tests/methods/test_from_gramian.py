@@ -109,11 +109,16 @@ def test_upgrad_preference():
 
 def test_mistakes():
     for name, method in METHODS.items():
-        with pytest.raises(ValueError, match=rf"{name}: gramian has shape \(3, 3\) but .* initialised for 2 tasks"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{name}: gramian must be of shape \(2, 2\), .* initialised for 2 tasks, found shape \(3, 3\)",
+        ):
             method.update(jnp.eye(3), method.init(2))
-        with pytest.raises(ValueError, match=rf"{name}: active has shape \(3,\), expected \(2,\)"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: active must be of shape \(2,\), found an array of shape \(3,\)"
+        ):
             method.update(jnp.eye(2), method.init(2), active=jnp.ones(3, bool))
-        with pytest.raises(TypeError, match=f"{name}: active must be boolean, found float32"):
+        with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool, found float32"):
             method.update(jnp.eye(2), method.init(2), active=jnp.ones(2))
         with pytest.raises(TypeError, match=f"{name}: gramian must be of a floating-point type, found int32"):
             method.update(jnp.eye(2, dtype=jnp.int32), method.init(2))

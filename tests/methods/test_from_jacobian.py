@@ -481,13 +481,16 @@ MISTAKES = [
     (lambda: db_mtl(eps=-1.0), "db_mtl: eps is -1.0, expected a finite number of at least 0"),
     (lambda: db_mtl().init(2), "db_mtl: init needs shared="),
     (lambda: aggregate(db_mtl(), J_BASE), r"db_mtl takes logarithms of losses: give losses= of shape \(2,\)"),
-    (lambda: aggregate(db_mtl(), J_BASE, losses=jnp.ones(3)), r"db_mtl: losses has shape \(3,\)"),
+    (
+        lambda: aggregate(db_mtl(), J_BASE, losses=jnp.ones(3)),
+        r"db_mtl: losses must be of shape \(2,\), .*found shape \(3,\)",
+    ),
     (lambda: moco(beta=0.0), "moco: beta is 0.0, expected a positive number"),
     (lambda: moco(rho=float("nan")), "moco: rho is nan, expected a finite number of at least 0"),
     (lambda: aggregate(moco(normalization=norms_over_losses), J_BASE), "moco: this normalization reads the losses"),
     (
         lambda: aggregate(moco(normalization=lambda norms, losses: norms[0]), J_BASE),
-        r"moco: what normalization returned has shape \(\)",
+        r"moco: what normalization returned must be of shape .*found shape \(\)",
     ),
     (lambda: excess_mtl(step_size=0.0), "excess_mtl: step_size is 0.0, expected a positive number"),
     (lambda: excess_mtl(eps=-1e-7), "excess_mtl: eps is -1e-07"),
@@ -497,11 +500,11 @@ MISTAKES = [
     (lambda: m_config().init(2), "m_config: init needs shared="),
     (
         lambda: m_config().update(J_BASE, m_config().init(2, J_BASE[0])),
-        r"m_config: the gradient has a leaf of shape \(2, 3\), expected \(3,\)",
+        "m_config: state must be what m_config's init makes for 2 tasks",
     ),
     (
         lambda: m_config().update({"w": J_BASE[0]}, m_config().init(2, J_BASE[0])),
-        "m_config: the gradient has structure",
+        "m_config: state must be what m_config's init makes for 2 tasks",
     ),
     (lambda: graddrop(leak=[0.5, 2.0]), r"graddrop: leak is 2.0, expected a number in \[0, 1\]"),
     (lambda: graddrop(leak=[0.5] * 3).init(2), r"graddrop: leak has shape \(3,\), expected \(2,\)"),

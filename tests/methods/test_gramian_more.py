@@ -115,7 +115,7 @@ def test_degenerate_gradients_are_harmless(name, kind):
         ),
         (
             lambda: step(mgda(normalization=lambda norms, losses: norms[:1]), ROWS),
-            r"mgda: what normalization returned has shape \(1,\)",
+            r"mgda: what normalization returned must be of shape .*found shape \(1,\)",
         ),
         (lambda: gradvac().update(jnp.eye(3), gradvac().init(3)), "gradvac: key is None, but with 3 tasks"),
     ],
@@ -132,9 +132,11 @@ def test_mistaken_types_are_named():
         options = {"losses": jnp.ones(2), "key": jax.random.key(0)}
         with pytest.raises(TypeError, match=f"{name}: gramian must be of a floating-point type, found int32"):
             method.update(jnp.eye(2, dtype=jnp.int32), method.init(2), **options)
-        with pytest.raises(TypeError, match=f"{name}: active must be boolean, found float32"):
+        with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool, found float32"):
             method.update(jnp.eye(2), method.init(2), active=jnp.ones(2), **options)
-        with pytest.raises(ValueError, match=rf"{name}: active has shape \(3,\), expected \(2,\)"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: active must be of shape \(2,\), found an array of shape \(3,\)"
+        ):
             method.update(jnp.eye(2), method.init(2), active=jnp.ones(3, bool), **options)
 
 

@@ -238,5 +238,5 @@ def test_mistakes():
     with pytest.raises(ValueError, match="krum: n_selected must be at least 1, found 0"):
         krum(n_selected=0)
     for name, method in METHODS.items():
-        with pytest.raises(ValueError, match=rf"{name}: gramian has shape \(3, 3\).*2 tasks"):
+        with pytest.raises(ValueError, match=rf"{name}: gramian must be of shape \(2, 2\).*2 tasks"):
             method.update(jnp.eye(3), method.init(2))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state, weights_of
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state, weights_of
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.spectral import alignment, smallest
 from mtljax.types import Array, Key, Method, MethodState
@@ -75,19 +76,18 @@ def aligned_mtl(
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("aligned_mtl", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("aligned_mtl", active, num_tasks)
         parts = weights_of(jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares), active)
         if mean:
             parts = parts / jnp.maximum(jnp.sum(parts), 1.0)
         weights = alignment(gramian, parts, level=level, active=active)
         return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
 
-    return Method(
-        reads="gramian",
-        init=init,
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="aligned_mtl",
+    return checked(
+        Method(
+            reads="gramian",
+            init=init,
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="aligned_mtl",
+        )
     )

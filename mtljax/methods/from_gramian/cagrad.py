@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.conflict_averse import conflict_averse
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -56,19 +57,18 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("cagrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("cagrad", active, num_tasks)
         weights, residual = conflict_averse(gramian, c, active=active)
         takes_part = jnp.ones_like(weights, dtype=bool) if active is None else active
         alone = jnp.sum(takes_part) == 1
         weights = jnp.where(alone, jnp.where(takes_part, 1.0, 0.0), factor * weights)
         return weights, MethodState(weights, jnp.where(alone, 0.0, residual), state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="cagrad",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="cagrad",
+        )
     )

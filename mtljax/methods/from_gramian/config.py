@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.lengths import projection
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.spectral import projections
@@ -72,9 +73,6 @@ def config(
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("config", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("config", active, num_tasks)
         found = projections(gramian, shares, active=active)
         certain = found.length > 0
         size = jnp.where(certain, found.length, 1.0)
@@ -82,10 +80,12 @@ def config(
         weights = jnp.where(certain, found.amounts / found.norms * (long / size), 0.0)
         return weights, MethodState(weights, found.residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=init,
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="config",
+    return checked(
+        Method(
+            reads="gramian",
+            init=init,
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="config",
+        )
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.cone_around_mean import max_min_around_mean
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -55,16 +56,15 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("conicgrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("conicgrad", active, num_tasks)
         weights, residual = max_min_around_mean(gramian, c, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="conicgrad",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="conicgrad",
+        )
     )

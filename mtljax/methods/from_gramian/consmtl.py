@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -46,16 +47,15 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("consmtl", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("consmtl", active, num_tasks)
         weights, residual = bargaining(gramian, alpha=2.0, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="consmtl",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="consmtl",
+        )
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.cone_projection import cone_projection
 from mtljax.types import Array, Key, Method, MethodState
@@ -61,9 +62,6 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("dualproj", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("dualproj", active, num_tasks)
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         if shares is None:
             target = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
@@ -72,4 +70,4 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
         weights, residual = cone_projection(gramian, target, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="dualproj")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="dualproj"))

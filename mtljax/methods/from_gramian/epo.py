@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import check_evidence, initial_state
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_lp import simplex_lp
@@ -81,8 +82,6 @@ def epo(
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("epo", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("epo", active, num_tasks)
         if losses is None:
             raise ValueError(f"epo balances losses: give losses= of shape ({num_tasks},)")
         check_evidence("epo", "losses", losses, (num_tasks,))
@@ -111,7 +110,7 @@ def epo(
         weights, residual = simplex_lp(cost, rows, lower, holds=holds, active=takes_part)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="epo")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="epo"))
 
 
 def _adjustments(weighted: Array, ratio: Array, active: Array) -> tuple[Array, Array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state, weights_of
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state, weights_of
 from mtljax.solvers.bargaining import bargaining
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -60,19 +61,18 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("fairgrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("fairgrad", active, num_tasks)
         if alpha == 0:
             weights = weights_of(jnp.ones_like(state.weights), active)
             return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
         weights, residual = bargaining(gramian, alpha=alpha, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="fairgrad",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="fairgrad",
+        )
     )

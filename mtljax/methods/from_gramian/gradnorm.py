@@ -9,7 +9,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, hold_inactive, initial_state, weights_of
+from mtljax.methods.checked import checked
+from mtljax.methods.common import check_evidence, hold_inactive, initial_state, weights_of
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -129,8 +130,6 @@ def gradnorm(
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("gradnorm", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("gradnorm", active, num_tasks)
         if losses is None:
             raise ValueError(f"gradnorm compares losses with their first values: give losses= of shape ({num_tasks},)")
         check_evidence("gradnorm", "losses", losses, (num_tasks,))
@@ -164,4 +163,4 @@ def gradnorm(
         kept = GradNormState(moved, first, old.seen | takes_part, learned)
         return weights, MethodState(weights, jnp.zeros_like(mean), hold_inactive(kept, old, active))
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm"))

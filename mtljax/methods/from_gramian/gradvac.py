@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.pcgrad import random_order
 from mtljax.solvers.scaling import as_float32, scale
 from mtljax.types import Array, Key, Method, MethodState
@@ -86,8 +87,6 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("gradvac", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("gradvac", active, num_tasks)
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         if num_tasks <= 2:
             # There is one other task at most, so there is no order to draw.
@@ -102,7 +101,7 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
             weights = weights / jnp.maximum(jnp.sum(takes_part), 1)
         return weights, MethodState(weights, jnp.zeros_like(weights[0]), GradVacState(target))
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradvac")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradvac"))
 
 
 def _vaccinate(gramian, order, active, target, beta, follow_all) -> tuple[Array, Array]:

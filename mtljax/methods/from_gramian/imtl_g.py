@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.spectral import projections
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -57,9 +58,6 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("imtl_g", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("imtl_g", active, num_tasks)
         found = projections(gramian, active=active)
         weights = found.amounts / found.norms
         total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
@@ -68,10 +66,12 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         residual = jnp.where(certain | (size == 0), found.residual, 1.0)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="imtl_g",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="imtl_g",
+        )
     )

@@ -6,7 +6,8 @@ import operator
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32, power_of_two
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -65,8 +66,6 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("krum", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("krum", active, num_tasks)
         gramian = as_float32(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         count = jnp.sum(takes_part)
@@ -89,10 +88,12 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
         weights = jnp.where(takes_part & (ranks < chosen), share, 0.0)
         return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="krum",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="krum",
+        )
     )

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import check_evidence, initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.solvers.simplex_qp import min_norm
 from mtljax.types import Array, Key, Method, MethodState
@@ -126,9 +127,6 @@ def mgda(
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("mgda", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("mgda", active, num_tasks)
         if normalization is None:
             weights, residual = min_norm(gramian, active=active)
             return weights, MethodState(weights, residual, state.inner)
@@ -141,10 +139,12 @@ def mgda(
             weights = weights / divisor
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="mgda",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="mgda",
+        )
     )

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
 from mtljax.types import Array, Key, Method, MethodState
@@ -81,9 +82,6 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("modo", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("modo", active, num_tasks)
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
         if normalize:
@@ -95,7 +93,7 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         inner = MoDoState(back_among_all(weights, old, takes_part))
         return weights, MethodState(weights, jnp.zeros_like(weights[0]), inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="modo")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="modo"))
 
 
 def in_mean_norms(matrix: Array, active: Array) -> Array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.scaling import multiply, scale
 from mtljax.types import Array, Key, Method, MethodState
@@ -58,9 +59,6 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("nash_mtl", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("nash_mtl", active, num_tasks)
         weights, residual = bargaining(gramian, active=active)
         if max_norm is not None:
             # One side's norms go to the weights first: the Gramian's own range may be that of float32.
@@ -70,10 +68,12 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
             weights = weights * jnp.where(length > max_norm, max_norm / jnp.where(length > 0, length, 1.0), 1.0)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="nash_mtl",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="nash_mtl",
+        )
     )

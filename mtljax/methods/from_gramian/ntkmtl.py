@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -54,9 +55,6 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("ntkmtl", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("ntkmtl", active, num_tasks)
         squares = jnp.diagonal(as_float32(gramian))
         counts = squares > 0 if active is None else active & (squares > 0)
         norms = jnp.sqrt(jnp.where(counts, squares, 1.0))
@@ -68,10 +66,12 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         weights = jnp.where(counts, (whole / speeds) ** (2.0 * exponent), 0.0)
         return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="ntkmtl",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="ntkmtl",
+        )
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.sequential import sequential
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -76,8 +77,6 @@ def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("pcgrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("pcgrad", active, num_tasks)
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         if num_tasks <= 2:
             # There is one other task at most, so there is no order to draw.
@@ -91,10 +90,12 @@ def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
             weights = weights / jnp.maximum(jnp.sum(takes_part), 1)
         return weights, MethodState(weights, jnp.zeros_like(weights[0]), state.inner)
 
-    return Method(
-        reads="gramian",
-        init=lambda num_tasks, shared=None: initial_state(num_tasks),
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="pcgrad",
+    return checked(
+        Method(
+            reads="gramian",
+            init=lambda num_tasks, shared=None: initial_state(num_tasks),
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="pcgrad",
+        )
     )

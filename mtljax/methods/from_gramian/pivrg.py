@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
@@ -83,8 +84,6 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("pivrg", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("pivrg", active, num_tasks)
         scores = extra.get("scores")
         inner: PivrgState = state.inner
         if scores is not None:
@@ -101,10 +100,12 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         weights, residual = bargaining(gramian, shares=shares, alpha=2.0, active=active)
         return weights, MethodState(weights, residual, inner)
 
-    return Method(
-        reads="gramian",
-        init=init,
-        update=update,
-        weigh_tasks=weigh_tasks,
-        name="pivrg",
+    return checked(
+        Method(
+            reads="gramian",
+            init=init,
+            update=update,
+            weigh_tasks=weigh_tasks,
+            name="pivrg",
+        )
     )

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.modo import in_mean_norms
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.scaling import as_float32, multiply
@@ -118,9 +119,6 @@ def sdmgrad(
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("sdmgrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("sdmgrad", active, num_tasks)
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         given = jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares)
         target = among_active(given, takes_part)
@@ -144,4 +142,4 @@ def sdmgrad(
         inner = SDMGradState(back_among_all(share, old, takes_part))
         return weights, MethodState(weights, jnp.zeros_like(weights[0]), inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="sdmgrad")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="sdmgrad"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.cone_projection import cone_projection
 from mtljax.solvers.scaling import as_float32, multiply
@@ -60,9 +61,6 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_evidence("upgrad", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("upgrad", active, num_tasks)
         gramian = as_float32(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         if shares is None:
@@ -74,4 +72,4 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
         weights = multiply(share, projected)
         return weights, MethodState(weights, residual, state.inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="upgrad")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="upgrad"))

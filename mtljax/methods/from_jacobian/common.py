@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.methods.common import check_active, check_evidence, initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -81,7 +82,7 @@ def method_of_gradients(
         found = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, evidence)
         return found, state._replace(weights=jnp.where(present, weights, 0.0), inner=moved)
 
-    return Method("task_grads", init, update, weigh_tasks=weigh_tasks, name=name)
+    return checked(Method("task_grads", init, update, weigh_tasks=weigh_tasks, name=name))
 
 
 def widened(tree: PyTree) -> PyTree:

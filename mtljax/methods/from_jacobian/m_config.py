@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.methods.common import check_active, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.config import config
 from mtljax.methods.from_jacobian.common import along, check_share, widened, zero_rows
 from mtljax.solvers.scaling import as_float32
@@ -98,7 +99,6 @@ def m_config(*, beta: float = 0.9) -> Method:
 
     def pick(state: MethodState, *, active: Array | None = None) -> Array:
         num_tasks = state.weights.shape[0]
-        check_active("m_config", active, num_tasks)
         wait = (jnp.arange(num_tasks, dtype=jnp.int32) - state.inner.turn) % num_tasks
         if active is not None:
             wait = jnp.where(active, wait, num_tasks)
@@ -115,7 +115,6 @@ def m_config(*, beta: float = 0.9) -> Method:
     ) -> tuple[PyTree, MethodState]:
         picked = pick(state, active=active)
         inner: MConFIGState = state.inner
-        check_gradient(evidence, inner.combined)
         num_tasks = state.weights.shape[0]
         present = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         anyone = jnp.any(present)
@@ -128,7 +127,7 @@ def m_config(*, beta: float = 0.9) -> Method:
         moment = jax.tree.map(move, inner.moment, widened(evidence))
         correction = 1.0 / (1.0 - beta ** jnp.maximum(steps, 1).astype(jnp.float32))
         gram = as_float32(trees.gramian(moment, num_tasks=num_tasks)) * correction[:, None] * correction[None, :]
-        weights, solved = conflict_free.update(gram, state, active=present & (steps > 0))
+        weights, solved = conflict_free.update(gram, state._replace(inner=()), active=present & (steps > 0))
         grown = 1.0 - beta ** jnp.maximum(count, 1).astype(jnp.float32)
         kept = jax.tree.map(lambda leaf: jnp.where(along(present, leaf), leaf, 0.0), moment)
         combined = trees.weighted_sum(grown * weights * correction, kept)
@@ -142,17 +141,4 @@ def m_config(*, beta: float = 0.9) -> Method:
         moved = MConFIGState(moment, combined, steps, count, turn)
         return found, MethodState(weights, solved.residual, moved)
 
-    return Method("task_grads", init, update, name="m_config", pick=pick)
-
-
-def check_gradient(gradient: PyTree, like: PyTree) -> None:
-    """Raises ValueError where a gradient has not the structure or the shapes of the shared parameters."""
-    found, expected = jax.tree.structure(gradient), jax.tree.structure(like)
-    if found != expected:
-        raise ValueError(f"m_config: the gradient has structure {found}, but the shared parameters {expected}")
-    for leaf, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(like), strict=True):
-        if jnp.shape(leaf) != other.shape:
-            raise ValueError(
-                f"m_config: the gradient has a leaf of shape {jnp.shape(leaf)}, expected {other.shape}: m_config reads "
-                "one task's gradient a step"
-            )
+    return checked(Method("task_grads", init, update, name="m_config", pick=pick))

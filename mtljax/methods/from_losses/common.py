@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtljax.methods.checked import checked
 from mtljax.methods.common import check_active, check_evidence, initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -66,7 +67,7 @@ def method_of_losses(
         weights = jnp.where(present, weights, 0.0)
         return weights, state._replace(weights=weights, inner=moved)
 
-    return Method("losses", init, update, observe=observe, weigh_tasks=True, name=name)
+    return checked(Method("losses", init, update, observe=observe, weigh_tasks=True, name=name))
 
 
 def number(active: Array) -> Array:

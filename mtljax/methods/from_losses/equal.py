@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state, weights_of
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -40,4 +41,4 @@ def equal() -> Method:
         weights = weights_of(jnp.ones_like(state.weights), active)
         return weights, state._replace(weights=weights)
 
-    return Method("losses", init, update, weigh_tasks=True, name="equal")
+    return checked(Method("losses", init, update, weigh_tasks=True, name="equal"))

@@ -119,10 +119,6 @@ def famo(
 
     def observe(losses_after: Array, state: MethodState) -> MethodState:
         inner: FamoState = state.inner
-        if jnp.shape(losses_after) != inner.logits.shape:
-            raise ValueError(
-                f"famo: the losses to observe have shape {jnp.shape(losses_after)}, expected {inner.logits.shape}"
-            )
         after = as_float32(losses_after)
         compared = inner.active & jnp.isfinite(after)
         after = jnp.where(compared, after, inner.losses)

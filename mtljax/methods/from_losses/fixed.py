@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state, weights_of
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -57,4 +58,4 @@ def fixed(weights: Sequence[float] | Array) -> Method:
         chosen = weights_of(jnp.asarray(table), active)
         return chosen, state._replace(weights=chosen)
 
-    return Method("losses", init, update, weigh_tasks=True, name="fixed")
+    return checked(Method("losses", init, update, weigh_tasks=True, name="fixed"))

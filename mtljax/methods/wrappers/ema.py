@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.methods.checked import checked
 from mtljax.methods.common import hold_inactive, weights_of
 from mtljax.methods.wrappers.common import first_state, present
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -125,13 +126,15 @@ def ema(
         inner = method.observe(losses_after, state.inner.method)
         return state._replace(inner=state.inner._replace(method=inner))
 
-    return method._replace(
-        init=init,
-        update=update,
-        observe=None if method.observe is None else observe,
-        name=f"ema({method.name})",
-        due=None if method.due is None else due,
-        reuse=None if method.reuse is None else reuse,
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            observe=None if method.observe is None else observe,
+            name=f"ema({method.name})",
+            due=None if method.due is None else due,
+            reuse=None if method.reuse is None else reuse,
+        )
     )
 
 

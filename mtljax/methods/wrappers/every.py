@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -94,13 +95,15 @@ def every(method: Method, n: int) -> Method:
         inner = method.observe(losses_after, state.inner.inner)
         return state._replace(inner=state.inner._replace(inner=inner))
 
-    return method._replace(
-        init=init,
-        update=update,
-        observe=None if method.observe is None else observe,
-        name=f"every({method.name}, {n})",
-        due=due,
-        reuse=reuse,
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            observe=None if method.observe is None else observe,
+            name=f"every({method.name}, {n})",
+            due=due,
+            reuse=reuse,
+        )
     )
 
 

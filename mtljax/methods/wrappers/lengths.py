@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import (
     combined_length,
     first_state,
@@ -186,12 +187,14 @@ def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[],
         assert method.pick is not None
         return method.pick(state.inner.method, active=active)
 
-    return method._replace(
-        init=init,
-        update=update,
-        observe=None if method.observe is None else observe,
-        name=name,
-        due=None if method.due is None else due,
-        reuse=None if method.reuse is None else reuse,
-        pick=None if method.pick is None else pick,
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            observe=None if method.observe is None else observe,
+            name=name,
+            due=None if method.due is None else due,
+            reuse=None if method.reuse is None else reuse,
+            pick=None if method.pick is None else pick,
+        )
     )

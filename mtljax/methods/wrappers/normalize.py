@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import first_state, refuse_losses, row_norms, tree_norm
 from mtljax.methods.wrappers.scaled import scale_tasks
 from mtljax.types import Array, Method, MethodState, PyTree
@@ -66,4 +67,4 @@ def _picked(method: Method, name: str) -> Method:
         length = tree_norm(evidence)
         return method.update(trees.scale(1.0 / jnp.where(length > 0, length, 1.0), evidence), state, **rest)
 
-    return method._replace(init=init, update=update, name=name)
+    return checked(method._replace(init=init, update=update, name=name))

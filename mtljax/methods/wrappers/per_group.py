@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.methods.apply import reconcile
+from mtljax.methods.checked import checked
 from mtljax.methods.common import check_active, initial_state, weights_of
 from mtljax.methods.wrappers.common import first_state, refuse_pick
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -148,11 +149,13 @@ def per_group(
             own[name] = each if watch is None else watch(losses_after, each)
         return state._replace(inner=own)
 
-    return Method(
-        reads="task_grads",
-        init=init,
-        update=update,
-        observe=observe if any(method.observe is not None for method in chosen) else None,
-        weigh_tasks=weigh_tasks,
-        name=f"per_group({', '.join(dict.fromkeys(method.name for method in chosen))})",
+    return checked(
+        Method(
+            reads="task_grads",
+            init=init,
+            update=update,
+            observe=observe if any(method.observe is not None for method in chosen) else None,
+            weigh_tasks=weigh_tasks,
+            name=f"per_group({', '.join(dict.fromkeys(method.name for method in chosen))})",
+        )
     )

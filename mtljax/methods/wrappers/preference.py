@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.types import Array, Method, MethodState, PyTree
 
 
@@ -63,9 +64,11 @@ def preference(method: Method, vector: Sequence[float] | Array) -> Method:
         assert method.reuse is not None
         return product(method.reuse(state, active=active))
 
-    return method._replace(
-        init=init,
-        update=update,
-        reuse=None if method.reuse is None else reuse,
-        name=f"preference({method.name})",
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            reuse=None if method.reuse is None else reuse,
+            name=f"preference({method.name})",
+        )
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import check, first_state, present
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -98,12 +99,14 @@ def scale_tasks(
         inner = method.observe(see(losses_after), state.inner.method)
         return state._replace(inner=state.inner._replace(method=inner))
 
-    return method._replace(
-        init=init,
-        update=update,
-        observe=None if method.observe is None else observe,
-        weigh_tasks=method.weigh_tasks if weigh_tasks is None else weigh_tasks,
-        name=name,
-        due=None if method.due is None else due,
-        reuse=None if method.reuse is None else reuse,
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            observe=None if method.observe is None else observe,
+            weigh_tasks=method.weigh_tasks if weigh_tasks is None else weigh_tasks,
+            name=name,
+            due=None if method.due is None else due,
+            reuse=None if method.reuse is None else reuse,
+        )
     )

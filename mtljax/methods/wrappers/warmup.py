@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
 from mtljax.methods.wrappers.common import check, first_state, refuse_pick
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -153,13 +154,15 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
 
     observes = method.observe is not None or (first is not None and first.observe is not None)
     skips = method.reads != "task_grads" and (first is None or method.due is not None)
-    return method._replace(
-        init=init,
-        update=update,
-        observe=observe if observes else None,
-        name=name,
-        due=due if skips else None,
-        reuse=reuse if skips else None,
+    return checked(
+        method._replace(
+            init=init,
+            update=update,
+            observe=observe if observes else None,
+            name=name,
+            due=due if skips else None,
+            reuse=reuse if skips else None,
+        )
     )
 
 
