@@ -233,7 +233,7 @@ def test_mistakes():
         (lambda: famo(min_losses=[0.0]).init(2), "famo: min_losses has 1 entries but .* 2 tasks"),
         (
             lambda: famo().observe(jnp.ones(3), famo().init(2)),
-            r"famo: losses_after must be of shape \(2,\), .*found shape \(3,\)",
+            "famo: losses_after must be of shape",
         ),
         (lambda: ldc_mtl(-0.1), "ldc_mtl: penalty must be a finite number of at least 0, found -0.1"),
     ]:

@@ -11,7 +11,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number, found
-from mtljax.methods.common import check_active, check_evidence, hold_inactive, initial_state
+from mtljax.methods.checked import checked
+from mtljax.methods.common import hold_inactive, initial_state
 from mtljax.solvers.cone_projection import cone_projection
 from mtljax.solvers.scaling import STATIONARY, TRUSTED, as_float32, multiply
 from mtljax.types import Array, Key, Method, MethodState
@@ -103,8 +104,6 @@ def pcd(
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        check_evidence("pcd", "gramian", gramian, (num_tasks, num_tasks))
-        check_active("pcd", active, num_tasks)
         gramian = as_float32(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         squares = jnp.diagonal(gramian)
@@ -128,7 +127,7 @@ def pcd(
         residual = jnp.where(certain | ~jnp.any(there), residual, 1.0)
         return weights, MethodState(weights, residual, inner)
 
-    return Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="pcd")
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="pcd"))
 
 
 def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) -> tuple[Array, Array]:
