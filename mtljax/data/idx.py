@@ -20,6 +20,7 @@ ROOTS = {
 }
 _STEMS = {"train": "train", "test": "t10k"}  # how the publishers' names begin
 _UNSIGNED_BYTE = 0x08
+_CHUNK = 1 << 20  # bytes
 
 
 def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
@@ -39,7 +40,7 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
     Raises:
         ValueError: the file is not gzip, or is cut off or damaged; another type or number of dimensions, dimensions
             other than `shape`, fewer values than the dimensions say, or more. The message names the file, what was
-            expected and what was found.
+            expected and what was found. No more is unpacked than the dimensions say.
 
     Example:
         >>> import tempfile
@@ -63,13 +64,19 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
             if any(length not in (None, there) for length, there in zip(shape, found, strict=True)):
                 expected = ", ".join("any" if length is None else str(length) for length in shape)
                 raise ValueError(f"read_idx: {path} must have the dimensions [{expected}], found {found}")
-            content = file.read()  # to its end, where gzip checks the sum
+            size = math.prod(found)
+            content = bytearray()
+            # Bit by bit: neither does a small file unpack to more than its header says, nor does a header alone ask
+            # for memory.
+            while len(content) < size and (chunk := file.read(min(size - len(content), _CHUNK))):
+                content += chunk
+            longer = file.read(1)  # at its end gzip checks the sum
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"read_idx: {path} must be a whole gzip file, found a damaged one: {error}") from error
-    size = math.prod(found)
-    if len(content) != size:
-        raise ValueError(f"read_idx: {path} must hold {size} values for its dimensions {found}, found {len(content)}")
-    return np.frombuffer(content, np.uint8).reshape(found).copy()
+    if len(content) != size or longer:
+        there = "more" if longer else len(content)
+        raise ValueError(f"read_idx: {path} must hold {size} values for its dimensions {found}, found {there}")
+    return np.frombuffer(content, np.uint8).reshape(found)
 
 
 def read_published(dl_manager: Any, folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

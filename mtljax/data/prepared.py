@@ -22,6 +22,9 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
         The builder.
     """
     builder = make_builder()
+    # TFDS prints that it downloads, also where all files are at hand. Its progress bars, on stderr, tell the truth.
+    for announcement in ("_log_download_bytes", "_log_download_done"):
+        setattr(builder, announcement, lambda: None)
     try:
         builder.download_and_prepare()
     except FileExistsError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_values_stand_where_the_format_puts_them(write):
         (IMAGES, (3, 3, 4), "must have the dimensions [3, 3, 4], found [2, 3, 4]"),
         (IMAGES[:-1], (None, 3, 4), "must hold 24 values for its dimensions [2, 3, 4], found 23"),
         (IMAGES[:16], (None, 3, 4), "must hold 24 values for its dimensions [2, 3, 4], found 0"),
-        (IMAGES + b"\0", (None, 3, 4), "must hold 24 values for its dimensions [2, 3, 4], found 25"),
+        (IMAGES + b"\0", (None, 3, 4), "must hold 24 values for its dimensions [2, 3, 4], found more"),
         (b"\0\0\x08\x02" + b"\xff" * 8 + b"\1", (None, None), "found 1"),  # 2^64 values are not asked for at once
     ],
 )
@@ -69,6 +70,17 @@ def test_a_file_that_is_not_as_expected_is_refused_with_its_name(write, content,
     path = write(content)
     with pytest.raises(ValueError, match=f"read_idx: {re.escape(str(path))} .*{re.escape(message)}"):
         read_idx(path, shape)
+
+
+def test_no_more_is_unpacked_than_the_header_says(write):
+    bomb = write(LABELS + bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"must hold 3 values for its dimensions \[3\], found more"):
+            read_idx(bomb, (None,))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_is_not_whole_gzip_is_refused_with_its_name(write):

@@ -44,8 +44,9 @@ def fake(fake_raw):
     return inputs, [y[:, 0] for y in scores]
 
 
-def test_each_school_is_a_task_with_the_rows_of_the_file(fake, tmp_path):
+def test_each_school_is_a_task_with_the_rows_of_the_file(fake, tmp_path, capsys):
     splits = load_school(tmp_path)
+    assert capsys.readouterr().out == "", "nothing was downloaded, and nothing says that it was"
     assert list(splits) == ["all"]
     schools = splits["all"]
     assert list(schools) == sorted(schools) == ["school_001", "school_002", "school_003", "school_004"]
