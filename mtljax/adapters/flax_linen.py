@@ -31,6 +31,9 @@ def from_linen(
     those of the keyword arguments `train`, `training`, `is_training` (set to `train`), `deterministic` and
     `use_running_average` (set to `not train`) that its `__call__` names.
 
+    In a trunk that tasks share, one running average of batch statistics serves all of them. If the tasks' inputs
+    differ, that average fits none: see `mtljax.sharing.statistics_by_task`.
+
     Args:
         module: linen module; `module(inputs, ...)` returns the outputs.
         call_kwargs: `call_kwargs(train) -> dict` of keyword arguments of the call, where the names above do not fit.

@@ -30,6 +30,9 @@ def from_nnx(
     `deterministic` and `use_running_average` that its `__call__` names. The state moves in training only. Values
     that are sown are dropped.
 
+    In a trunk that tasks share, one running average of batch statistics serves all of them. If the tasks' inputs
+    differ, that average fits none: see `mtljax.sharing.statistics_by_task`.
+
     Args:
         make_module: `make_module(rngs) -> module`, pure: it is called once on shapes here and once in every `init`.
         call_kwargs: `call_kwargs(train) -> dict` of keyword arguments of the call, where the names above do not fit.

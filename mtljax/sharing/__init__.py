@@ -25,6 +25,7 @@ from mtljax.sharing.ple import Experts, ple
 from mtljax.sharing.single_task import single_task
 from mtljax.sharing.sluice import sluice
 from mtljax.sharing.soft import soft
+from mtljax.sharing.statistics import statistics_by_task
 from mtljax.sharing.tree import tree
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "single_task",
     "sluice",
     "soft",
+    "statistics_by_task",
     "successive_regularization",
     "thaw",
     "tree",

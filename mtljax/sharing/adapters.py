@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_count
+from mtljax.checks import check_callable, check_count
 from mtljax.sharing.branches_deltas import after_each_stage
 from mtljax.sharing.network import Network, key_for
 from mtljax.types import Array, Key, Model, PyTree
@@ -71,6 +71,7 @@ def adapters(
         [(8, 2), (4, 2)]
     """
     check_count("adapters", "size", size)
+    check_callable("adapters", "activation", activation)
     return after_each_stage("adapters", "adapters", _bottleneck(size, activation), stages, heads, frozen=frozen)
 
 

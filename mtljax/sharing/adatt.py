@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.sharing.experts import Run, assemble, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.network import Network, check_heads
 from mtljax.sharing.ple import Experts, gate_of, levels_of
 from mtljax.types import Array, Key, Model, PyTree
 
@@ -84,7 +84,7 @@ def adatt(
         >>> params.tasks["label"]["level1/gate"].shape, params.tasks["label"]["level1/native"].shape
         ((8, 4), (2,))
     """
-    names = task_names("adatt", heads)
+    names = check_heads("adatt", heads)
     experts = levels_of("adatt", levels, names, num_shared, num_specific)
     for index, level in enumerate(experts):
         for name in names:
@@ -121,7 +121,7 @@ def adatt(
         fused = fuse(run, len(experts) - 1, unit, "", features["inputs"][name], features["stacks"])
         return run("head", heads[name], fused)
 
-    return assemble(names, trunk, branch, encoder=encoder)
+    return assemble("adatt", names, trunk, branch, encoder=encoder)
 
 
 def _native(size: int) -> Network:

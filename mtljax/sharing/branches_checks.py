@@ -1,46 +1,12 @@
-"""What the sharing schemes made of several blocks ask of their blocks and of the features between them."""
+"""What the sharing schemes made of several blocks ask of the features between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from mtljax.sharing.network import Network
 from mtljax.types import Array
-
-
-def networks(where: str, argument: str, given: Sequence[Network], *, count: int | None = None) -> tuple[Network, ...]:
-    """The networks given, as a tuple.
-
-    Args:
-        where: the public function asking, which opens the message.
-        argument: the argument's name.
-        given: a sequence of `Network`.
-        count: how many there must be; None for at least one.
-
-    Raises:
-        TypeError: one network in place of a sequence, or an entry that is not a `Network`.
-        ValueError: not as many as expected.
-
-    Example:
-        >>> networks("film", "stages", ())
-        Traceback (most recent call last):
-        ...
-        ValueError: film: stages must hold at least one Network, found 0
-    """
-    if isinstance(given, Network):
-        raise TypeError(f"{where}: {argument} must be a sequence of Network, found one Network; write (network,)")
-    given = tuple(given)
-    for position, network in enumerate(given):
-        if not isinstance(network, Network):
-            raise TypeError(f"{where}: {argument}[{position}] must be a Network, found {type(network).__name__}")
-    if count is None and not given:
-        raise ValueError(f"{where}: {argument} must hold at least one Network, found 0")
-    if count is not None and len(given) != count:
-        raise ValueError(f"{where}: {argument} must hold {count} Network, found {len(given)}")
-    return given
 
 
 def channels_last(where: str, what: str, features: Any) -> Array:

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.sharing.branches_checks import channels_last, networks
+from mtljax.checks import check_flag
+from mtljax.sharing.branches_checks import channels_last
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_heads, check_networks, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
@@ -37,8 +39,9 @@ def after_each_stage(
         >>> model.init(jax.random.key(0), jnp.ones((2, 3)))[0].tasks
         {'a': {'film': [()], 'head': ()}}
     """
-    names = task_names(where, heads)
-    stages = networks(where, "stages", stages)
+    names = check_heads(where, heads)
+    stages = check_networks(where, "stages", stages)
+    check_flag(where, "frozen", frozen)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         x = input_of(inputs, names[0])
@@ -81,4 +84,4 @@ def after_each_stage(
             states[name] = {"stages": after, "head": head_state}
         return outputs, {"tasks": states}
 
-    return Model(init=init, apply=apply)
+    return checked_model(names, init, apply)

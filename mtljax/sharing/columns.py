@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_count, expect
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_heads, check_networks, is_sequence, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
 
 
@@ -63,7 +65,7 @@ def column_model(
         TypeError: stages or `after` of the wrong type.
         ValueError: no stages; positions that do not exist; columns that differ where a unit stands.
     """
-    names, stages = check_parts(where, stages, heads)
+    names, stages = check_heads(where, heads), check_networks(where, "stages", stages)
     positions = _check_after(where, after, len(stages))
     last = max(positions, default=-1)
 
@@ -154,7 +156,7 @@ def column_model(
         columns = {name: tuple(states) for name, states in columns.items()}
         return outputs, {"columns": columns, "units": tuple(units), "tasks": heads_state}
 
-    return Model(init=init, apply=apply, penalty=penalty)
+    return checked_model(names, init, apply, penalty=penalty)
 
 
 def read_last(head: Network) -> Network:
@@ -211,39 +213,13 @@ def check_alike(what: str, found: Mapping[str, PyTree]) -> None:
             raise TypeError(f"{what}: {leaf} are {shape} {first}, expected arrays of a floating-point type")
 
 
-def check_parts(
-    where: str, stages: Sequence[Network], heads: Mapping[str, Network]
-) -> tuple[tuple[str, ...], tuple[Network, ...]]:
-    """The names of the heads in task order, and the stages; raises where they are of the wrong type, or there are none.
-
-    Example:
-        >>> check_parts("nddr", [], {})
-        Traceback (most recent call last):
-        ...
-        ValueError: nddr: there are no tasks, expected at least one
-    """
-    if not isinstance(heads, Mapping):
-        raise TypeError(f"{where}: heads must be a dict of Network by task name, found {type(heads).__name__}")
-    names = task_names(where, heads)
-    # A Network is itself a tuple, of two functions.
-    if isinstance(stages, Network) or not isinstance(stages, Sequence):
-        raise TypeError(f"{where}: stages must be a sequence of Network, found one {type(stages).__name__}")
-    for position, stage in enumerate(stages):
-        if not isinstance(stage, Network):
-            raise TypeError(f"{where}: stage {position} must be a Network, found {type(stage).__name__}")
-    if not stages:
-        raise ValueError(f"{where}: there are no stages, expected at least one")
-    return names, tuple(stages)
-
-
 def _check_after(where: str, after: Sequence[int] | None, count: int) -> tuple[int, ...]:
     if after is None:
         return tuple(range(count))
-    if not isinstance(after, Sequence) or not all(type(position) is int for position in after):
-        raise TypeError(f"{where}: after must be a sequence of whole numbers, found {after!r}")
-    if len(set(after)) < len(after) or not set(after) <= set(range(count)):
-        raise ValueError(f"{where}: after must be different positions of the {count} stages, found {after!r}")
-    return tuple(sorted(after))
+    expect(is_sequence(after), where, "after", "a sequence of integers", after, TypeError)
+    positions = {check_count(where, f"after[{i}]", position, least=0, most=count - 1) for i, position in enumerate(after)}
+    expect(len(positions) == len(after), where, "after", "positions that differ", after, ValueError)
+    return tuple(sorted(positions))
 
 
 def _check_columns(where: str, position: int, features: Mapping[str, PyTree]) -> None:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.sharing.columns import Unit, check_parts, column_model, read_last
-from mtljax.sharing.network import Network
+from mtljax.checks import check_flag, check_number
+from mtljax.sharing.columns import Unit, column_model, read_last
+from mtljax.sharing.network import Network, check_heads, check_networks
 from mtljax.types import Array, Key, Model, PyTree
 
 # Up to here `mix` writes its sums out, which XLA fuses into one pass over the features: measured on a CPU with 2 to 9
@@ -27,7 +28,7 @@ def cross_stitch(
     *,
     after: Sequence[int] | None = None,
     per_channel: bool = True,
-    same: float = 0.9,
+    same: Array | float = 0.9,
 ) -> Model:
     r"""A column of stages for each task; after a stage every column goes on from a learned mixture of all.
 
@@ -63,7 +64,7 @@ def cross_stitch(
         per_channel: a unit of its own for each channel, the last axis, as in the paper for segmentation and normals;
             False for one number a pair of tasks, `alpha^l` of shape `[T, T]`, as in the paper for detection and
             attributes, which one a channel made unstable.
-        same: what `alpha_ii` starts from, in [0, 1]; the paper's best is 0.9. One task alone starts from 1.
+        same: what `alpha_ii` starts from, in [0, 1]; may be traced; the paper's best is 0.9. One task alone starts from 1.
 
     Returns:
         `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.
@@ -96,8 +97,9 @@ def cross_stitch(
         >>> float(updates.shared["units"][0][0, 0, 0]), round(float(updates.tasks["depth"][0, 0]), 4)
         (-1.0, -0.01)
     """
-    names, stages = check_parts("cross_stitch", stages, heads)
-    check_share("cross_stitch", "same", same)
+    names, stages = check_heads("cross_stitch", heads), check_networks("cross_stitch", "stages", stages)
+    check_flag("cross_stitch", "per_channel", per_channel)
+    check_number("cross_stitch", "same", same, least=0, most=1)
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
         features, start = columns[names[0]], near_identity(len(names), same)
@@ -164,7 +166,7 @@ def _mix_leaf(weights: Array, xs: tuple[Array, ...], rows: Sequence[int]) -> lis
     return [x.astype(xs[0].dtype) for x in sums]
 
 
-def near_identity(size: int, own: float) -> Array:
+def near_identity(size: int, own: Array | float) -> Array:
     """`[N, N]`: `own` on the diagonal, the rest of each row shared evenly; 1 where there is one row.
 
     Example:
@@ -184,16 +186,3 @@ def wide_dtype(features: PyTree) -> jnp.dtype:
         'float32'
     """
     return trees.accumulator(jnp.result_type(*jax.tree.leaves(features)))
-
-
-def check_share(where: str, argument: str, number: float) -> None:
-    """Raises where a weight to start from is not in [0, 1].
-
-    Example:
-        >>> check_share("nddr", "same", 1.5)
-        Traceback (most recent call last):
-        ...
-        ValueError: nddr: same must lie between 0 and 1, found 1.5
-    """
-    if not 0 <= number <= 1:
-        raise ValueError(f"{where}: {argument} must lie between 0 and 1, found {number}")

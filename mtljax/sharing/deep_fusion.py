@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from mtljax.sharing.columns import Unit, check_parts, column_model, read_last
-from mtljax.sharing.cross_stitch import check_share, mix, near_identity, wide_dtype
-from mtljax.sharing.network import Network
+from mtljax.checks import check_flag, check_number
+from mtljax.sharing.columns import Unit, column_model, read_last
+from mtljax.sharing.cross_stitch import mix, near_identity, wide_dtype
+from mtljax.sharing.network import Network, check_heads, check_networks
 from mtljax.sharing.sluice import layer_heads
 from mtljax.types import Array, Key, Model, PyTree
 
@@ -20,8 +21,8 @@ def deep_fusion(
     *,
     after: Sequence[int] | None = None,
     layers: bool = True,
-    same: float = 0.9,
-    last: float = 0.9,
+    same: Array | float = 0.9,
+    last: Array | float = 0.9,
     projections: Sequence[Network | None] | None = None,
 ) -> Model:
     r"""A column of stages for each task, fused by learned convex weights across tasks and across layers.
@@ -90,15 +91,13 @@ def deep_fusion(
         >>> [round(float(share), 4) for share in jax.nn.softmax(params.tasks["depth"]["layers"])]
         [0.1, 0.9]
     """
-    names, stages = check_parts("deep_fusion", stages, heads)
+    names, stages = check_heads("deep_fusion", heads), check_networks("deep_fusion", "stages", stages)
     for argument, number in (("same", same), ("last", last)):
-        check_share("deep_fusion", argument, number)
-        if number in (0, 1):
-            raise ValueError(
-                f"deep_fusion: {argument} must lie strictly between 0 and 1, found {number}: its logit is infinite"
-            )
+        # Strictly: the logits of 0 and 1 are infinite.
+        check_number("deep_fusion", argument, number, above=0, below=1)
+    check_flag("deep_fusion", "layers", layers)
     if projections is not None and not layers:
-        raise ValueError("deep_fusion: projections are for the mixture of layers, but layers is False")
+        raise ValueError("deep_fusion: projections must be None where layers is False, since they are for its mixture")
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[Array, PyTree]:
         return jnp.log(near_identity(len(names), same)).astype(wide_dtype(columns[names[0]])), ()

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_count
+from mtljax.checks import check_count, check_flag, check_nonnegative, check_number, is_zero
 from mtljax.sharing.experts import (
     Run,
     assemble,
@@ -18,7 +18,7 @@ from mtljax.sharing.experts import (
     mix,
     run_experts,
 )
-from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.network import Network, check_heads
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 
@@ -29,8 +29,8 @@ def dselect_k(
     *,
     num_experts: int | None = None,
     num_selected: int = 2,
-    gamma: float = 1.0,
-    entropy: float = 0.01,
+    gamma: Array | float = 1.0,
+    entropy: Array | float = 0.01,
     per_example: bool = False,
     gate: Network | None = None,
     encoder: Network | None = None,
@@ -76,8 +76,9 @@ def dselect_k(
         heads: network from the mixed features to outputs, by task name.
         num_experts: E, how many experts are made of one network; needed with one network.
         num_selected: k, how many selectors there are, from 1 to E; two may select the same expert.
-        gamma: width of the smooth step's slope, positive. Smaller selects sooner.
-        entropy: strength of the entropy, from 0, in units of the loss. The paper tunes it; its code's default is none.
+        gamma: width of the smooth step's slope, positive; may be traced. Smaller selects sooner.
+        entropy: strength of the entropy, from 0, in units of the loss; may be traced. The paper tunes it; its code's
+            default is none.
         per_example: whether each example selects for itself.
         gate: with `per_example`, network from inputs to `[B, k (1 + m)]`: alpha, then z_1 to z_k. None: linear, for
             inputs `[B, d]`. An image is never flattened for it.
@@ -104,16 +105,14 @@ def dselect_k(
         >>> jax.tree.map(jnp.shape, params.tasks["label"]["gate"])
         {'alpha': (2,), 'z': (2, 3)}
     """
-    names = task_names("dselect_k", heads)
+    names = check_heads("dselect_k", heads)
     experts = expert_list("dselect_k", expert, num_experts)
     count = len(experts)
     bits, k = (count - 1).bit_length(), check_count("dselect_k", "num_selected", num_selected, most=count)
-    if not gamma > 0:
-        raise ValueError(f"dselect_k: gamma must be positive, found {gamma}")
-    if not entropy >= 0:
-        raise ValueError(f"dselect_k: entropy must not be negative, found {entropy}")
-    if gate is not None and not per_example:
-        raise ValueError("dselect_k: a gate reads examples, so it needs per_example=True")
+    check_number("dselect_k", "gamma", gamma, above=0)
+    check_nonnegative("dselect_k", "entropy", entropy)
+    if gate is not None and not check_flag("dselect_k", "per_example", per_example):
+        raise ValueError("dselect_k: per_example must be True where there is a gate, which reads examples, found False")
 
     def start(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         """Where the linear gate starts: zeros for alpha, small values for z."""
@@ -138,14 +137,14 @@ def dselect_k(
             examples = jax.tree.leaves(features["experts"])[0].shape[0]
             weights = jnp.broadcast_to(weights, (examples, count))
         outputs = run("head", heads[name], mix("dselect_k", weights, features["experts"]))
-        if not train or entropy == 0:
+        if not train or is_zero(entropy):
             return outputs
         return Regularized(outputs, entropy * jnp.mean(jnp.sum(_entropy(selectors), axis=1)))
 
-    return assemble(names, trunk, branch, encoder=encoder)
+    return assemble("dselect_k", names, trunk, branch, encoder=encoder)
 
 
-def _static(k: int, bits: int, gamma: float) -> Network:
+def _static(k: int, bits: int, gamma: Array | float) -> Network:
     """One choice for all examples, as a network that returns its parameters: alpha `[1, k]` and z `[1, k, m]`."""
 
     def init(key: Key, inputs: PyTree) -> tuple[PyTree, tuple[()]]:
@@ -162,13 +161,13 @@ def _static(k: int, bits: int, gamma: float) -> Network:
     return Network(init, apply)
 
 
-def _smooth_step(t: Array, gamma: float) -> Array:
+def _smooth_step(t: Array, gamma: Array | float) -> Array:
     """S(t), with u = t / gamma: the cubic -2 u^3 + 3 u / 2 + 1 / 2, whose slope is 0 at both ends u = +-1/2."""
     u = jnp.clip(t / gamma, -0.5, 0.5)
     return (1.5 - 2 * u * u) * u + 0.5
 
 
-def _selectors(z: Array, count: int, gamma: float) -> Array:
+def _selectors(z: Array, count: int, gamma: Array | float) -> Array:
     """Weights of the experts `[B, k, E]` by each selector, from its bits z `[B, k, m]`."""
     step = _smooth_step(z, gamma)
     weights = jnp.ones((*z.shape[:-1], 1), z.dtype)

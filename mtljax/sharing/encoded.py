@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtljax.sharing.inputs import one_task_at_a_time
+from mtljax.sharing.model import checked_model
 from mtljax.sharing.network import selected
 from mtljax.types import Key, Model, Params, PyTree
 
@@ -22,6 +23,7 @@ def encoder_and_heads(
         decode: `Model.decode`.
 
     Example:
+        >>> import jax
         >>> model = encoder_and_heads(
         ...     ("a", "b"),
         ...     lambda key, inputs: (Params(2.0, {"a": 3.0, "b": 5.0}), ()),
@@ -30,7 +32,7 @@ def encoder_and_heads(
         ...         {name: tasks_params[name] * features for name in tasks or tasks_params}, state
         ...     ),
         ... )
-        >>> model.apply(*model.init(None, None), 10.0, tasks=("b",))[0]
+        >>> model.apply(*model.init(jax.random.key(0), None), 10.0, tasks=("b",))[0]
         {'b': 100.0}
     """
 
@@ -47,4 +49,4 @@ def encoder_and_heads(
         features, state = encode(params.shared, state, inputs, key=key, train=train)
         return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
 
-    return Model(init=init, apply=one_task_at_a_time(names, apply), encode=encode, decode=decode)
+    return checked_model(names, init, one_task_at_a_time(names, apply), encode=encode, decode=decode)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtljax.checks import check_choice
 from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_entries, check_heads, check_network, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
@@ -60,13 +62,15 @@ def encoders(
         >>> jax.tree.map(jnp.shape, model.apply(params, state, inputs)[0])
         {'photo': (2, 10), 'sound': (3, 2)}
     """
-    names = task_names("encoders", heads)
-    kinds = {name: name for name in names} if kinds is None else dict(kinds)
-    if sorted(kinds) != list(names):
-        raise ValueError(f"encoders: kinds is for tasks {sorted(kinds)}, but heads has {list(names)}")
+    names, known = check_heads("encoders", heads), check_heads("encoders", encoders, what="encoders")
+    check_network("encoders", "body", body)
+    kinds = {name: name for name in names} if kinds is None else kinds
+    check_entries("encoders", "kinds", kinds, names)
+    for name in names:
+        check_choice("encoders", f"kinds[{name!r}]", kinds[name], known)
     used = sorted(set(kinds.values()))
-    if used != sorted(encoders):
-        raise ValueError(f"encoders: there are encoders for {sorted(encoders)}, but the tasks' kinds are {used}")
+    if used != list(known):
+        raise ValueError(f"encoders: encoders must be for the tasks' kinds {used}, found {list(known)}")
     users = {kind: [name for name in names if kinds[name] == kind] for kind in sorted(encoders)}
 
     def encoder_of(params: Params, kind: str) -> PyTree:
@@ -122,4 +126,4 @@ def encoders(
             )
         return outputs, {"body": body_state, "encoders": of_encoders, "tasks": of_tasks}
 
-    return Model(init=init, apply=one_task_at_a_time(names, apply))
+    return checked_model(names, init, one_task_at_a_time(names, apply))

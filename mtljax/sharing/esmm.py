@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.sharing.experts import Run, assemble
-from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.network import Network, check_entries, check_heads, check_network, task_names
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, PyTree
 
@@ -67,9 +67,10 @@ def esmm(
         >>> sorted(params.shared), sorted(params.tasks["click"]), sorted(params.tasks["conversion"])
         (['click', 'trunk'], [], ['head'])
     """
-    names = task_names("esmm", [click, conversion])
-    if tuple(sorted(heads)) != names:
-        raise ValueError(f"esmm: expected heads for tasks {list(names)}, found {sorted(heads)}")
+    names = task_names("esmm", [click, conversion], what="click and conversion")
+    check_heads("esmm", heads)
+    check_entries("esmm", "heads", heads, names)
+    check_network("esmm", "trunk", trunk)
 
     def stem(run: Run, inputs: PyTree) -> PyTree:
         features = run("trunk", trunk, inputs)
@@ -89,7 +90,7 @@ def esmm(
         a, b = clicked.astype(accumulator(dtype)), bought.astype(accumulator(dtype))
         return -jax.nn.logsumexp(jnp.stack([-a, -b, -a - b]), axis=0).astype(dtype)
 
-    return assemble(names, stem, branch)
+    return assemble("esmm", names, stem, branch)
 
 
 def _logits(name: str, outputs: Any) -> Array:

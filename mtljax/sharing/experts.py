@@ -13,7 +13,7 @@ from jax import lax
 from mtljax.checks import check_count
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected
+from mtljax.sharing.network import Network, check_network, check_networks, key_for, selected
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, Params, PyTree
 
@@ -23,6 +23,7 @@ Initializer = Callable[[Key, tuple[int, ...], Any], Array]
 
 
 def assemble(
+    where: str,
     names: tuple[str, ...],
     trunk: Callable[[Run, PyTree], PyTree],
     branch: Callable[..., Any],
@@ -38,6 +39,7 @@ def assemble(
     same form. Keys are made of block names, and of the task's name in a branch.
 
     Args:
+        where: the public function asking, which opens the messages.
         names: task names, sorted.
         trunk: `trunk(run, encoded) -> features`, where `run(block, network, inputs) -> outputs`.
         branch: `branch(run, name, features, *, key, train) -> outputs`, a task's outputs from the features; `run` as
@@ -48,6 +50,9 @@ def assemble(
     Returns:
         `Model` with `encode` and `decode`.
     """
+
+    if encoder is not None:
+        check_network(where, "encoder", encoder)
 
     def walk(run: Run, inputs: PyTree) -> PyTree:
         return trunk(run, inputs if encoder is None else run("encoder", encoder, inputs))
@@ -126,19 +131,10 @@ def expert_list(where: str, expert: Network | Sequence[Network], number: int | N
     """
     if isinstance(expert, Network):
         return (expert,) * check_count(where, "num_experts", number)
-    experts = check_networks(where, expert)
-    if not experts:
-        raise ValueError(f"{where}: there are no experts, expected at least one")
-    if number is not None and number != len(experts):
-        raise ValueError(f"{where}: num_experts is {number}, but {len(experts)} networks were given")
+    experts = check_networks(where, "expert", expert)
+    if number is not None and check_count(where, "num_experts", number) != len(experts):
+        raise ValueError(f"{where}: num_experts must be None or the {len(experts)} networks given, found {number}")
     return experts
-
-
-def check_networks(where: str, networks: Any) -> tuple[Network, ...]:
-    """The networks as a tuple; raises TypeError where one is something else."""
-    if not isinstance(networks, Sequence) or not all(isinstance(network, Network) for network in networks):
-        raise TypeError(f"{where}: experts must be a Network or a sequence of them, found {networks!r}")
-    return tuple(networks)
 
 
 def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyTree]) -> list[PyTree]:
@@ -252,9 +248,7 @@ def gate_or_linear(where: str, gate: Network | None, size: int, *, init: Initial
     """The caller's gate, after checking that it is a `Network`, or the default one of that size."""
     if gate is None:
         return linear(where, size, init=init)
-    if not isinstance(gate, Network):
-        raise TypeError(f"{where}: gate must be a Network from inputs to logits [B, {size}], found {gate!r}")
-    return gate
+    return check_network(where, "gate", gate)
 
 
 def logits_of(where: str, run: Run, block: str, gate: Network, inputs: PyTree, size: int) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import optax
 
+from mtljax.checks import check_optimizer, expect
 from mtljax.types import PyTree
 
 Where = str | tuple[str, ...] | Callable[[str], object]
@@ -48,9 +49,10 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
         Params(shared={'bias': 'free', 'kernel': 'all'}, tasks={'depth': {'bias': 'own'}})
     """
     for rule in rules:
-        if not (isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[1], str)):
-            raise TypeError(f"part_labels: expected pairs of what is meant and a label, found {rule!r}")
-        _check_where("part_labels", rule[0])
+        pair = isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[1], str)
+        expect(pair, "part_labels", "a rule", "a pair of what is meant and a label", rule, TypeError)
+        _check_where("part_labels", "a rule", rule[0])
+    expect(isinstance(default, str), "part_labels", "default", "a label, a string", default, TypeError)
 
     def labels(params: PyTree) -> PyTree:
         leaves, structure = jax.tree_util.tree_flatten_with_path(params)
@@ -99,7 +101,8 @@ def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradi
         >>> optax.apply_updates(params, updates)
         Params(shared=Array([1.], dtype=float32), tasks={'depth': Array([0.5], dtype=float32)})
     """
-    _check_where("freeze", where)
+    check_optimizer("freeze", "optimizer", optimizer)
+    _check_where("freeze", "where", where)
     return optax.partition({TRAINED: optimizer, HELD: optax.set_to_zero()}, part_labels((where, HELD), default=TRAINED))
 
 
@@ -138,19 +141,16 @@ def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradien
         >>> [int(state.inner_states[group].inner_state[0].count) for group in ("trained", "held")]
         [1, 0]
     """
-    _check_where("thaw", where)
+    check_optimizer("thaw", "optimizer", optimizer)
+    _check_where("thaw", "where", where)
     return optax.partition({TRAINED: optimizer, HELD: optimizer}, part_labels((where, HELD), default=TRAINED))
 
 
-def _check_where(name: str, where: Where) -> None:
+def _check_where(name: str, what: str, where: Where) -> None:
     prefix = (where,) if isinstance(where, str) else where
-    if not callable(where) and not (
-        isinstance(prefix, tuple) and prefix and all(isinstance(part, str) for part in prefix)
-    ):
-        raise TypeError(
-            f"{name}: expected a prefix such as 'shared' or ('tasks', 'depth'), or a function of the path, "
-            f"found {where!r}"
-        )
+    meant = callable(where) or (isinstance(prefix, tuple) and prefix and all(isinstance(part, str) for part in prefix))
+    expected = "a prefix such as 'shared' or ('tasks', 'depth'), or a function of the path"
+    expect(bool(meant), name, what, expected, where, TypeError)
 
 
 def _names(path: tuple) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
@@ -32,7 +32,8 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
-        TypeError: a task name that is not a string; `tasks` of `apply` is one string.
+        TypeError: a trunk or a head that is not a `Network`; a task name that is not a string; `tasks` of `apply` is one
+            string.
         ValueError: no heads; `apply` or `decode` asked for an unknown task.
 
     Example:
@@ -47,7 +48,8 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         >>> jax.tree.map(jnp.shape, outputs)
         {'label': (2, 10)}
     """
-    names = task_names("hard", heads)
+    names = check_heads("hard", heads)
+    check_network("hard", "trunk", trunk)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         inputs = input_of(inputs, names[0])

@@ -12,10 +12,10 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.sharing.branches_checks import channels_last, concatenated, networks
+from mtljax.sharing.branches_checks import channels_last, concatenated
 from mtljax.sharing.branches_parts import file_parts
 from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.network import Network, check_entries, check_heads, check_network, check_networks, key_for, selected, task_names
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 
@@ -93,8 +93,12 @@ def hierarchical(
         >>> sorted(params.shared)
         ['head/tags', 'stage/0']
     """
-    names = task_names("hierarchical", heads)
-    stages = networks("hierarchical", "stages", stages)
+    names = check_heads("hierarchical", heads)
+    stages = check_networks("hierarchical", "stages", stages)
+    if embed is not None:
+        check_network("hierarchical", "embed", embed)
+    for what, flag in (("shortcut", shortcut), ("stop_predictions", stop_predictions)):
+        check_flag("hierarchical", what, flag)
     depth = _checked_layers(names, len(stages), layers)
     read = _checked_predictions(names, depth, predictions, label_size)
     above = {name: [other for other in names if depth[other] > depth[name]] for name in names}
@@ -154,7 +158,7 @@ def hierarchical(
 
         return run(visit, inputs, selected(names, tasks)), after
 
-    return Model(init=init, apply=one_task_at_a_time(names, apply))
+    return checked_model(names, init, one_task_at_a_time(names, apply))
 
 
 def successive_regularization(
@@ -199,8 +203,10 @@ def successive_regularization(
         >>> float(penalty(anchor._replace(shared={"w": jnp.array([1.0, 2.0])})))
         2.5
     """
-    if not isinstance(strength, Tracer) and not strength >= 0:
-        raise ValueError(f"successive_regularization: strength must be at least 0, found {strength}")
+    expect(isinstance(anchor, Params), "successive_regularization", "anchor", "mtljax.Params", anchor, TypeError)
+    check_nonnegative("successive_regularization", "strength", strength)
+    if select is not None:
+        check_callable("successive_regularization", "select", select)
     held = lax.stop_gradient(anchor.shared if select is None else select(anchor))
     fixed = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(held)[0]}
 
@@ -260,31 +266,26 @@ def _checked_logits(name: str, logits: Any, level: int, features: Any) -> Array:
 
 
 def _checked_layers(names: tuple[str, ...], num_stages: int, layers: Mapping[str, int]) -> dict[str, int]:
-    if set(layers) != set(names):
-        raise ValueError(f"hierarchical: layers must be given for the tasks {list(names)}, found {sorted(layers)}")
+    check_entries("hierarchical", "layers", layers, names)
     for name in names:
-        if layers[name] not in range(num_stages):
-            raise ValueError(
-                f"hierarchical: layers[{name!r}] must be from 0 to {num_stages - 1}, one of the stages, "
-                f"found {layers[name]}"
-            )
+        check_count("hierarchical", f"layers[{name!r}]", layers[name], least=0, most=num_stages - 1)
     top = max(layers.values())
     if top < num_stages - 1:
-        raise ValueError(f"hierarchical: no task reads the stages above {top}, but there are {num_stages}")
+        raise ValueError(f"hierarchical: layers must name the last stage, {num_stages - 1}, for a task, found {top} at most")
     return {name: int(layers[name]) for name in names}
 
 
 def _checked_predictions(
     names: tuple[str, ...], depth: Mapping[str, int], predictions: Sequence[str], size: int | None
 ) -> tuple[str, ...]:
-    read = task_names("hierarchical", predictions) if predictions else ()
+    empty = isinstance(predictions, Sequence) and not predictions
+    read = () if empty else task_names("hierarchical", predictions, what="predictions")
     for name in read:
-        if name not in names:
-            raise ValueError(f"hierarchical: predictions of the unknown task {name!r}; the tasks are {list(names)}")
+        check_choice("hierarchical", "a task of predictions", name, names)
         if depth[name] == max(depth.values()):
-            raise ValueError(f"hierarchical: predictions of task {name!r} are read by no stage, since none is above it")
-    if bool(read) != (size is not None):
-        raise ValueError(f"hierarchical: label_size goes with predictions, found {size} for predictions {list(read)}")
-    if size is not None and size < 1:
-        raise ValueError(f"hierarchical: label_size must be at least 1, found {size}")
+            raise ValueError(f"hierarchical: predictions must be of tasks below the last stage, found {name!r}")
+    if not read:
+        expect(size is None, "hierarchical", "label_size", "None where there are no predictions", size, ValueError)
+    else:
+        check_count("hierarchical", "label_size", size)
     return read

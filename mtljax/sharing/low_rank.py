@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_count
+from mtljax.checks import check_callable, check_count, check_flag, check_number
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 
@@ -22,7 +23,7 @@ def low_rank(
     heads: Mapping[str, Network],
     rank: int,
     *,
-    alpha: float | None = None,
+    alpha: Array | float | None = None,
     select: Callable[[str, Any], bool] | None = None,
     frozen: bool = False,
 ) -> Model:
@@ -79,10 +80,14 @@ def low_rank(
         >>> jax.tree.map(jnp.shape, params.tasks["depth"]["low_rank"])
         {"['w']": {'a': (3, 2), 'b': (2, 8)}}
     """
-    names = task_names("low_rank", heads)
+    names = check_heads("low_rank", heads)
+    check_network("low_rank", "trunk", trunk)
     check_count("low_rank", "rank", rank)
-    if alpha is not None and not alpha > 0:
-        raise ValueError(f"low_rank: alpha must be positive, found {alpha}")
+    if alpha is not None:
+        check_number("low_rank", "alpha", alpha, above=0)
+    if select is not None:
+        check_callable("low_rank", "select", select)
+    check_flag("low_rank", "frozen", frozen)
     factor = 1.0 if alpha is None else alpha / rank
     select = _two_axes if select is None else select
 
@@ -123,7 +128,7 @@ def low_rank(
             states[name] = {"trunk": trunk_state, "head": head_state}
         return outputs, {"tasks": states}
 
-    return Model(init=init, apply=apply)
+    return checked_model(names, init, apply)
 
 
 def _two_axes(path: str, leaf: Any) -> bool:
@@ -151,7 +156,7 @@ def _thin(key: Key, leaf: Any, rank: int) -> dict[str, Array]:
     return {"a": a, "b": jnp.zeros((rank, out), leaf.dtype)}
 
 
-def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: float) -> PyTree:
+def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: Array | float) -> PyTree:
     """The trunk's parameters as one task sees them."""
     known = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(shared)[0]]
     for path in own:

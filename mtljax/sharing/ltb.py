@@ -13,10 +13,10 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.sharing.branches_checks import networks
+from mtljax.checks import check_count, check_number, expect
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.network import Network, check_heads, check_networks, is_sequence, key_for, selected
 from mtljax.sharing.tree import file_nodes, node_part, tree
 from mtljax.types import Array, Key, Model, Params, PyTree
 
@@ -26,7 +26,7 @@ def ltb(
     heads: Mapping[str, Network],
     *,
     widths: int | Sequence[int] | None = None,
-    temperature: float | Callable[[Array], Array] = 1.0,
+    temperature: Array | float | Callable[[Array], Array] = 1.0,
     warmup: int = 0,
 ) -> Model:
     r"""Every stage holds several copies of its block; each copy, and each head, learns which one before it to read.
@@ -83,13 +83,12 @@ def ltb(
         >>> params.shared["routes"][0].shape, params.tasks["depth"]["route"].shape
         ((2, 2), (2,))
     """
-    names = task_names("ltb", heads)
-    stages = networks("ltb", "stages", stages)
+    names = check_heads("ltb", heads)
+    stages = check_networks("ltb", "stages", stages)
     sizes = _checked_widths(widths, len(stages), len(names))
-    if not callable(temperature) and not temperature > 0:
-        raise ValueError(f"ltb: temperature must be positive, found {temperature}")
-    if warmup < 0:
-        raise ValueError(f"ltb: warmup must be at least 0, found {warmup}")
+    if not callable(temperature):
+        check_number("ltb", "temperature", temperature, above=0)
+    check_count("ltb", "warmup", warmup, least=0)
 
     def choose(logits: Array, stacked: PyTree, calls: Array, key: Key | None, train: bool) -> PyTree:
         """What the children `[C]` of logits `[C, N]` read of the stacked outputs `[N, ...]`: leaves `[C, ...]`."""
@@ -98,9 +97,8 @@ def ltb(
             picked = jnp.argmax(logits, axis=-1)
             return jax.tree.map(lambda leaf: leaf.at[picked].get(mode="promise_in_bounds"), stacked)
         theta = jnp.where(calls < warmup, 0.0, logits.astype(trees.accumulator(logits.dtype)))
-        heat = jnp.asarray(temperature(calls) if callable(temperature) else temperature, theta.dtype)
-        if heat.shape != ():
-            raise ValueError(f"ltb: temperature must return a scalar, found an array of shape {heat.shape}")
+        heat = check_number("ltb", "temperature(calls)", temperature(calls)) if callable(temperature) else temperature
+        heat = jnp.asarray(heat, theta.dtype)
         noisy = theta + jax.random.gumbel(key, theta.shape, theta.dtype)
         soft = jax.nn.softmax(noisy / heat, axis=-1)
         hard = jax.nn.one_hot(jnp.argmax(noisy, axis=-1), noisy.shape[-1], dtype=noisy.dtype)
@@ -199,8 +197,9 @@ def prune(
         >>> sorted(params.shared), {name: sorted(own) for name, own in params.tasks.items()}
         (['node/0/0'], {'depth': ['head', 'node/1/0'], 'label': ['head', 'node/1/1']})
     """
-    names = task_names("prune", heads)
-    stages = networks("prune", "stages", stages)
+    names = check_heads("prune", heads)
+    stages = check_networks("prune", "stages", stages)
+    expect(isinstance(params, Params), "prune", "params", "mtljax.Params", params, TypeError)
     nodes, routes = params.shared["nodes"], params.shared["routes"]
     if len(nodes) != len(stages):
         raise ValueError(f"prune: params has nodes of {len(nodes)} stages, but {len(stages)} stages are given")
@@ -240,9 +239,9 @@ def _mixed(weights: Array, leaf: Array) -> Array:
 def _checked_widths(widths: int | Sequence[int] | None, num_stages: int, num_tasks: int) -> tuple[int, ...]:
     if widths is None:
         widths = num_tasks
-    sizes = (widths,) * num_stages if isinstance(widths, int) else tuple(widths)
+    if not is_sequence(widths):
+        return (check_count("ltb", "widths", widths),) * num_stages
+    sizes = tuple(check_count("ltb", f"widths[{j}]", size) for j, size in enumerate(widths))
     if len(sizes) != num_stages:
         raise ValueError(f"ltb: widths must be one for each of {num_stages} stages, found {sizes}")
-    if not all(size >= 1 for size in sizes):
-        raise ValueError(f"ltb: widths must be at least 1, found {sizes}")
     return sizes

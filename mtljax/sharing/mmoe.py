@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mtljax.sharing.experts import Run, assemble, expert_list, gate_or_linear, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.network import Network, check_heads
 from mtljax.types import Key, Model, PyTree
 
 
@@ -72,7 +72,7 @@ def mmoe(
         >>> jax.tree.map(jnp.shape, outputs)
         {'depth': (2, 1), 'label': (2, 10)}
     """
-    names = task_names("mmoe", heads)
+    names = check_heads("mmoe", heads)
     experts = expert_list("mmoe", expert, num_experts)
     gate = gate_or_linear("mmoe", gate, len(experts))
 
@@ -84,4 +84,4 @@ def mmoe(
         mixture = mix("mmoe", jax.nn.softmax(logits), features["experts"])
         return run("head", heads[name], mixture)
 
-    return assemble(names, trunk, branch, encoder=encoder)
+    return assemble("mmoe", names, trunk, branch, encoder=encoder)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.checks import check_count
+from mtljax.checks import check_count, check_flag, check_nonnegative, is_zero
 from mtljax.sharing.experts import (
     Run,
     assemble,
@@ -19,7 +19,7 @@ from mtljax.sharing.experts import (
     mix,
     run_experts,
 )
-from mtljax.sharing.network import Network, task_names
+from mtljax.sharing.network import Network, check_heads
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 
 
@@ -29,7 +29,7 @@ def moe(
     *,
     num_experts: int | None = None,
     num_selected: int = 2,
-    balance: float = 0.01,
+    balance: Array | float = 0.01,
     noise: bool = False,
     gate: Network | None = None,
     encoder: Network | None = None,
@@ -74,7 +74,7 @@ def moe(
         heads: network from the mixed features to outputs, by task name.
         num_experts: E, how many experts are made of one network; needed with one network.
         num_selected: k, how many experts an example is sent to, from 1 to E.
-        balance: strength of the load balance, from 0, in units of the loss. The default is the second paper's.
+        balance: strength of the load balance, from 0, in units of the loss; may be traced. The default is the second paper's.
         noise: whether routing is noisy in training, which then needs a key.
         gate: network from inputs to logits `[B, E]`; each task gets one from values of its own, and with noise another
             for V. None: linear, for inputs `[B, d]`. An image is never flattened for it.
@@ -102,12 +102,12 @@ def moe(
         >>> outputs["label"].outputs.shape, outputs["label"].term.shape
         ((2, 10), ())
     """
-    names = task_names("moe", heads)
+    names = check_heads("moe", heads)
     experts = expert_list("moe", expert, num_experts)
     count = len(experts)
     k = check_count("moe", "num_selected", num_selected, most=count)
-    if not balance >= 0:
-        raise ValueError(f"moe: balance must not be negative, found {balance}")
+    check_nonnegative("moe", "balance", balance)
+    check_flag("moe", "noise", noise)
     router = gate_or_linear("moe", gate, count, init=jax.nn.initializers.zeros if noise else None)
 
     def trunk(run: Run, inputs: PyTree) -> PyTree:
@@ -125,12 +125,12 @@ def moe(
         odds = jax.nn.softmax(logits)
         weights = jnp.where(chosen, odds, 0.0) if k == 1 else jax.nn.softmax(logits, where=chosen)
         outputs = run("head", heads[name], mix("moe", weights, features["experts"]))
-        if not train or balance == 0:
+        if not train or is_zero(balance):
             return outputs
         used = jnp.mean(chosen, axis=0, dtype=odds.dtype) / k
         return Regularized(outputs, balance * count * jnp.sum(used * jnp.mean(odds, axis=0)))
 
-    return assemble(names, trunk, branch, encoder=encoder)
+    return assemble("moe", names, trunk, branch, encoder=encoder)
 
 
 def _largest(logits: Array, k: int) -> Array:

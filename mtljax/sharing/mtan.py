@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from mtljax import trees
-from mtljax.sharing.branches_checks import channels_last, concatenated, networks
+from mtljax.checks import found
+from mtljax.sharing.branches_checks import channels_last, concatenated
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.network import Network, check_heads, check_network, check_networks, is_sequence, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 Stage = Network | tuple[Network, Network]
@@ -75,14 +76,15 @@ def mtan(
         >>> jax.tree.map(jnp.shape, params.tasks["depth"])
         {'head': (4, 1), 'masks': [(8, 8), (12, 4)]}
     """
-    names = task_names("mtan", heads)
-    if isinstance(stages, Network):
-        raise TypeError("mtan: stages must be a sequence of Network or of pairs, found one Network; write (network,)")
-    blocks = [(stage,) if isinstance(stage, Network) else _pair(j, stage) for j, stage in enumerate(stages)]
+    names = check_heads("mtan", heads)
+    advice = "; write (network,)" if isinstance(stages, Network) else ""
+    if not is_sequence(stages):
+        raise TypeError(f"mtan: stages must be a sequence of Network or of pairs, found {found(stages)}{advice}")
+    blocks = [_block(j, stage) for j, stage in enumerate(stages)]
     if not blocks:
         raise ValueError("mtan: stages must hold at least one stage, found 0")
-    masks = networks("mtan", "masks", masks, count=len(blocks))
-    forward = networks("mtan", "forward", forward, count=len(blocks) - 1)
+    masks = check_networks("mtan", "masks", masks, count=len(blocks))
+    forward = check_networks("mtan", "forward", forward, count=len(blocks) - 1)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         x = input_of(inputs, names[0])
@@ -174,10 +176,9 @@ def mtan(
     return encoder_and_heads(names, init, encode, decode)
 
 
-def _pair(j: int, stage: Any) -> tuple[Network, ...]:
-    if not isinstance(stage, tuple | list):
-        raise TypeError(f"mtan: stages[{j}] must be a Network or a pair of them, found {type(stage).__name__}")
-    return networks("mtan", f"stages[{j}]", stage, count=2)
+def _block(j: int, stage: Any) -> tuple[Network, ...]:
+    pair = check_networks("mtan", f"stages[{j}]", stage, count=2) if is_sequence(stage) else ()
+    return pair or (check_network("mtan", f"stages[{j}]", stage),)
 
 
 def _joined(j: int, u: Any, passed: Any) -> Array:

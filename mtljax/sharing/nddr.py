@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.sharing.columns import Unit, check_parts, column_model, read_last
-from mtljax.sharing.cross_stitch import check_share, near_identity, wide_dtype
-from mtljax.sharing.network import Network, key_for
+from mtljax.checks import check_number
+from mtljax.sharing.columns import Unit, column_model, read_last
+from mtljax.sharing.cross_stitch import near_identity, wide_dtype
+from mtljax.sharing.network import Network, check_heads, check_network, check_networks, key_for
 from mtljax.types import Array, Key, Model, PyTree
 
 
@@ -20,7 +21,7 @@ def nddr(
     heads: Mapping[str, Network],
     *,
     after: Sequence[int] | None = None,
-    same: float = 0.9,
+    same: Array | float = 0.9,
     norm: Network | None = None,
 ) -> Model:
     r"""A column of stages for each task; a 1x1 convolution a task reduces the channels of all columns to those of one.
@@ -87,8 +88,10 @@ def nddr(
         Array([[0.9, 0.1],
                [0.1, 0.9]], dtype=float32)
     """
-    names, stages = check_parts("nddr", stages, heads)
-    check_share("nddr", "same", same)
+    names, stages = check_heads("nddr", heads), check_networks("nddr", "stages", stages)
+    check_number("nddr", "same", same, least=0, most=1)
+    if norm is not None:
+        check_network("nddr", "norm", norm)
 
     def kernel(x: Array) -> Array:
         if jnp.ndim(x) < 2:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
 
+from mtljax.checks import check_callable, check_names, expect, found
 from mtljax.types import Key, PyTree
 
 
@@ -52,39 +53,133 @@ def key_for(key: Key | None, name: str) -> Key | None:
     return None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def task_names(where: str, names: Iterable[str]) -> tuple[str, ...]:
+def task_names(where: str, names: Iterable[str], *, what: str = "tasks") -> tuple[str, ...]:
     """The names in task order, which is their sorted order.
 
     Args:
         where: the public function asking, which opens the message.
         names: task names, each once.
+        what: the argument's name.
 
     Raises:
         TypeError: `names` is one string, or holds something that is not a string.
         ValueError: there are none, or one stands twice.
 
     Example:
-        >>> task_names("hard", ["b", "a"])
+        >>> task_names("soft", ["b", "a"])
         ('a', 'b')
     """
     if isinstance(names, str):
-        raise TypeError(f"{where}: expected several task names, found the string {names!r}; write ({names!r},)")
-    names = list(names)
+        raise TypeError(f"{where}: {what} must be a sequence of strings, found {names!r}; write ({names!r},)")
+    return tuple(sorted(check_names(where, what, names)))
+
+
+def check_network(where: str, what: str, value: Any) -> Network:
+    """The network, after checking that it is one; a module of Flax is told how to become one.
+
+    Example:
+        >>> check_network("hard", "trunk", None)
+        Traceback (most recent call last):
+        ...
+        TypeError: hard: trunk must be a Network, found None
+    """
+    if not isinstance(value, Network):
+        raise TypeError(f"{where}: {what} must be a Network, found {found(value)}{_adapter(value)}")
+    for part, function in zip(Network._fields, value, strict=True):
+        check_callable(where, f"{what}.{part}", function)
+    return value
+
+
+def check_networks(where: str, what: str, value: Any, *, count: int | None = None) -> tuple[Network, ...]:
+    """The networks as a tuple, after checking that each is one.
+
+    Args:
+        where: the public function asking, which opens the message.
+        what: the argument's name.
+        value: a sequence of `Network`.
+        count: how many there must be; None for at least one.
+
+    Raises:
+        TypeError: one network in place of a sequence, or an entry that is not a `Network`.
+        ValueError: not as many as expected.
+
+    Example:
+        >>> check_networks("film", "stages", ())
+        Traceback (most recent call last):
+        ...
+        ValueError: film: stages must hold at least one Network, found 0
+    """
+    if not is_sequence(value):
+        advice = "; write (network,)" if isinstance(value, Network) else _adapter(value)
+        raise TypeError(f"{where}: {what} must be a sequence of Network, found {found(value)}{advice}")
+    networks = tuple(check_network(where, f"{what}[{position}]", network) for position, network in enumerate(value))
+    if len(networks) != count and not (count is None and networks):
+        expected = "at least one" if count is None else count
+        raise ValueError(f"{where}: {what} must hold {expected} Network, found {len(networks)}")
+    return networks
+
+
+def check_heads(where: str, heads: Any, *, what: str = "heads") -> tuple[str, ...]:
+    """The names of the heads in task order, after checking that each head is a `Network`.
+
+    Example:
+        >>> check_heads("hard", {})
+        Traceback (most recent call last):
+        ...
+        ValueError: hard: heads must hold at least one Network by task name, found none
+    """
+    if not isinstance(heads, Mapping):
+        raise TypeError(
+            f"{where}: {what} must be a dict of Network by task name, found {found(heads)}{_adapter(heads)}"
+        )
+    if not heads:
+        raise ValueError(f"{where}: {what} must hold at least one Network by task name, found none")
+    names = task_names(where, heads, what=f"the names of {what}")
     for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"{where}: task names must be strings, found {name!r}")
-    if not names:
-        raise ValueError(f"{where}: there are no tasks, expected at least one")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{where}: task names must differ, found {sorted(names)}")
-    return tuple(sorted(names))
+        check_network(where, f"{what}[{name!r}]", heads[name])
+    return names
+
+
+def check_entries(where: str, what: str, value: Any, names: tuple[str, ...]) -> None:
+    """Raises unless it is a dict with one entry for each of the tasks.
+
+    Example:
+        >>> check_entries("hierarchical", "layers", {"a": 0}, ("a", "b"))
+        Traceback (most recent call last):
+        ...
+        ValueError: hierarchical: layers must be for the tasks ['a', 'b'], found ['a']
+    """
+    expect(isinstance(value, Mapping), where, what, f"a dict by task, for {list(names)}", value, TypeError)
+    if set(value) != set(names):
+        raise ValueError(f"{where}: {what} must be for the tasks {list(names)}, found {sorted(value, key=str)}")
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether it is a list or the like. A `Network` and a `Model` are tuples too, but of functions.
+
+    Example:
+        >>> is_sequence([]), is_sequence("ab"), is_sequence(Network(print, print))
+        (True, False, False)
+    """
+    return isinstance(value, Sequence) and not isinstance(value, str) and not hasattr(value, "_fields")
+
+
+def _adapter(value: Any) -> str:
+    """What to write for a module of Flax, or a class of them."""
+    kind = value if isinstance(value, type) else type(value)
+    modules = {base.__module__ for base in kind.__mro__}
+    if any(module.startswith("flax.linen") for module in modules):
+        return f", a linen module; write from_linen({kind.__name__}(...))"
+    if any(module.startswith("flax.nnx") for module in modules):
+        return f", an NNX module; write from_nnx(lambda rngs: {kind.__name__}(..., rngs=rngs))"
+    return ""
 
 
 def selected(known: tuple[str, ...], tasks: Iterable[str] | None) -> tuple[str, ...]:
     """The tasks that `apply(tasks=...)` asks for, in task order; all where it is None.
 
     Raises:
-        TypeError: `tasks` is one string.
+        TypeError: `tasks` is one string, or not a sequence.
         ValueError: a task that the model does not have; the message names it and the known ones.
 
     Example:
@@ -97,6 +192,8 @@ def selected(known: tuple[str, ...], tasks: Iterable[str] | None) -> tuple[str, 
         return known
     if isinstance(tasks, str):
         raise TypeError(f"apply: tasks must be a sequence of names, found the string {tasks!r}; write ({tasks!r},)")
+    if not isinstance(tasks, Iterable):
+        raise TypeError(f"apply: tasks must be a sequence of names, found {found(tasks)}")
     tasks = tuple(tasks)
     for task in tasks:
         if task not in known:

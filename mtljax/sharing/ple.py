@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mtljax.checks import check_count
-from mtljax.sharing.experts import Run, assemble, check_networks, linear, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, task_names
+from mtljax.checks import check_callable, check_choice, check_count, expect
+from mtljax.sharing.experts import Run, assemble, linear, logits_of, mix, run_experts
+from mtljax.sharing.network import Network, check_entries, check_heads, check_network, check_networks, is_sequence
 from mtljax.types import Key, Model, PyTree
 
 
@@ -109,7 +109,7 @@ def extraction(
     encoder: Network | None,
 ) -> Model:
     """What `ple` does, and `cgc` with one level; `where` opens the messages."""
-    names = task_names(where, heads)
+    names = check_heads(where, heads)
     experts = levels_of(where, levels, names, num_shared, num_specific)
     for index, level in enumerate(experts):
         for name in names:
@@ -156,17 +156,15 @@ def extraction(
             own = fuse(run, f"level{index}/gate", own, stacks, count(index, name))
         return run("head", heads[name], own)
 
-    return assemble(names, trunk, branch, encoder=encoder)
+    return assemble(where, names, trunk, branch, encoder=encoder)
 
 
 def gate_of(where: str, gate: Callable[[int], Network] | None, size: int) -> Network:
     """The gate over that many experts, made by the caller's function or the default."""
     if gate is None:
         return linear(where, size)
-    made = gate(size) if callable(gate) else gate
-    if not callable(gate) or not isinstance(made, Network):
-        raise TypeError(f"{where}: gate must be a function from the number of experts to a Network, found {gate!r}")
-    return made
+    expected = "a function from the number of experts to a Network"
+    return check_network(where, "what gate returns", check_callable(where, "gate", gate, expected=expected)(size))
 
 
 def levels_of(
@@ -188,28 +186,30 @@ def levels_of(
         >>> len(level.shared), len(level.specific["a"]), len(level.specific["b"])
         (2, 1, 3)
     """
-    if isinstance(levels, Network | Experts) or not isinstance(levels, Sequence):
-        raise TypeError(f"{where}: levels must be a sequence of Network or Experts, found {levels!r}")
-    if not levels:
-        raise ValueError(f"{where}: there are no levels, expected at least one")
+    expect(is_sequence(levels), where, "levels", "a sequence of Network or Experts", levels, TypeError)
+    expect(len(levels) > 0, where, "levels", "at least one", levels, ValueError)
     check_count(where, "num_shared", num_shared, least=0)
     numbers = dict(num_specific) if isinstance(num_specific, Mapping) else dict.fromkeys(names, num_specific)
-    if sorted(numbers) != list(names):
-        raise ValueError(f"{where}: num_specific has tasks {sorted(numbers)}, expected {list(names)}")
+    check_entries(where, "num_specific", numbers, names)
     for name in names:
-        check_count(where, f"num_specific of task {name!r}", numbers[name], least=0)
+        check_count(where, f"num_specific[{name!r}]" if isinstance(num_specific, Mapping) else "num_specific", numbers[name], least=0)
     found = []
     for index, level in enumerate(levels):
-        if isinstance(level, Network):
+        if not isinstance(level, Experts):
+            check_network(where, f"levels[{index}]", level)
             found.append(Experts((level,) * num_shared, {name: (level,) * numbers[name] for name in names}))
-        elif isinstance(level, Experts):
-            unknown = sorted(set(level.specific) - set(names))
-            if unknown:
-                raise ValueError(
-                    f"{where}: level {index} has experts for unknown task {unknown[0]!r}, expected {list(names)}"
-                )
-            specific = {name: check_networks(where, level.specific.get(name, ())) for name in names}
-            found.append(Experts(check_networks(where, level.shared), specific))
-        else:
-            raise TypeError(f"{where}: level {index} must be a Network or Experts, found {level!r}")
+            continue
+        what = f"levels[{index}].specific"
+        expect(isinstance(level.specific, Mapping), where, what, "a dict by task", level.specific, TypeError)
+        for name in level.specific:
+            check_choice(where, f"a task of {what}", name, names)
+        specific = {
+            name: _experts(where, f"{what}[{name!r}]", level.specific.get(name, ())) for name in names
+        }
+        found.append(Experts(_experts(where, f"levels[{index}].shared", level.shared), specific))
     return found
+
+
+def _experts(where: str, what: str, networks: Sequence[Network]) -> tuple[Network, ...]:
+    """The networks, of which there may be none."""
+    return () if is_sequence(networks) and not networks else check_networks(where, what, networks)

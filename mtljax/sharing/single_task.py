@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtljax.checks import expect
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_heads, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
@@ -91,7 +93,7 @@ def single_task(networks: Mapping[str, Network] | Network, heads: Mapping[str, N
             outputs[name], states[name] = found, {"trunk": trunk_state, "head": head_state}
         return outputs, {"tasks": states}
 
-    return Model(init=init, apply=apply)
+    return checked_model(names, init, apply)
 
 
 def _columns(
@@ -99,17 +101,9 @@ def _columns(
 ) -> dict[str, tuple[Network, Network | None]]:
     """Each task's network and head, in task order."""
     if isinstance(networks, Network):
-        if not isinstance(heads, Mapping):
-            raise TypeError(
-                f"single_task: one network needs a dict of heads by task name, found {type(heads).__name__}; "
-                "for whole networks write a dict of networks by task name"
-            )
-        return {name: (networks, heads[name]) for name in task_names("single_task", heads)}
-    if not isinstance(networks, Mapping):
-        raise TypeError(
-            "single_task: networks must be a Network, or a dict of Network by task name, "
-            f"found {type(networks).__name__}"
-        )
-    if heads is not None:
-        raise TypeError("single_task: heads go with one network for all tasks; a dict of networks has its own outputs")
-    return {name: (networks[name], None) for name in task_names("single_task", networks)}
+        names = check_heads("single_task", heads)
+        assert heads is not None
+        return {name: (networks, heads[name]) for name in names}
+    names = check_heads("single_task", networks, what="networks")
+    expect(heads is None, "single_task", "heads", "None where networks is a dict", heads, TypeError)
+    return {name: (networks[name], None) for name in names}

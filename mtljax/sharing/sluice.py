@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_nonnegative
-from mtljax.sharing.columns import Unit, check_alike, check_parts, column_model
-from mtljax.sharing.cross_stitch import check_share, mix, near_identity, wide_dtype
-from mtljax.sharing.network import Network, key_for
+from mtljax.checks import check_callable, check_count, check_nonnegative, check_number, expect
+from mtljax.sharing.columns import Unit, check_alike, column_model
+from mtljax.sharing.cross_stitch import mix, near_identity, wide_dtype
+from mtljax.sharing.network import Network, check_heads, check_network, check_networks, is_sequence, key_for
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 
@@ -30,8 +30,8 @@ def sluice(
     *,
     subspaces: int = 2,
     after: Sequence[int] | None = None,
-    same: float = 0.9,
-    last: float = 0.9,
+    same: Array | float = 0.9,
+    last: Array | float = 0.9,
     projections: Sequence[Network | None] | None = None,
     orthogonality: Array | float | None = None,
     kernels: Callable[[PyTree], Sequence[Array]] = _kernels,
@@ -110,15 +110,15 @@ def sluice(
         >>> bool(model.penalty(params) > 0)
         True
     """
-    names, stages = check_parts("sluice", stages, heads)
-    if type(subspaces) is not int or subspaces < 1:
-        raise ValueError(f"sluice: subspaces must be a whole number of at least 1, found {subspaces!r}")
+    names, stages = check_heads("sluice", heads), check_networks("sluice", "stages", stages)
+    check_count("sluice", "subspaces", subspaces)
+    check_callable("sluice", "kernels", kernels)
     for argument, number in (("same", same), ("last", last)):
-        check_share("sluice", argument, number)
+        check_number("sluice", argument, number, least=0, most=1)
     if orthogonality is not None:
         check_nonnegative("sluice", "orthogonality", orthogonality)
         if subspaces == 1:
-            raise ValueError("sluice: orthogonality is between subspaces, but subspaces is 1")
+            raise ValueError("sluice: orthogonality must be None where subspaces is 1, since it is between subspaces")
 
     def split(features: PyTree) -> list[PyTree]:
         return [
@@ -231,14 +231,13 @@ def layer_heads(
     """
     if projections is None:
         projections = [None] * count
-    if isinstance(projections, Network) or len(projections) != count:
-        found = "one Network" if isinstance(projections, Network) else f"{len(projections)} of them"
-        raise ValueError(f"{where}: projections must be one for each of the {count} stages, found {found}")
+    expected = f"a sequence of Network or None, one for each of the {count} stages"
+    expect(is_sequence(projections), where, "projections", expected, projections, TypeError)
+    if len(projections) != count:
+        raise ValueError(f"{where}: projections must be {expected}, found {len(projections)}")
     for position, projection in enumerate(projections):
-        if projection is not None and not isinstance(projection, Network):
-            raise TypeError(
-                f"{where}: projection {position} must be a Network or None, found {type(projection).__name__}"
-            )
+        if projection is not None:
+            check_network(where, f"projections[{position}]", projection)
     return {name: _layer_head(where, name, head, projections, start, weigh) for name, head in heads.items()}
 
 

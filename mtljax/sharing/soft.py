@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_flag
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected, task_names
 from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
 
 
@@ -78,7 +80,11 @@ def soft(
         >>> sorted(model.apply(params, state, jnp.ones((2, 3)))[0])
         ['depth', 'edges']
     """
-    names = task_names("soft", tasks)
+    check_network("soft", "network", network)
+    names = check_heads("soft", tasks, what="tasks") if isinstance(tasks, Mapping) else task_names("soft", tasks)
+    if penalty is not None:
+        check_callable("soft", "penalty", penalty)
+    check_flag("soft", "stacked", stacked)
     heads = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(names, _IDENTITY)
     parts: tuple[str, ...] = tuple(getattr(penalty, "parts", ()))
 
@@ -145,7 +151,7 @@ def soft(
             raise ValueError(f"soft: the trunks cannot be stacked: {difference}")
         return penalty(trees.stack(list(trunks.values())))
 
-    return Model(init=init, apply=apply, penalty=None if penalty is None else tied)
+    return checked_model(names, init, apply, penalty=None if penalty is None else tied)
 
 
 _IDENTITY = Network(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtljax.sharing.branches_checks import networks
+from mtljax.checks import check_count, expect
 from mtljax.sharing.branches_parts import Filing, file_parts
 from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, check_entries, check_heads, check_networks, is_sequence, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
@@ -54,8 +55,8 @@ def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping
         >>> sorted(params.shared), {name: sorted(own) for name, own in params.tasks.items()}
         (['node/0/0', 'node/1/0'], {'depth': ['head'], 'edges': ['head'], 'label': ['head', 'node/1/1']})
     """
-    names = task_names("tree", heads)
-    stages = networks("tree", "stages", stages)
+    names = check_heads("tree", heads)
+    stages = check_networks("tree", "stages", stages)
     _check_paths(names, len(stages), paths)
     routes = {name: [node_part(j, int(node)) for j, node in enumerate(paths[name])] for name in names}
     filing = file_nodes(names, paths)
@@ -100,7 +101,7 @@ def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping
             )
         return outputs, {"nodes": node_states, "tasks": states}
 
-    return Model(init=init, apply=one_task_at_a_time(names, apply))
+    return checked_model(names, init, one_task_at_a_time(names, apply))
 
 
 def node_part(stage: int, number: int) -> str:
@@ -128,18 +129,14 @@ def file_nodes(names: tuple[str, ...], paths: Mapping[str, Sequence[int]]) -> Fi
 
 
 def _check_paths(names: tuple[str, ...], length: int, paths: Mapping[str, Sequence[int]]) -> None:
-    if set(paths) != set(names):
-        raise ValueError(f"tree: paths must be given for the tasks {list(names)}, found {sorted(paths)}")
+    check_entries("tree", "paths", paths, names)
     before: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = {}
     for name in names:
-        path = tuple(paths[name])
+        expect(is_sequence(paths[name]), "tree", f"paths[{name!r}]", "a sequence of integers", paths[name], TypeError)
+        path = tuple(check_count("tree", f"paths[{name!r}][{j}]", node, least=0) for j, node in enumerate(paths[name]))
         if len(path) != length:
             raise ValueError(f"tree: paths[{name!r}] must have one node for each of {length} stages, found {path}")
         for stage, node in enumerate(path):
-            if isinstance(node, bool) or not hasattr(node, "__index__"):
-                raise TypeError(f"tree: paths[{name!r}] must hold integers, found {node!r}")
-            if node < 0:
-                raise ValueError(f"tree: paths[{name!r}] must hold non-negative numbers, found {node}")
             other, came = before.setdefault((stage, node), (name, path[:stage]))
             if came != path[:stage]:
                 raise ValueError(

@@ -16,6 +16,7 @@ from mtljax.sharing import (
     deep_fusion,
     dselect_k,
     encoders,
+    esmm,
     film,
     hard,
     hierarchical,
@@ -29,6 +30,7 @@ from mtljax.sharing import (
     single_task,
     sluice,
     soft,
+    statistics_by_task,
     tree,
 )
 
@@ -78,14 +80,25 @@ CASES = {
         {"all but the first": b.layer(), "the first": b.layer()}, b.layer(), b.heads, kinds=_kinds(b)
     ),
     "low_rank": lambda b: low_rank(b.layer(), b.heads, 2),
+    "statistics_by_task": lambda b: statistics_by_task(hard(b.layer(), b.heads)),
+    "esmm": lambda b: _esmm(b),
 }
 """From a name to a function from `Blocks` to the `Model`. Inputs are `[B, n]`."""
+
+TWO_ALIKE = {"esmm"}
+"""Those for two tasks of outputs of one shape, that of the first head; all that the first task reads is shared."""
 
 VARIANTS = {"soft_stacked", "soft_parts", "dselect_k_per_example", "tree"}
 """Those that stand in the table a second time, so to speak; their tests are slow ones."""
 
 NOTHING_SHARED = {"single_task", "soft", "soft_stacked", "soft_parts"}
 """Those whose tasks own all they read."""
+
+
+def _esmm(blocks):
+    """The first task's labels are clicks, the second's conversions."""
+    click, conversion = sorted(blocks.heads)
+    return esmm(blocks.layer(), dict.fromkeys(blocks.heads, blocks.heads[click]), click=click, conversion=conversion)
 
 
 def _depths(blocks):

@@ -1,0 +1,93 @@
+"""The frame of every architecture: a `Model` whose functions check what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtljax.checks import check_flag, check_key, expect
+from mtljax.sharing.network import selected
+from mtljax.types import Array, Key, Model, Params, PyTree
+
+
+def checked_model(
+    names: tuple[str, ...],
+    init: Callable[..., Any],
+    apply: Callable[..., Any],
+    *,
+    encode: Callable[..., Any] | None = None,
+    decode: Callable[..., Any] | None = None,
+    penalty: Callable[[Params], Array] | None = None,
+) -> Model:
+    """A `Model` of these functions, with keys, flags, tasks and parameters checked before a network sees them.
+
+    Args:
+        names: task names, sorted.
+        init: `Model.init`.
+        apply: `Model.apply`.
+        encode: `Model.encode`.
+        decode: `Model.decode`.
+        penalty: `Model.penalty`.
+
+    Example:
+        >>> def apply(params, state, inputs, *, tasks=None, key=None, train=False):
+        ...     return {"a": inputs}, state
+        >>> checked_model(("a",), lambda key, inputs: (Params((), {"a": ()}), ()), apply).init(0, None)
+        Traceback (most recent call last):
+        ...
+        TypeError: init: key must be one PRNG key, as jax.random.key(0) makes it, found 0
+    """
+
+    def checked_init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
+        return init(check_key("init", "key", key), inputs)
+
+    def checked_apply(
+        params: Params,
+        state: PyTree,
+        inputs: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        expect(isinstance(params, Params), "apply", "params", "mtljax.Params", params, TypeError)
+        _check_tasks("apply", "params.tasks", params.tasks, selected(names, tasks))
+        return apply(params, state, inputs, tasks=tasks, **_checked("apply", key, train))
+
+    def checked_encode(
+        shared: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        assert encode is not None
+        return encode(shared, state, inputs, **_checked("encode", key, train))
+
+    def checked_decode(
+        tasks_params: PyTree,
+        state: PyTree,
+        features: PyTree,
+        *,
+        tasks: Sequence[str] | None = None,
+        key: Key | None = None,
+        train: bool = False,
+    ) -> tuple[dict[str, Any], PyTree]:
+        assert decode is not None
+        _check_tasks("decode", "tasks_params", tasks_params, selected(names, tasks))
+        return decode(tasks_params, state, features, tasks=tasks, **_checked("decode", key, train))
+
+    return Model(
+        init=checked_init,
+        apply=checked_apply,
+        encode=None if encode is None else checked_encode,
+        decode=None if decode is None else checked_decode,
+        penalty=penalty,
+    )
+
+
+def _checked(where: str, key: Any, train: Any) -> dict[str, Any]:
+    return {"key": key if key is None else check_key(where, "key", key), "train": check_flag(where, "train", train)}
+
+
+def _check_tasks(where: str, what: str, tasks: Any, chosen: tuple[str, ...]) -> None:
+    expect(isinstance(tasks, Mapping), where, what, "a dict by task name", tasks, TypeError)
+    missing = [name for name in chosen if name not in tasks]
+    if missing:
+        raise ValueError(f"{where}: {what} must have an entry for task {missing[0]!r}, found {sorted(tasks)}")
