@@ -5,7 +5,7 @@ they are concrete: a number may be a traced array, whose range is not looked at.
 """
 
 from mtljax.checks.messages import expect, found
-from mtljax.checks.numbers import check_count, check_mask, check_nonnegative, check_number, check_preference
+from mtljax.checks.numbers import check_count, check_mask, check_nonnegative, check_number, check_preference, is_zero
 from mtljax.checks.objects import (
     check_callable,
     check_choice,
@@ -33,4 +33,5 @@ __all__ = [
     "check_task",
     "expect",
     "found",
+    "is_zero",
 ]

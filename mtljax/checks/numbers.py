@@ -153,6 +153,16 @@ def check_preference(where: str, value: Any, num_tasks: int | None = None, *, wh
     return shares
 
 
+def is_zero(value: Any) -> bool:
+    """Whether a number is known to be 0; of a traced one that is not known.
+
+    Example:
+        >>> is_zero(0.0), is_zero(jnp.float32(0.5))
+        (True, False)
+    """
+    return not isinstance(value, Tracer) and bool(value == 0)
+
+
 def _matches(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return len(shape) == len(wanted) and all(isinstance(w, str) or n == w for n, w in zip(shape, wanted, strict=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_nonnegative, check_number
 from mtljax.penalties.common import Penalty, check_stacked, sum_over_leaves
 from mtljax.penalties.groups import magnitude, map_leaves, soft_threshold
 from mtljax.types import Array, PyTree
@@ -53,7 +53,7 @@ def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalt
                [0. , 0.3]], dtype=float32)
     """
     check_nonnegative("capped_l1", "strength", strength)
-    check_nonnegative("capped_l1", "cap", cap)
+    check_number("capped_l1", "cap", cap, least=0, finite=False)
 
     def positions(w: Array) -> Array:
         length = jnp.sum(magnitude(w), 0)

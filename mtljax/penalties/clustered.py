@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_count, check_nonnegative, check_number
 from mtljax.penalties.common import Penalty, check_stacked
 from mtljax.penalties.singular_values import rescale, singular_values
 from mtljax.types import Array, PyTree
@@ -101,16 +99,9 @@ def subspace(
         >>> round(float(jax.jit(ridge.value)(jnp.eye(2))), 4)
         2.0
     """
-    try:
-        dim = operator.index(dim)
-    except TypeError:
-        raise TypeError(f"{name}: {argument} must be an integer, found {dim!r}") from None
-    if dim < 1:
-        raise ValueError(f"{name}: {argument} must be at least 1, found {dim}")
+    check_count(name, argument, dim)
     check_nonnegative(name, "strength", strength)
-    check_nonnegative(name, "eta", eta)
-    if not isinstance(eta, Tracer) and not eta > 0:
-        raise ValueError(f"{name}: eta must be positive, found {eta}")
+    check_number(name, "eta", eta, above=0)
 
     def check(stacked: PyTree) -> bool:
         check_stacked(name, stacked)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import expect, found
 from mtljax.types import Array, PyTree
 
 
@@ -40,6 +41,19 @@ class Penalty(NamedTuple):
         return self.value(stacked)
 
 
+def check_penalty(where: str, value: Any) -> Penalty:
+    """The penalty, after checking that it is one, and not the function that makes it.
+
+    Example:
+        >>> check_penalty("total", check_penalty)
+        Traceback (most recent call last):
+        ...
+        TypeError: total: penalty must be a Penalty, found the function 'check_penalty'
+    """
+    expect(isinstance(value, Penalty), where, "penalty", "a Penalty", value, TypeError)
+    return value
+
+
 def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> None:
     """Raises where a tree is not one of floating arrays with one leading task axis. Static: costs nothing.
 
@@ -62,10 +76,9 @@ def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> N
     if not leaves:
         return
     for path, leaf in leaves:
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            where = jax.tree_util.keystr(path)
-            raise TypeError(f"{name}: leaf {where} must be of a floating-point type, found {dtype.name}")
+        where, dtype = f"leaf {jax.tree_util.keystr(path)}", getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"{name}: {where} must be of a floating-point type, found {dtype or found(leaf)}")
     try:
         rows = trees.num_rows(stacked)
     except ValueError as error:

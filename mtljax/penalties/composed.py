@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from mtljax.checks import check_nonnegative
-from mtljax.penalties.common import Penalty
+from mtljax.checks import check_nonnegative, expect, is_zero
+from mtljax.penalties.common import Penalty, check_penalty
 from mtljax.types import Array, PyTree
 
 
@@ -82,7 +81,7 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
     parts = _common_parts("weighted", (penalty,))
     numbers, structure = jax.tree.flatten(weights)
     for number in numbers:
-        check_nonnegative("weighted", "a weight", number)
+        check_nonnegative("weighted", "weights", number)
     inner = penalty.prox
 
     def subtrees(tree: PyTree) -> list[PyTree]:
@@ -100,7 +99,7 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
 
     def value(stacked: PyTree) -> Array:
         pairs = zip(numbers, split(stacked), strict=True)
-        terms = (number * penalty(tree) for number, tree in pairs if not _is_zero(number))
+        terms = (number * penalty(tree) for number, tree in pairs if not is_zero(number))
         return sum(terms, start=jnp.zeros((), jnp.float32))
 
     def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
@@ -108,7 +107,7 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
         assert inner is not None
 
         def subtree(operator: Callable[..., PyTree], number: Array | float, tree: PyTree) -> PyTree:
-            if _is_zero(number):
+            if is_zero(number):
                 return tree
             moved = operator(tree, step_size * number)
             # A traced weight may be 0, and a prox with step size 0 may still round.
@@ -184,8 +183,9 @@ def by_path(*rules: tuple[Callable[[str], object], Penalty]) -> Penalty:
 
 def _by_path(name: str, rules: tuple[tuple[Callable[[str], object], Penalty], ...]) -> Penalty:
     for rule in rules:
-        if not isinstance(rule, tuple) or len(rule) != 2 or not callable(rule[0]):
-            raise TypeError(f"{name}: expected a function of the path and a Penalty, found {rule!r}")
+        # A Penalty is a tuple too, and can be called.
+        pair = isinstance(rule, tuple) and not isinstance(rule, Penalty) and len(rule) == 2 and callable(rule[0])
+        expect(pair, name, "a rule", "a pair of a function of the path and a Penalty", rule, TypeError)
     penalties = tuple(penalty for _, penalty in rules)
     parts = _common_parts(name, penalties)
     operators = [penalty.prox for penalty in penalties]
@@ -223,16 +223,11 @@ def _by_path(name: str, rules: tuple[tuple[Callable[[str], object], Penalty], ..
 def _common_parts(name: str, penalties: tuple[Penalty, ...]) -> tuple[str, ...]:
     """The parts that all the penalties ask for; raises where there are no penalties, or they differ."""
     if not penalties:
-        raise ValueError(f"{name}: expected at least one penalty, found none")
+        raise ValueError(f"{name}: penalties must be at least one, found none")
     for penalty in penalties:
-        if not isinstance(penalty, Penalty):
-            raise TypeError(f"{name}: expected a Penalty, found {type(penalty).__name__}")
+        check_penalty(name, penalty)
         if penalty.parts != penalties[0].parts:
             raise ValueError(
                 f"{name}: the penalties must have the same parts, found {penalties[0].parts} and {penalty.parts}"
             )
     return penalties[0].parts
-
-
-def _is_zero(number: Array | float) -> bool:
-    return not isinstance(number, Tracer) and bool(number == 0)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtljax import trees
+from mtljax.checks import expect
 from mtljax.types import Array, PyTree
 
 Axes = tuple[int, ...]
@@ -117,20 +119,17 @@ def check_per(name: str, per: int | Sequence[int] | None) -> Axes | None:
         >>> check_per("l21", 0)
         Traceback (most recent call last):
         ...
-        ValueError: l21: per must name axes from the end of a parameter, -1 the last, found 0
+        ValueError: l21: per must be axes from the end, -1 the last, found 0
     """
     if per is None:
         return None
-    try:
-        axes = tuple(operator.index(axis) for axis in (per if isinstance(per, Sequence) else (per,)))
-    except TypeError:
-        raise TypeError(f"{name}: per must be an integer, a sequence of integers or None, found {per!r}") from None
-    for axis in axes:
-        if axis >= 0:
-            raise ValueError(f"{name}: per must name axes from the end of a parameter, -1 the last, found {axis}")
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"{name}: per names an axis twice, found {per!r}")
-    return axes
+    expected = "an integer, a sequence of integers or None"
+    axes = tuple(per) if isinstance(per, Sequence) else (per,)
+    whole = all(isinstance(axis, int | np.integer) and not isinstance(axis, bool) for axis in axes)
+    expect(whole, name, "per", expected, per, TypeError)
+    expect(all(axis < 0 for axis in axes), name, "per", "axes from the end, -1 the last", per, ValueError)
+    expect(len(set(axes)) == len(axes), name, "per", "axes that differ", per, ValueError)
+    return tuple(int(axis) for axis in axes)
 
 
 def check_has_axes(name: str, stacked: PyTree, per: Axes | None) -> None:

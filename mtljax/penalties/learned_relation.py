@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_nonnegative, check_number, expect
 from mtljax.penalties.common import Penalty, check_stacked, mix_rows, sum_over_leaves
 from mtljax.penalties.groups import map_leaves
 from mtljax.penalties.singular_values import decompose, rescale, singular_values, soft_threshold
@@ -109,6 +110,7 @@ def task_covariance(stacked: PyTree) -> Array:
                [-0.5,  0.5]], dtype=float32)
     """
     check_stacked("task_covariance", stacked)
+    expect(bool(jax.tree.leaves(stacked)), "task_covariance", "stacked", "a tree with leaves", stacked, ValueError)
     left, values = decompose(stacked)
     total = jnp.sum(values)
     share = jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 1.0 / values.shape[0])
@@ -155,7 +157,7 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
         (2.2222, 20.0)
     """
     check_nonnegative("relation", "strength", strength)
-    _check_covariance(omega)
+    omega = _checked_covariance(omega)
     num_tasks = omega.shape[0]
     omega = lax.stop_gradient(jnp.asarray(omega, trees.accumulator(jnp.result_type(omega, jnp.bfloat16))))
     values, vectors = jnp.linalg.eigh(omega)
@@ -175,14 +177,13 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
     return Penalty(value=value, prox=prox)
 
 
-def _check_covariance(omega: np.ndarray | Array) -> None:
-    if jnp.ndim(omega) != 2 or omega.shape[0] != omega.shape[1] or not omega.size:
+def _checked_covariance(omega: Any) -> np.ndarray | Array:
+    omega = check_number("relation", "omega", omega, shape=("T", "T"))
+    if omega.shape[0] != omega.shape[1] or not omega.size:
         raise ValueError(f"relation: omega must have shape [T, T], found {jnp.shape(omega)}")
     if isinstance(omega, Tracer):
-        return
+        return omega
     known = np.asarray(omega, np.float64)
-    if not np.all(np.isfinite(known)):
-        raise ValueError("relation: omega must be finite")
     largest = np.max(np.abs(known))
     different = np.abs(known - known.T) > _ROUNDING * largest
     if np.any(different):
@@ -195,3 +196,4 @@ def _check_covariance(omega: np.ndarray | Array) -> None:
         raise ValueError(f"relation: omega must be positive semidefinite, found the eigenvalue {smallest}")
     if largest == 0:
         raise ValueError("relation: omega must not be zero")
+    return omega

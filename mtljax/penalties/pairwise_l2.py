@@ -11,7 +11,7 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_nonnegative, check_number
 from mtljax.penalties.common import Penalty, check_stacked, mix_rows, offsets, sum_over_leaves
 from mtljax.types import Array, PyTree
 
@@ -100,11 +100,9 @@ def _checked(relation: np.ndarray | Array) -> np.ndarray:
     """The relation in float64, exactly symmetric and with a zero diagonal."""
     if isinstance(relation, Tracer):
         raise ValueError("pairwise_l2: relation must be known when the penalty is made, found a traced array")
-    relation = np.asarray(relation, np.float64)
-    if relation.ndim != 2 or relation.shape[0] != relation.shape[1] or not relation.size:
+    relation = np.asarray(check_number("pairwise_l2", "relation", relation, shape=("T", "T")), np.float64)
+    if relation.shape[0] != relation.shape[1] or not relation.size:
         raise ValueError(f"pairwise_l2: relation must have shape [T, T], found {relation.shape}")
-    if not np.all(np.isfinite(relation)):
-        raise ValueError("pairwise_l2: relation must be finite")
     relation = relation * (1.0 - np.eye(len(relation)))
     if np.any(relation < 0):
         i, j = np.argwhere(relation < 0)[0]

@@ -34,9 +34,9 @@ def by_part(name: str, penalties: dict[str, Penalty]) -> Penalty:
 
     def check(stacked: PyTree) -> None:
         if not isinstance(stacked, Mapping):
-            raise TypeError(f"{name}: expected a dict by part of {list(names)}, found {type(stacked).__name__}")
+            raise TypeError(f"{name}: stacked must be a dict by part of {list(names)}, found {type(stacked).__name__}")
         if set(stacked) != set(names):
-            raise ValueError(f"{name}: expected the parts {list(names)}, found {sorted(stacked)}")
+            raise ValueError(f"{name}: stacked must have the parts {list(names)}, found {sorted(stacked)}")
         first, *others = (jax.tree.map(jnp.shape, stacked[part]) for part in names)
         for other in others:
             if other != first:

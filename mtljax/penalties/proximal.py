@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.checks import check_nonnegative
-from mtljax.penalties.common import Penalty
+from mtljax.checks import check_callable, check_nonnegative
+from mtljax.penalties.common import Penalty, check_penalty
 from mtljax.types import Array, PyTree
 
 
@@ -76,11 +76,11 @@ def proximal(
         Array([[2.4, 0. ],
                [3.2, 0. ]], dtype=float32)
     """
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"proximal: expected a Penalty, found {type(penalty).__name__}")
-    operator = penalty.prox
+    operator = check_penalty("proximal", penalty).prox
     if operator is None:
-        raise ValueError("proximal: the penalty has no prox; add it to the objective instead")
+        raise ValueError("proximal: penalty must have a prox, found none; add it to the objective instead")
+    if where is not None:
+        check_callable("proximal", "where", where)
     if not callable(learning_rate):
         check_nonnegative("proximal", "learning_rate", learning_rate)
 

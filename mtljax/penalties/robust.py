@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_flag, check_nonnegative
 from mtljax.penalties.common import Penalty
 from mtljax.penalties.parts import by_part
 from mtljax.penalties.task_l2 import task_l2
@@ -56,6 +56,7 @@ def robust(
     """
     check_nonnegative("robust", "strength_low_rank", strength_low_rank)
     check_nonnegative("robust", "strength_outliers", strength_outliers)
+    check_flag("robust", "joint", joint)
     return by_part(
         "robust", {"low_rank": trace_norm(strength_low_rank, joint=joint), "outliers": task_l2(strength_outliers)}
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_flag, check_nonnegative
 from mtljax.penalties.common import Penalty
 from mtljax.penalties.l1 import l1
 from mtljax.penalties.parts import by_part
@@ -54,6 +54,7 @@ def sparse_low_rank(
     """
     check_nonnegative("sparse_low_rank", "strength_low_rank", strength_low_rank)
     check_nonnegative("sparse_low_rank", "strength_sparse", strength_sparse)
+    check_flag("sparse_low_rank", "joint", joint)
     return by_part(
         "sparse_low_rank", {"low_rank": trace_norm(strength_low_rank, joint=joint), "sparse": l1(strength_sparse)}
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_flag, check_nonnegative
 from mtljax.penalties.common import Penalty, check_stacked
 from mtljax.penalties.singular_values import rescale, singular_values, soft_threshold
 from mtljax.types import Array, PyTree
@@ -59,6 +59,7 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
                [0., 0.]], dtype=float32)
     """
     check_nonnegative("trace_norm", "strength", strength)
+    check_flag("trace_norm", "joint", joint)
 
     def value(stacked: PyTree) -> Array:
         check_stacked("trace_norm", stacked)

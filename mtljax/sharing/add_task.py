@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 
+from mtljax.checks import check_key, expect
 from mtljax.sharing.edit import matched
 from mtljax.types import Key, Model, Params, PyTree
 
@@ -48,6 +49,8 @@ def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTr
         >>> jax.tree.map(jnp.shape, params)
         Params(shared=(3, 4), tasks={'depth': (4, 1), 'edges': (4, 2)})
     """
+    _check("add_task", params, model)
+    check_key("add_task", "key", key)
     new_params, new_state = model.init(key, inputs)
     old, new = sorted(params.tasks), sorted(new_params.tasks)
     if not set(old) < set(new):
@@ -87,6 +90,7 @@ def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) ->
         >>> sorted(without_task(params, state, hard(scale, {"edges": scale}), jnp.ones(2))[0].tasks)
         ['edges']
     """
+    _check("without_task", params, model)
     new_params, new_state = jax.eval_shape(model.init, jax.random.key(0), inputs)
     old, new = sorted(params.tasks), sorted(new_params.tasks)
     if not set(new) < set(old):
@@ -96,3 +100,8 @@ def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) ->
         if found.fresh:
             raise ValueError(f"without_task: the old model's {what} lack {found.fresh[0]}, which the new model has")
     return moved.tree, moved_state.tree
+
+
+def _check(where: str, params: Params, model: Model) -> None:
+    expect(isinstance(params, Params), where, "params", "mtljax.Params", params, TypeError)
+    expect(isinstance(model, Model), where, "model", "a Model", model, TypeError)

@@ -217,7 +217,7 @@ def _check_after(where: str, after: Sequence[int] | None, count: int) -> tuple[i
     if after is None:
         return tuple(range(count))
     expect(is_sequence(after), where, "after", "a sequence of integers", after, TypeError)
-    positions = {check_count(where, f"after[{i}]", position, least=0, most=count - 1) for i, position in enumerate(after)}
+    positions = {check_count(where, f"after[{i}]", found, least=0, most=count - 1) for i, found in enumerate(after)}
     expect(len(positions) == len(after), where, "after", "positions that differ", after, ValueError)
     return tuple(sorted(positions))
 

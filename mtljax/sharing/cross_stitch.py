@@ -64,7 +64,8 @@ def cross_stitch(
         per_channel: a unit of its own for each channel, the last axis, as in the paper for segmentation and normals;
             False for one number a pair of tasks, `alpha^l` of shape `[T, T]`, as in the paper for detection and
             attributes, which one a channel made unstable.
-        same: what `alpha_ii` starts from, in [0, 1]; may be traced; the paper's best is 0.9. One task alone starts from 1.
+        same: what `alpha_ii` starts from, in [0, 1]; the paper's best is 0.9. May be traced. One task alone starts
+            from 1.
 
     Returns:
         `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.

@@ -111,7 +111,8 @@ def dselect_k(
     bits, k = (count - 1).bit_length(), check_count("dselect_k", "num_selected", num_selected, most=count)
     check_number("dselect_k", "gamma", gamma, above=0)
     check_nonnegative("dselect_k", "entropy", entropy)
-    if gate is not None and not check_flag("dselect_k", "per_example", per_example):
+    check_flag("dselect_k", "per_example", per_example)
+    if gate is not None and not per_example:
         raise ValueError("dselect_k: per_example must be True where there is a gate, which reads examples, found False")
 
     def start(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -13,7 +13,7 @@ from jax import lax
 from mtljax.checks import check_count
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, check_network, check_networks, key_for, selected
+from mtljax.sharing.network import Network, check_network, check_networks, is_sequence, key_for, selected
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, Params, PyTree
 
@@ -50,7 +50,6 @@ def assemble(
     Returns:
         `Model` with `encode` and `decode`.
     """
-
     if encoder is not None:
         check_network(where, "encoder", encoder)
 
@@ -131,6 +130,8 @@ def expert_list(where: str, expert: Network | Sequence[Network], number: int | N
     """
     if isinstance(expert, Network):
         return (expert,) * check_count(where, "num_experts", number)
+    if not is_sequence(expert):
+        check_network(where, "expert", expert, expected="a Network or a sequence of them")
     experts = check_networks(where, "expert", expert)
     if number is not None and check_count(where, "num_experts", number) != len(experts):
         raise ValueError(f"{where}: num_experts must be None or the {len(experts)} networks given, found {number}")

@@ -32,8 +32,8 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
-        TypeError: a trunk or a head that is not a `Network`; a task name that is not a string; `tasks` of `apply` is one
-            string.
+        TypeError: a trunk or a head that is not a `Network`; a task name that is not a string; `tasks` of `apply` is
+            one string.
         ValueError: no heads; `apply` or `decode` asked for an unknown task.
 
     Example:

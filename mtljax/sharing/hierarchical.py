@@ -9,13 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_choice, check_count, check_flag, check_nonnegative, expect
 from mtljax.sharing.branches_checks import channels_last, concatenated
 from mtljax.sharing.branches_parts import file_parts
 from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.network import Network, check_entries, check_heads, check_network, check_networks, key_for, selected, task_names
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import (
+    Network,
+    check_entries,
+    check_heads,
+    check_network,
+    check_networks,
+    key_for,
+    selected,
+    task_names,
+)
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 
@@ -211,6 +221,7 @@ def successive_regularization(
     fixed = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(held)[0]}
 
     def penalty(params: Params) -> Array:
+        expect(isinstance(params, Params), "successive_regularization", "params", "mtljax.Params", params, TypeError)
         moving = params.shared if select is None else select(params)
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(moving)[0]}
         total = jnp.zeros((), jnp.float32)
@@ -271,7 +282,9 @@ def _checked_layers(names: tuple[str, ...], num_stages: int, layers: Mapping[str
         check_count("hierarchical", f"layers[{name!r}]", layers[name], least=0, most=num_stages - 1)
     top = max(layers.values())
     if top < num_stages - 1:
-        raise ValueError(f"hierarchical: layers must name the last stage, {num_stages - 1}, for a task, found {top} at most")
+        raise ValueError(
+            f"hierarchical: layers must name the last stage, {num_stages - 1}, for a task, found {top} at most"
+        )
     return {name: int(layers[name]) for name in names}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtljax.checks import expect
 from mtljax.sharing.network import key_for, selected
 from mtljax.types import Key, Params, PyTree, TaskInputs
 
@@ -21,6 +22,7 @@ def input_of(inputs: PyTree, name: str) -> PyTree:
     """
     if not isinstance(inputs, TaskInputs):
         return inputs
+    expect(isinstance(inputs.by_task, Mapping), "apply", "TaskInputs.by_task", "a dict", inputs.by_task, TypeError)
     if name not in inputs.by_task:
         raise ValueError(f"apply: TaskInputs has no inputs for task {name!r}, only for {sorted(inputs.by_task)}")
     return inputs.by_task[name]

@@ -200,6 +200,8 @@ def prune(
     names = check_heads("prune", heads)
     stages = check_networks("prune", "stages", stages)
     expect(isinstance(params, Params), "prune", "params", "mtljax.Params", params, TypeError)
+    learned = isinstance(params.shared, Mapping) and {"nodes", "routes"} <= set(params.shared)
+    expect(learned, "prune", "params", "parameters of ltb", params, ValueError)
     nodes, routes = params.shared["nodes"], params.shared["routes"]
     if len(nodes) != len(stages):
         raise ValueError(f"prune: params has nodes of {len(nodes)} stages, but {len(stages)} stages are given")
@@ -239,9 +241,10 @@ def _mixed(weights: Array, leaf: Array) -> Array:
 def _checked_widths(widths: int | Sequence[int] | None, num_stages: int, num_tasks: int) -> tuple[int, ...]:
     if widths is None:
         widths = num_tasks
-    if not is_sequence(widths):
-        return (check_count("ltb", "widths", widths),) * num_stages
-    sizes = tuple(check_count("ltb", f"widths[{j}]", size) for j, size in enumerate(widths))
+    if is_sequence(widths):
+        sizes = tuple(check_count("ltb", f"widths[{j}]", size) for j, size in enumerate(widths))
+    else:
+        sizes = (check_count("ltb", "widths", widths),) * num_stages
     if len(sizes) != num_stages:
         raise ValueError(f"ltb: widths must be one for each of {num_stages} stages, found {sizes}")
     return sizes

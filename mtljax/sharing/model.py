@@ -50,8 +50,9 @@ def checked_model(
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
+        chosen = selected(names, tasks)
         expect(isinstance(params, Params), "apply", "params", "mtljax.Params", params, TypeError)
-        _check_tasks("apply", "params.tasks", params.tasks, selected(names, tasks))
+        _check_tasks("apply", "params.tasks", params.tasks, chosen)
         return apply(params, state, inputs, tasks=tasks, **_checked("apply", key, train))
 
     def checked_encode(

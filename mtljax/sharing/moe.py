@@ -74,7 +74,8 @@ def moe(
         heads: network from the mixed features to outputs, by task name.
         num_experts: E, how many experts are made of one network; needed with one network.
         num_selected: k, how many experts an example is sent to, from 1 to E.
-        balance: strength of the load balance, from 0, in units of the loss; may be traced. The default is the second paper's.
+        balance: strength of the load balance, from 0, in units of the loss; may be traced. The default is the
+            second paper's.
         noise: whether routing is noisy in training, which then needs a key.
         gate: network from inputs to logits `[B, E]`; each task gets one from values of its own, and with noise another
             for V. None: linear, for inputs `[B, d]`. An image is never flattened for it.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mtljax import trees
-from mtljax.checks import found
+from mtljax.checks import expect
 from mtljax.sharing.branches_checks import channels_last, concatenated
 from mtljax.sharing.encoded import encoder_and_heads
 from mtljax.sharing.inputs import input_of
@@ -77,9 +77,7 @@ def mtan(
         {'head': (4, 1), 'masks': [(8, 8), (12, 4)]}
     """
     names = check_heads("mtan", heads)
-    advice = "; write (network,)" if isinstance(stages, Network) else ""
-    if not is_sequence(stages):
-        raise TypeError(f"mtan: stages must be a sequence of Network or of pairs, found {found(stages)}{advice}")
+    expect(is_sequence(stages), "mtan", "stages", "a sequence of Network or of pairs", stages, TypeError)
     blocks = [_block(j, stage) for j, stage in enumerate(stages)]
     if not blocks:
         raise ValueError("mtan: stages must hold at least one stage, found 0")
@@ -178,7 +176,7 @@ def mtan(
 
 def _block(j: int, stage: Any) -> tuple[Network, ...]:
     pair = check_networks("mtan", f"stages[{j}]", stage, count=2) if is_sequence(stage) else ()
-    return pair or (check_network("mtan", f"stages[{j}]", stage),)
+    return pair or (check_network("mtan", f"stages[{j}]", stage, expected="a Network or a pair of them"),)
 
 
 def _joined(j: int, u: Any, passed: Any) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeGuard, overload
 
 import jax
 
@@ -71,10 +71,10 @@ def task_names(where: str, names: Iterable[str], *, what: str = "tasks") -> tupl
     """
     if isinstance(names, str):
         raise TypeError(f"{where}: {what} must be a sequence of strings, found {names!r}; write ({names!r},)")
-    return tuple(sorted(check_names(where, what, names)))
+    return tuple(sorted(check_names(where, what, list(names) if isinstance(names, Mapping) else names)))
 
 
-def check_network(where: str, what: str, value: Any) -> Network:
+def check_network(where: str, what: str, value: Any, *, expected: str = "a Network") -> Network:
     """The network, after checking that it is one; a module of Flax is told how to become one.
 
     Example:
@@ -84,7 +84,7 @@ def check_network(where: str, what: str, value: Any) -> Network:
         TypeError: hard: trunk must be a Network, found None
     """
     if not isinstance(value, Network):
-        raise TypeError(f"{where}: {what} must be a Network, found {found(value)}{_adapter(value)}")
+        raise TypeError(f"{where}: {what} must be {expected}, found {found(value)}{_adapter(value)}")
     for part, function in zip(Network._fields, value, strict=True):
         check_callable(where, f"{what}.{part}", function)
     return value
@@ -154,7 +154,7 @@ def check_entries(where: str, what: str, value: Any, names: tuple[str, ...]) -> 
         raise ValueError(f"{where}: {what} must be for the tasks {list(names)}, found {sorted(value, key=str)}")
 
 
-def is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether it is a list or the like. A `Network` and a `Model` are tuples too, but of functions.
 
     Example:

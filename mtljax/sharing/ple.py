@@ -192,20 +192,23 @@ def levels_of(
     numbers = dict(num_specific) if isinstance(num_specific, Mapping) else dict.fromkeys(names, num_specific)
     check_entries(where, "num_specific", numbers, names)
     for name in names:
-        check_count(where, f"num_specific[{name!r}]" if isinstance(num_specific, Mapping) else "num_specific", numbers[name], least=0)
+        check_count(
+            where,
+            f"num_specific[{name!r}]" if isinstance(num_specific, Mapping) else "num_specific",
+            numbers[name],
+            least=0,
+        )
     found = []
     for index, level in enumerate(levels):
         if not isinstance(level, Experts):
-            check_network(where, f"levels[{index}]", level)
+            check_network(where, f"levels[{index}]", level, expected="a Network or Experts")
             found.append(Experts((level,) * num_shared, {name: (level,) * numbers[name] for name in names}))
             continue
         what = f"levels[{index}].specific"
         expect(isinstance(level.specific, Mapping), where, what, "a dict by task", level.specific, TypeError)
         for name in level.specific:
             check_choice(where, f"a task of {what}", name, names)
-        specific = {
-            name: _experts(where, f"{what}[{name!r}]", level.specific.get(name, ())) for name in names
-        }
+        specific = {name: _experts(where, f"{what}[{name!r}]", level.specific.get(name, ())) for name in names}
         found.append(Experts(_experts(where, f"levels[{index}].shared", level.shared), specific))
     return found
 

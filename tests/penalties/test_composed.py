@@ -147,14 +147,14 @@ def test_trees_without_leaves_cost_nothing():
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: total(), ValueError, "total: expected at least one penalty, found none"),
-        (lambda: total(l1(), jnp.sum), TypeError, "total: expected a Penalty, found"),
+        (lambda: total(), ValueError, "total: penalties must be at least one, found none"),
+        (lambda: total(l1(), jnp.sum), TypeError, "total: penalty must be a Penalty, found the function 'sum'"),
         (
             lambda: total(l1(), dirty()),
             ValueError,
             "total: the penalties must have the same parts, found () and ('block', 'element')",
         ),
-        (lambda: weighted(l1(), {"a": -1.0}), ValueError, "weighted: a weight must be at least 0, found -1.0"),
+        (lambda: weighted(l1(), {"a": -1.0}), ValueError, "weighted: weights must be at least 0, found -1.0"),
         (
             lambda: weighted(l1(), {"layer0": 1.0})(W),
             ValueError,
@@ -170,8 +170,12 @@ def test_trees_without_leaves_cost_nothing():
             ValueError,
             "by_path: no leaf comes under rule 1",
         ),
-        (lambda: by_path(l1()), TypeError, "by_path: expected a function of the path and a Penalty"),
-        (lambda: on(l1(), "kernel"), TypeError, "on: expected a function of the path and a Penalty"),
+        (lambda: by_path(l1()), TypeError, "by_path: a rule must be a pair of a function of the path and a Penalty"),
+        (
+            lambda: on(l1(), "kernel"),
+            TypeError,
+            "on: a rule must be a pair of a function of the path and a Penalty, found a tuple",
+        ),
         (lambda: on(l1(), bool).prox(W, -1.0), ValueError, "on: step_size must be at least 0, found -1.0"),
     ],
 )

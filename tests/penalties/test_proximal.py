@@ -141,8 +141,12 @@ def step(link, params):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: proximal(jnp.sum, 0.1), TypeError, "proximal: expected a Penalty, found"),
-        (lambda: proximal(total(l1(), l21()), 0.1), ValueError, "proximal: the penalty has no prox"),
+        (lambda: proximal(jnp.sum, 0.1), TypeError, "proximal: penalty must be a Penalty, found the function 'sum'"),
+        (
+            lambda: proximal(total(l1(), l21()), 0.1),
+            ValueError,
+            "proximal: penalty must have a prox, found none; add it to the objective instead",
+        ),
         (lambda: proximal(l1(), -0.1), ValueError, "proximal: learning_rate must be at least 0, found -0.1"),
         (lambda: proximal(l1(), 0.1).update(ROWS, None), ValueError, "proximal: update needs params"),
         (

@@ -191,8 +191,8 @@ def test_a_tree_without_leaves_costs_nothing(name):
         (lambda: fused(joint=-1.0), ValueError, "fused: joint must be at least 0, found -1.0"),
         (lambda: temporal_group_lasso(1.0, -1.0, 0.0), ValueError, "temporal_group_lasso: smooth must be at least 0"),
         (lambda: capped_l1(1.0, -1.0), ValueError, "capped_l1: cap must be at least 0, found -1.0"),
-        (lambda: l21(per=0), ValueError, "l21: per must name axes from the end of a parameter, -1 the last, found 0"),
-        (lambda: l21(per=(-1, -1)), ValueError, "l21: per names an axis twice, found (-1, -1)"),
+        (lambda: l21(per=0), ValueError, "l21: per must be axes from the end, -1 the last, found 0"),
+        (lambda: l21(per=(-1, -1)), ValueError, "l21: per must be axes that differ, found (-1, -1)"),
         (lambda: fused(per="in"), TypeError, "fused: per must be an integer, a sequence of integers or None"),
         (
             lambda: fused(per=-2).prox({"b": jnp.ones((3, 8))}, 0.1),
@@ -206,7 +206,11 @@ def test_a_tree_without_leaves_costs_nothing(name):
             ValueError,
             "l1_inf: leaf ['w'] has shape (2, 3), expected a leading task axis of 3",
         ),
-        (lambda: dirty()(jnp.ones(2)), TypeError, "dirty: expected a dict by part of ['block', 'element']"),
+        (
+            lambda: dirty()(jnp.ones(2)),
+            TypeError,
+            "dirty: stacked must be a dict by part of ['block', 'element'], found ArrayImpl",
+        ),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

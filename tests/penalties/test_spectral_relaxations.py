@@ -164,7 +164,7 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32():
         (lambda: clustered(0), ValueError, "clustered: num_clusters must be at least 1, found 0"),
         (lambda: clustered(3)(jnp.ones((2, 4))), ValueError, "clustered: num_clusters must be at most 2, found 3"),
         (lambda: clustered(1, -1.0), ValueError, "clustered: strength must be at least 0"),
-        (lambda: clustered(1, eta=0.0), ValueError, "clustered: eta must be positive, found 0.0"),
+        (lambda: clustered(1, eta=0.0), ValueError, "clustered: eta must be above 0, found 0.0"),
         (lambda: clustered(1).prox(jnp.ones((2, 4)), -1.0), ValueError, "clustered: step_size must be at least 0"),
         (
             lambda: alternating_structure(3)({"w": jnp.ones((5, 1)), "b": jnp.ones(5)}),

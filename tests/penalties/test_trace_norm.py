@@ -206,12 +206,12 @@ def test_a_tree_without_leaves_costs_nothing(name):
         (
             lambda: robust()(jnp.ones(2)),
             TypeError,
-            "robust: expected a dict by part of ['low_rank', 'outliers'], found",
+            "robust: stacked must be a dict by part of ['low_rank', 'outliers'], found ArrayImpl",
         ),
         (
             lambda: sparse_low_rank()({"low_rank": jnp.ones(2), "outliers": jnp.ones(2)}),
             ValueError,
-            "sparse_low_rank: expected the parts ['low_rank', 'sparse'], found ['low_rank', 'outliers']",
+            "sparse_low_rank: stacked must have the parts ['low_rank', 'sparse']",
         ),
         (
             lambda: sparse_low_rank()({"low_rank": jnp.ones(2), "sparse": jnp.ones(3)}),

@@ -156,8 +156,8 @@ def test_asked_for_one_task_the_others_last_gate_and_head_do_not_run():
             ValueError,
             "adatt: at level 0 task 'depth' has no native expert, expected at least one",
         ),
-        (lambda: adatt([], HEADS), ValueError, "adatt: there are no levels, expected at least one"),
-        (lambda: adatt([SAME], {}), ValueError, "adatt: there are no tasks, expected at least one"),
+        (lambda: adatt([], HEADS), ValueError, "adatt: levels must be at least one, found []"),
+        (lambda: adatt([SAME], {}), ValueError, "adatt: heads must hold at least one Network by task name, found none"),
         (lambda: adatt([SAME], HEADS, num_shared=-1), ValueError, "adatt: num_shared must be at least 0, found -1"),
         (
             lambda: jax.eval_shape(adatt([SAME], HEADS).init, jax.random.key(0), X[:, :, None]),

@@ -196,15 +196,19 @@ def started(inputs=X, *, levels=(SAME,), **options):
     [
         (lambda: started(IMAGE), ValueError, "ple: the default gate reads inputs [B, d], found [4, 8, 8]"),
         (lambda: started(levels=SAME), TypeError, "ple: levels must be a sequence of Network or Experts"),
-        (lambda: started(levels=[]), ValueError, "ple: there are no levels, expected at least one"),
-        (lambda: started(levels=[SAME, layer]), TypeError, "ple: level 1 must be a Network or Experts"),
-        (lambda: cgc([SAME], HEADS), TypeError, "cgc: level 0 must be a Network or Experts"),
+        (lambda: started(levels=[]), ValueError, "ple: levels must be at least one, found []"),
+        (
+            lambda: started(levels=[SAME, layer]),
+            TypeError,
+            "ple: levels[1] must be a Network or Experts, found the function 'layer'",
+        ),
+        (lambda: cgc([SAME], HEADS), TypeError, "cgc: levels[0] must be a Network or Experts, found a list"),
         (lambda: started(num_shared=-1), ValueError, "ple: num_shared must be at least 0, found -1"),
-        (lambda: started(num_specific=1.5), TypeError, "ple: num_specific of task 'a' must be an integer, found 1.5"),
+        (lambda: started(num_specific=1.5), TypeError, "ple: num_specific must be an integer, found 1.5"),
         (
             lambda: started(num_specific={"a": 1}),
             ValueError,
-            "ple: num_specific has tasks ['a'], expected ['a', 'b']",
+            "ple: num_specific must be for the tasks ['a', 'b'], found ['a']",
         ),
         (
             lambda: started(levels=[SAME, Experts(specific={"a": [SAME]})]),
@@ -214,9 +218,13 @@ def started(inputs=X, *, levels=(SAME,), **options):
         (
             lambda: started(levels=[Experts([SAME], {"c": [SAME]})]),
             ValueError,
-            "ple: level 0 has experts for unknown task 'c', expected ['a', 'b']",
+            "ple: a task of levels[0].specific must be 'a' or 'b', found 'c'",
         ),
-        (lambda: started(levels=[Experts([layer])]), TypeError, "ple: experts must be a Network or a sequence of them"),
+        (
+            lambda: started(levels=[Experts([layer])]),
+            TypeError,
+            "ple: levels[0].shared[0] must be a Network, found the function 'layer'",
+        ),
         (lambda: started(gate=SAME), TypeError, "ple: gate must be a function from the number of experts to a Network"),
         (lambda: started(gate=lambda size: SAME), ValueError, "ple: the gate must return logits [B, 2], found [4, 3]"),
         (
@@ -224,7 +232,7 @@ def started(inputs=X, *, levels=(SAME,), **options):
             ValueError,
             "ple: experts that are mixed must return one form of output, found stacks [[4, 1, 2], [4, 1, 3]]",
         ),
-        (lambda: cgc(SAME, {}), ValueError, "cgc: there are no tasks, expected at least one"),
+        (lambda: cgc(SAME, {}), ValueError, "cgc: heads must hold at least one Network by task name, found none"),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

@@ -220,19 +220,51 @@ ROUND = Network(lambda key, x: ((), ()), lambda p, state, x, *, key=None, train=
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: cross_stitch(layer, HEADS), TypeError, "stages must be a sequence of Network, found one Network"),
-        (lambda: cross_stitch([len], HEADS), TypeError, "cross_stitch: stage 0 must be a Network, found builtin_"),
-        (lambda: cross_stitch([], HEADS), ValueError, "cross_stitch: there are no stages, expected at least one"),
-        (lambda: cross_stitch(STAGES, {}), ValueError, "cross_stitch: there are no tasks, expected at least one"),
-        (lambda: cross_stitch(STAGES, ["a"]), TypeError, "heads must be a dict of Network by task name, found list"),
-        (lambda: cross_stitch(STAGES, HEADS, same=1.5), ValueError, "same must lie between 0 and 1, found 1.5"),
-        (lambda: cross_stitch(STAGES, HEADS, same=float("nan")), ValueError, "between 0 and 1, found nan"),
-        (lambda: cross_stitch(STAGES, HEADS, after=1), TypeError, "after must be a sequence of whole numbers, found 1"),
-        (lambda: cross_stitch(STAGES, HEADS, after=(2,)), ValueError, "positions of the 2 stages, found (2,)"),
+        (
+            lambda: cross_stitch(layer, HEADS),
+            TypeError,
+            "cross_stitch: stages must be a sequence of Network, found a Network; write (network,)",
+        ),
+        (
+            lambda: cross_stitch([len], HEADS),
+            TypeError,
+            "cross_stitch: stages[0] must be a Network, found the function 'len'",
+        ),
+        (lambda: cross_stitch([], HEADS), ValueError, "cross_stitch: stages must hold at least one Network, found 0"),
+        (
+            lambda: cross_stitch(STAGES, {}),
+            ValueError,
+            "cross_stitch: heads must hold at least one Network by task name, found none",
+        ),
+        (
+            lambda: cross_stitch(STAGES, ["a"]),
+            TypeError,
+            "cross_stitch: heads must be a dict of Network by task name, found ['a']",
+        ),
+        (
+            lambda: cross_stitch(STAGES, HEADS, same=1.5),
+            ValueError,
+            "cross_stitch: same must be at least 0 and at most 1, found 1.5",
+        ),
+        (
+            lambda: cross_stitch(STAGES, HEADS, same=float("nan")),
+            ValueError,
+            "cross_stitch: same must be at least 0 and at most 1, found nan",
+        ),
+        (
+            lambda: cross_stitch(STAGES, HEADS, after=1),
+            TypeError,
+            "cross_stitch: after must be a sequence of integers, found 1",
+        ),
+        (
+            lambda: cross_stitch(STAGES, HEADS, after=(2,)),
+            ValueError,
+            "cross_stitch: after[0] must be from 0 to 1, found 2",
+        ),
         (
             lambda: cross_stitch(STAGES, HEADS, after=[1, 1]),
             ValueError,
-            "different positions of the 2 stages, found [1",
+            "cross_stitch: after must be positions that differ, found [1, 1]",
         ),
         (
             lambda: MODEL.init(KEY, TaskInputs({"depth": X, "label": X[:4]})),

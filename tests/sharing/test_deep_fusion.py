@@ -151,17 +151,25 @@ def test_float64_features_have_float64_logits():
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: deep_fusion(STAGES, HEADS, same=1.0), ValueError, "same must lie strictly between 0 and 1, found 1.0"),
+        (
+            lambda: deep_fusion(STAGES, HEADS, same=1.0),
+            ValueError,
+            "deep_fusion: same must be above 0 and below 1, found 1.0",
+        ),
         (
             lambda: deep_fusion(STAGES, HEADS, last=0),
             ValueError,
-            "last must lie strictly between 0 and 1, found 0: its",
+            "deep_fusion: last must be above 0 and below 1, found 0",
         ),
-        (lambda: deep_fusion(STAGES, HEADS, last=2), ValueError, "deep_fusion: last must lie between 0 and 1, found 2"),
+        (
+            lambda: deep_fusion(STAGES, HEADS, last=2),
+            ValueError,
+            "deep_fusion: last must be above 0 and below 1, found 2",
+        ),
         (
             lambda: deep_fusion(STAGES, HEADS, layers=False, projections=[None, None]),
             ValueError,
-            "deep_fusion: projections are for the mixture of layers, but layers is False",
+            "deep_fusion: projections must be None where layers is False, since they are for its",
         ),
         (
             lambda: deep_fusion([dense(2), layer], HEADS).init(KEY, X),

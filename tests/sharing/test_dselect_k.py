@@ -202,17 +202,17 @@ def started(inputs=X, **options):
     [
         (lambda: dselect_k(EXPERTS, HEADS, num_selected=6), ValueError, "num_selected must be from 1 to 5, found 6"),
         (lambda: dselect_k(EXPERTS, HEADS, num_selected=0), ValueError, "num_selected must be from 1 to 5, found 0"),
-        (lambda: dselect_k(EXPERTS, HEADS, gamma=0.0), ValueError, "dselect_k: gamma must be positive, found 0.0"),
+        (lambda: dselect_k(EXPERTS, HEADS, gamma=0.0), ValueError, "dselect_k: gamma must be above 0, found 0.0"),
         (
             lambda: dselect_k(EXPERTS, HEADS, gamma=float("nan")),
             ValueError,
-            "dselect_k: gamma must be positive, found nan",
+            "dselect_k: gamma must be above 0, found nan",
         ),
-        (lambda: dselect_k(EXPERTS, HEADS, entropy=-1), ValueError, "dselect_k: entropy must not be negative"),
+        (lambda: dselect_k(EXPERTS, HEADS, entropy=-1), ValueError, "dselect_k: entropy must be at least 0, found -1"),
         (
             lambda: dselect_k(EXPERTS, HEADS, gate=HEADS["depth"]),
             ValueError,
-            "dselect_k: a gate reads examples, so it needs per_example=True",
+            "dselect_k: per_example must be True where there is a gate, which reads examples,",
         ),
         (
             lambda: started(per_example=True, gate=HEADS["depth"]),

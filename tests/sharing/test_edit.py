@@ -248,10 +248,22 @@ def added(old, new, heads=MORE):
             ValueError,
             "carry_over: the trees have no path in common; the new one",
         ),
-        (lambda: freeze(ADAMW, ("tasks", 0)), TypeError, "freeze: expected a prefix such as 'shared'"),
+        (
+            lambda: freeze(ADAMW, ("tasks", 0)),
+            TypeError,
+            "freeze: where must be a prefix such as 'shared' or ('tasks', 'depth'), or a function",
+        ),
         (lambda: freeze(ADAMW, "heads").init(parameters()), ValueError, "no leaf comes under 'heads', labelled 'held'"),
-        (lambda: thaw(ADAMW, ()), TypeError, "thaw: expected a prefix such as 'shared' or ('tasks', 'depth')"),
-        (lambda: part_labels("shared", default="a"), TypeError, "part_labels: expected pairs of what is meant and a"),
+        (
+            lambda: thaw(ADAMW, ()),
+            TypeError,
+            "thaw: where must be a prefix such as 'shared' or ('tasks', 'depth'), or a function",
+        ),
+        (
+            lambda: part_labels("shared", default="a"),
+            TypeError,
+            "part_labels: a rule must be a pair of what is meant and a label, found 'shared'",
+        ),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

@@ -65,7 +65,7 @@ def test_a_task_reaches_its_own_path_alone():
 
 
 def test_kinds_and_encoders_must_match():
-    with pytest.raises(ValueError, match=r"kinds is for tasks \['digit'\], but heads has \['digit', 'word'\]"):
+    with pytest.raises(ValueError, match=r"kinds must be for the tasks \['digit', 'word'\], found \['digit'\]"):
         encoders({"image": dense(1)}, dense(1), {"digit": dense(1), "word": dense(1)}, kinds={"digit": "image"})
-    with pytest.raises(ValueError, match=r"encoders for \['image', 'text'\], but the tasks' kinds are \['image'\]"):
+    with pytest.raises(ValueError, match=r"must be for the tasks' kinds \['image'\], found \['image', 'text'\]"):
         encoders({"image": dense(1), "text": dense(1)}, dense(1), {"digit": dense(1)}, kinds={"digit": "image"})

@@ -139,12 +139,12 @@ def started(click, conversion):
         (
             lambda: esmm(SAME, {"click": SAME, "buy": SAME}),
             ValueError,
-            "esmm: expected heads for tasks ['click', 'conversion'], found ['buy', 'click']",
+            "esmm: heads must be for the tasks ['click', 'conversion'], found ['buy', 'click']",
         ),
         (
             lambda: esmm(SAME, {"click": SAME}, conversion="click"),
             ValueError,
-            "esmm: task names must differ, found ['click', 'click']",
+            "esmm: click and conversion must be names that differ, found ['click', 'click']",
         ),
         (
             lambda: started(column(0), SAME),

@@ -215,17 +215,57 @@ READ = {"predictions": ("pos",), "label_size": 3}
 @pytest.mark.parametrize(
     ("attempt", "error", "text"),
     [
-        (lambda: make(layers={"pos": 0}), ValueError, "layers must be given for the tasks ['chunk', 'parse', 'pos']"),
-        (lambda: make(layers=LAYERS | {"pos": 3}), ValueError, "layers['pos'] must be from 0 to 2, one of the stages"),
-        (lambda: make(layers=LAYERS | {"pos": -1}), ValueError, "one of the stages, found -1"),
-        (lambda: make(layers=LAYERS | {"parse": 1}), ValueError, "no task reads the stages above 1, but there are 3"),
-        (lambda: make(stages=dense(4)), TypeError, "stages must be a sequence of Network, found one Network"),
-        (lambda: make(heads={}), ValueError, "hierarchical: there are no tasks"),
-        (lambda: make(**READ | {"predictions": ("ner",)}), ValueError, "predictions of the unknown task 'ner'"),
-        (lambda: make(**READ | {"predictions": ("parse",)}), ValueError, "of task 'parse' are read by no stage"),
-        (lambda: make(**READ | {"predictions": "pos"}), TypeError, "found the string 'pos'"),
-        (lambda: make(predictions=("pos",)), ValueError, "label_size goes with predictions, found None"),
-        (lambda: make(label_size=3), ValueError, "label_size goes with predictions, found 3 for predictions []"),
+        (
+            lambda: make(layers={"pos": 0}),
+            ValueError,
+            "hierarchical: layers must be for the tasks ['chunk', 'parse', 'pos'], found ['pos']",
+        ),
+        (
+            lambda: make(layers=LAYERS | {"pos": 3}),
+            ValueError,
+            "hierarchical: layers['pos'] must be from 0 to 2, found 3",
+        ),
+        (
+            lambda: make(layers=LAYERS | {"pos": -1}),
+            ValueError,
+            "hierarchical: layers['pos'] must be from 0 to 2, found -1",
+        ),
+        (
+            lambda: make(layers=LAYERS | {"parse": 1}),
+            ValueError,
+            "hierarchical: layers must name the last stage, 2, for a task, found 1 at most",
+        ),
+        (
+            lambda: make(stages=dense(4)),
+            TypeError,
+            "hierarchical: stages must be a sequence of Network, found a Network; write (network,)",
+        ),
+        (
+            lambda: make(heads={}),
+            ValueError,
+            "hierarchical: heads must hold at least one Network by task name, found none",
+        ),
+        (
+            lambda: make(**READ | {"predictions": ("ner",)}),
+            ValueError,
+            "hierarchical: a task of predictions must be 'chunk' or 'parse' or 'pos', found 'ner'",
+        ),
+        (
+            lambda: make(**READ | {"predictions": ("parse",)}),
+            ValueError,
+            "hierarchical: predictions must be of tasks below the last stage, found 'parse'",
+        ),
+        (
+            lambda: make(**READ | {"predictions": "pos"}),
+            TypeError,
+            "hierarchical: predictions must be a sequence of strings, found 'pos'; write ('pos',)",
+        ),
+        (lambda: make(predictions=("pos",)), TypeError, "label_size must be an integer, found None"),
+        (
+            lambda: make(label_size=3),
+            ValueError,
+            "hierarchical: label_size must be None where there are no predictions, found 3",
+        ),
         (lambda: make(**READ | {"label_size": 0}), ValueError, "label_size must be at least 1, found 0"),
         (
             lambda: make(heads=HEADS | {"pos": dropping(5)._replace(apply=lambda p, s, x, **_: (x[:, 0], s))}, **READ),

@@ -236,12 +236,20 @@ def heated(temperature):
     ("make", "error", "text"),
     [
         (lambda: ltb([], HEADS), ValueError, "ltb: stages must hold at least one Network, found 0"),
-        (lambda: ltb(dense(4), HEADS), TypeError, "ltb: stages must be a sequence of Network, found one Network"),
-        (lambda: ltb(STAGES, {}), ValueError, "ltb: there are no tasks, expected at least one"),
+        (
+            lambda: ltb(dense(4), HEADS),
+            TypeError,
+            "ltb: stages must be a sequence of Network, found a Network; write (network,)",
+        ),
+        (lambda: ltb(STAGES, {}), ValueError, "ltb: heads must hold at least one Network by task name, found none"),
         (lambda: ltb(STAGES, HEADS, widths=(2, 2)), ValueError, "ltb: widths must be one for each of 3 stages"),
-        (lambda: ltb(STAGES, HEADS, widths=0), ValueError, "ltb: widths must be at least 1, found (0, 0, 0)"),
-        (lambda: ltb(STAGES, HEADS, temperature=0.0), ValueError, "ltb: temperature must be positive, found 0.0"),
-        (lambda: heated(lambda calls: jnp.ones(3)), ValueError, "ltb: temperature must return a scalar"),
+        (lambda: ltb(STAGES, HEADS, widths=0), ValueError, "ltb: widths must be at least 1, found 0"),
+        (lambda: ltb(STAGES, HEADS, temperature=0.0), ValueError, "ltb: temperature must be above 0, found 0.0"),
+        (
+            lambda: heated(lambda calls: jnp.ones(3)),
+            ValueError,
+            "ltb: temperature(calls) must be a scalar, found an array of shape (3,)",
+        ),
         (lambda: ltb(STAGES, HEADS, warmup=-1), ValueError, "ltb: warmup must be at least 0, found -1"),
         (
             lambda: prune(STAGES[:2], HEADS, *filled(ltb(STAGES, HEADS))),
@@ -257,15 +265,23 @@ def heated(temperature):
         (
             lambda: tree(STAGES[:1], HEADS, {"depth": (0,)}),
             ValueError,
-            "tree: paths must be given for the tasks ['depth', 'edges', 'label'], found ['depth']",
+            "tree: paths must be for the tasks ['depth', 'edges', 'label'], found ['depth']",
         ),
         (
             lambda: tree(STAGES[:2], HEADS, dict.fromkeys(HEADS, (0,))),
             ValueError,
             "tree: paths['depth'] must have one node for each of 2 stages, found (0,)",
         ),
-        (lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (0.5,)}), TypeError, "tree: paths['a'] must hold integers"),
-        (lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (-1,)}), ValueError, "must hold non-negative numbers, found -1"),
+        (
+            lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (0.5,)}),
+            TypeError,
+            "tree: paths['a'][0] must be an integer, found 0.5",
+        ),
+        (
+            lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (-1,)}),
+            ValueError,
+            "tree: paths['a'][0] must be at least 0, found -1",
+        ),
         (
             lambda: tree(STAGES[:2], {"a": KEEP, "b": KEEP}, {"a": (0, 3), "b": (1, 3)}),
             ValueError,

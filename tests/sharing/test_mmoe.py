@@ -176,7 +176,7 @@ def started(inputs=IMAGE, *, expert=None, **options):
             ValueError,
             "mmoe: gate weights [1, 2] do not fit experts stacked to [[4, 2, 8, 8]]",
         ),
-        (lambda: started(gate=lambda x: x), TypeError, "mmoe: gate must be a Network from inputs to logits [B, 2]"),
+        (lambda: started(gate=lambda x: x), TypeError, "mmoe: gate must be a Network, found the function '<lambda>'"),
         (
             lambda: started(expert=[plain(lambda x: x), plain(lambda x: x[:, :3])]),
             ValueError,
@@ -187,12 +187,24 @@ def started(inputs=IMAGE, *, expert=None, **options):
             TypeError,
             "mmoe: experts must return floating arrays [B, ...] to be mixed, found bool[4, 8, 8]",
         ),
-        (lambda: started(expert=[]), ValueError, "mmoe: there are no experts, expected at least one"),
-        (lambda: started(expert=layer), TypeError, "mmoe: experts must be a Network or a sequence of them"),
-        (lambda: started(expert=[layer(2)]), ValueError, "mmoe: num_experts is 2, but 1 networks were given"),
+        (lambda: started(expert=[]), ValueError, "mmoe: expert must hold at least one Network, found 0"),
+        (
+            lambda: started(expert=layer),
+            TypeError,
+            "mmoe: expert must be a Network or a sequence of them, found the function 'layer'",
+        ),
+        (
+            lambda: started(expert=[layer(2)]),
+            ValueError,
+            "mmoe: num_experts must be None or the 1 networks given, found 2",
+        ),
         (lambda: started(num_experts=None), TypeError, "mmoe: num_experts must be an integer, found None"),
         (lambda: started(num_experts=0), ValueError, "mmoe: num_experts must be at least 1, found 0"),
-        (lambda: mmoe(layer(2), {}, num_experts=2), ValueError, "mmoe: there are no tasks, expected at least one"),
+        (
+            lambda: mmoe(layer(2), {}, num_experts=2),
+            ValueError,
+            "mmoe: heads must hold at least one Network by task name, found none",
+        ),
         (
             lambda: MODEL.apply(PARAMS, STATE, X, tasks=("edges",)),
             ValueError,

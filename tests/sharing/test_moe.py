@@ -189,7 +189,11 @@ def test_the_balance_is_part_of_the_tasks_loss_and_is_trained():
     ("make", "error", "text"),
     [
         (lambda: moe(layer(2), HEADS, num_experts=2, num_selected=3), ValueError, "must be from 1 to 2, found 3"),
-        (lambda: moe(layer(2), HEADS, num_experts=2, balance=-0.1), ValueError, "moe: balance must not be negative"),
+        (
+            lambda: moe(layer(2), HEADS, num_experts=2, balance=-0.1),
+            ValueError,
+            "moe: balance must be at least 0, found -0.1",
+        ),
         (lambda: moe(layer(2), HEADS), TypeError, "moe: num_experts must be an integer, found None"),
         (
             lambda: jax.eval_shape(moe(ROUTED, HEADS, num_experts=2).init, jax.random.key(0), X[:, :, None]),

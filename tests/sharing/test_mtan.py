@@ -141,14 +141,14 @@ def test_gradients_at_the_features_are_gradients_by_the_parameters_where_tasks_a
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"stages": dense(4)}, TypeError, "mtan: stages must be a sequence of Network or of pairs, found one Network"),
+        ({"stages": dense(4)}, TypeError, "mtan: stages must be a sequence of Network or of pairs, found a Network"),
         ({"stages": []}, ValueError, "mtan: stages must hold at least one stage, found 0"),
-        ({"stages": [dense(4), 3]}, TypeError, "mtan: stages[1] must be a Network or a pair of them, found int"),
+        ({"stages": [dense(4), 3]}, TypeError, "mtan: stages[1] must be a Network or a pair of them, found 3"),
         ({"stages": [dense(4), (dense(4),) * 3]}, ValueError, "mtan: stages[1] must hold 2 Network, found 3"),
         ({"masks": [dense(4)]}, ValueError, "mtan: masks must hold 2 Network, found 1"),
-        ({"masks": [dense(4), None]}, TypeError, "mtan: masks[1] must be a Network, found NoneType"),
+        ({"masks": [dense(4), None]}, TypeError, "mtan: masks[1] must be a Network, found None"),
         ({"forward": []}, ValueError, "mtan: forward must hold 1 Network, found 0"),
-        ({"heads": {}}, ValueError, "mtan: there are no tasks, expected at least one"),
+        ({"heads": {}}, ValueError, "mtan: heads must hold at least one Network by task name, found none"),
         (
             {"masks": [dense(4), dense(1)]},
             ValueError,

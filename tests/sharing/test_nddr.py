@@ -125,8 +125,8 @@ def test_bf16_features_stay_bf16_and_have_slopes():
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: nddr(STAGES, HEADS, same=2), ValueError, "nddr: same must lie between 0 and 1, found 2"),
-        (lambda: nddr(STAGES, {}), ValueError, "nddr: there are no tasks, expected at least one"),
+        (lambda: nddr(STAGES, HEADS, same=2), ValueError, "nddr: same must be at least 0 and at most 1, found 2"),
+        (lambda: nddr(STAGES, {}), ValueError, "nddr: heads must hold at least one Network by task name, found none"),
         (lambda: nddr(STAGES, HEADS).init(KEY, X[0]), ValueError, "channels last, found an array of shape (4,)"),
     ],
 )

@@ -262,10 +262,22 @@ def unstackable(change):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: hard(dense(4), {}), ValueError, "hard: there are no tasks, expected at least one"),
-        (lambda: hard(dense(4), {0: dense(1)}), TypeError, "hard: task names must be strings, found 0"),
-        (lambda: soft(dense(4), "depth"), TypeError, "soft: expected several task names, found the string 'depth'"),
-        (lambda: soft(dense(4), ["a", "b", "a"]), ValueError, "soft: task names must differ, found ['a', 'a', 'b']"),
+        (lambda: hard(dense(4), {}), ValueError, "hard: heads must hold at least one Network by task name, found none"),
+        (
+            lambda: hard(dense(4), {0: dense(1)}),
+            TypeError,
+            "hard: the names of heads must be a sequence of strings, found [0]",
+        ),
+        (
+            lambda: soft(dense(4), "depth"),
+            TypeError,
+            "soft: tasks must be a sequence of strings, found 'depth'; write ('depth',)",
+        ),
+        (
+            lambda: soft(dense(4), ["a", "b", "a"]),
+            ValueError,
+            "soft: tasks must be names that differ, found ['a', 'b', 'a']",
+        ),
         (
             lambda: unstackable(lambda tasks: tasks["label"]["trunk"].update(w=jnp.ones((3, 7)))),
             ValueError,

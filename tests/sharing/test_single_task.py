@@ -85,12 +85,28 @@ def test_each_network_may_read_inputs_of_its_own_shape():
         (
             lambda: single_task(dense(4)),
             TypeError,
-            "single_task: one network needs a dict of heads by task name, found",
+            "single_task: heads must be a dict of Network by task name, found None",
         ),
-        (lambda: single_task({"a": dense(4)}, HEADS), TypeError, "heads go with one network for all tasks"),
-        (lambda: single_task([dense(4)]), TypeError, "a dict of Network by task name, found list"),
-        (lambda: single_task({}), ValueError, "single_task: there are no tasks, expected at least one"),
-        (lambda: single_task(dense(4), {0: dense(1)}), TypeError, "single_task: task names must be strings, found 0"),
+        (
+            lambda: single_task({"a": dense(4)}, HEADS),
+            TypeError,
+            "single_task: heads must be None where networks is a dict, found a dict",
+        ),
+        (
+            lambda: single_task([dense(4)]),
+            TypeError,
+            "single_task: networks must be a dict of Network by task name, found a list",
+        ),
+        (
+            lambda: single_task({}),
+            ValueError,
+            "single_task: networks must hold at least one Network by task name, found none",
+        ),
+        (
+            lambda: single_task(dense(4), {0: dense(1)}),
+            TypeError,
+            "single_task: the names of heads must be a sequence of strings, found [0]",
+        ),
         (lambda: MODEL.apply(None, {"tasks": {}}, X, tasks=("edges",)), ValueError, "unknown task 'edges'"),
         (lambda: MODEL.apply(None, {"tasks": {}}, X, tasks="depth"), TypeError, "found the string 'depth'"),
     ],

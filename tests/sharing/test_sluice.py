@@ -161,26 +161,30 @@ def penalised(params, **options):
         (
             lambda: sluice(STAGES, HEADS, subspaces=0),
             ValueError,
-            "sluice: subspaces must be a whole number of at least 1",
+            "sluice: subspaces must be at least 1, found 0",
         ),
-        (lambda: sluice(STAGES, HEADS, subspaces=2.0), ValueError, "whole number of at least 1, found 2.0"),
-        (lambda: sluice(STAGES, HEADS, last=-0.1), ValueError, "sluice: last must lie between 0 and 1, found -0.1"),
+        (lambda: sluice(STAGES, HEADS, subspaces=2.0), TypeError, "must be an integer, found 2.0"),
+        (
+            lambda: sluice(STAGES, HEADS, last=-0.1),
+            ValueError,
+            "sluice: last must be at least 0 and at most 1, found -0.1",
+        ),
         (lambda: sluice(STAGES, HEADS, orthogonality=-1.0), ValueError, "orthogonality must be at least 0, found -1.0"),
         (
             lambda: sluice(STAGES, HEADS, subspaces=1, orthogonality=1.0),
             ValueError,
-            "between subspaces, but subspaces is",
+            "sluice: orthogonality must be None where subspaces is 1, since it is between",
         ),
         (
             lambda: sluice(STAGES, HEADS, projections=[layer]),
             ValueError,
-            "one for each of the 2 stages, found 1 of them",
+            "sluice: projections must be a sequence of Network or None, one for each of the 2",
         ),
-        (lambda: sluice(STAGES, HEADS, projections=layer), ValueError, "each of the 2 stages, found one Network"),
+        (lambda: sluice(STAGES, HEADS, projections=layer), TypeError, "each of the 2 stages, found a Network"),
         (
             lambda: sluice(STAGES, HEADS, projections=[layer, len]),
             TypeError,
-            "sluice: projection 1 must be a Network or",
+            "sluice: projections[1] must be a Network, found the function 'len'",
         ),
         (
             lambda: sluice(STAGES, HEADS, subspaces=3).init(KEY, X),

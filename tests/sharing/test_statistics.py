@@ -21,7 +21,9 @@ from mtljax.types import Batch, TaskInputs
 
 TASKS = ("cold", "warm")
 DRAW = np.random.default_rng(0)
-INPUTS = {task: jnp.asarray(DRAW.normal(mean, 1.0, (32, 2)), jnp.float32) for task, mean in zip(TASKS, (0, 10))}
+INPUTS = {
+    task: jnp.asarray(DRAW.normal(mean, 1.0, (32, 2)), jnp.float32) for task, mean in zip(TASKS, (0, 10), strict=True)
+}
 
 
 class LinenTrunk(nn.Module):
