@@ -10,7 +10,9 @@ import jax
 from flax import linen as nn
 
 from mtljax.adapters.train_flags import FLAGS, flag_values, train_flags
-from mtljax.sharing.network import Network, key_for, selected, task_names
+from mtljax.checks import check_callable, check_names, expect
+from mtljax.sharing.model import checked_model
+from mtljax.sharing.network import Network, is_sequence, key_for, selected, task_names
 from mtljax.types import Key, Model, Params, PyTree
 
 # What a module writes for whoever looks on, not for its own next call.
@@ -62,8 +64,7 @@ def from_linen(
         >>> outputs.shape
         (8, 4)
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"from_linen: module must be a flax.linen.Module, found {type(module).__name__}")
+    rngs = _checked("from_linen", module, call_kwargs, rngs)
     name = type(module).__name__
     flags = train_flags(type(module).__call__)
 
@@ -142,9 +143,16 @@ def model_from_linen(
         >>> sorted(params.shared), {task: sorted(own) for task, own in params.tasks.items()}
         (['trunk'], {'depth': ['depth_head'], 'label': ['label_head']})
     """
+    rngs = _checked("model_from_linen", module, call_kwargs, rngs)
     network = from_linen(module, call_kwargs=call_kwargs, rngs=rngs)
-    names = task_names("model_from_linen", heads)
-    owned = {task: (entry,) if isinstance(entry := heads[task], str) else tuple(entry) for task in names}
+    expect(isinstance(heads, Mapping), "model_from_linen", "heads", "a dict by task name", heads, TypeError)
+    names = task_names("model_from_linen", heads, what="heads")
+    owned = {
+        task: (entry,)
+        if isinstance(entry := heads[task], str)
+        else _names("model_from_linen", f"heads[{task!r}]", entry)
+        for task in names
+    }
     owner: dict[str, str] = {}
     for task, entries in owned.items():
         for entry in entries:
@@ -193,4 +201,16 @@ def model_from_linen(
         }
         return {task: outputs[task] for task in chosen}, state
 
-    return Model(init=init, apply=apply)
+    return checked_model(names, init, apply)
+
+
+def _checked(where: str, module: Any, call_kwargs: Any, rngs: Any) -> tuple[str, ...]:
+    """The names of the streams, after checking what both functions are given."""
+    expect(isinstance(module, nn.Module), where, "module", "a flax.linen.Module", module, TypeError)
+    if call_kwargs is not None:
+        check_callable(where, "call_kwargs", call_kwargs)
+    return () if is_sequence(rngs) and not rngs else _names(where, "rngs", rngs)
+
+
+def _names(where: str, what: str, value: Any) -> tuple[str, ...]:
+    return tuple(check_names(where, what, value))

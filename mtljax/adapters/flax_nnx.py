@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import linen, nnx
 
 from mtljax.adapters.train_flags import flag_values, train_flags
+from mtljax.checks import check_callable, expect
 from mtljax.sharing.network import Network, key_for
 from mtljax.types import Key, PyTree
 
@@ -62,14 +63,27 @@ def from_nnx(
         >>> outputs.shape
         (8, 4)
     """
-    if isinstance(make_module, nnx.Module):
-        raise TypeError(
-            f"from_nnx: make_module must be a function of nnx.Rngs that returns a module, found the module "
-            f"{type(make_module).__name__}"
+    expected = "a function of nnx.Rngs that returns an nnx.Module"
+    check_callable("from_nnx", "make_module", make_module, expected=expected)
+    expect(
+        not isinstance(make_module, nnx.Module | linen.Module),
+        "from_nnx",
+        "make_module",
+        expected,
+        make_module,
+        TypeError,
+    )
+    if call_kwargs is not None:
+        check_callable("from_nnx", "call_kwargs", call_kwargs)
+
+    def made() -> nnx.Module:
+        module = make_module(nnx.Rngs(0))
+        expect(
+            isinstance(module, nnx.Module), "from_nnx", "what make_module returns", "an nnx.Module", module, TypeError
         )
-    abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
-    if not isinstance(abstract, nnx.Module):
-        raise TypeError(f"from_nnx: make_module must return an nnx.Module, found {type(abstract).__name__}")
+        return module
+
+    abstract = nnx.eval_shape(made)
     graph, _, streams, _ = _split(abstract)
     name = type(abstract).__name__
     flags = train_flags(type(abstract).__call__)

@@ -194,7 +194,11 @@ def whole(heads, module=None):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: from_linen(Trunk), TypeError, "from_linen: module must be a flax.linen.Module, found type"),
+        (
+            lambda: from_linen(Trunk),
+            TypeError,
+            "from_linen: module must be a flax.linen.Module, found the class 'Trunk'",
+        ),
         (
             lambda: from_linen(Untold(nn.BatchNorm())).init(jax.random.key(0), X),
             ValueError,
@@ -235,7 +239,7 @@ def whole(heads, module=None):
             ValueError,
             "model_from_linen: Head must return a dict with the tasks ['depth'], found ArrayImpl",
         ),
-        (lambda: whole({}), ValueError, "model_from_linen: there are no tasks"),
+        (lambda: whole({}), ValueError, "model_from_linen: heads must be names that differ"),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

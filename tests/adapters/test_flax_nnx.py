@@ -196,9 +196,13 @@ def test_sown_values_are_dropped():
         (
             lambda: from_nnx(Trunk(nnx.Rngs(0))),
             TypeError,
-            "from_nnx: make_module must be a function of nnx.Rngs that returns a module, found the module Trunk",
+            "from_nnx: make_module must be a function of nnx.Rngs that returns an nnx.Module, found a Trunk",
         ),
-        (lambda: from_nnx(lambda rngs: {}), TypeError, "from_nnx: make_module must return an nnx.Module, found dict"),
+        (
+            lambda: from_nnx(lambda rngs: {}),
+            TypeError,
+            "from_nnx: what make_module returns must be an nnx.Module, found {}",
+        ),
         (
             lambda: from_nnx(Flagged).apply({}, {}, X, train=True),
             ValueError,

@@ -171,7 +171,7 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32():
         ),
         (lambda: relation(np.eye(2)).prox(jnp.ones(2), -1.0), ValueError, "relation: step_size must be at least 0"),
         (lambda: task_covariance(jnp.ones(2, int)), TypeError, "task_covariance: leaf  must be of a floating-point"),
-        (lambda: task_covariance({}), ValueError, "the tree has no leaves"),
+        (lambda: task_covariance({}), ValueError, "stacked must be a tree with leaves"),
     ],
 )
 def test_mistakes_get_messages(make, error, text):
