@@ -6,7 +6,6 @@ Under `pmap` and `shard_map` these are the examples of one device, under `mtljax
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mtljax.checks import check_number, check_outputs, check_values
 from mtljax.trees import accumulator
 from mtljax.types import Array
 
@@ -121,53 +121,51 @@ def negative_sampling(outputs: Array, targets: Array) -> Array:
             as `mtljax.data.views.skip_gram` gives them.
 
     Returns:
-        `[B]` in nats, float32 at least; 0 for an example without pairs.
+        `[B]` in nats, float32 at least; 0 for an example without pairs, NaN for one with another (traced) target.
 
     Raises:
         TypeError: scores that are not floating, targets that are not integers.
-        ValueError: shapes that differ, or are not `[B, P, 1 + K]`.
+        ValueError: shapes that differ, or are not `[B, P, 1 + K]`; a concrete target that is not -1, 0 or 1.
 
     Example:
         >>> targets = jnp.array([[[1, 0, -1], [-1, -1, -1]]])
         >>> [f"{value:.3f}" for value in negative_sampling(jnp.zeros((1, 2, 3)), targets)]
         ['1.386']
     """
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
-    if not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise TypeError(f"negative_sampling: outputs must be floating, got {outputs.dtype}")
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise TypeError(f"negative_sampling: targets must be integers, got {targets.dtype}")
+    known, outputs, targets = targets, check_outputs("negative_sampling", outputs), jnp.asarray(targets)
+    if not jnp.issubdtype(targets.dtype, jnp.signedinteger):
+        raise TypeError(f"negative_sampling: targets must be signed integers, found {targets.dtype}")
     if outputs.ndim != 3 or outputs.shape != targets.shape:
         raise ValueError(
             f"negative_sampling: outputs and targets must both be [B, P, 1 + K], "
-            f"got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
+            f"found outputs {list(outputs.shape)} and targets {list(targets.shape)}"
         )
-    outputs = outputs.astype(accumulator(outputs.dtype))
+    known = check_values("negative_sampling", known, lambda y: (y >= -1) & (y <= 1), "-1, 0 or 1")
     each = optax.losses.sigmoid_binary_cross_entropy(outputs, (targets == 1).astype(outputs.dtype))
     pairs = jnp.sum((targets == 1).any(-1), axis=1, dtype=outputs.dtype)
-    return jnp.sum(jnp.where(targets >= 0, each, 0), axis=(1, 2)) / jnp.maximum(pairs, 1)
+    counted = jnp.where(targets >= 0, each, 0)
+    return jnp.sum(jnp.where(known, counted, jnp.nan), axis=(1, 2)) / jnp.maximum(pairs, 1)
 
 
 def _check_temperature(name: str, temperature: float) -> None:
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"{name}: temperature must be positive and finite, got {temperature}")
+    check_number(name, "temperature", temperature, above=0)
 
 
 def _pair(name: str, outputs: Any, targets: Any) -> tuple[Array, Array, Array]:
     if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
-        raise TypeError(f"{name}: outputs must be a pair of arrays [B, D], got {type(outputs).__name__}")
+        raise TypeError(f"{name}: outputs must be a pair of arrays [B, D], found {type(outputs).__name__}")
     first, second, present = (jnp.asarray(each) for each in (*outputs, targets))
     if not all(jnp.issubdtype(each.dtype, jnp.floating) for each in (first, second)):
-        raise TypeError(f"{name}: outputs must be floating, got {first.dtype} and {second.dtype}")
+        raise TypeError(f"{name}: outputs must be floating, found {first.dtype} and {second.dtype}")
     if present.dtype != jnp.bool_:
-        raise TypeError(f"{name}: targets must be bool, True for examples that take part, got {present.dtype}")
+        raise TypeError(f"{name}: targets must be bool, True for examples that take part, found {present.dtype}")
     if first.ndim != 2 or first.shape != second.shape or present.shape != first.shape[:1]:
         raise ValueError(
-            f"{name}: outputs must both be [B, D] and targets [B], got {list(first.shape)}, {list(second.shape)} "
+            f"{name}: outputs must both be [B, D] and targets [B], found {list(first.shape)}, {list(second.shape)} "
             f"and {list(present.shape)}"
         )
     if len(first) < 2:
-        raise ValueError(f"{name}: expected at least two examples, got {len(first)}: without negatives the loss is 0")
+        raise ValueError(f"{name}: expected at least two examples, found {len(first)}: without negatives the loss is 0")
     dtype = accumulator(jnp.promote_types(first.dtype, second.dtype))
     return first.astype(dtype), second.astype(dtype), present
 

@@ -3,6 +3,10 @@
 A loss is a function `(outputs [B, ...], targets [B, ...]) -> [B]`, the form that `Task.loss` and `Task.metrics` take.
 Trailing axes (pixels, tokens, several outputs) are averaged. Values are float32 at least, whatever the outputs are.
 Outputs and targets must fit exactly: nothing is broadcast, since `[B, 1]` against `[B]` would quietly become `[B, B]`.
+
+A label out of range is a mistake. Where its value is known, it raises ValueError. Where it is traced, as under `jit`,
+the loss of its example is NaN, so that the task sits the training step out and the step's metrics name it. Mask the
+examples that have no label: what their targets hold is never read.
 """
 
 from __future__ import annotations
@@ -14,6 +18,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import (
+    check_callable,
+    check_labels,
+    check_mask,
+    check_number,
+    check_outputs,
+    check_pair,
+    check_values,
+    expect,
+)
 from mtljax.types import Array
 
 Loss = Callable[[Any, Any], Array]
@@ -26,24 +40,21 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
 
     Args:
         outputs: logits `[B, ..., C]`, floating.
-        targets: labels `[B, ...]`, integer, from 0 to C - 1. A label outside that range is not noticed: mask the
-            example instead.
+        targets: labels `[B, ...]`, integer, from 0 to C - 1.
 
     Returns:
-        `[B]`, in nats.
+        `[B]`, in nats; NaN for an example with a traced label out of range.
 
     Raises:
         TypeError: logits that are not floating or labels that are not integers.
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or a concrete label out of range.
 
     Example:
         >>> import jax.numpy as jnp
         >>> [f"{value:.3f}" for value in softmax_cross_entropy(jnp.zeros([2, 4]), jnp.array([3, 0]))]
         ['1.386', '1.386']
     """
-    outputs, targets = _floating("softmax_cross_entropy", outputs), jnp.asarray(targets)
-    check_labels("softmax_cross_entropy", outputs, targets)
-    return _example_mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets))
+    return class_cross_entropy("softmax_cross_entropy", outputs, targets)
 
 
 def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
@@ -56,19 +67,18 @@ def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
         targets: `[B, ...]` of the same shape, bool or numbers from 0 to 1.
 
     Returns:
-        `[B]`, in nats.
+        `[B]`, in nats; NaN for an example with a traced target outside [0, 1].
 
     Raises:
-        TypeError: logits that are not floating.
-        ValueError: shapes that differ.
+        TypeError: logits that are not floating, targets that are not real.
+        ValueError: shapes that differ, or a concrete target outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
         >>> [f"{value:.3f}" for value in binary_cross_entropy(jnp.zeros([2]), jnp.array([True, False]))]
         ['0.693', '0.693']
     """
-    outputs, targets = _pair("binary_cross_entropy", outputs, targets)
-    return _example_mean(optax.losses.sigmoid_binary_cross_entropy(outputs, targets))
+    return yes_or_no("binary_cross_entropy", optax.losses.sigmoid_binary_cross_entropy, outputs, targets)
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
@@ -82,7 +92,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
         `[B]`, in squared units of the targets.
 
     Raises:
-        TypeError: outputs that are not floating.
+        TypeError: outputs that are not floating, targets that are not real.
         ValueError: shapes that differ.
 
     Example:
@@ -90,8 +100,8 @@ def squared_error(outputs: Array, targets: Array) -> Array:
         >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1, 1]])).tolist()
         [2.0]
     """
-    outputs, targets = _pair("squared_error", outputs, targets)
-    return _example_mean(jnp.square(outputs - targets))
+    outputs, targets = check_pair("squared_error", outputs, targets)
+    return example_mean(jnp.square(outputs - targets))
 
 
 def absolute_error(outputs: Array, targets: Array) -> Array:
@@ -105,7 +115,7 @@ def absolute_error(outputs: Array, targets: Array) -> Array:
         `[B]`, in units of the targets.
 
     Raises:
-        TypeError: outputs that are not floating.
+        TypeError: outputs that are not floating, targets that are not real.
         ValueError: shapes that differ.
 
     Example:
@@ -113,8 +123,8 @@ def absolute_error(outputs: Array, targets: Array) -> Array:
         >>> absolute_error(jnp.array([[1.0, 3.0]]), jnp.array([[1, 1]])).tolist()
         [1.0]
     """
-    outputs, targets = _pair("absolute_error", outputs, targets)
-    return _example_mean(jnp.abs(outputs - targets))
+    outputs, targets = check_pair("absolute_error", outputs, targets)
+    return example_mean(jnp.abs(outputs - targets))
 
 
 def huber(delta: float = 1.0) -> Loss:
@@ -138,12 +148,11 @@ def huber(delta: float = 1.0) -> Loss:
         >>> huber(delta=1.0)(jnp.array([0.5, 3.0]), jnp.zeros(2)).tolist()
         [0.125, 2.5]
     """
-    if not delta > 0:
-        raise ValueError(f"huber: delta must be positive, got {delta}")
+    check_number("huber", "delta", delta, above=0)
 
     def loss(outputs: Array, targets: Array) -> Array:
-        outputs, targets = _pair("huber", outputs, targets)
-        return _example_mean(optax.losses.huber_loss(outputs, targets, delta=delta))
+        outputs, targets = check_pair("huber", outputs, targets)
+        return example_mean(optax.losses.huber_loss(outputs, targets, delta=delta))
 
     return loss
 
@@ -174,19 +183,21 @@ def masked_mean(values: Array, mask: Array | None = None) -> tuple[Array, Array]
         >>> float(mean), float(count)
         (2.0, 2.0)
     """
-    values = _floating("masked_mean", values, name="values")
+    values = check_outputs("masked_mean", values, what="values")
     if values.ndim != 1:
-        raise ValueError(f"masked_mean: values must be one an example, [B], got {list(values.shape)}")
+        raise ValueError(f"masked_mean: values must be one an example, [B], found {list(values.shape)}")
     if mask is None:
         count = jnp.asarray(values.shape[0], values.dtype)
     else:
-        mask = _checked_mask("masked_mean", mask, values.shape[0])
+        mask = check_mask("masked_mean", "mask", mask, values.shape)
         values = jnp.where(mask, values, 0)
         count = jnp.sum(mask, dtype=values.dtype)
     return jnp.sum(values) / jnp.maximum(count, 1), count
 
 
-def masked_loss(loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = None) -> tuple[Array, Array]:
+def masked_loss(
+    loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = None, name: str = "the loss"
+) -> tuple[Array, Array]:
     """Mean of a loss over the labelled examples; no missing label ever reaches a gradient.
 
     Where `mask` is False, outputs and targets are both replaced by zeros before the loss sees them, and its value by
@@ -199,13 +210,15 @@ def masked_loss(loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = 
         outputs: pytree of arrays `[B, ...]`.
         targets: pytree of arrays `[B, ...]`.
         mask: bool `[B]`, True where there is a label; None means everywhere.
+        name: what messages call the loss.
 
     Returns:
         `(mean [], count [])` as `masked_mean` gives them.
 
     Raises:
-        TypeError: as `masked_mean`.
-        ValueError: as `masked_mean`, or outputs and targets that are not `[B, ...]` with one B.
+        TypeError: a loss that is not a function or does not return a floating array; a mask that is not bool.
+        ValueError: outputs and targets that are not `[B, ...]` with one B, a mask or a loss's values that are not
+            `[B]`; whatever the loss raises.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -214,49 +227,35 @@ def masked_loss(loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = 
         >>> jax.grad(mean)(jnp.array([1.0, 5.0])).tolist()
         [2.0, 0.0]
     """
+    check_callable("masked_loss", name, loss)
+    size = _examples(outputs, targets)
     if mask is not None:
-        size = _examples(outputs, targets)
-        mask = _checked_mask("masked_loss", mask, size)
+        mask = check_mask("masked_loss", "mask", mask, (size,))
         outputs, targets = _hidden(outputs, mask), _hidden(targets, mask)
-    return masked_mean(loss(outputs, targets), mask)
+    values = check_outputs("masked_loss", loss(outputs, targets), what=f"what {name} returns")
+    # Before the mean, which would take one value for all examples, or those of every pixel.
+    expected = f"one value for each of {size} examples, [{size}]"
+    expect(values.shape == (size,), "masked_loss", f"what {name} returns", expected, list(values.shape), ValueError)
+    return masked_mean(values, mask)
 
 
-def check_labels(caller: str, outputs: Array, targets: Array) -> None:
-    """Raise unless outputs are `[B, ..., C]` and targets are integers `[B, ...]`; `caller` opens the message."""
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise TypeError(f"{caller}: targets must be integer class labels, got {targets.dtype}")
-    if targets.ndim < 1 or outputs.shape[:-1] != targets.shape:
-        raise ValueError(
-            f"{caller}: outputs [B, ..., C] must have one axis more than targets [B, ...], "
-            f"got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-        )
+def class_cross_entropy(caller: str, outputs: Array, targets: Array) -> Array:
+    """`softmax_cross_entropy`, in the name of `caller`."""
+    outputs, labels, known = check_labels(caller, outputs, targets)
+    values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    return example_mean(jnp.where(known, values, jnp.nan))
 
 
-def _pair(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
-    """Both in one floating type, after checking that they have one shape `[B, ...]`."""
-    outputs, targets = _floating(caller, outputs), jnp.asarray(targets)
-    if targets.ndim < 1 or outputs.shape != targets.shape:
-        raise ValueError(
-            f"{caller}: outputs and targets must both be [B, ...] of one shape, "
-            f"got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-        )
-    return outputs, targets.astype(outputs.dtype)
+def yes_or_no(caller: str, loss: Loss, outputs: Array, targets: Array) -> Array:
+    """A loss of logits and targets from 0 to 1, entry by entry, in the name of `caller`; NaN at other targets."""
+    found, wanted = check_pair(caller, outputs, targets)
+    known = check_values(caller, targets, lambda y: (y >= 0) & (y <= 1), "from 0 to 1")
+    return example_mean(jnp.where(known, loss(found, wanted), jnp.nan))
 
 
-def _floating(caller: str, array: Array, name: str = "outputs") -> Array:
-    array = jnp.asarray(array)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{caller}: {name} must be floating, got {array.dtype}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def _checked_mask(caller: str, mask: Array, size: int) -> Array:
-    mask = jnp.asarray(mask)
-    if mask.dtype != jnp.bool_:
-        raise TypeError(f"{caller}: mask must be bool, got {mask.dtype}")
-    if mask.shape != (size,):
-        raise ValueError(f"{caller}: mask must be [{size}], one an example, got {list(mask.shape)}")
-    return mask
+def example_mean(values: Array) -> Array:
+    """Mean over all axes but the first."""
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
 def _examples(outputs: Any, targets: Any) -> int:
@@ -267,7 +266,7 @@ def _examples(outputs: Any, targets: Any) -> int:
     }
     sizes = {tuple(shape[:1]) for found in shapes.values() for shape in found}
     if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"masked_loss: outputs and targets must be [B, ...] with one B, got {shapes}")
+        raise ValueError(f"masked_loss: outputs and targets must be [B, ...] with one B, found {shapes}")
     return sizes.pop()[0]
 
 
@@ -279,8 +278,3 @@ def _hidden(tree: Any, mask: Array) -> Any:
         return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(hide, tree)
-
-
-def _example_mean(values: Array) -> Array:
-    """Mean over all axes but the first."""
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))

@@ -9,8 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.losses import masked_loss
+from mtljax.checks import check_task
+from mtljax.losses import Loss, masked_loss
 from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
+
+TAKEN = {"loss", "regularization"}
 
 LossesFn = Callable[..., tuple[dict[str, Array], tuple[dict[str, Any], PyTree]]]
 
@@ -44,8 +47,9 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         `data.views.with_views` keep them too.
 
     Raises:
-        ValueError: no tasks or a prior that is not positive; from f, at trace time, a batch without a task's target
-            or own batch, a target or mask for no known task, a mask of the wrong shape, outputs that miss a task.
+        ValueError: no tasks, a prior that is not positive, a metric named "loss" or "regularization"; from f, at trace
+            time, a batch without a task's target or own batch, a target or mask for no known task, a mask of the wrong
+            shape, outputs that miss a task, a loss that does not return one value for each example.
         TypeError: from f, a mask that is not bool, a batch that is not a `Batch`.
 
     Example:
@@ -68,8 +72,13 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     if not names:
         raise ValueError("losses_fn: tasks is empty, expected a Task by name")
     for name in names:
-        if not tasks[name].prior > 0:
-            raise ValueError(f"losses_fn: task '{name}' has prior {tasks[name].prior}, expected a positive number")
+        check_task("losses_fn", name, tasks[name])
+        taken = sorted(TAKEN & set(tasks[name].metrics))
+        if taken:
+            raise ValueError(
+                f"losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which records hold "
+                f"beside them, found '{taken[0]}'"
+            )
     priors = [float(tasks[name].prior) for name in names]
 
     def run(
@@ -111,10 +120,12 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
             found, term = outputs[name], None
             if isinstance(found, Regularized):
                 found, term = found
-            losses[name], count = masked_loss(task.loss, found, targets, mask=mask)
+            losses[name], count = _judged(f"the loss of task '{name}'", task.loss, found, targets, mask)
             counts.append(count.astype(jnp.float32))
             metrics[name] = {
-                metric: masked_loss(fun, jax.lax.stop_gradient(found), targets, mask=mask)[0]
+                metric: _judged(
+                    f"metric '{metric}' of task '{name}'", fun, jax.lax.stop_gradient(found), targets, mask
+                )[0]
                 for metric, fun in task.metrics.items()
             }
             if term is not None:
@@ -149,6 +160,16 @@ def attribute(function: Callable[..., Any], name: str) -> Any:
     while found is not None and not hasattr(found, name):
         found = found.func if isinstance(found, functools.partial) else getattr(found, "__wrapped__", None)
     return getattr(found, name, None)
+
+
+def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array]:
+    """`masked_loss`, whose errors say which task they are about; the message of any other kind of error stays."""
+    try:
+        return masked_loss(loss, outputs, targets, mask=mask, name=name)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError) or name in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:

@@ -1,6 +1,9 @@
 """Losses and metrics of sequences with a label for each token, of which some are padding.
 
-`Batch.mask` says which examples have labels; which tokens have, the labels say themselves: a negative one is none.
+`Batch.mask` says which examples have labels. The labels say which tokens have one: `PADDING` (-1) stands where there is
+none, `UNSEEN` (-2) where the true label is none of the classes. Any other label outside 0 to C - 1 is a mistake, and
+treated as in `mtljax.losses`.
+
 Sentences differ in length, so there are two means, which these functions offer both. With `l_bt` the loss of token t of
 sentence b, `n_b` its number of labelled tokens, and B sentences that have any,
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_labels, check_number
 from mtljax.losses import Loss
 from mtljax.types import Array
 
@@ -36,9 +40,10 @@ def token_cross_entropy(tokens_per_example: float | None = None) -> Loss:
             over examples a mean over tokens. None (default): the mean over each example's own tokens.
 
     Returns:
-        Loss `(outputs [B, ..., C], targets [B, ...]) -> [B]`, of logits and integer labels below C; float32 at least.
-        Raises TypeError for logits that are not floating or labels that are not integers, ValueError for shapes that
-        do not fit. What stands in logits of tokens without a label, NaN included, changes nothing.
+        Loss `(outputs [B, ..., C], targets [B, ...]) -> [B]`, of logits and integer labels from -2 to C - 1; float32 at
+        least. Raises TypeError for logits that are not floating or labels that are not signed integers, ValueError for
+        shapes that do not fit and concrete labels out of range; traced ones make the example's loss NaN. What stands in
+        logits of tokens without a label, NaN included, changes nothing.
 
     Raises:
         ValueError: `tokens_per_example` that is not positive.
@@ -55,12 +60,12 @@ def token_cross_entropy(tokens_per_example: float | None = None) -> Loss:
     _check_rate("token_cross_entropy", tokens_per_example)
 
     def loss(outputs: Array, targets: Array) -> Array:
-        outputs, targets = _checked("token_cross_entropy", outputs, targets)
-        labelled = targets >= 0
+        outputs, labels, known = _checked("token_cross_entropy", outputs, targets)
+        labelled = jnp.asarray(targets) >= 0
         # Hidden before the loss, not multiplied by zero after it: the derivative at a NaN is NaN.
         outputs = jnp.where(labelled[..., None], outputs, 0)
-        values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(labelled, targets, 0))
-        return _mean(values, labelled, tokens_per_example)
+        values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return _mean(jnp.where(known, values, jnp.nan), labelled | ~known, tokens_per_example)
 
     return loss
 
@@ -70,7 +75,7 @@ def token_accuracy(tokens_per_example: float | None = None) -> Loss:
 
     `value_b = 1/n sum_t [argmax z_bt = y_bt]` over the tokens t with `y_bt != PADDING`; n is their number or
     `tokens_per_example`, as in `token_cross_entropy`. A token whose label is `UNSEEN`, being none of the classes, is
-    counted and never right.
+    counted and never right. NaN for an example with a NaN logit at a token that counts, or a traced label out of range.
 
     Args:
         tokens_per_example: as in `token_cross_entropy`; of labels other than `PADDING`.
@@ -90,10 +95,11 @@ def token_accuracy(tokens_per_example: float | None = None) -> Loss:
     _check_rate("token_accuracy", tokens_per_example)
 
     def metric(outputs: Array, targets: Array) -> Array:
-        outputs, targets = _checked("token_accuracy", outputs, targets)
-        counted = targets != PADDING
-        right = (jnp.argmax(outputs, -1) == targets) & counted
-        return _mean(right.astype(outputs.dtype), counted, tokens_per_example)
+        outputs, _, known = _checked("token_accuracy", outputs, targets)
+        targets = jnp.asarray(targets)
+        right = (jnp.argmax(outputs, -1) == targets).astype(outputs.dtype)
+        sound = known & ~jnp.isnan(outputs).any(-1)
+        return _mean(jnp.where(sound, right, jnp.nan), targets != PADDING, tokens_per_example)
 
     return metric
 
@@ -118,30 +124,26 @@ def has_tokens(targets: Array) -> Array:
     """
     targets = jnp.asarray(targets)
     if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise TypeError(f"has_tokens: targets must be integer class labels, got {targets.dtype}")
+        raise TypeError(f"has_tokens: targets must be integer class labels, found {targets.dtype}")
     if targets.ndim < 2:
-        raise ValueError(f"has_tokens: targets must be [B, ...] with an axis of tokens, got {list(targets.shape)}")
+        raise ValueError(f"has_tokens: targets must be [B, ...] with an axis of tokens, found {list(targets.shape)}")
     return jnp.any(targets != PADDING, axis=tuple(range(1, targets.ndim)))
 
 
 def _check_rate(caller: str, tokens_per_example: float | None) -> None:
-    if tokens_per_example is not None and not tokens_per_example > 0:
-        raise ValueError(f"{caller}: tokens_per_example must be positive, got {tokens_per_example}")
+    if tokens_per_example is not None:
+        check_number(caller, "tokens_per_example", tokens_per_example, above=0)
 
 
-def _checked(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
-    """Logits in float32 at least and labels, after checking that they are `[B, ..., C]` and `[B, ...]`."""
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
-    if not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise TypeError(f"{caller}: outputs must be floating, got {outputs.dtype}")
-    if not jnp.issubdtype(targets.dtype, jnp.signedinteger):
-        raise TypeError(f"{caller}: targets must be signed integer class labels, got {targets.dtype}")
-    if targets.ndim < 2 or outputs.shape[:-1] != targets.shape:
-        raise ValueError(
-            f"{caller}: outputs [B, ..., C] must have one axis more than targets [B, ...], which must have an axis of "
-            f"tokens, got outputs {list(outputs.shape)} and targets {list(targets.shape)}"
-        )
-    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)), targets
+def _checked(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where there is none, and where they are in range."""
+    found = check_labels(caller, outputs, targets, least=UNSEEN)
+    labels = jnp.asarray(targets)
+    if not jnp.issubdtype(labels.dtype, jnp.signedinteger):
+        raise TypeError(f"{caller}: targets must be signed integer labels, found {labels.dtype}")
+    if labels.ndim < 2:
+        raise ValueError(f"{caller}: targets must be [B, ...] with an axis of tokens, found {list(labels.shape)}")
+    return found
 
 
 def _mean(values: Array, counted: Array, tokens_per_example: float | None) -> Array:

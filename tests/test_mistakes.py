@@ -129,7 +129,7 @@ def test_a_model_that_misses_a_task():
 def test_tasks_that_make_no_sense():
     with pytest.raises(ValueError, match=r"tasks is empty"):
         mtljax.losses_fn(nets.mlp(), {})
-    with pytest.raises(ValueError, match=r"task 'a' has prior 0.0, expected a positive number"):
+    with pytest.raises(ValueError, match=r"the prior of task 'a' must be above 0, found 0.0"):
         mtljax.losses_fn(nets.mlp(), {"a": Task(mtljax.losses.squared_error, prior=0.0)})
 
 

@@ -16,6 +16,7 @@ from mtljax.checks.objects import (
     check_optimizer,
     check_task,
 )
+from mtljax.checks.predictions import check_labels, check_outputs, check_pair, check_values
 
 __all__ = [
     "check_callable",
@@ -23,14 +24,18 @@ __all__ = [
     "check_count",
     "check_flag",
     "check_key",
+    "check_labels",
     "check_mask",
     "check_method",
     "check_names",
     "check_nonnegative",
     "check_number",
     "check_optimizer",
+    "check_outputs",
+    "check_pair",
     "check_preference",
     "check_task",
+    "check_values",
     "expect",
     "found",
     "is_zero",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtljax.checks import check_callable, check_labels, check_number, check_outputs, check_values
 from mtljax.imbalance.weights import checked_counts
-from mtljax.losses import Loss, binary_cross_entropy, check_labels, softmax_cross_entropy
+from mtljax.losses import Loss, class_cross_entropy, example_mean, yes_or_no
 from mtljax.types import Array
 
 
@@ -26,11 +26,13 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         weights: `[C]`, finite, not negative; for binary targets C is 2.
 
     Returns:
-        Loss for targets `[B]`: integer or bool classes, or floating 0 and 1. A class beyond the weights gives NaN.
+        Loss for targets `[B]`: integer or bool classes, or the same numbers in a floating type (no soft target such as
+        0.5, which is no class). A traced target that is not a class gives NaN.
 
     Raises:
-        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets that are not `[B]`, or a
-            loss that is not.
+        TypeError: a loss that is not a function, weights that are not numbers.
+        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets that are not `[B]`, a
+            loss that is not, or a concrete target that is not a class.
 
     Example:
         >>> from mtljax.losses import binary_cross_entropy
@@ -38,18 +40,23 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         >>> heavy(jnp.zeros(2), jnp.array([0.0, 1.0]))
         Array([0.6931..., 6.931...], dtype=float32)
     """
-    table = np.asarray(weights, np.float32)
-    if table.ndim != 1 or not ((table >= 0) & (table < np.inf)).all():
-        raise ValueError(f"class_weighted: weights must be [C], finite and not negative, found {weights}")
+    check_callable("class_weighted", "loss", loss)
+    table = jnp.asarray(check_number("class_weighted", "weights", weights, least=0, shape=("C",)), jnp.float32)
+    size = len(table)
 
     def weighted(outputs: Any, targets: Any) -> Array:
-        targets = jnp.asarray(targets)
-        if targets.ndim != 1:
-            raise ValueError(f"class_weighted: targets must be [B], one class an example, found {list(targets.shape)}")
+        classes = jnp.asarray(targets)
+        if classes.ndim != 1:
+            raise ValueError(f"class_weighted: targets must be [B], one class an example, found {list(classes.shape)}")
+        if jnp.issubdtype(classes.dtype, jnp.complexfloating):
+            raise TypeError(f"class_weighted: targets must be real numbers, found {classes.dtype}")
+        known = check_values(
+            "class_weighted", targets, lambda y: (y >= 0) & (y < size) & (y == y // 1), f"classes from 0 to {size - 1}"
+        )
         values = loss(outputs, targets)
-        if values.shape != targets.shape:
-            raise ValueError(f"class_weighted: the loss must be [{len(targets)}], found {list(values.shape)}")
-        return jnp.asarray(table).at[targets.astype(jnp.int32)].get(mode="fill", fill_value=jnp.nan) * values
+        if jnp.shape(values) != classes.shape:
+            raise ValueError(f"class_weighted: the loss must be [{len(classes)}], found {list(jnp.shape(values))}")
+        return jnp.where(known, table[jnp.where(known, classes, 0).astype(jnp.int32)] * values, jnp.nan)
 
     return weighted
 
@@ -80,13 +87,14 @@ def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
         Array([0.17328...], dtype=float32)
     """
     _check_gamma("sigmoid_focal", gamma)
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"sigmoid_focal: alpha must be from 0 to 1, found {alpha}")
+    if alpha is not None:
+        check_number("sigmoid_focal", "alpha", alpha, least=0, most=1)
 
     def loss(outputs: Any, targets: Any) -> Array:
-        outputs, targets = _binary("sigmoid_focal", outputs, targets)
-        values = optax.losses.sigmoid_focal_loss(outputs, targets, alpha=alpha, gamma=gamma)
-        return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+        def focal(outputs: Array, targets: Array) -> Array:
+            return optax.losses.sigmoid_focal_loss(outputs, targets, alpha=alpha, gamma=gamma)
+
+        return yes_or_no("sigmoid_focal", focal, outputs, targets)
 
     return loss
 
@@ -116,8 +124,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
     _check_gamma("softmax_focal", gamma)
 
     def loss(outputs: Any, targets: Any) -> Array:
-        outputs, targets = _floating("softmax_focal", outputs), jnp.asarray(targets)
-        check_labels("softmax_focal", outputs, targets)
+        outputs, targets, known = check_labels("softmax_focal", outputs, targets)
         if outputs.shape[-1] < 2:
             raise ValueError(f"softmax_focal: outputs must have at least 2 classes, found {list(outputs.shape)}")
         right = jax.nn.one_hot(targets, outputs.shape[-1], dtype=bool)
@@ -126,7 +133,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
         others = jnp.where(right, -jnp.inf, jnp.maximum(outputs, jnp.finfo(outputs.dtype).min / 2))
         odds = jax.nn.logsumexp(others, axis=-1) - own  # log of (1 - p_y) / p_y
         values = jnp.exp(-gamma * jax.nn.softplus(-odds)) * jax.nn.softplus(odds)
-        return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+        return example_mean(jnp.where(known, values, jnp.nan))
 
     return loss
 
@@ -159,11 +166,11 @@ def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
     shift = _shifts("logit_adjusted", counts, tau)
 
     def loss(outputs: Any, targets: Any) -> Array:
-        outputs = _floating("logit_adjusted", outputs)
+        outputs = check_outputs("logit_adjusted", outputs)
         if outputs.shape[-1:] != shift.shape:
             raise ValueError(f"logit_adjusted: outputs must be [B, ..., {len(shift)}], found {list(outputs.shape)}")
         lifted = jnp.asarray(shift, outputs.dtype).reshape((1,) * (outputs.ndim - 1) + (-1,))
-        return softmax_cross_entropy(outputs + lifted, targets)
+        return class_cross_entropy("logit_adjusted", outputs + lifted, targets)
 
     return loss
 
@@ -193,7 +200,8 @@ def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
     lift = float(shift[1] - shift[0])
 
     def loss(outputs: Any, targets: Any) -> Array:
-        return binary_cross_entropy(_floating("sigmoid_logit_adjusted", outputs) + lift, targets)
+        outputs = check_outputs("sigmoid_logit_adjusted", outputs) + lift
+        return yes_or_no("sigmoid_logit_adjusted", optax.losses.sigmoid_binary_cross_entropy, outputs, targets)
 
     return loss
 
@@ -201,30 +209,10 @@ def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
 def _shifts(caller: str, counts: Any, tau: float) -> np.ndarray:
     """`tau log pi`, `[C]`."""
     counts = checked_counts(caller, counts)
-    if not (counts > 0).all() or not 0 <= tau < math.inf:
-        raise ValueError(
-            f"{caller}: counts must all be positive and tau at least 0 and finite, found {counts.tolist()} and {tau}"
-        )
-    return tau * np.log(counts / counts.sum())
+    if not (counts > 0).all():
+        raise ValueError(f"{caller}: counts must be above 0, found {counts.tolist()}")
+    return check_number(caller, "tau", tau, least=0) * np.log(counts / counts.sum())
 
 
 def _check_gamma(caller: str, gamma: float) -> None:
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"{caller}: gamma must be at least 0 and finite, found {gamma}")
-
-
-def _floating(caller: str, outputs: Any) -> Array:
-    outputs = jnp.asarray(outputs)
-    if not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise TypeError(f"{caller}: outputs must be floating, found {outputs.dtype}")
-    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-
-
-def _binary(caller: str, outputs: Any, targets: Any) -> tuple[Array, Array]:
-    outputs, targets = _floating(caller, outputs), jnp.asarray(targets)
-    if targets.ndim < 1 or outputs.shape != targets.shape:
-        raise ValueError(
-            f"{caller}: outputs and targets must both be [B, ...] of one shape, "
-            f"found {list(outputs.shape)} and {list(targets.shape)}"
-        )
-    return outputs, targets.astype(outputs.dtype)
+    check_number(caller, "gamma", gamma, least=0)

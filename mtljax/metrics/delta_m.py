@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+
+from mtljax.checks import check_number, expect
 
 
 def delta_m(
@@ -31,7 +34,8 @@ def delta_m(
 
     Args:
         metrics: `[..., M]`, what the method reached; leading axes may be seeds or methods.
-        baseline: `[M]`, what was reached task by task alone; none may be 0.
+        baseline: `[M]`, what was reached task by task alone; all above 0, since a change relative to a negative number
+            has the opposite sign.
         higher_is_better: bool `[M]`.
         task_of_metric: names `[M]`, the task that each metric belongs to; None weighs all metrics alike.
 
@@ -39,26 +43,27 @@ def delta_m(
         float64 `[...]`, per cent.
 
     Raises:
-        ValueError: shapes that do not fit, or a baseline that is 0.
-        TypeError: `higher_is_better` that is not bool.
+        ValueError: shapes that do not fit, or a baseline that is not finite and above 0.
+        TypeError: what is not numbers, `higher_is_better` that is not bool, `task_of_metric` that is not names.
 
     Example:
         >>> float(delta_m([0.9, 2.0], [1.0, 4.0], higher_is_better=[True, False]))  # 10 % worse, 50 % better
         -20.0
     """
-    values, base = np.asarray(metrics, np.float64), np.asarray(baseline, np.float64)
+    values, base = _numbers("delta_m", "metrics", metrics), _numbers("delta_m", "baseline", baseline)
     if base.ndim != 1 or values.shape[-1:] != base.shape:
         raise ValueError(
-            f"delta_m: metrics must be [..., M] and baseline [M], got {list(values.shape)} and {list(base.shape)}"
+            f"delta_m: metrics must be [..., M] and baseline [M], found {list(values.shape)} and {list(base.shape)}"
         )
     sign = _signs("delta_m", higher_is_better, len(base))
-    if not base.all():
-        raise ValueError(f"delta_m: baseline must not be 0, a change relative to it has no value; got {base.tolist()}")
+    check_number("delta_m", "baseline", base, above=0, shape=("M",))
     change = 100.0 * sign * (values - base) / base
     if task_of_metric is None:
         return np.mean(change, axis=-1)
+    names = isinstance(task_of_metric, list | tuple) and all(isinstance(task, str) for task in task_of_metric)
+    expect(names, "delta_m", "task_of_metric", "a sequence of names", task_of_metric, TypeError)
     if len(task_of_metric) != len(base):
-        raise ValueError(f"delta_m: task_of_metric must name {len(base)} metrics' tasks, got {list(task_of_metric)}")
+        raise ValueError(f"delta_m: task_of_metric must name {len(base)} metrics' tasks, found {list(task_of_metric)}")
     tasks = np.array(task_of_metric)
     return np.mean([np.mean(change[..., tasks == task], axis=-1) for task in dict.fromkeys(task_of_metric)], axis=0)
 
@@ -75,15 +80,15 @@ def mean_rank(table: npt.ArrayLike, *, higher_is_better: npt.ArrayLike) -> np.nd
 
     Raises:
         ValueError: a table that is not `[N, M]` or holds NaN, or `higher_is_better` of another length.
-        TypeError: `higher_is_better` that is not bool.
+        TypeError: a table that is not numbers, `higher_is_better` that is not bool.
 
     Example:
         >>> mean_rank([[0.9, 1.0], [0.8, 1.0]], higher_is_better=[True, False]).tolist()
         [1.25, 1.75]
     """
-    values = np.asarray(table, np.float64)
+    values = _numbers("mean_rank", "table", table)
     if values.ndim != 2:
-        raise ValueError(f"mean_rank: table must be [N, M], got {list(values.shape)}")
+        raise ValueError(f"mean_rank: table must be [N, M], found {list(values.shape)}")
     if np.isnan(values).any():
         raise ValueError("mean_rank: table holds NaN, which has no rank")
     sign = _signs("mean_rank", higher_is_better, values.shape[1])
@@ -92,11 +97,22 @@ def mean_rank(table: npt.ArrayLike, *, higher_is_better: npt.ArrayLike) -> np.nd
     return np.mean(better + (tied + 1) / 2, axis=1)
 
 
+def _numbers(caller: str, what: str, value: npt.ArrayLike) -> np.ndarray:
+    """Real numbers as float64; NaN stays."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of unequal length
+        array = np.asarray(None)
+    real = array.dtype != bool and (array.dtype.kind in "iuf" or jnp.issubdtype(array.dtype, np.floating))
+    expect(real, caller, what, "real numbers", value, TypeError)
+    return array.astype(np.float64)
+
+
 def _signs(caller: str, higher_is_better: npt.ArrayLike, size: int) -> np.ndarray:
     """-1 where higher is better and 1 elsewhere, so that lower is better throughout."""
     higher = np.asarray(higher_is_better)
     if higher.dtype != bool:
-        raise TypeError(f"{caller}: higher_is_better must be bool, got {higher.dtype}")
+        raise TypeError(f"{caller}: higher_is_better must be bool, found {higher.dtype}")
     if higher.shape != (size,):
-        raise ValueError(f"{caller}: higher_is_better must be [{size}], one a metric, got {list(higher.shape)}")
+        raise ValueError(f"{caller}: higher_is_better must be [{size}], one a metric, found {list(higher.shape)}")
     return np.where(higher, -1.0, 1.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.losses import check_labels
+from mtljax.checks import check_labels
+from mtljax.losses import example_mean
 from mtljax.types import Array
 
 
@@ -14,22 +15,21 @@ def accuracy(outputs: Array, targets: Array) -> Array:
     Where several logits are largest the first of them counts, as in `argmax`.
 
     Args:
-        outputs: logits or probabilities `[B, ..., C]`.
-        targets: labels `[B, ...]`, integer.
+        outputs: logits or probabilities `[B, ..., C]`, floating.
+        targets: labels `[B, ...]`, integer, from 0 to C - 1.
 
     Returns:
-        float32 `[B]`, from 0 to 1.
+        float32 `[B]`, from 0 to 1; NaN for an example with a NaN logit or a traced label out of range.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: shapes that do not fit.
+        TypeError: logits that are not floating or labels that are not integers.
+        ValueError: shapes that do not fit, or a concrete label out of range.
 
     Example:
         >>> import jax.numpy as jnp
         >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
         [1.0, 0.0]
     """
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
-    check_labels("accuracy", outputs, targets)
-    hits = jnp.argmax(outputs, axis=-1) == targets
-    return jnp.mean(hits, axis=tuple(range(1, hits.ndim)), dtype=jnp.float32)
+    outputs, labels, known = check_labels("accuracy", outputs, targets)
+    hits = (jnp.argmax(outputs, axis=-1) == labels).astype(jnp.float32)
+    return example_mean(jnp.where(known & ~jnp.isnan(outputs).any(axis=-1), hits, jnp.nan))

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from mtljax.checks import check_number, expect
+
 
 class TrackingCounts(NamedTuple):
     """What MOTA and IDF1 are made of; counted over the frames of one sequence, or of many.
@@ -85,9 +87,8 @@ def tracking_counts(
     """
     lengths = [len(part) for part in (boxes, identities, predicted_boxes, predicted_identities)]
     if len(set(lengths)) != 1:
-        raise ValueError(f"tracking_counts: all arguments must have one entry a frame, got {lengths}")
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"tracking_counts: iou_threshold must be above 0 and at most 1, got {iou_threshold}")
+        raise ValueError(f"tracking_counts: all arguments must have one entry a frame, found {lengths}")
+    check_number("tracking_counts", "iou_threshold", iou_threshold, above=0, most=1)
 
     partner_of: dict[int, int] = {}  # each object's last match
     object_of: dict[int, int] = {}  # each predicted identity's last match
@@ -129,7 +130,7 @@ def total_counts(counts: Iterable[TrackingCounts]) -> TrackingCounts:
         >>> total_counts([TrackingCounts(4, 3, 2, 1, 0, 2), TrackingCounts(1, 1, 0, 0, 0, 1)])
         TrackingCounts(objects=5, predictions=4, misses=2, false_positives=1, switches=0, identity_matches=3)
     """
-    rows = list(counts)
+    rows = [_counts("total_counts", row) for row in counts]
     return TrackingCounts(*(sum(getattr(row, field) for row in rows) for field in TrackingCounts._fields))
 
 
@@ -152,8 +153,8 @@ def mota(counts: TrackingCounts) -> float:
         >>> mota(TrackingCounts(10, 9, misses=2, false_positives=1, switches=1, identity_matches=5))
         0.6
     """
-    if counts.objects == 0:
-        raise ValueError(f"mota: without objects it has no value, got {counts}")
+    if _counts("mota", counts).objects == 0:
+        raise ValueError(f"mota: without objects it has no value, found {counts}")
     return 1 - (counts.misses + counts.false_positives + counts.switches) / counts.objects
 
 
@@ -175,9 +176,9 @@ def idf1(counts: TrackingCounts) -> float:
         >>> idf1(TrackingCounts(10, 10, misses=0, false_positives=0, switches=1, identity_matches=6))
         0.6
     """
-    boxes = counts.objects + counts.predictions
+    boxes = _counts("idf1", counts).objects + counts.predictions
     if boxes == 0:
-        raise ValueError(f"idf1: without objects and predictions it has no value, got {counts}")
+        raise ValueError(f"idf1: without objects and predictions it has no value, found {counts}")
     return 2 * counts.identity_matches / boxes
 
 
@@ -192,15 +193,18 @@ def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
         float64 `[..., n, m]`, from 0 to 1.
 
     Raises:
-        ValueError: shapes that do not fit.
+        TypeError: boxes that are not real numbers.
+        ValueError: shapes that do not fit, boxes that are not finite or have negative sides.
 
     Example:
         >>> box_iou([[1.0, 1.0, 2.0, 2.0]], [[2.0, 1.0, 2.0, 2.0], [9.0, 9.0, 1.0, 1.0]]).round(3).tolist()
         [[0.333, 0.0]]
     """
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    a, b = (_boxes("box_iou", name, value) for name, value in (("first", first), ("second", second)))
     if min(a.ndim, b.ndim) < 2 or a.shape[-1] != 4 or b.shape[-1] != 4 or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"box_iou: boxes must be [..., n, 4] and [..., m, 4], got {a.shape} and {b.shape}")
+        raise ValueError(f"box_iou: boxes must be [..., n, 4] and [..., m, 4], found {a.shape} and {b.shape}")
+    if not all(np.isfinite(boxes).all() and (boxes[..., 2:] >= 0).all() for boxes in (a, b)):
+        raise ValueError("box_iou: first and second must be finite, sides not negative, found others")
     a, b = a[..., :, None, :], b[..., None, :, :]
     low_a, high_a = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2
     low_b, high_b = b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
@@ -208,6 +212,21 @@ def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
     # Areas between the same corners: width times height is rounded otherwise, so that equal boxes would not have 1.
     union = np.prod(high_a - low_a, axis=-1) + np.prod(high_b - low_b, axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _counts(caller: str, value: TrackingCounts) -> TrackingCounts:
+    expect(isinstance(value, TrackingCounts), caller, "counts", "TrackingCounts", value, TypeError)
+    return value
+
+
+def _boxes(caller: str, name: str, value: npt.ArrayLike) -> np.ndarray:
+    """As float64."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of unequal length
+        array = np.asarray(None)
+    expect(array.dtype.kind in "iuf" or array.size == 0, caller, name, "boxes, real numbers", value, TypeError)
+    return array.astype(np.float64)
 
 
 def _matches(
@@ -243,18 +262,20 @@ def _identity_matches(together: dict[tuple[int, int], int]) -> int:
 
 
 def _checked(frame: int, name: str, boxes: npt.ArrayLike, identities: npt.ArrayLike) -> tuple[np.ndarray, list[int]]:
-    array, numbers = np.asarray(boxes, np.float64), np.asarray(identities)
+    array, numbers = _boxes("tracking_counts", name, boxes), np.asarray(identities)
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
-        raise TypeError(f"tracking_counts: identities of {name} must be integers, got {numbers.dtype} in frame {frame}")
+        raise TypeError(
+            f"tracking_counts: identities of {name} must be integers, found {numbers.dtype} in frame {frame}"
+        )
     if array.size == 0 and numbers.size == 0:
         return np.zeros((0, 4)), []
     if numbers.ndim != 1 or array.shape != (len(numbers), 4):
         raise ValueError(
             f"tracking_counts: {name} and their identities must be [n, 4] and [n], "
-            f"got {array.shape} and {numbers.shape} in frame {frame}"
+            f"found {array.shape} and {numbers.shape} in frame {frame}"
         )
     if not (np.isfinite(array).all() and (array[:, 2:] >= 0).all()):
-        raise ValueError(f"tracking_counts: {name} must be finite, sides not negative, got {array} in frame {frame}")
+        raise ValueError(f"tracking_counts: {name} must be finite, sides not negative, found {array} in frame {frame}")
     if len(np.unique(numbers)) < len(numbers):
         raise ValueError(f"tracking_counts: an identity of {name} is twice in frame {frame}: {numbers.tolist()}")
     return array, [int(number) for number in numbers]

@@ -157,11 +157,43 @@ def test_famo_leaves_a_task_whose_loss_after_the_step_is_not_finite():
 
 
 def test_famo_at_and_below_the_bound():
+    """A task without anything left to lose gets no weight, and leaves the others what they have without it."""
     method = famo(min_losses=1.0)
-    weights, _ = method.update(jnp.array([1.0, 0.2, 3.0]), method.init(3))
-    np.testing.assert_allclose(weights, [0.5, 0.5, 0.0], atol=1e-6)
+    weights, state = jax.jit(method.update)(jnp.array([1.0, 0.2, 3.0]), method.init(3))
+    np.testing.assert_allclose(weights, [0.0, 0.0, 1.0], atol=1e-6)
+    assert method.observe(jnp.array([5.0, 5.0, 2.0]), state).inner.logits[:2].tolist() == [0, 0]
     weights, _ = famo(epsilon=1e-30).update(jnp.array([0.0, 1e30, 1.0]), method.init(3))
-    np.testing.assert_allclose(weights, [1.0, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(weights, [0.0, 0.0, 1.0], atol=1e-6)
+
+
+def test_famo_does_not_remember_one_enormous_change():
+    losses, after = np.full((300, 2), 2.0, np.float32), np.full((300, 2), [1.9, 1.99], np.float32)
+    usual = history(famo(), losses, after=after)[1].inner.logits[-1, 1]
+    after[5] = [1e30, 1.9]
+    assert history(famo(), losses, after=after)[1].inner.logits[-1, 1] > 0.4 * usual > 0
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.02), optax.sgd(0.1)], ids=["adam", "sgd"])
+@pytest.mark.parametrize("make", [uncertainty, imtl_l, ldc_mtl], ids=lambda make: make.__name__)
+def test_one_enormous_loss_is_not_remembered_for_ever(make, optimizer):
+    """What was learned from it is not far away, and learning goes on."""
+    method, losses = make(optimizer=optimizer), np.full((600, 2), [0.5, 2.0], np.float32)
+    usual = np.asarray(history(method, losses, after=losses)[1].inner[0])
+    losses[20, 1] = 1e30
+    found = np.asarray(history(method, losses, after=losses)[1].inner[0])
+    assert abs(found - usual).max() < 7.0
+    if make is ldc_mtl:  # its logits have no optimum that they could come back to
+        np.testing.assert_allclose(found[-1] - found[-2], usual[-1] - usual[-2], rtol=0.2)
+    else:
+        np.testing.assert_array_equal(found[:, 0], usual[:, 0])
+        np.testing.assert_allclose(found[-1, 1], usual[-1, 1], atol=0.05)
+
+
+@pytest.mark.parametrize("method", [uncertainty(), imtl_l()], ids=lambda method: method.name)
+def test_a_loss_of_zero_leaves_what_was_learned(method):
+    """Its logarithm has no bottom, and the weight would grow until the task comes back."""
+    _, states = history(method, np.zeros((6, 3), np.float32), after=np.zeros((6, 3), np.float32))
+    np.testing.assert_array_equal(states.inner[0], 0)
 
 
 SCALINGS = {

@@ -83,15 +83,15 @@ def test_the_baseline_itself_is_zero():
 
 
 def test_delta_m_mistakes():
-    with pytest.raises(ValueError, match=r"metrics must be \[..., M\] and baseline \[M\], got \[2\] and \[3\]"):
+    with pytest.raises(ValueError, match=r"metrics must be \[..., M\] and baseline \[M\], found \[2\] and \[3\]"):
         delta_m([1, 2], [1, 2, 3], higher_is_better=[True] * 3)
-    with pytest.raises(ValueError, match="baseline must not be 0"):
+    with pytest.raises(ValueError, match="baseline must be above 0"):
         delta_m([1, 2], [1, 0], higher_is_better=[True] * 2)
-    with pytest.raises(TypeError, match="delta_m: higher_is_better must be bool, got int64"):
+    with pytest.raises(TypeError, match="delta_m: higher_is_better must be bool, found int64"):
         delta_m([1, 2], [1, 2], higher_is_better=[1, 0])
-    with pytest.raises(ValueError, match=r"delta_m: higher_is_better must be \[2\], one a metric, got \[1\]"):
+    with pytest.raises(ValueError, match=r"delta_m: higher_is_better must be \[2\], one a metric, found \[1\]"):
         delta_m([1, 2], [1, 2], higher_is_better=[True])
-    with pytest.raises(ValueError, match="task_of_metric must name 2 metrics' tasks, got"):
+    with pytest.raises(ValueError, match="task_of_metric must name 2 metrics' tasks, found"):
         delta_m([1, 2], [1, 2], higher_is_better=[True, True], task_of_metric=["a"])
 
 
@@ -109,7 +109,7 @@ def test_mean_rank_equals_scipy_with_many_ties():
 
 
 def test_mean_rank_mistakes():
-    with pytest.raises(ValueError, match=r"mean_rank: table must be \[N, M\], got \[2\]"):
+    with pytest.raises(ValueError, match=r"mean_rank: table must be \[N, M\], found \[2\]"):
         mean_rank([1, 2], higher_is_better=[True, True])
     with pytest.raises(ValueError, match="mean_rank: table holds NaN"):
         mean_rank([[1, np.nan]], higher_is_better=[True, True])

@@ -18,7 +18,7 @@ def test_accuracy_averages_over_positions(dtype):
 
 
 def test_accuracy_mistakes():
-    with pytest.raises(ValueError, match=r"accuracy: outputs \[B, ..., C\] must have one axis more"):
+    with pytest.raises(ValueError, match=r"accuracy: outputs must be \[B, ..., C\] and targets \[B, ...\], found"):
         accuracy(jnp.zeros([4, 5]), jnp.zeros([4, 1], int))
-    with pytest.raises(TypeError, match="accuracy: targets must be integer class labels, got float32"):
+    with pytest.raises(TypeError, match=r"accuracy: targets must be integer labels, found .* float32"):
         accuracy(jnp.zeros([4, 5]), jnp.zeros(4))

@@ -227,7 +227,7 @@ def test_iou_by_hand():
     np.testing.assert_allclose(box_iou(square, others), [[1, 1 / 7, 2 / 6, 0, 0]])
     assert box_iou(points, points).tolist() == [[0.0]]
     assert box_iou(np.zeros((3, 0, 4)), np.zeros((3, 5, 4))).shape == (3, 0, 5)
-    with pytest.raises(ValueError, match=r"box_iou: boxes must be \[..., n, 4\] and \[..., m, 4\], got \(4,\)"):
+    with pytest.raises(ValueError, match=r"box_iou: boxes must be \[..., n, 4\] and \[..., m, 4\], found \(4,\)"):
         box_iou(square[0], others)
 
 
@@ -242,17 +242,17 @@ def test_equal_boxes_overlap_by_one_whatever_their_numbers():
 
 def test_mistakes():
     good = [at(0)], [[1]]
-    with pytest.raises(ValueError, match=r"one entry a frame, got \[1, 1, 2, 1\]"):
+    with pytest.raises(ValueError, match=r"one entry a frame, found \[1, 1, 2, 1\]"):
         tracking_counts(*good, [at(0)] * 2, [[1]])
-    with pytest.raises(ValueError, match="iou_threshold must be above 0 and at most 1, got 0"):
+    with pytest.raises(ValueError, match="iou_threshold must be above 0 and at most 1, found 0"):
         tracking_counts(*good, *good, iou_threshold=0.0)
     with pytest.raises(
-        ValueError, match=r"predicted_boxes .* must be \[n, 4\] and \[n\], got \(1, 4\) and \(2,\) in frame 0"
+        ValueError, match=r"predicted_boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(2,\) in frame 0"
     ):
         tracking_counts(*good, [at(0)], [[1, 2]])
-    with pytest.raises(ValueError, match=r"boxes .* must be \[n, 4\] and \[n\], got \(1, 4\) and \(\) in frame 0"):
+    with pytest.raises(ValueError, match=r"boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(\) in frame 0"):
         tracking_counts([at(0)], [1], *good)
-    with pytest.raises(TypeError, match="identities of boxes must be integers, got float64"):
+    with pytest.raises(TypeError, match="identities of boxes must be integers, found float64"):
         tracking_counts([at(0)], [[1.0]], *good)
     with pytest.raises(ValueError, match="identity of boxes is twice in frame 0"):
         tracking_counts([at(0, 9)], [[1, 1]], *good)

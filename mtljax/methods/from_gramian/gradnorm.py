@@ -15,6 +15,9 @@ from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
 SETTLED = 2.0**-20
+# The slope of a weight, in units of the mean norm, is at most this: a gradient far longer than all others says no more,
+# and Adam would remember its square for thousands of steps. Without units no square may leave float32's range.
+STEEPEST, LARGEST = 64.0, 2.0**62
 
 
 class GradNormState(NamedTuple):
@@ -50,7 +53,8 @@ def gradnorm(
         sum_i |w_i n_i - c_i|,   c_i = N r_i^alpha taken as a constant,
 
     which is `n_i sign(w_i n_i - c_i)`, and are scaled to sum to T after each step. The parameters move with the weights
-    from before the step, 1 at first.
+    from before the step, 1 at first. A task without a gradient over the shared parameters takes no part: its weight is
+    1 at that step, what it has learned stands, and means are over the others. A slope beyond 64 N counts as 64 N.
 
     Args:
         alpha: strength of the pull towards a common training rate, at least 0; the paper's 1.5 (its NYUv2 runs). 0 only
@@ -135,16 +139,17 @@ def gradnorm(
         check_evidence("gradnorm", "losses", losses, (num_tasks,))
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         old: GradNormState = state.inner
-        count = jnp.maximum(jnp.sum(takes_part), 1)
+        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(as_float32(gramian)), 0.0))
+        norms = jnp.where(takes_part, norms, 0.0)
+        counted = norms > 0
+        count = jnp.maximum(jnp.sum(counted), 1)
         losses = jnp.where(takes_part, as_float32(losses), 1.0)
         first = jnp.where(takes_part & ~old.seen, losses, old.first_loss)
 
         change = jnp.where(first > 0, jnp.maximum(losses, 0.0) / jnp.where(first > 0, first, 1.0), 1.0)
-        average = jnp.sum(jnp.where(takes_part, change, 0.0)) / count
+        average = jnp.sum(jnp.where(counted, change, 0.0)) / count
         rate = jnp.where(average > 0, change / jnp.where(average > 0, average, 1.0), 1.0)
-        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(as_float32(gramian)), 0.0))
-        norms = jnp.where(takes_part, norms, 0.0)
-        weights = weights_from(old.weight, takes_part)
+        weights = weights_from(old.weight, counted)
         mean = jnp.sum(weights * norms) / count
         wanted = mean * rate**alpha
         short = weights * norms - wanted
@@ -152,15 +157,18 @@ def gradnorm(
         slope = norms * jnp.where(jnp.abs(short) <= SETTLED * wanted, 0.0, jnp.sign(short))
         if normalize:
             slope = slope / jnp.where(mean > 0, mean, 1.0)
-        slope = weights_of(slope, takes_part)
+        steepest = STEEPEST if normalize else LARGEST
+        slope = weights_of(jnp.clip(slope, -steepest, steepest), counted)
         if softmax:
             slope = weights * (slope - jnp.sum(weights * slope) / count)
 
         step, learned = learner.update(slope, old.optimizer, old.weight)
         moved = jnp.asarray(optax.apply_updates(old.weight, step))
         if not softmax:
-            moved = weights_from(moved, takes_part)
-        kept = GradNormState(moved, first, old.seen | takes_part, learned)
-        return weights, MethodState(weights, jnp.zeros_like(mean), hold_inactive(kept, old, active))
+            moved = weights_from(moved, counted)
+        begun = hold_inactive(GradNormState(old.weight, first, old.seen | takes_part, old.optimizer), old, active)
+        kept = begun._replace(weight=moved, optimizer=learned)
+        weights = jnp.where(takes_part & ~counted, 1.0, weights)
+        return weights, MethodState(weights, jnp.zeros_like(mean), hold_inactive(kept, begun, counted))
 
     return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm"))

@@ -57,7 +57,7 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
     B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. Tsang, J. Kwok (2023), "Dual-balancing for
-    multi-task learning", arXiv 2308.12029. Departures: a task whose `L_k + eps` is not positive is inactive for the
+    multi-task learning", arXiv 2308.12029. Departures: a task whose `L_k` is not positive is inactive for the
     step. An inactive task's average is held, and its s counts its own steps. There is no correction of the average's
     start at 0, as in LibMTL; lengths are equal all the same, but the first updates are `1 - beta` as long. LibMTL: the
     defaults; its `DB_beta_sigma` is `decay`.
@@ -80,7 +80,7 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
     def rule(rows: PyTree, active: Array, inner: DBMTLState, *, losses: Array | None, key: Key | None):
         if losses is None:
             raise ValueError(f"db_mtl takes logarithms of losses: give losses= of shape {active.shape}")
-        active = active & ~(losses + eps <= 0)
+        active = active & (losses > 0)
         weights = jnp.where(active, 1.0 / jnp.where(active, losses + eps, 1.0), 0.0)
         steps = inner.steps + active
         past = beta * jnp.maximum(steps, 1).astype(jnp.float32) ** -decay

@@ -52,8 +52,9 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
     WACV, arXiv 2009.01717.
 
     Deviations: the variance divides by the number of steps, as in the authors' code; the decaying mean that their code
-    offers is not. A ratio to a mean that is not positive counts as 1. Where no loss has ever varied and epsilon is 0,
-    weights are equal.
+    offers is not. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics stand,
+    for a task that is solved would vary more and more beside its mean. A ratio to a mean that is not positive counts
+    as 1. Where no loss has ever varied and epsilon is 0, weights are equal.
 
     Example:
         >>> method = cov_weighting()
@@ -73,11 +74,12 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         losses: Array, active: Array, inner: CovWeightingState, *, key: Key | None, **extra: object
     ) -> tuple[Array, CovWeightingState]:
         variation = divide(jnp.hypot(inner.deviation, epsilon**0.5), jnp.abs(inner.mean_ratio))
-        old = active & (inner.count >= 2)
-        equal = 1.0 / number(active)
+        counted = active & (losses != 0)
+        old = counted & (inner.count >= 2)
+        equal = 1.0 / number(counted)
         rest = total(jnp.full_like(losses, equal), old)
         whole = total(variation, old)
-        weights = jnp.where(old & (whole > 0), rest * divide(variation, whole), equal)
+        weights = jnp.where(old & (whole > 0), rest * divide(variation, whole), jnp.where(counted, equal, 0.0))
 
         ratio = jnp.where(inner.mean_loss > 0, divide(losses, inner.mean_loss), 1.0)
         share = 1.0 / (inner.count + 1).astype(jnp.float32)
@@ -90,6 +92,6 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
             mean_ratio=inner.mean_ratio + share * surprise,
             deviation=deviation,
         )
-        return weights, hold_inactive(moved, inner, active)
+        return weights, hold_inactive(moved, inner, counted)
 
     return method_of_losses("cov_weighting", rule, inner=inner)

@@ -22,6 +22,10 @@ from mtljax.methods.from_losses.common import (
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
+# A change of a loss by more than a factor e^4 in one step counts as that: it comes from a broken batch, and Adam would
+# remember its square for thousands of steps.
+LARGEST_CHANGE = 4.0
+
 
 class FamoState(NamedTuple):
     """What FAMO learns, and what it remembers between a step and the look at its effect.
@@ -57,7 +61,8 @@ def famo(
 
         xi <- Adam(xi, gradient z_k (delta_k - <z, delta>) + gamma xi_k),
 
-    so a task that fell faster than the others loses weight. Without `observe`, xi stays where it is.
+    so a task that fell faster than the others loses weight. Without `observe`, xi stays where it is. A delta beyond 4
+    counts as 4. A task at its bound has nothing left to lose: it gets weight 0 at that step, and its xi stays.
 
     Args:
         learning_rate: of Adam on xi; default 0.025, the paper's.
@@ -77,7 +82,7 @@ def famo(
 
     B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv 2306.03792.
 
-    Deviations: a loss below its bound counts as at the bound. A task whose loss after the step is not finite sits the
+    Deviations: a task at its bound, and the largest delta. A task whose loss after the step is not finite sits the
     comparison out, as does a task that was not active; each task's Adam counts its own steps. LibMTL and TorchJD: the
     defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip the shared gradient to
     norm 1, which is the caller's to add.
@@ -111,11 +116,12 @@ def famo(
     def rule(
         losses: Array, active: Array, inner: FamoState, *, key: Key | None, **extra: object
     ) -> tuple[Array, FamoState]:
+        counted = active & (losses > bounds)
         gaps = distance(losses)
-        least = jnp.min(jnp.where(active, gaps, jnp.inf))
+        least = jnp.min(jnp.where(counted, gaps, jnp.inf))
         # In units of the smallest distance, so that no reciprocal is out of range.
-        shares = jnp.where(active, softmax(inner.logits, active) * (least / gaps), 0.0)
-        return divide(shares, jnp.sum(shares)), inner._replace(losses=losses, active=active)
+        shares = jnp.where(counted, softmax(inner.logits, counted) * (least / gaps), 0.0)
+        return divide(shares, jnp.sum(shares)), inner._replace(losses=losses, active=counted)
 
     def observe(losses_after: Array, state: MethodState) -> MethodState:
         inner: FamoState = state.inner
@@ -123,6 +129,7 @@ def famo(
         compared = inner.active & jnp.isfinite(after)
         after = jnp.where(compared, after, inner.losses)
         fall = jnp.log(distance(inner.losses)) - jnp.log(distance(after))
+        fall = jnp.clip(fall, -LARGEST_CHANGE, LARGEST_CHANGE)
         z = softmax(inner.logits, compared)
         gradient = z * (fall - total(z * fall, compared))
         logits, optimizer = learn(learner, gradient, inner.optimizer, inner.logits, compared)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from mtljax.methods.from_losses.common import learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import PULL, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 
@@ -31,7 +31,8 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         sum_k  exp(s_k) L_k - s_k,
 
     so `w_k = exp(s_k)`, and s follows `exp(s_k) L_k - 1`; at its optimum every scaled loss is 1. It is twice
-    uncertainty weighting with Gaussian likelihoods at `log_variance = -s`.
+    uncertainty weighting with Gaussian likelihoods at `log_variance = -s`. For s, a scaled loss beyond 64 counts as 64,
+    so that no single loss throws s out of range for ever, and a loss of exactly 0, which no scale makes 1, leaves it.
 
     Args:
         optimizer: for s; None (default) for `optax.adam(1e-3)`.
@@ -67,7 +68,8 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         losses: Array, active: Array, inner: ImtlLState, *, key: Key | None, **extra: object
     ) -> tuple[Array, ImtlLState]:
         weights = jnp.exp(inner.log_scale)
-        moved = learn(learner, weights * losses - 1.0, inner.optimizer, inner.log_scale, active)
+        pull = jnp.clip(weights * losses, -PULL, PULL) - 1.0
+        moved = learn(learner, pull, inner.optimizer, inner.log_scale, active & (losses != 0))
         return weights, ImtlLState(*moved)
 
     return method_of_losses("imtl_l", rule, inner=inner)

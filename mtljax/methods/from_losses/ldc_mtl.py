@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import check_number, divide, learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import PULL, check_number, divide, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 Scaling = Callable[[Array, Array, Array], Array]
@@ -97,7 +97,8 @@ def ldc_mtl(
 
     Deviations: the router is one learned logit a task, from 1, with an optimiser of its own, as in the authors' CelebA
     code; their other experiments have a small network on the trunk's features, which a method that reads losses cannot
-    see. A task whose loss is not positive gets weight 0 for that step and does not count. CelebA's numbers:
+    see. For x, a loss beyond 64 times the task's first counts as that, so that no single loss stops x for ever. A task
+    whose loss is not positive gets weight 0 for that step and does not count. CelebA's numbers:
     `ldc_mtl(0.01, scaling=unscaled)`; NYUv2's loss: `ldc_mtl(0.05)`.
 
     Example:
@@ -132,7 +133,8 @@ def ldc_mtl(
             # Written out, for the derivative of jnp.abs at 0 is 1, and tasks that are level are pulled neither way.
             return linear + penalty * jnp.sum(gaps * lax.stop_gradient(jnp.sign(gaps)))
 
-        weights, slope = jax.grad(objective, (0, 1))(values, inner.logits)
+        weights = jax.grad(objective)(values, inner.logits)
+        slope = jax.grad(objective, 1)(jnp.minimum(values, PULL * known), inner.logits)
         moved = learn(learner, slope, inner.optimizer, inner.logits, counted)
         return jnp.where(counted, weights, 0.0), LdcMtlState(*moved, hold_inactive(first, inner.first, counted))
 

@@ -54,7 +54,7 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
 
     Deviations: PopArt normalises the targets of value functions and rescales their last layer so that outputs stay; a
     loss has no layer to rescale, so only the scale is left. The bounds of sigma, 1e-4 and 1e6 there, are a share of the
-    loss's own size here. A task all of whose losses were 0 has weight 1.
+    loss's own size here. A loss of exactly 0 leaves the moments; a task all of whose losses were 0 has weight 1.
 
     Example:
         >>> method = loss_normalisation()
@@ -85,6 +85,7 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         moved = LossNormalisationState(mean, deviation, jnp.ones_like(inner.started))
         sigma = jnp.maximum(deviation, floor * jnp.hypot(deviation, mean))
         weights = jnp.where(sigma > 0, 1.0 / jnp.where(sigma > 0, sigma, 1.0), 1.0)
-        return weights, hold_inactive(moved, inner, active)
+        counted = active & (losses != 0)
+        return weights, hold_inactive(moved, inner, counted)
 
     return method_of_losses("loss_normalisation", rule, inner=inner)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax.methods.from_losses.common import check_length, learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import PULL, check_length, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 Form = Callable[[Array], tuple[Array, Array]]
@@ -83,7 +83,8 @@ def uncertainty(
         softmax       exp(-s_k) L_k + 1/2 s_k   cross-entropy
 
     and the weight is what stands before the loss; s follows its own gradient, for `gaussian` `(1 - exp(-s_k) L_k) / 2`.
-    At its optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`.
+    At its optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`. A gradient for s beyond 64 counts as 64, so that no single
+    loss throws s out of range for ever, and a loss of exactly 0, whose logarithm no s reaches, leaves s where it is.
 
     A. Kendall, Y. Gal, R. Cipolla (2018), "Multi-task learning using uncertainty to weigh losses for scene geometry and
     semantics", CVPR, arXiv 1705.07115 (`laplace`: its section 4 uses absolute errors).
@@ -155,7 +156,8 @@ def uncertainty(
             return jnp.sum(weights * losses + regulariser), weights
 
         gradient, weights = jax.grad(objective, has_aux=True)(inner.log_variance)
-        moved = learn(learner, gradient, inner.optimizer, inner.log_variance, active)
+        counted = active & (losses != 0)
+        moved = learn(learner, jnp.clip(gradient, -PULL, PULL), inner.optimizer, inner.log_variance, counted)
         return weights, UncertaintyState(*moved)
 
     return method_of_losses("uncertainty", rule, inner=inner)

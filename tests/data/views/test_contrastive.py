@@ -119,12 +119,12 @@ def test_negative_sampling_equals_the_formula():
 @pytest.mark.parametrize(
     ("outputs", "targets", "error", "message"),
     [
-        (FIRST, ALL, TypeError, r"outputs must be a pair of arrays \[B, D\], got ndarray"),
-        ((FIRST, SECOND[:3]), ALL, ValueError, r"got \[4, 3\], \[3, 3\] and \[4\]"),
+        (FIRST, ALL, TypeError, r"outputs must be a pair of arrays \[B, D\], found ndarray"),
+        ((FIRST, SECOND[:3]), ALL, ValueError, r"found \[4, 3\], \[3, 3\] and \[4\]"),
         ((FIRST, SECOND), ALL[:3], ValueError, r"and \[3\]"),
         ((FIRST, SECOND), jnp.ones(4), TypeError, "targets must be bool"),
         ((FIRST.astype(int), SECOND), ALL, TypeError, "outputs must be floating"),
-        ((FIRST[:1], SECOND[:1]), ALL[:1], ValueError, "at least two examples, got 1"),
+        ((FIRST[:1], SECOND[:1]), ALL[:1], ValueError, "at least two examples, found 1"),
     ],
 )
 def test_mistakes_are_named(name, outputs, targets, error, message):
@@ -134,9 +134,9 @@ def test_mistakes_are_named(name, outputs, targets, error, message):
 
 def test_other_mistakes_are_named():
     for maker in MAKERS.values():
-        with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):
+        with pytest.raises(ValueError, match="temperature must be above 0, found 0"):
             maker(temperature=0)
     with pytest.raises(ValueError, match=r"must both be \[B, P, 1 \+ K\]"):
         negative_sampling(jnp.zeros((2, 3)), jnp.zeros((2, 3), int))
-    with pytest.raises(TypeError, match="targets must be integers"):
+    with pytest.raises(TypeError, match="targets must be signed integers"):
         negative_sampling(jnp.zeros((2, 3, 1)), jnp.zeros((2, 3, 1)))

@@ -1,0 +1,119 @@
+"""Checks of what losses and metrics compare: outputs of a network, and the targets that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from mtljax.checks.messages import expect, found
+from mtljax.trees import accumulator
+from mtljax.types import Array
+
+Test = Callable[[Any], Any]
+
+
+def check_outputs(where: str, outputs: Any, *, what: str = "outputs") -> Array:
+    """Floating outputs as an array, in float32 at least.
+
+    Example:
+        >>> check_outputs("accuracy", np.array([1, 2], np.int32))
+        Traceback (most recent call last):
+        ...
+        TypeError: accuracy: outputs must be an array of a floating type, found an array of shape (2,) and dtype int32
+    """
+    array = _array(where, what, outputs)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{where}: {what} must be an array of a floating type, found {_kind(array)}")
+    return array.astype(accumulator(array.dtype))
+
+
+def check_pair(where: str, outputs: Any, targets: Any) -> tuple[Array, Array]:
+    """Outputs and real targets in one floating type, after checking that both are `[B, ...]` of one shape.
+
+    Example:
+        >>> check_pair("huber", np.zeros((3, 1)), np.zeros(3))
+        Traceback (most recent call last):
+        ...
+        ValueError: huber: outputs and targets must both be [B, ...] of one shape, found outputs [3, 1] and targets [3]
+    """
+    outputs, array = check_outputs(where, outputs), _array(where, "targets", targets)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise TypeError(f"{where}: targets must be real numbers, found {_kind(array)}")
+    if array.ndim < 1 or outputs.shape != array.shape or 0 in array.shape[1:]:
+        raise ValueError(
+            f"{where}: outputs and targets must both be [B, ...] of one shape, found outputs {list(outputs.shape)} "
+            f"and targets {list(array.shape)}"
+        )
+    return outputs, array.astype(outputs.dtype)
+
+
+def check_labels(where: str, outputs: Any, targets: Any, *, least: int = 0) -> tuple[Array, Array, Array]:
+    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where they are out of range, and where they are in it.
+
+    Args:
+        where: the public function's name.
+        outputs: floating `[B, ..., C]`.
+        targets: integer `[B, ...]`.
+        least: the smallest label that means something.
+
+    Raises:
+        TypeError: logits that are not floating, labels that are not integers.
+        ValueError: shapes that do not match, or concrete labels outside `least` to C - 1.
+
+    Example:
+        >>> check_labels("accuracy", np.zeros((2, 3)), np.array([0, 255]))
+        Traceback (most recent call last):
+        ...
+        ValueError: accuracy: targets must be labels from 0 to 2, found 255
+    """
+    outputs, labels = check_outputs(where, outputs), _array(where, "targets", targets)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{where}: targets must be integer labels, found {_kind(labels)}")
+    if labels.ndim < 1 or outputs.shape[:-1] != labels.shape or 0 in outputs.shape[1:]:
+        raise ValueError(
+            f"{where}: outputs must be [B, ..., C] and targets [B, ...], found outputs {list(outputs.shape)} and "
+            f"targets {list(labels.shape)}"
+        )
+    classes = outputs.shape[-1]
+    known = check_values(
+        where, targets, lambda y: (y >= least) & (y < classes), f"labels from {least} to {classes - 1}"
+    )
+    return outputs, jnp.where(known & (labels >= 0), labels, 0), known
+
+
+def check_values(where: str, targets: Any, test: Test, expected: str) -> Array:
+    """Where targets pass a test, bool; concrete ones must pass it everywhere.
+
+    What to do where traced targets do not pass is the caller's: a loss is NaN there, which no training step takes.
+
+    Example:
+        >>> check_values("binary_cross_entropy", np.array([0.5, 2.0]), lambda y: y <= 1, "at most 1")
+        Traceback (most recent call last):
+        ...
+        ValueError: binary_cross_entropy: targets must be at most 1, found 2.0
+    """
+    if not isinstance(targets, Tracer):
+        values = np.asarray(targets)
+        wrong = ~test(values)
+        if wrong.any():
+            raise ValueError(f"{where}: targets must be {expected}, found {values[wrong].flat[0]}")
+    return test(jnp.asarray(targets))
+
+
+def _array(where: str, what: str, value: Any) -> Any:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):
+        array = None
+    expect(array is not None, where, what, "an array", value, TypeError)
+    return array
+
+
+def _kind(array: Any) -> str:
+    return (
+        found(array) if isinstance(array, Tracer) else f"an array of shape {array.shape} and dtype {array.dtype.name}"
+    )

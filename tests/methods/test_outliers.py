@@ -1,0 +1,74 @@
+"""Every method learns again after one enormous step, and goes on where one task has nothing left to learn."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtljax
+from mtljax import training
+from tests.methods.table import CASES, FEW, over
+
+NAMES, SIZE, STEPS, MIDDLE, LEAST = ("a", "b", "c"), 12, 120, 40, 0.5
+OPTIMIZERS = {"adam": optax.adam(0.02), "sgd": optax.sgd(0.5)}
+AT_ONCE = FEW | {"uncertainty", "imtl_l", "gradnorm", "db_mtl"}
+# The shortest combination of gradients of which one is zero is zero, and zero is the gradient nearest to all others: by
+# their definitions these methods hold that nothing is left to gain.
+STANDS_STILL = {"mgda", "mgda_l2", "mgda_loss", "log_losses", "clip", "per_group", "krum"}
+every_other = over([case for case in CASES if case.name not in STANDS_STILL], at_once=lambda case: case.name in AT_ONCE)
+every_optimizer = pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
+DRAWN = np.random.default_rng(0)
+MATRICES = {name: DRAWN.normal(size=(4, SIZE)).astype(np.float32) / SIZE**0.5 for name in NAMES}
+WANTED = {name: DRAWN.normal(size=4).astype(np.float32) for name in NAMES}
+
+
+def losses_fn(params, state, batch, key, train):
+    """Three regressions that one trunk can solve, down to noise; a batch multiplies losses and adds to them."""
+    factor, shift = batch
+    losses = {}
+    for k, name in enumerate(NAMES):
+        away = MATRICES[name] @ params.shared + 0.1 * params.tasks[name] - WANTED[name]
+        losses[name] = factor[k] * (LEAST + jnp.mean(away**2)) + shift[k]
+    return losses, ({}, state)
+
+
+@functools.cache
+def program(name, optimizer):
+    method = next(case for case in CASES if case.name == name).make(3)
+    init, step = training.make_train_step(losses_fn, method, OPTIMIZERS[optimizer])
+    params = mtljax.Params(jnp.zeros(SIZE), {name: jnp.zeros(4) for name in NAMES})
+    run = jax.jit(lambda state, batches: jax.lax.scan(step, state, batches))
+    return lambda batches: run(init(params, key=jax.random.key(0)), batches)
+
+
+def trained(case, optimizer, factor, shift):
+    """Losses `[steps, 3]` without what the batches did to them, and the last state."""
+    state, metrics = program(case.name, optimizer)((factor, shift))
+    losses = np.stack([np.asarray(metrics["losses"][name]) for name in NAMES], axis=1)
+    for leaf in jax.tree.leaves((state.params, state.opt_state, state.method_state)):
+        assert np.isfinite(np.asarray(leaf, np.float64)).all(), f"{case.name}: {jax.tree.map(jnp.isfinite, state)}"
+    return losses - LEAST * factor, state
+
+
+@every_other
+@every_optimizer
+def test_a_task_without_loss_and_gradient_does_not_stop_the_others(case, optimizer):
+    factor = np.ones((STEPS, 3), np.float32)
+    factor[:, 1] = 0
+    losses, _ = trained(case, optimizer, factor, np.zeros_like(factor))
+    assert (losses[-1, [0, 2]] < 0.5 * losses[0, [0, 2]]).all(), losses[::10]
+
+
+@every_other
+@every_optimizer
+def test_a_task_that_is_solved_on_the_way_does_not_stop_the_others(case, optimizer):
+    factor = np.ones((STEPS, 3), np.float32)
+    factor[MIDDLE:, 1] = 0
+    losses, _ = trained(case, optimizer, factor, np.zeros_like(factor))
+    first, middle, last = losses[[0, MIDDLE, -1]][:, [0, 2]]
+    assert (last < np.maximum(0.7 * middle, 0.05 * first)).all(), losses[::10]

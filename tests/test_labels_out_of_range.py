@@ -1,0 +1,145 @@
+"""A label out of range has one way: an error where its value is known, NaN where it is traced, nothing where masked."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtljax
+from mtljax import imbalance, losses, token_losses, training
+from mtljax.contrastive import negative_sampling
+from mtljax.losses import masked_loss
+from mtljax.metrics import accuracy
+from tests.engines import nets
+
+LOGITS, SCORES = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
+CLASSES = {
+    "softmax_cross_entropy": losses.softmax_cross_entropy,
+    "softmax_focal": imbalance.softmax_focal(),
+    "logit_adjusted": imbalance.logit_adjusted([4, 3, 2, 1]),
+    "accuracy": accuracy,
+    "class_weighted": imbalance.class_weighted(losses.softmax_cross_entropy, [1.0, 2.0, 3.0, 4.0]),
+}
+YES_OR_NO = {
+    "binary_cross_entropy": losses.binary_cross_entropy,
+    "sigmoid_focal": imbalance.sigmoid_focal(alpha=0.25),
+    "sigmoid_logit_adjusted": imbalance.sigmoid_logit_adjusted([3, 1]),
+}
+TOKENS = {
+    "token_cross_entropy": token_losses.token_cross_entropy(),
+    "token_accuracy": token_losses.token_accuracy(2.0),
+    "negative_sampling": negative_sampling,
+}
+CASES = [
+    *((name, loss, LOGITS, np.array([1, wrong, 3])) for name, loss in CLASSES.items() for wrong in (4, 255, -1, -100)),
+    *((name, loss, LOGITS, np.array([1, 255, 3], np.uint8)) for name, loss in CLASSES.items()),
+    *((name, loss, SCORES, np.float32([0, y, 1])) for name, loss in YES_OR_NO.items() for y in (2, -1, -0.25, np.nan)),
+    *(
+        (
+            "class_weighted",
+            imbalance.class_weighted(losses.binary_cross_entropy, [1.0, 9.0]),
+            SCORES,
+            np.float32([0, y, 1]),
+        )
+        for y in (-1.0, 0.5, 2.0, np.nan)
+    ),
+    *(
+        (name, loss, np.zeros((3, 2, 4), np.float32), np.array([[1, -1], [wrong, 0], [-2, 3]]))
+        for name, loss in list(TOKENS.items())[:2]
+        for wrong in (4, -3, -100)
+    ),
+    *(
+        (
+            "negative_sampling",
+            negative_sampling,
+            np.zeros((3, 1, 2), np.float32),
+            np.array([[[1, 0]], [[y, 0]], [[1, -1]]]),
+        )
+        for y in (2, -2)
+    ),
+]
+every_case = pytest.mark.parametrize(
+    ("name", "loss", "outputs", "targets"), CASES, ids=[f"{case[0]}-{index}" for index, case in enumerate(CASES)]
+)
+
+
+@every_case
+def test_a_known_label_out_of_range_is_an_error(name, loss, outputs, targets):
+    with pytest.raises(ValueError, match=rf"^{name}: targets must be .*, found"):
+        loss(outputs, targets)
+    with pytest.raises(ValueError, match=rf"^{name}: targets must be .*, found"):
+        jax.make_jaxpr(lambda z: loss(z, targets))(outputs)
+
+
+def test_a_traced_one_is_nan_in_its_example_alone():
+    """All cases in one program; the derivative by what is right is as it is without."""
+
+    def run(batch):
+        found = []
+        for (_, loss, _, _), (outputs, targets) in zip(CASES, batch, strict=True):
+            right = jax.tree.map(lambda leaf: leaf[jnp.array([0, 2])], (outputs, targets))
+            found.append((loss(outputs, targets), loss(*right)))
+        return found
+
+    batch = [(outputs, targets) for _, _, outputs, targets in CASES]
+    for case, (values, right) in zip(CASES, jax.jit(run)(batch), strict=True):
+        assert np.isnan(values).tolist() == [False, True, False], case
+        np.testing.assert_allclose(np.asarray(values)[[0, 2]], right, rtol=1e-6)
+
+
+def test_a_masked_one_is_harmless():
+    mask = jnp.array([True, False, True])
+
+    def run(batch):
+        return [
+            jax.value_and_grad(lambda z, loss=loss, y=y: masked_loss(loss, z, y, mask=mask)[0])(z)
+            for (_, loss, _, _), (z, y) in zip(CASES, batch, strict=True)
+        ]
+
+    batch = [(outputs, targets) for _, _, outputs, targets in CASES]
+    for value, gradient in jax.jit(run)(batch):
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+        assert not np.asarray(gradient)[1].any()
+    for _, loss, outputs, targets in {name: case for name, *_ in CASES for case in CASES if case[0] == name}.values():
+        assert jnp.isfinite(masked_loss(loss, outputs, targets, mask=mask)[0])
+
+
+def test_soft_targets_and_their_ends_are_in_range():
+    targets = jnp.array([0.0, 0.5, 1.0])
+    for loss in YES_OR_NO.values():
+        assert jnp.isfinite(loss(SCORES, targets)).all()
+        assert jnp.isfinite(loss(SCORES, jnp.array([True, False, True]))).all()
+
+
+@pytest.mark.parametrize("metric", [accuracy, token_losses.token_accuracy(), token_losses.token_accuracy(1.5)])
+def test_logits_that_are_nan_have_no_accuracy(metric):
+    outputs = jnp.zeros((2, 3, 4)).at[0, 1, 2].set(jnp.nan)
+    found = metric(outputs, jnp.ones((2, 3), int))
+    assert jnp.isnan(found).tolist() == [True, False]
+    padded = token_losses.token_accuracy()(outputs, jnp.ones((2, 3), int).at[0, 1].set(token_losses.PADDING))
+    assert jnp.isfinite(padded).all()
+
+
+def test_a_task_with_such_a_label_sits_the_step_out():
+    model, batch = nets.mlp(), nets.batch()
+    tasks = dict(nets.tasks(), a=mtljax.Task(lambda z, y: losses.binary_cross_entropy(z[:, 0], y[:, 0])))
+    targets = dict(batch.targets, a=jnp.full_like(batch.targets["a"], 2.0))
+    init, step = training.make_train_step(mtljax.losses_fn(model, tasks), mtljax.methods.equal(), optax.sgd(0.1))
+    params, state = model.init(jax.random.key(0), batch.inputs)
+    first = init(params, state, key=jax.random.key(1))
+    after, metrics = jax.jit(step)(first, batch._replace(targets=targets))
+    assert jnp.isnan(metrics["losses"]["a"])
+    assert {name: bool(there) for name, there in metrics["active"].items()} == {"a": False, "b": True, "c": True}
+    assert {name: int(count) for name, count in metrics["nonfinite"].items()} == {"a": 1, "b": 0, "c": 0}
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+
+
+def test_a_loss_returns_one_value_for_each_example():
+    values = jnp.zeros(4)
+    for wrong in (lambda z, y: (z - y).mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: (z - y).mean()):
+        for mask in (None, jnp.ones(4, bool)):
+            with pytest.raises(ValueError, match=r"masked_loss: what the loss returns must be .* \[4\], found \["):
+                masked_loss(wrong, values, values, mask=mask)
