@@ -1,8 +1,9 @@
 # Everything runs from an environment in .venv, made on first use and again whenever pyproject.toml changes.
+# `make test PYTHON=python3.13` runs on that Python, from an environment of its own in .venv-python3.13.
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
-VENV := .venv
+VENV := .venv$(if $(filter command line,$(origin PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ lint: $(VENV)/.test  ## Check style and formatting.
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.test  ## Check types.
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.test  ## Rewrite the files in the house style.
 	$(BIN)/ruff check --fix .

@@ -80,7 +80,11 @@ def shared_inputs(inputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
     def theirs() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return MultiTaskLassoCV(alphas=alphas, cv=splits, fit_intercept=False, tol=TOLERANCE).fit(inputs, targets)
+            # Its annotation is of a number of strengths alone; it takes the strengths too.
+            strengths: Any = alphas
+            return MultiTaskLassoCV(alphas=strengths, cv=splits, fit_intercept=False, tol=TOLERANCE).fit(
+                inputs, targets
+            )
 
     reference = theirs()
     fitted = fit(rows, penalties.l21(float(reference.alpha_)), average=True, tolerance=TOLERANCE)

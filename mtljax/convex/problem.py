@@ -121,10 +121,11 @@ def check_rows(name: str, rows: TaskRows) -> None:
     """
     if not isinstance(rows, TaskRows):
         raise TypeError(f"{name}: expected TaskRows, as pad and columns make them, found {type(rows).__name__}")
-    for argument, kind in (("inputs", jnp.floating), ("targets", jnp.floating), ("mask", jnp.bool_)):
+    kinds = (("inputs", jnp.floating, "floating"), ("targets", jnp.floating, "floating"), ("mask", jnp.bool_, "bool"))
+    for argument, kind, name_of_kind in kinds:
         dtype = jnp.result_type(getattr(rows, argument))
         if not jnp.issubdtype(dtype, kind):
-            raise TypeError(f"{name}: {argument} must be of type {kind.__name__}, found {dtype.name}")
+            raise TypeError(f"{name}: {argument} must be of type {name_of_kind}, found {dtype.name}")
     shape = jnp.shape(rows.targets)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{name}: targets must have shape [T, N], neither of them 0, found {shape}")

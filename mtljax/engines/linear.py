@@ -95,7 +95,9 @@ def _evaluate(eqns: Sequence[Any], env: dict[Any, Any], outs: Sequence[Any]) -> 
     free = dict.fromkeys(var for var in wanted if not isinstance(var, core.Literal) and var not in computed)
     info = core.DebugInfo("mtljax", "part of linearised losses", ("tangent",) * len(free), ("tangent",) * len(outs))
     part = core.Jaxpr((), list(free), list(outs), list(eqns), core.no_effects, info)
-    return list(core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))(*(env[var] for var in free)))
+    # From jax 0.12 on every jaxpr is a closed one, and the name stays without being declared.
+    closed = core.ClosedJaxpr(part, ())  # pyright: ignore[reportPrivateImportUsage]
+    return list(core.jaxpr_as_fun(closed)(*(env[var] for var in free)))
 
 
 def _holds(eqns: Sequence[Any], names: Sequence[str]) -> bool:
