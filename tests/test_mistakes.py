@@ -134,17 +134,17 @@ def test_tasks_that_make_no_sense():
 
 
 def test_arguments_of_methods():
-    with pytest.raises(ValueError, match=r"every: n is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=r"every: n must be"):
         methods.every(methods.mgda(), 0)
     with pytest.raises(ValueError, match=r"graddrop reads task gradients and returns no weights"):
         methods.every(methods.graddrop(), 2)
-    with pytest.raises(ValueError, match=r"fixed: weights has 2 entries but the method is initialised for 3 tasks"):
+    with pytest.raises(ValueError, match=r"fixed: weights must be of shape \[3\], found an array of shape \(2,\)"):
         methods.fixed([1.0, 2.0]).init(3)
     with pytest.raises(ValueError, match=r"fixed: weights must be finite"):
         methods.fixed([1.0, float("nan")])
-    with pytest.raises(ValueError, match=r"graddrop: leak is 2.0, expected a number in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"graddrop: leak must be"):
         methods.graddrop(leak=2.0)
-    with pytest.raises(ValueError, match=r"preference: vector has shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"preference: vector must be of shape \[3\], found an array of shape \(2,\)"):
         methods.preference(methods.equal(), [1.0, 2.0]).init(3)
     with pytest.raises(ValueError, match=r"graddrop draws signs at random: give key="):
         mtljax.aggregate(methods.graddrop(), jnp.ones((2, 2)))

@@ -73,7 +73,7 @@ def check_number(
     sound = np.isfinite(numbers) if finite else ~np.isnan(numbers)
     bounds = {words: (bound, compare) for words, (bound, compare) in bounds.items() if bound is not None}
     if not np.all([np.all(sound)] + [np.all(compare(numbers, bound)) for bound, compare in bounds.values()]):
-        wanted = [f"{words} {bound}" for words, (bound, _) in bounds.items()]
+        wanted = [f"{words} {bound:g}" for words, (bound, _) in bounds.items()]
         if (np.isinf(numbers).any() and finite) or not wanted:
             wanted.insert(0, "finite" if finite else "not NaN")
         raise ValueError(f"{where}: {what} must be {' and '.join(wanted)}, found {found(value)}")
@@ -92,8 +92,12 @@ def check_nonnegative(where: str, what: str, value: Any) -> Any:
     return check_number(where, what, value, least=0)
 
 
-def check_count(where: str, what: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
-    """The number, after checking that it is an integer from `least` to `most`: what sets shapes and lengths of loops.
+def check_count(
+    where: str, what: str, value: Any, *, least: int = 1, most: int | None = None, traced: bool = False
+) -> Any:
+    """The number, after checking that it is an integer from `least` to `most`.
+
+    What sets shapes or lengths of loops must be a Python or NumPy integer; with `traced` a JAX scalar may be given too.
 
     Example:
         >>> check_count("mmoe", "num_experts", 0)
@@ -101,6 +105,10 @@ def check_count(where: str, what: str, value: Any, *, least: int = 1, most: int 
         ...
         ValueError: mmoe: num_experts must be at least 1, found 0
     """
+    if traced and isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, np.integer) and value.shape == ():
+        if isinstance(value, Tracer):
+            return value
+        value = int(value)
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     expect(whole, where, what, "an integer", value, TypeError)
     if value < least or (most is not None and value > most):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_flag, check_method, check_number
 from mtljax.methods.apply import reconcile
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
@@ -86,10 +87,12 @@ def fs_mtl(
         >>> print(grads.shared)
         [-1.5 -1.5]
     """
-    rho_tasks = rho if rho_tasks is None else rho_tasks
-    for name, value in (("rho", rho), ("rho_tasks", rho_tasks)):
-        if not 0.0 <= value < float("inf"):
-            raise ValueError(f"fs_mtl: {name} is {value}, expected a finite number of at least 0")
+    check_callable("fs_mtl", "losses_fn", losses_fn)
+    check_method("fs_mtl", "method", method)
+    check_number("fs_mtl", "rho", rho, least=0)
+    rho_own = rho if rho_tasks is None else check_number("fs_mtl", "rho_tasks", rho_tasks, least=0)
+    check_flag("fs_mtl", "adaptive", adaptive)
+    check_flag("fs_mtl", "has_aux", has_aux)
     if method.pick is not None:
         raise ValueError(f"fs_mtl: {method.name} reads one task's gradient a step, but fs_mtl has those of all")
 
@@ -124,7 +127,7 @@ def fs_mtl(
             grad(
                 k,
                 perturbed(params.shared, shared, rho, adaptive),
-                perturbed(params.tasks[name], own, rho_tasks, adaptive),
+                perturbed(params.tasks[name], own, rho_own, adaptive),
             )
             for (k, name), (_, (shared, own)) in zip(enumerate(names), found, strict=True)
         ]
@@ -155,7 +158,7 @@ def fs_mtl(
     return f
 
 
-def perturbed(params: PyTree, gradient: PyTree, rho: float, adaptive: bool) -> PyTree:
+def perturbed(params: PyTree, gradient: PyTree, rho: Array | float, adaptive: bool) -> PyTree:
     """The parameters, moved by rho along the gradient.
 
     Example:

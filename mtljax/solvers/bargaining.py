@@ -8,10 +8,11 @@ pivoting. So 1 to 15 steps suffice for any alpha, each one Cholesky factorisatio
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.solvers.pivoting import inverse_factor, solve_factored
@@ -52,15 +53,20 @@ class _Curves(NamedTuple):
         middle: float32 `[T]`, z at that point; 0 for tasks that take no part.
     """
 
-    alpha: float
+    alpha: Any
     slope: Array
     middle: Array
+
+    @property
+    def nash(self) -> bool:
+        """Whether alpha is known to be 1."""
+        return isinstance(self.alpha, float) and self.alpha == 1
 
     def point(self, x: Array) -> tuple[Array, Array]:
         """The z and s on the curve at which `z - s / slope = x`, each right to rounding however small it is."""
         unit = jnp.where(self.middle > 0, self.middle, 1.0)
         a = jnp.abs(x) / unit
-        if self.alpha == 1:
+        if self.nash:
             larger = 0.5 * a + jnp.sqrt(0.25 * a * a + 1.0)
             smaller = 1.0 / larger
         else:
@@ -79,7 +85,7 @@ class _Curves(NamedTuple):
         """The z that goes with s; infinite where s is not positive."""
         usable = (s > 0) & (self.middle > 0)
         ratio = self.slope * self.middle / jnp.where(usable, s, 1.0)
-        z = self.middle * (ratio if self.alpha == 1 else jnp.exp2(self.alpha * jnp.log2(ratio)))
+        z = self.middle * (ratio if self.nash else jnp.exp2(self.alpha * jnp.log2(ratio)))
         return jnp.where(self.middle > 0, jnp.where(usable, z, jnp.inf), 0.0)
 
 
@@ -195,7 +201,7 @@ def bargaining(
     gramian: Array,
     *,
     shares: ArrayLike | None = None,
-    alpha: float = 1.0,
+    alpha: Any = 1.0,
     active: Array | None = None,
 ) -> Solution:
     """Weights of the direction in which every task's gain answers its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
@@ -239,7 +245,7 @@ def bargaining(
         [0.5, 1.0]
     """
     scaled = scale(gramian, active)
-    if not 0 < alpha < float("inf"):
+    if not isinstance(alpha, Tracer) and not 0 < alpha < float("inf"):
         raise ValueError(f"alpha must be a positive finite number, found {alpha}")
     num_tasks = scaled.norm.shape[0]
     shares = jnp.ones_like(scaled.norm) if shares is None else as_float32(shares)
@@ -255,7 +261,7 @@ def bargaining(
     exponent = jnp.round(jnp.max(jnp.where(valid, log_middle, -jnp.inf)))
     exponent = jnp.where(jnp.any(valid), exponent, 0.0)
     middle = jnp.where(valid, jnp.exp2(log_middle - exponent), 0.0)
-    curves = _Curves(float(alpha), slope, middle)
+    curves = _Curves(alpha if isinstance(alpha, Tracer) else float(alpha), slope, middle)
 
     z, s, rest = _newton(matrix, curves, valid)
     residual = _certificate(matrix, curves, z, s, rest)

@@ -181,16 +181,16 @@ def test_stationary_points_are_said():
 
 
 def test_mistakes():
-    with pytest.raises(ValueError, match="nash_mtl: max_norm must be positive or None, found 0"):
+    with pytest.raises(ValueError, match="nash_mtl: max_norm must be above 0, found 0"):
         nash_mtl(max_norm=0)
-    with pytest.raises(ValueError, match="fairgrad: alpha must be a finite number of at least 0, found -1"):
+    with pytest.raises(ValueError, match="fairgrad: alpha must be at least 0, found -1"):
         fairgrad(-1.0)
-    with pytest.raises(ValueError, match="pivrg: bound must be a finite number above 1, found 1"):
+    with pytest.raises(ValueError, match="pivrg: bound must be above 1, found 1"):
         pivrg(bound=1.0)
-    with pytest.raises(ValueError, match="pivrg: min_temperature must be positive and finite, found 0"):
+    with pytest.raises(ValueError, match="pivrg: min_temperature must be above 0, found 0"):
         pivrg(min_temperature=0.0)
     method = pivrg()
-    with pytest.raises(ValueError, match=r"pivrg: scores has shape \(3,\), expected \(2,\)"):
+    with pytest.raises(ValueError, match=r"pivrg: scores must be of shape \[2\], found an array of shape \(3,\)"):
         method.update(jnp.eye(2), method.init(2), scores=jnp.ones(3))
     for name, method in METHODS.items():
         with pytest.raises(ValueError, match=rf"{name}: gramian must be of shape \(2, 2\).*2 tasks"):

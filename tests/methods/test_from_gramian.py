@@ -126,11 +126,13 @@ def test_mistakes():
             method.init(0)
     with pytest.raises(ValueError, match="pcgrad: key is None, but with 3 tasks"):
         pcgrad().update(jnp.eye(3), pcgrad().init(3))
-    with pytest.raises(ValueError, match=r"cagrad: c must be a finite number of at least 0, found -1"):
+    with pytest.raises(ValueError, match=r"cagrad: c must be at least 0, found -1"):
         cagrad(-1)
-    with pytest.raises(ValueError, match=r"upgrad: preference must have shape \[T\], found \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"upgrad: preference must be of shape \[T\], found an array of shape \(1, 2\)"
+    ):
         upgrad(preference=[[1.0, 2.0]])
-    with pytest.raises(ValueError, match="upgrad: preference must be finite, non-negative and not all zero"):
+    with pytest.raises(ValueError, match="upgrad: preference must be"):
         upgrad(preference=[1.0, -1.0])
-    with pytest.raises(ValueError, match=r"upgrad: preference has shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"upgrad: preference must be of shape \[3\], found an array of shape \(2,\)"):
         upgrad(preference=[1.0, 1.0]).init(3)

@@ -476,27 +476,27 @@ def test_graddrop_draws_signs_by_their_purity():
 # mistakes
 
 MISTAKES = [
-    (lambda: trimmed_mean(-1), "trimmed_mean: trim is -1, expected at least 0"),
-    (lambda: db_mtl(beta=1.0), r"db_mtl: beta is 1.0, expected a number in \[0, 1\)"),
-    (lambda: db_mtl(eps=-1.0), "db_mtl: eps is -1.0, expected a finite number of at least 0"),
+    (lambda: trimmed_mean(-1), "trimmed_mean: trim must be"),
+    (lambda: db_mtl(beta=1.0), r"db_mtl: beta must be"),
+    (lambda: db_mtl(eps=-1.0), "db_mtl: eps must be"),
     (lambda: db_mtl().init(2), "db_mtl: init needs shared="),
     (lambda: aggregate(db_mtl(), J_BASE), r"db_mtl takes logarithms of losses: give losses= of shape \(2,\)"),
     (
         lambda: aggregate(db_mtl(), J_BASE, losses=jnp.ones(3)),
         r"db_mtl: losses must be of shape \(2,\), .*found shape \(3,\)",
     ),
-    (lambda: moco(beta=0.0), "moco: beta is 0.0, expected a positive number"),
-    (lambda: moco(rho=float("nan")), "moco: rho is nan, expected a finite number of at least 0"),
+    (lambda: moco(beta=0.0), "moco: beta must be"),
+    (lambda: moco(rho=float("nan")), "moco: rho must be"),
     (lambda: aggregate(moco(normalization=norms_over_losses), J_BASE), "moco: this normalization reads the losses"),
     (
         lambda: aggregate(moco(normalization=lambda norms, losses: norms[0]), J_BASE),
         r"moco: what normalization returned must be of shape .*found shape \(\)",
     ),
-    (lambda: excess_mtl(step_size=0.0), "excess_mtl: step_size is 0.0, expected a positive number"),
-    (lambda: excess_mtl(eps=-1e-7), "excess_mtl: eps is -1e-07"),
-    (lambda: sam_gs(momentum=1.0), r"sam_gs: momentum is 1.0, expected a number in \[0, 1\)"),
-    (lambda: sam_gs(threshold=-1.0), "sam_gs: threshold is -1.0"),
-    (lambda: m_config(beta=-0.1), r"m_config: beta is -0.1, expected a number in \[0, 1\)"),
+    (lambda: excess_mtl(step_size=0.0), "excess_mtl: step_size must be"),
+    (lambda: excess_mtl(eps=-1e-7), "excess_mtl: eps must be"),
+    (lambda: sam_gs(momentum=1.0), r"sam_gs: momentum must be"),
+    (lambda: sam_gs(threshold=-1.0), "sam_gs: threshold must be"),
+    (lambda: m_config(beta=-0.1), r"m_config: beta must be"),
     (lambda: m_config().init(2), "m_config: init needs shared="),
     (
         lambda: m_config().update(J_BASE, m_config().init(2, J_BASE[0])),
@@ -506,9 +506,9 @@ MISTAKES = [
         lambda: m_config().update({"w": J_BASE[0]}, m_config().init(2, J_BASE[0])),
         "m_config: state must be what m_config's init makes for 2 tasks",
     ),
-    (lambda: graddrop(leak=[0.5, 2.0]), r"graddrop: leak is 2.0, expected a number in \[0, 1\]"),
-    (lambda: graddrop(leak=[0.5] * 3).init(2), r"graddrop: leak has shape \(3,\), expected \(2,\)"),
-    (lambda: graddrop(leak=np.zeros((2, 2))), r"graddrop: leak has shape \(2, 2\), expected a number or one for each"),
+    (lambda: graddrop(leak=[0.5, 2.0]), r"graddrop: leak must be"),
+    (lambda: graddrop(leak=[0.5] * 3).init(2), r"graddrop: leak must have an entry for each of 2 tasks, found 3"),
+    (lambda: graddrop(leak=np.zeros((2, 2))), r"graddrop: leak must be a number or of shape \[T\], found"),
 ]
 
 

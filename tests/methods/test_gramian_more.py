@@ -92,22 +92,22 @@ def test_degenerate_gradients_are_harmless(name, kind):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gradvac(beta=1.5), r"gradvac: beta must be in \[0, 1\], found 1.5"),
-        (lambda: dualproj(preference=[-1.0, 1.0]), "dualproj: preference must be finite, non-negative"),
-        (lambda: dualproj(preference=[1.0, 1.0]).init(3), r"dualproj: preference has shape \(2,\), expected \(3,\)"),
-        (lambda: gradnorm(-1.0), "gradnorm: alpha must be a finite number of at least 0, found -1.0"),
-        (lambda: gradnorm(initial_losses=[0.0, 1.0]), "gradnorm: initial_losses must be positive finite numbers"),
-        (lambda: gradnorm(initial_losses=[1.0]).init(2), r"gradnorm: initial_losses has shape \(1,\), expected \(2,\)"),
+        (lambda: gradvac(beta=1.5), r"gradvac: beta must be at least 0 and at most 1, found 1.5"),
+        (lambda: dualproj(preference=[-1.0, 1.0]), "dualproj: preference must be"),
+        (lambda: dualproj(preference=[1.0, 1.0]).init(3), r"dualproj: preference must be of shape \[3\]"),
+        (lambda: gradnorm(-1.0), "gradnorm: alpha must be at least 0, found -1.0"),
+        (lambda: gradnorm(initial_losses=[0.0, 1.0]), "gradnorm: initial_losses must be above 0"),
+        (lambda: gradnorm(initial_losses=[1.0]).init(2), r"gradnorm: initial_losses must be of shape \[2\]"),
         (lambda: gradnorm().update(jnp.eye(2), gradnorm().init(2)), r"gradnorm .*: give losses= of shape \(2,\)"),
-        (lambda: sdmgrad(pull=-1.0), "sdmgrad: pull must be a finite number of at least 0, found -1.0"),
+        (lambda: sdmgrad(pull=-1.0), "sdmgrad: pull must be at least 0, found -1.0"),
         (lambda: sdmgrad(steps=0), "sdmgrad: steps must be at least 1, found 0"),
-        (lambda: sdmgrad(rate=0.0), "sdmgrad: rate must be a positive finite number, found 0.0"),
-        (lambda: sdmgrad(momentum=1.0), r"sdmgrad: momentum must be in \[0, 1\), found 1.0"),
-        (lambda: modo(gamma=-1.0), "modo: gamma must be a finite number of at least 0, found -1.0"),
-        (lambda: modo(rho=float("nan")), "modo: rho must be a finite number of at least 0, found nan"),
-        (lambda: conicgrad(1.5), r"conicgrad: c must be in \[0, 1\], found 1.5"),
+        (lambda: sdmgrad(rate=0.0), "sdmgrad: rate must be above 0, found 0.0"),
+        (lambda: sdmgrad(momentum=1.0), r"sdmgrad: momentum must be at least 0 and below 1, found 1.0"),
+        (lambda: modo(gamma=-1.0), "modo: gamma must be at least 0, found -1"),
+        (lambda: modo(rho=float("nan")), "modo: rho must be at least 0, found nan"),
+        (lambda: conicgrad(1.5), r"conicgrad: c must be at least 0 and at most 1, found 1.5"),
         (lambda: epo(eps=-1.0), "epo: eps must be at least 0, found -1.0"),
-        (lambda: epo([[1.0]]), r"epo: preference must have shape \[T\], found \(1, 1\)"),
+        (lambda: epo([[1.0]]), r"epo: preference must be of shape \[T\], found an array of shape \(1, 1\)"),
         (lambda: epo().update(jnp.eye(2), epo().init(2)), r"epo .*: give losses= of shape \(2,\)"),
         (
             lambda: mgda(normalization=loss_values).update(jnp.eye(2), mgda().init(2)),
@@ -126,7 +126,7 @@ def test_mistakes_are_named(make, message):
 
 
 def test_mistaken_types_are_named():
-    with pytest.raises(TypeError, match=r"sdmgrad: steps must be an integer or None, found 1\.5"):
+    with pytest.raises(TypeError, match=r"sdmgrad: steps must be an integer, found 1\.5"):
         sdmgrad(steps=1.5)
     for name, method in METHODS.items():
         options = {"losses": jnp.ones(2), "key": jax.random.key(0)}

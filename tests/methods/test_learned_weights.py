@@ -254,20 +254,20 @@ def test_the_optimiser_s_state_is_a_state_for_each_task():
 
 
 def test_mistakes():
-    with pytest.raises(TypeError, match="uncertainty: forms must be a function or a sequence of functions, found 'g'"):
+    with pytest.raises(TypeError, match="uncertainty: forms must be a function"):
         uncertainty(forms="gaussian")
-    with pytest.raises(ValueError, match="uncertainty: forms has 2 entries but the method is initialised for 3 tasks"):
+    with pytest.raises(ValueError, match="uncertainty: forms must have an entry for each of 3 tasks, found 2"):
         uncertainty(forms=[gaussian, laplace]).init(3)
     for call, message in [
-        (lambda: famo(learning_rate=0), "famo: learning_rate must be a finite number above 0, found 0"),
-        (lambda: famo(gamma=-1), "famo: gamma must be a finite number of at least 0, found -1"),
-        (lambda: famo(epsilon=0.0), "famo: epsilon must be a finite number above 0"),
-        (lambda: famo(min_losses=[0.0]).init(2), "famo: min_losses has 1 entries but .* 2 tasks"),
+        (lambda: famo(learning_rate=0), "famo: learning_rate must be above 0, found 0"),
+        (lambda: famo(gamma=-1), "famo: gamma must be at least 0, found -1"),
+        (lambda: famo(epsilon=0.0), "famo: epsilon must be above 0"),
+        (lambda: famo(min_losses=[0.0]).init(2), "famo: min_losses must have an entry for each of 2 tasks, found 1"),
         (
             lambda: famo().observe(jnp.ones(3), famo().init(2)),
             "famo: losses_after must be of shape",
         ),
-        (lambda: ldc_mtl(-0.1), "ldc_mtl: penalty must be a finite number of at least 0, found -0.1"),
+        (lambda: ldc_mtl(-0.1), "ldc_mtl: penalty must be at least 0, found -0.1"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -201,17 +201,17 @@ def test_random_draws_pass_over_inactive_tasks():
 
 def test_mistakes():
     for call, message in [
-        (lambda: uncertainty_softmax(0), "uncertainty_softmax: temperature must be a finite number above 0, found 0"),
-        (lambda: stch(-1.0), r"stch: mu must be a finite number above 0, found -1\.0"),
-        (lambda: stch(preference=[0.0, 0.0]), "stch: preference must be non-negative and not all zero, found"),
-        (lambda: stch(preference=0.5), r"stch: preference has shape \(\), expected \(T,\)"),
-        (lambda: stch(reference=[[1.0]]), r"stch: reference has shape \(1, 1\), expected a number or \(T,\)"),
-        (lambda: stch(reference=[1.0] * 3).init(2), "stch: reference has 3 entries but .* initialised for 2 tasks"),
-        (lambda: tchebycheff(preference=[1.0] * 3).init(2), "tchebycheff: preference has 3 entries but .* 2 tasks"),
-        (lambda: pbi(-0.5), "pbi: theta must be a finite number of at least 0, found -0.5"),
-        (lambda: pbi(preference=[-1.0, 1.0]), "pbi: preference must be non-negative"),
-        (lambda: cosmos(float("nan")), "cosmos: penalty must be a finite number of at least 0, found nan"),
-        (lambda: cosmos(preference=[np.inf, 1.0]), "cosmos: preference must be finite"),
+        (lambda: uncertainty_softmax(0), "uncertainty_softmax: temperature must be above 0, found 0"),
+        (lambda: stch(-1.0), r"stch: mu must be above 0, found -1\.0"),
+        (lambda: stch(preference=[0.0, 0.0]), "stch: preference must be"),
+        (lambda: stch(preference=0.5), r"stch: preference must be of shape \[T\], found an array of shape \(\)"),
+        (lambda: stch(reference=[[1.0]]), r"stch: reference must be a number or of shape \[T\]"),
+        (lambda: stch(reference=[1.0] * 3).init(2), "stch: reference must have an entry for each of 2 tasks, found 3"),
+        (lambda: tchebycheff(preference=[1.0] * 3).init(2), "tchebycheff: preference must have an entry for each"),
+        (lambda: pbi(-0.5), "pbi: theta must be at least 0, found -0.5"),
+        (lambda: pbi(preference=[-1.0, 1.0]), "pbi: preference must be"),
+        (lambda: cosmos(float("nan")), "cosmos: penalty must be at least 0, found nan"),
+        (lambda: cosmos(preference=[np.inf, 1.0]), "cosmos: preference must be"),
         (lambda: random().update(jnp.ones(2), random().init(2)), "random: key is None, but with 2 tasks"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -122,7 +122,7 @@ def test_aux_keys_zero_gradients_and_narrow_parameters():
 
 
 MISTAKES = [
-    (ValueError, lambda: fs_mtl(losses_fn, equal(), rho=-1.0), "fs_mtl: rho is -1.0"),
+    (ValueError, lambda: fs_mtl(losses_fn, equal(), rho=-1.0), "fs_mtl: rho must be"),
     (ValueError, lambda: fs_mtl(losses_fn, m_config()), "fs_mtl: m_config reads one task's gradient a step"),
     (TypeError, lambda: fs_mtl(losses_fn, equal())(PARAMS, equal().init(3)), "must be a FlatState, found MethodState"),
     (

@@ -314,19 +314,19 @@ def test_preference_of_one_picked_gradient():
 
 
 MISTAKES = [
-    (lambda: ema(mgda(), 1.5), r"ema: decay is 1.5, expected a number in \[0, 1\]"),
+    (lambda: ema(mgda(), 1.5), r"ema: decay must be"),
     (lambda: ema(graddrop()), "ema: graddrop reads task gradients"),
-    (lambda: ema(mgda(), initial=[1.0]).init(2), r"ema: initial has shape \(1,\), expected \(2,\)"),
-    (lambda: log_losses(mgda(), eps=-1.0), "log_losses: eps is -1.0"),
+    (lambda: ema(mgda(), initial=[1.0]).init(2), r"ema: initial must be of shape \[2\]"),
+    (lambda: log_losses(mgda(), eps=-1.0), "log_losses: eps must be"),
     (lambda: log_losses(picking()), "log_losses: picking reads one task's gradient a step"),
     (lambda: aggregate(log_losses(mgda()), ROWS), r"log_losses\(mgda\) needs losses"),
     (lambda: normalize(equal()), "normalize: equal reads losses alone"),
     (lambda: rescale(equal()), "rescale: equal reads losses alone"),
-    (lambda: rescale(mgda(), 0.0), "rescale: to is 0.0, expected a positive number"),
+    (lambda: rescale(mgda(), 0.0), "rescale: to must be"),
     (lambda: rescale(picking()), "rescale: picking reads one task's gradient a step, which makes no Gramian"),
-    (lambda: clip(mgda(), -1.0), "clip: max_norm is -1.0"),
+    (lambda: clip(mgda(), -1.0), "clip: max_norm must be"),
     (lambda: clip(equal(), 1.0), "clip: equal reads losses alone"),
-    (lambda: warmup(mgda(), -1), "warmup: steps is -1"),
+    (lambda: warmup(mgda(), -1), "warmup: steps must be"),
     (
         lambda: warmup(equal(), 1, mgda()),
         "warmup: mgda reads gramian, but equal, which follows, reads no more than losses",

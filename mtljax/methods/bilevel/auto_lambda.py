@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from mtljax.checks import check_callable, check_flag, check_number, check_optimizer
 from mtljax.methods.bilevel.common import Bilevel, BilevelState, check_params, descend, softmax, vector_of, without
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.types import Array, Key, Params
@@ -74,14 +74,20 @@ def auto_lambda(
         >>> print(state.weights)
         [0.1001 0.1001]
     """
-    learner = optax.adam(1e-4) if optimizer is None else optimizer
-    table = None if primary is None else np.asarray(primary, np.float32)
-    if table is not None and (table.ndim != 1 or not np.isfinite(table).all() or (table < 0).any()):
-        raise ValueError(f"auto_lambda: primary must be [T], finite and non-negative, found {table.tolist()}")
+    check_callable("auto_lambda", "losses_fn", losses_fn)
+    if not callable(inner_lr):
+        check_number("auto_lambda", "inner_lr", inner_lr, above=0)
+    check_number("auto_lambda", "initial", initial)
+    check_flag("auto_lambda", "simplex", simplex)
+    check_flag("auto_lambda", "has_aux", has_aux)
+    learner = optax.adam(1e-4) if optimizer is None else check_optimizer("auto_lambda", "optimizer", optimizer)
+    table = None
+    if primary is not None:
+        table = check_number("auto_lambda", "primary", primary, least=0, shape=("T",))
 
     def init(num_tasks: int) -> BilevelState:
-        if table is not None and table.shape != (num_tasks,):
-            raise ValueError(f"auto_lambda: primary has {table.size} entries, expected {num_tasks}")
+        if table is not None:
+            check_number("auto_lambda", "primary", table, shape=(num_tasks,))
         meta = jnp.full((num_tasks,), initial, jnp.float32)
         return BilevelState(
             weights=to_weights(meta, jnp.ones(num_tasks, bool)) + 0.0,

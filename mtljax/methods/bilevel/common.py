@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Params, PyTree
 
@@ -67,8 +68,7 @@ class Point(NamedTuple):
 
 def check_params(name: str, params: Any, num_tasks: int, active: Array | None) -> None:
     """Raises where parameters, state and mask do not go together."""
-    if not isinstance(params, Params):
-        raise TypeError(f"{name}: params is a {type(params).__name__}, expected mtljax.Params(shared, tasks)")
+    expect(isinstance(params, Params), name, "params", "mtljax.Params(shared, tasks)", params, TypeError)
     if len(params.tasks) != num_tasks:
         raise ValueError(f"{name} was initialised for {num_tasks} tasks but params.tasks has {sorted(params.tasks)}")
     check_active(name, active, num_tasks)

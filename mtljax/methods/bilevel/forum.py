@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
@@ -20,7 +21,7 @@ from mtljax.methods.bilevel.common import (
     vector_of,
     without,
 )
-from mtljax.methods.from_losses.common import check_count, learn, learner_state
+from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import Solution, min_norm
 from mtljax.types import Array, Key, Params
 
@@ -148,11 +149,14 @@ def forum(
         >>> print(state.inner.average)
         [0.5 0.5]
     """
-    for what, value in [("inner_lr", inner_lr), ("rho", rho)]:
-        if not value > 0:
-            raise ValueError(f"forum: {what} is {value}, expected a positive number")
+    check_callable("forum", "losses_fn", losses_fn)
+    check_number("forum", "inner_lr", inner_lr, above=0)
+    check_number("forum", "rho", rho, above=0)
+    check_callable("forum", "beta", beta)
+    check_flag("forum", "normalize", normalize)
+    check_flag("forum", "has_aux", has_aux)
     count = check_count("forum", "steps", steps)
-    learner = optax.adam(1e-3) if optimizer is None else optimizer
+    learner = optax.adam(1e-3) if optimizer is None else check_optimizer("forum", "optimizer", optimizer)
 
     def init(num_tasks: int) -> BilevelState:
         meta = jnp.zeros((num_tasks,), jnp.float32)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
@@ -18,7 +19,7 @@ from mtljax.methods.bilevel.common import (
     vector_of,
     without,
 )
-from mtljax.methods.from_losses.common import check_count, learn, learner_state
+from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import min_norm
 from mtljax.solvers.scaling import multiply
 from mtljax.types import Array, Key, Params
@@ -110,10 +111,12 @@ def moml(
         >>> print(state.weights)
         [0.5 0.5]
     """
-    if not inner_lr > 0:
-        raise ValueError(f"moml: inner_lr is {inner_lr}, expected a positive number")
+    check_callable("moml", "losses_fn", losses_fn)
+    check_number("moml", "inner_lr", inner_lr, above=0)
+    check_flag("moml", "normalize", normalize)
+    check_flag("moml", "has_aux", has_aux)
     count = check_count("moml", "steps", steps)
-    learner = optax.adam(1e-3) if optimizer is None else optimizer
+    learner = optax.adam(1e-3) if optimizer is None else check_optimizer("moml", "optimizer", optimizer)
 
     def init(num_tasks: int) -> BilevelState:
         meta = jnp.zeros((num_tasks,), jnp.float32)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, weights_of
 from mtljax.methods.preferences import check_preference, read_preference
@@ -59,6 +60,8 @@ def aligned_mtl(
         >>> weights.tolist()
         [0.5, 1.0]
     """
+    check_callable("aligned_mtl", "level", level)
+    check_flag("aligned_mtl", "mean", mean)
     shares = read_preference("aligned_mtl", preference)
     if mean and preference is not None:
         raise ValueError("aligned_mtl: give either mean=True or a preference, found both")

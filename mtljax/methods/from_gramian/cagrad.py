@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.conflict_averse import conflict_averse
@@ -44,8 +45,8 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
         >>> weights.round(4).tolist()
         [0.75, 0.75]
     """
-    if not 0 <= c < float("inf"):
-        raise ValueError(f"cagrad: c must be a finite number of at least 0, found {c}")
+    check_number("cagrad", "c", c, least=0)
+    check_flag("cagrad", "rescale", rescale)
     factor = 1.0 / (1.0 + c * c) if rescale else 1.0
 
     def update(

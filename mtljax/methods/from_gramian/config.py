@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_callable
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.lengths import projection
@@ -58,6 +59,7 @@ def config(
         >>> print(weights.round(4))
         [0.6667 2.    ]
     """
+    check_callable("config", "length", length)
     shares = read_preference("config", preference)
 
     def init(num_tasks: int, shared=None) -> MethodState:

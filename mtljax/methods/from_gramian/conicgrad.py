@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.cone_around_mean import max_min_around_mean
@@ -44,8 +45,7 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         >>> [f"{weight:.3f}" for weight in weights]
         ['0.341', '0.886']
     """
-    if not 0.0 <= c <= 1.0:
-        raise ValueError(f"conicgrad: c must be in [0, 1], found {c}")
+    check_number("conicgrad", "c", c, least=0, most=1)
 
     def update(
         gramian: Array,

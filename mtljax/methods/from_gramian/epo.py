@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
 from mtljax.methods.preferences import check_preference, read_preference
@@ -64,8 +65,8 @@ def epo(
         [1.0, 0.0]
     """
     shares = read_preference("epo", preference)
-    if not eps >= 0.0:
-        raise ValueError(f"epo: eps must be at least 0, found {eps}")
+    check_number("epo", "eps", eps, least=0, finite=False)
+    check_flag("epo", "relax", relax)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, weights_of
 from mtljax.solvers.bargaining import bargaining
@@ -49,8 +51,8 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         >>> weights.round(4).tolist()
         [0.25, 1.0]
     """
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"fairgrad: alpha must be a finite number of at least 0, found {alpha}")
+    check_number("fairgrad", "alpha", alpha, least=0)
+    alpha = alpha if isinstance(alpha, Tracer) else float(alpha)
 
     def update(
         gramian: Array,
@@ -61,10 +63,14 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        if alpha == 0:
-            weights = weights_of(jnp.ones_like(state.weights), active)
-            return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
-        weights, residual = bargaining(gramian, alpha=alpha, active=active)
+        zero = alpha == 0
+        equal = weights_of(jnp.ones_like(state.weights), active)
+        if zero is True:
+            return equal, MethodState(equal, jnp.zeros_like(state.residual), state.inner)
+        exponent = alpha if zero is False else jnp.where(zero, 1.0, alpha)
+        weights, residual = bargaining(gramian, alpha=exponent, active=active)
+        if zero is not False:
+            weights, residual = jnp.where(zero, equal, weights), jnp.where(zero, 0.0, residual)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_flag, check_number, check_optimizer
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, hold_inactive, initial_state, weights_of
 from mtljax.solvers.scaling import as_float32
@@ -96,22 +96,21 @@ def gradnorm(
         >>> first.tolist(), [f"{weight:.3f}" for weight in second]
         ([1.0, 1.0], ['0.975', '1.025'])
     """
-    if not 0.0 <= alpha < float("inf"):
-        raise ValueError(f"gradnorm: alpha must be a finite number of at least 0, found {alpha}")
-    given = None
-    if initial_losses is not None:
-        given = np.asarray(initial_losses, np.float32)
-        if given.ndim != 1 or not (np.isfinite(given).all() and (given > 0).all()):
-            raise ValueError(f"gradnorm: initial_losses must be positive finite numbers [T], found {initial_losses}")
-    learner = optax.adam(0.025) if optimizer is None else optimizer
+    check_number("gradnorm", "alpha", alpha, least=0)
+    check_flag("gradnorm", "softmax", softmax)
+    check_flag("gradnorm", "normalize", normalize)
+    given = initial_losses
+    if given is not None:
+        given = check_number("gradnorm", "initial_losses", given, above=0, shape=("T",))
+    learner = optax.adam(0.025) if optimizer is None else check_optimizer("gradnorm", "optimizer", optimizer)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)
         one = jnp.ones_like(state.weights)
-        if given is not None and given.shape != one.shape:
-            raise ValueError(f"gradnorm: initial_losses has shape {given.shape}, expected {one.shape}")
+        if given is not None:
+            check_number("gradnorm", "initial_losses", given, shape=one.shape)
         start = jnp.zeros_like(one) if softmax else one
-        first = jnp.ones_like(one) if given is None else jnp.asarray(given)
+        first = jnp.ones_like(one) if given is None else jnp.asarray(given, jnp.float32)
         seen = jnp.full(one.shape, given is not None)
         return state._replace(inner=GradNormState(start, first, seen, learner.init(start)))
 

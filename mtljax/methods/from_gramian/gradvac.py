@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.pcgrad import random_order
@@ -69,8 +70,9 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
         >>> print(weights, state.inner.target[0].round(4))
         [1.5 1.5] [ 0.    -0.005]
     """
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"gradvac: beta must be in [0, 1], found {beta}")
+    check_number("gradvac", "beta", beta, least=0, most=1)
+    check_flag("gradvac", "follow_all", follow_all)
+    check_flag("gradvac", "mean", mean)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)

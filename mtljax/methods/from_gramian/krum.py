@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-
 import jax.numpy as jnp
 
+from mtljax.checks import check_count, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32, power_of_two
@@ -48,13 +47,9 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
         >>> method.update(rows @ rows.T, method.init(4))[0].tolist()
         [1.0, 0.0, 0.0, 0.0]
     """
-    for what, found, least in (("n_byzantine", n_byzantine, 0), ("n_selected", n_selected, 1)):
-        try:
-            value = operator.index(found)
-        except TypeError:
-            raise TypeError(f"krum: {what} must be an integer, found {found!r}") from None
-        if value < least:
-            raise ValueError(f"krum: {what} must be at least {least}, found {found}")
+    n_byzantine = check_count("krum", "n_byzantine", n_byzantine, least=0, traced=True)
+    n_selected = check_count("krum", "n_selected", n_selected, traced=True)
+    check_flag("krum", "squared", squared)
 
     def update(
         gramian: Array,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_count
 from mtljax.types import Array
 
 
@@ -97,8 +98,11 @@ def track_task(task: int) -> Callable[[Array, Array, Array], Array]:
         >>> track_task(1)(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.25]), jnp.array([True, True])).item()
         3.0
     """
+    task = check_count("track_task", "task", task, least=0, traced=True)
 
     def length(norms: Array, cosines: Array, takes_part: Array) -> Array:
+        if isinstance(task, int) and task >= norms.shape[0]:
+            check_count("track_task", "task", task, least=0, most=norms.shape[0] - 1)
         return jnp.where(takes_part[task], norms[task], 0.0) * _sum(cosines, takes_part)
 
     return length

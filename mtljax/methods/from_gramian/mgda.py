@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
 from mtljax.solvers.scaling import as_float32
@@ -106,12 +107,14 @@ def mgda(
         >>> weights.round(4).tolist()
         [0.25, 0.75]
     """
+    if normalization is not None:
+        check_callable("mgda", "normalization", normalization)
+    check_flag("mgda", "normalized_update", normalized_update)
 
     def divisors(gramian: Array, losses: Array | None, takes_part: Array) -> Array:
         assert normalization is not None
         num_tasks = gramian.shape[0]
         if losses is not None:
-            check_evidence("mgda", "losses", losses, (num_tasks,))
             losses = jnp.where(takes_part, as_float32(losses), 1.0)
         norms = jnp.sqrt(jnp.maximum(jnp.where(takes_part, jnp.diagonal(gramian), 1.0), 0.0))
         found = as_float32(normalization(norms, losses))

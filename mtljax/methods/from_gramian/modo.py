@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32, multiply
@@ -65,9 +66,9 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         >>> weights.tolist()
         [0.4375, 0.5625]
     """
-    for name, value in (("gamma", gamma), ("rho", rho)):
-        if not 0.0 <= value < float("inf"):
-            raise ValueError(f"modo: {name} must be a finite number of at least 0, found {value}")
+    check_number("modo", "gamma", gamma, least=0)
+    check_number("modo", "rho", rho, least=0)
+    check_flag("modo", "normalize", normalize)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)

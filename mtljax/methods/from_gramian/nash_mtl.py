@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
@@ -47,8 +48,8 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
         >>> weights.round(4).tolist()
         [0.5, 1.0]
     """
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"nash_mtl: max_norm must be positive or None, found {max_norm}")
+    if max_norm is not None:
+        check_number("nash_mtl", "max_norm", max_norm, above=0, finite=False)
 
     def update(
         gramian: Array,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32
@@ -43,8 +44,7 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         >>> print(weights.round(4))
         [1.6667 1.25  ]
     """
-    if not abs(exponent) < float("inf"):
-        raise ValueError(f"ntkmtl: exponent must be a finite number, found {exponent}")
+    check_number("ntkmtl", "exponent", exponent)
 
     def update(
         gramian: Array,

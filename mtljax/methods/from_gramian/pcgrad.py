@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.sequential import sequential
@@ -66,6 +67,7 @@ def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
         >>> weights.tolist()
         [1.5, 1.5]
     """
+    check_flag("pcgrad", "mean", mean)
 
     def update(
         gramian: Array,

@@ -6,7 +6,9 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
@@ -65,10 +67,9 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         >>> print(weights.round(4), state.inner.scores)
         [1.1006 0.8736] [20.  0.]
     """
-    if not 1 < bound < float("inf"):
-        raise ValueError(f"pivrg: bound must be a finite number above 1, found {bound}")
-    if not 0 < min_temperature < float("inf"):
-        raise ValueError(f"pivrg: min_temperature must be positive and finite, found {min_temperature}")
+    check_number("pivrg", "bound", bound, above=1)
+    check_number("pivrg", "min_temperature", min_temperature, above=0)
+    log_bound = jnp.log(bound) if isinstance(bound, Tracer) else math.log(bound)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)
@@ -87,13 +88,12 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         scores = extra.get("scores")
         inner: PivrgState = state.inner
         if scores is not None:
-            if jnp.shape(scores) != (num_tasks,):
-                raise ValueError(f"pivrg: scores has shape {jnp.shape(scores)}, expected {(num_tasks,)}")
+            check_number("pivrg", "scores", scores, shape=(num_tasks,))
             inner = PivrgState(as_float32(scores))
         takes_part = jnp.ones_like(inner.scores, dtype=bool) if active is None else active
         worst = jnp.max(jnp.where(takes_part, inner.scores, -jnp.inf))
         best = jnp.min(jnp.where(takes_part, inner.scores, jnp.inf))
-        temperature = jnp.maximum((worst - best) / math.log(bound), min_temperature)
+        temperature = jnp.maximum((worst - best) / log_bound, min_temperature)
         powers = jnp.exp(jnp.where(takes_part, (inner.scores - worst) / temperature, -jnp.inf))
         total = jnp.sum(powers)
         shares = jnp.sum(takes_part) * powers / jnp.where(total > 0, total, 1.0)

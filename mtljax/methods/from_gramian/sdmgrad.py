@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_count, check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.modo import in_mean_norms
@@ -90,19 +90,12 @@ def sdmgrad(
         >>> [f"{weight:.3f}" for weight in weights]
         ['0.333', '0.667']
     """
-    if not 0.0 <= pull < float("inf"):
-        raise ValueError(f"sdmgrad: pull must be a finite number of at least 0, found {pull}")
+    check_number("sdmgrad", "pull", pull, least=0)
     if steps is not None:
-        try:
-            steps = operator.index(steps)
-        except TypeError:
-            raise TypeError(f"sdmgrad: steps must be an integer or None, found {steps!r}") from None
-        if steps < 1:
-            raise ValueError(f"sdmgrad: steps must be at least 1, found {steps}")
-    if not 0.0 < rate < float("inf"):
-        raise ValueError(f"sdmgrad: rate must be a positive finite number, found {rate}")
-    if not 0.0 <= momentum < 1.0:
-        raise ValueError(f"sdmgrad: momentum must be in [0, 1), found {momentum}")
+        steps = check_count("sdmgrad", "steps", steps)
+    check_number("sdmgrad", "rate", rate, above=0)
+    check_number("sdmgrad", "momentum", momentum, least=0, below=1)
+    check_flag("sdmgrad", "normalize", normalize)
     shares = read_preference("sdmgrad", preference)
 
     def init(num_tasks: int, shared=None) -> MethodState:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_optimizer
 from mtljax.methods.from_jacobian.common import keep_rows, method_of_gradients, sum_over_tasks, zero_rows
 from mtljax.types import Array, Key, Method, PyTree
 
@@ -56,8 +57,7 @@ def adatask(optimizer: optax.GradientTransformation) -> Method:
         >>> labels = mtljax.Params(shared="shared", tasks="own")
         >>> optimizer = optax.partition({"shared": optax.sgd(1e-3), "own": optax.adam(1e-3)}, labels)
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"adatask: optimizer must be an optax.GradientTransformation, found {optimizer!r}")
+    check_optimizer("adatask", "optimizer", optimizer)
 
     def inner(num_tasks: int, shared: PyTree) -> PyTree:
         first = jax.vmap(optimizer.init)(zero_rows("adatask", num_tasks, shared))

@@ -11,7 +11,7 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -64,16 +64,8 @@ def method_of_gradients(
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[PyTree, MethodState]:
-        num_tasks = state.weights.shape[0]
-        check_active(name, active, num_tasks)
-        if jax.tree.leaves(evidence) and trees.num_rows(evidence) != num_tasks:
-            raise ValueError(
-                f"{name}: task gradients have {trees.num_rows(evidence)} rows but the method was initialised for "
-                f"{num_tasks} tasks"
-            )
         present = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         if losses is not None:
-            check_evidence(name, "losses", losses, (num_tasks,))
             losses = jnp.where(present, as_float32(losses), 1.0)
         rows = widened(evidence)
         if active is not None:
@@ -178,16 +170,3 @@ def row_norms(stacked: PyTree, num_tasks: int) -> Array:
 def divide(values: Array, by: Array) -> Array:
     """`values / by`, and 0 where `by` is 0."""
     return jnp.where(by == 0, 0.0, values / jnp.where(by == 0, 1.0, by))
-
-
-def check_share(name: str, what: str, value: float, *, one: bool = False) -> None:
-    """Raises ValueError for a number outside [0, 1), or outside [0, 1] where `one` is allowed."""
-    if not (0.0 <= value < 1.0 or (one and value == 1.0)):
-        raise ValueError(f"{name}: {what} is {value}, expected a number in [0, 1{']' if one else ')'}")
-
-
-def check_least(name: str, what: str, value: float, *, positive: bool = False) -> None:
-    """Raises ValueError for a number that is negative (or 0, where it must be positive) or not finite."""
-    if not (0.0 < value < float("inf") or (value == 0.0 and not positive)):
-        kind = "a positive number" if positive else "a finite number of at least 0"
-        raise ValueError(f"{name}: {what} is {value}, expected {kind}")

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_number
 from mtljax.methods.from_jacobian.common import (
     along,
-    check_least,
-    check_share,
     divide,
     keep_rows,
     method_of_gradients,
@@ -70,9 +69,9 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         >>> print(update.round(4), state.weights)
         [2. 2.] [0.5 4. ]
     """
-    check_share("db_mtl", "beta", beta)
-    check_least("db_mtl", "decay", decay)
-    check_least("db_mtl", "eps", eps)
+    check_number("db_mtl", "beta", beta, least=0, below=1)
+    check_number("db_mtl", "decay", decay, least=0)
+    check_number("db_mtl", "eps", eps, least=0)
 
     def inner(num_tasks: int, shared: PyTree) -> DBMTLState:
         return DBMTLState(zero_rows("db_mtl", num_tasks, shared), jnp.zeros((num_tasks,), jnp.int32))

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from mtljax import trees
+from mtljax.checks import check_flag, check_number
 from mtljax.methods.from_jacobian.common import (
-    check_least,
     divide,
     keep_rows,
     method_of_gradients,
@@ -79,6 +80,7 @@ def excess_mtl(
 
     Example:
         >>> import jax.numpy as jnp
+    from jax.core import Tracer
         >>> method = excess_mtl(step_size=1.0)
         >>> state = method.init(2, jnp.zeros(1))
         >>> _, state = method.update(jnp.array([[1.0], [1.0]]), state)
@@ -86,8 +88,11 @@ def excess_mtl(
         >>> print((100 * state.weights).round())
         [33. 67.]
     """
-    check_least("excess_mtl", "step_size", step_size, positive=True)
-    check_least("excess_mtl", "eps", eps)
+    check_number("excess_mtl", "step_size", step_size, above=0)
+    check_flag("excess_mtl", "relative_from_first", relative_from_first)
+    check_flag("excess_mtl", "mean", mean)
+    check_number("excess_mtl", "eps", eps, least=0)
+    softened = isinstance(eps, Tracer) or eps > 0
 
     def inner(num_tasks: int, shared: PyTree) -> ExcessMTLState:
         return ExcessMTLState(
@@ -98,7 +103,7 @@ def excess_mtl(
 
     def risk(gradient: Array, root: Array) -> Array:
         # The root is kept, not the square, and here divides one factor of two: squares would underflow.
-        return gradient * divide(gradient, jnp.hypot(root, jnp.sqrt(eps).astype(root.dtype)) if eps else root)
+        return gradient * divide(gradient, jnp.hypot(root, jnp.sqrt(eps).astype(root.dtype)) if softened else root)
 
     def rule(rows: PyTree, active: Array, inner: ExcessMTLState, *, losses: Array | None, key: Key | None):
         root = jax.tree.map(jnp.hypot, inner.root, rows)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.core import Tracer
 
+from mtljax.checks import check_callable
 from mtljax.methods.from_jacobian.common import along, method_of_gradients, sum_over_tasks
+from mtljax.methods.from_losses.common import check_length, vector_argument
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -50,21 +52,17 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
+    from jax.core import Tracer
         >>> import mtljax
         >>> jacobian = jnp.array([[1.0, -1.0], [2.0, -3.0]])
         >>> mtljax.aggregate(mtljax.methods.graddrop(), jacobian, key=jax.random.key(0))
         Array([ 3., -4.], dtype=float32)
     """
-    table = np.asarray(leak, np.float32)
-    if table.ndim > 1:
-        raise ValueError(f"graddrop: leak has shape {table.shape}, expected a number or one for each task")
-    for value in table.ravel():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"graddrop: leak is {value}, expected a number in [0, 1]")
+    table = vector_argument("graddrop", "leak", leak, least=0, most=1)
+    check_callable("graddrop", "monotone", monotone)
 
     def inner(num_tasks: int, shared: PyTree) -> tuple[()]:
-        if table.ndim and table.shape != (num_tasks,):
-            raise ValueError(f"graddrop: leak has shape {table.shape}, expected ({num_tasks},)")
+        check_length("graddrop", "leak", table, num_tasks)
         return ()
 
     def signed(row: Array) -> tuple[Array, Array]:
@@ -79,7 +77,7 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
         mass = above - below
         purity = above / jnp.where(mass > 0, mass, 1.0)
         positive = monotone(purity) > jax.random.uniform(key, purity.shape, purity.dtype)
-        if not table.any():
+        if not isinstance(table, Tracer) and not table.any():
             return jnp.where(positive, above, below)
         leaks = jnp.broadcast_to(jnp.asarray(table, rows.dtype), rows.shape[:1])
         above, below, leaked = sum_over_tasks(leaking, rows, along(leaks, rows))

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.config import config
-from mtljax.methods.from_jacobian.common import along, check_share, widened, zero_rows
+from mtljax.methods.from_jacobian.common import along, widened, zero_rows
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -83,7 +84,7 @@ def m_config(*, beta: float = 0.9) -> Method:
         >>> print(state.weights.round(4), state.inner.turn)
         [1.5  0.75] 0
     """
-    check_share("m_config", "beta", beta)
+    check_number("m_config", "beta", beta, least=0, below=1)
     conflict_free = config()
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_number
 from mtljax.methods.common import check_evidence
 from mtljax.methods.from_jacobian.common import (
     along,
-    check_least,
     divide,
     keep_rows,
     method_of_gradients,
@@ -134,9 +134,12 @@ def moco(
         >>> print(state.weights, update)
         [0.40625 0.59375] [0.40625   0.296875]
     """
-    check_least("moco", "beta", beta, positive=True)
+    if normalization is not None:
+        check_callable("moco", "normalization", normalization)
+    check_callable("moco", "projection", projection)
+    check_number("moco", "beta", beta, above=0)
     for what, value in (("beta_decay", beta_decay), ("gamma", gamma), ("gamma_decay", gamma_decay), ("rho", rho)):
-        check_least("moco", what, value)
+        check_number("moco", what, value, least=0)
 
     def inner(num_tasks: int, shared: PyTree) -> MoCoState:
         return MoCoState(

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_number
 from mtljax.methods.from_jacobian.common import (
     along,
-    check_least,
-    check_share,
     divide,
     keep_rows,
     method_of_gradients,
@@ -80,10 +79,10 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
         >>> print(method.update(rows, method.init(2, rows[0]))[0])
         [50.5 50.5]
     """
-    check_share("sam_gs", "momentum", momentum)
-    check_share("sam_gs", "beta", beta)
-    check_least("sam_gs", "threshold", threshold)
-    check_least("sam_gs", "eps", eps)
+    check_number("sam_gs", "momentum", momentum, least=0, below=1)
+    check_number("sam_gs", "beta", beta, least=0, below=1)
+    check_number("sam_gs", "threshold", threshold, least=0)
+    check_number("sam_gs", "eps", eps, least=0)
 
     def inner(num_tasks: int, shared: PyTree) -> SAMGSState:
         return SAMGSState(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.checks import check_count
 from mtljax.methods.from_jacobian.common import method_of_gradients
 from mtljax.types import Array, Key, Method, PyTree
 
@@ -46,12 +46,7 @@ def trimmed_mean(trim: int) -> Method:
         >>> method.update(jnp.array([[1.0, -9.0], [2.0, 1.0], [99.0, 4.0]]), method.init(3))[0]
         Array([2., 1.], dtype=float32)
     """
-    try:
-        trim = operator.index(trim)
-    except TypeError:
-        raise TypeError(f"trimmed_mean: trim must be an integer, found {trim!r}") from None
-    if trim < 0:
-        raise ValueError(f"trimmed_mean: trim is {trim}, expected at least 0")
+    trim = check_count("trimmed_mean", "trim", trim, least=0)
 
     def inner(num_tasks: int, shared: PyTree) -> tuple[()]:
         if num_tasks < 2 * trim + 1:

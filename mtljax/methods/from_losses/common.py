@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_active, check_evidence, initial_state
+from mtljax.methods.common import initial_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -59,8 +59,6 @@ def method_of_losses(
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[Array, MethodState]:
-        check_evidence(name, "losses", evidence, state.weights.shape)
-        check_active(name, active, state.weights.shape[0])
         present = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         values = jnp.where(present, as_float32(evidence), 1.0)
         weights, moved = rule(values, present, state.inner, key=key, **extra)
@@ -149,67 +147,27 @@ def learn(
     return hold(new, values), jax.tree.map(hold, moved, state)
 
 
-def vector_argument(name: str, what: str, value: float | Sequence[float] | Array) -> np.ndarray:
-    """A number or one number for each task, float32 `[]` or `[T]`.
+def vector_argument(name: str, what: str, value: Any, **bounds: Any) -> Any:
+    """A number or one number for each task, float32 `[]` or `[T]`; `bounds` are those of `mtljax.checks.check_number`.
 
     Raises:
-        ValueError: it is of more dimensions, or not finite.
+        TypeError: no real numbers.
+        ValueError: of more dimensions, not finite, or out of bounds.
     """
-    table = np.asarray(value, np.float32)
-    if table.ndim > 1:
-        raise ValueError(f"{name}: {what} has shape {table.shape}, expected a number or (T,)")
-    if not np.isfinite(table).all():
-        raise ValueError(f"{name}: {what} must be finite, found {table.tolist()}")
-    return table
+    value = check_number(name, what, value, shape=None, **bounds)
+    if jnp.ndim(value) > 1:
+        raise ValueError(f"{name}: {what} must be a number or of shape [T], found an array of shape {jnp.shape(value)}")
+    return value.astype(jnp.float32) if isinstance(value, Tracer) else np.asarray(value, np.float32)
 
 
-def check_length(name: str, what: str, table: np.ndarray | Sequence | None, num_tasks: int) -> None:
-    """Raises ValueError where there is one entry for each task, but not for T tasks."""
-    if table is None or (isinstance(table, np.ndarray) and table.ndim == 0):
+def check_length(name: str, what: str, table: Any, num_tasks: int) -> None:
+    """Raises ValueError where there is one entry for each task, but not for T tasks; a single number and None pass."""
+    if table is None or (hasattr(table, "ndim") and table.ndim == 0) or len(table) == num_tasks:
         return
-    if len(table) != num_tasks:
-        raise ValueError(f"{name}: {what} has {len(table)} entries but the method is initialised for {num_tasks} tasks")
+    raise ValueError(f"{name}: {what} must have an entry for each of {num_tasks} tasks, found {len(table)} entries")
 
 
-def preference_argument(name: str, value: Sequence[float] | Array | None) -> np.ndarray | None:
-    """A preference `[T]`, float32, or None.
-
-    Raises:
-        ValueError: not one-dimensional, not finite, negative somewhere or zero everywhere.
-    """
-    if value is None:
-        return None
-    table = vector_argument(name, "preference", value)
-    if table.ndim != 1:
-        raise ValueError(f"{name}: preference has shape {table.shape}, expected (T,)")
-    if (table < 0).any() or not table.any():
-        raise ValueError(f"{name}: preference must be non-negative and not all zero, found {table.tolist()}")
-    return table
-
-
-def preference_of(table: np.ndarray | None, active: Array) -> Array:
+def preference_of(table: Any, active: Array) -> Array:
     """The preference `[T]` of active tasks, 0 for the others; None means one over the number of active tasks."""
     values = 1.0 / number(active) if table is None else jnp.asarray(table)
     return jnp.where(active, values, 0.0)
-
-
-def check_number(name: str, what: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
-    """Raises ValueError where `value` is not a finite number, is below `least` or is not above `above`."""
-    try:
-        sound = math.isfinite(value) and value >= least and value > above
-    except TypeError:
-        sound = False
-    if not sound:
-        bound = f"above {above:g}" if math.isfinite(above) else f"of at least {least:g}"
-        raise ValueError(f"{name}: {what} must be a finite number {bound}, found {value!r}")
-
-
-def check_count(name: str, what: str, value: int, *, least: int = 1) -> int:
-    """The integer `value`; raises where it is none (TypeError) or is below `least` (ValueError)."""
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: {what} must be an integer, found {value!r}") from None
-    if value < least:
-        raise ValueError(f"{name}: {what} must be at least {least}, found {value}")
-    return value

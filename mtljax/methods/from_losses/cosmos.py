@@ -6,15 +6,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses.common import (
-    check_length,
-    check_number,
-    divide,
-    length,
-    method_of_losses,
-    preference_argument,
-    preference_of,
-)
+from mtljax.checks import check_number
+from mtljax.methods.from_losses.common import check_length, divide, length, method_of_losses, preference_of
+from mtljax.methods.preferences import read_preference
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -52,7 +46,7 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
         ['0.5000', '0.5000']
     """
     check_number("cosmos", "penalty", penalty, least=0.0)
-    wanted = preference_argument("cosmos", preference)
+    wanted = read_preference("cosmos", preference)
 
     def inner(num_tasks: int) -> PyTree:
         check_length("cosmos", "preference", wanted, num_tasks)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_count, check_number
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import check_count, check_number, method_of_losses, number, softmax
+from mtljax.methods.from_losses.common import method_of_losses, number, softmax
 from mtljax.types import Array, Key, Method
 
 
@@ -64,7 +65,7 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
         >>> [f"{weight:.3f}" for weight in weights]
         ['1.124', '0.876']
     """
-    period = check_count("dwa", "period", period)
+    period = check_count("dwa", "period", period, traced=True)
     check_number("dwa", "temperature", temperature, above=0.0)
 
     def inner(num_tasks: int) -> DwaState:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_callable, check_number
 from mtljax.methods.common import check_evidence, hold_inactive
-from mtljax.methods.from_losses.common import check_length, check_number, method_of_losses, vector_argument
+from mtljax.methods.from_losses.common import check_length, method_of_losses, vector_argument
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method
 
@@ -82,14 +83,10 @@ def dynamic_task_priority(
         >>> [f"{weight:.4f}" for weight in weights]
         ['0.3466', '0.0105']
     """
-    focus = vector_argument("dynamic_task_priority", "gamma", gamma)
-    if (focus < 0).any():
-        raise ValueError(f"dynamic_task_priority: gamma must be at least 0, found {focus.tolist()}")
-    check_number("dynamic_task_priority", "smoothing", smoothing, above=0.0)
-    if smoothing > 1:
-        raise ValueError(f"dynamic_task_priority: smoothing must be at most 1, found {smoothing!r}")
+    focus = vector_argument("dynamic_task_priority", "gamma", gamma, least=0)
+    check_number("dynamic_task_priority", "smoothing", smoothing, above=0.0, most=1.0)
     check_number("dynamic_task_priority", "floor", floor, above=0.0)
-    estimate = kpi
+    estimate = check_callable("dynamic_task_priority", "kpi", kpi)
 
     def inner(num_tasks: int) -> DynamicTaskPriorityState:
         check_length("dynamic_task_priority", "gamma", focus, num_tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_evidence, initial_state, weights_of
+from mtljax.methods.common import initial_state, weights_of
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -37,7 +37,6 @@ def equal() -> Method:
         key: Key | None = None,
         **extra: object,
     ) -> tuple[Array, MethodState]:
-        check_evidence("equal", "losses", evidence, state.weights.shape)
         weights = weights_of(jnp.ones_like(state.weights), active)
         return weights, state._replace(weights=weights)
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_number
 from mtljax.methods.from_losses.common import (
     check_length,
-    check_number,
     divide,
     learn,
     learner_state,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-import numpy as np
 
+from mtljax.checks import check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_evidence, initial_state, weights_of
+from mtljax.methods.common import initial_state, weights_of
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -32,17 +32,10 @@ def fixed(weights: Sequence[float] | Array) -> Method:
         >>> mtljax.aggregate(method, jnp.array([[4.0, 0.0], [0.0, 4.0]]), losses=jnp.ones(2))
         Array([1., 3.], dtype=float32)
     """
-    table = np.asarray(weights, np.float32)
-    if table.ndim != 1:
-        raise ValueError(f"fixed: weights has shape {table.shape}, expected (T,)")
-    if not np.isfinite(table).all():
-        raise ValueError(f"fixed: weights must be finite, found {table.tolist()}")
+    table = check_number("fixed", "weights", weights, shape=("T",))
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        if num_tasks != table.size:
-            raise ValueError(
-                f"fixed: weights has {table.size} entries but the method is initialised for {num_tasks} tasks"
-            )
+        check_number("fixed", "weights", table, shape=(num_tasks,))
         return initial_state(num_tasks)
 
     def update(
@@ -54,8 +47,7 @@ def fixed(weights: Sequence[float] | Array) -> Method:
         key: Key | None = None,
         **extra: object,
     ) -> tuple[Array, MethodState]:
-        check_evidence("fixed", "losses", evidence, state.weights.shape)
-        chosen = weights_of(jnp.asarray(table), active)
+        chosen = weights_of(jnp.asarray(table, jnp.float32), active)
         return chosen, state._replace(weights=chosen)
 
     return checked(Method("losses", init, update, weigh_tasks=True, name="fixed"))

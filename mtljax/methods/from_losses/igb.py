@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_count
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import check_count, divide, method_of_losses, number, softmax
+from mtljax.methods.from_losses.common import divide, method_of_losses, number, softmax
 from mtljax.types import Array, Key, Method
 
 
@@ -60,8 +61,8 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
         >>> [f"{weight:.3f}" for weight in weights]
         ['1.510', '1.245']
     """
-    period = check_count("igb", "period", period)
-    begin = period if start is None else check_count("igb", "start", start, least=0)
+    period = check_count("igb", "period", period, traced=True)
+    begin = period if start is None else check_count("igb", "start", start, least=0, traced=True)
 
     def inner(num_tasks: int) -> IgbState:
         return IgbState(jnp.zeros((num_tasks,), jnp.int32), jnp.zeros((num_tasks,), jnp.float32))

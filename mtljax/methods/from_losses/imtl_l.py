@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_optimizer
 from mtljax.methods.from_losses.common import PULL, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
@@ -58,7 +59,7 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         >>> print(weights, state.inner.log_scale)
         [1. 1.] [ 0.  -0.3]
     """
-    learner = optax.adam(1e-3) if optimizer is None else optimizer
+    learner = optax.adam(1e-3) if optimizer is None else check_optimizer("imtl_l", "optimizer", optimizer)
 
     def inner(num_tasks: int) -> ImtlLState:
         start = jnp.zeros((num_tasks,), jnp.float32)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mtljax.checks import check_callable, check_number, check_optimizer
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import PULL, check_number, divide, learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import PULL, divide, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 Scaling = Callable[[Array, Array, Array], Array]
@@ -106,8 +107,9 @@ def ldc_mtl(
         >>> method.update(jnp.array([1.0, 1.0]), method.init(2))[0]
         Array([0.5, 0.5], dtype=float32)
     """
+    check_callable("ldc_mtl", "scaling", scaling)
     check_number("ldc_mtl", "penalty", penalty, least=0.0)
-    learner = optax.adam(1e-3) if optimizer is None else optimizer
+    learner = optax.adam(1e-3) if optimizer is None else check_optimizer("ldc_mtl", "optimizer", optimizer)
 
     def inner(num_tasks: int) -> LdcMtlState:
         logits = jnp.ones((num_tasks,), jnp.float32)

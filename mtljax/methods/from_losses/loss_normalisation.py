@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_number
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import check_number, method_of_losses
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method
 
 
@@ -62,9 +63,7 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         >>> [f"{weight:.3f}" for weight in weights]
         ['2.000', '0.250']
     """
-    check_number("loss_normalisation", "step_size", step_size, above=0.0)
-    if step_size > 1:
-        raise ValueError(f"loss_normalisation: step_size must be at most 1, found {step_size!r}")
+    check_number("loss_normalisation", "step_size", step_size, above=0.0, most=1.0)
     check_number("loss_normalisation", "floor", floor, least=0.0)
 
     def inner(num_tasks: int) -> LossNormalisationState:

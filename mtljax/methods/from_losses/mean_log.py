@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtljax.checks import check_flag
 from mtljax.methods.from_losses.common import divide, method_of_losses, number
 from mtljax.types import Array, Key, Method, PyTree
 
@@ -34,6 +35,7 @@ def mean_log(*, mean: bool = False) -> Method:
         >>> method.update(jnp.array([0.5, 4.0]), method.init(2))[0]
         Array([2.  , 0.25], dtype=float32)
     """
+    check_flag("mean_log", "mean", mean)
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         counted = active & (losses > 0)

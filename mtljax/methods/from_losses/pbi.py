@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from mtljax.checks import check_number
 from mtljax.methods.from_losses.common import (
     check_length,
-    check_number,
     divide,
     length,
     method_of_losses,
-    preference_argument,
     preference_of,
     vector_argument,
 )
+from mtljax.methods.preferences import read_preference
 from mtljax.types import Array, Key, Method, PyTree
 
 # What a residual of float32 arithmetic leaves of a vector that lies on the preferred ray, relative to its length.
@@ -63,7 +63,7 @@ def pbi(
         ['0.7071', '0.7071']
     """
     check_number("pbi", "theta", theta, least=0.0)
-    wanted = preference_argument("pbi", preference)
+    wanted = read_preference("pbi", preference)
     ideal = vector_argument("pbi", "reference", reference)
 
     def inner(num_tasks: int) -> PyTree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_flag
 from mtljax.methods.from_losses.common import method_of_losses, number, softmax
 from mtljax.types import Array, Key, Method, PyTree
 
@@ -38,6 +39,7 @@ def random(*, rescale: bool = False) -> Method:
         >>> print(weights.sum().round(4))
         1.0
     """
+    check_flag("random", "rescale", rescale)
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         num_tasks = losses.shape[0]

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses.common import (
-    check_length,
-    check_number,
-    method_of_losses,
-    preference_argument,
-    preference_of,
-    softmax,
-    vector_argument,
-)
+from mtljax.checks import check_number
+from mtljax.methods.from_losses.common import check_length, method_of_losses, preference_of, softmax, vector_argument
+from mtljax.methods.preferences import read_preference
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -57,7 +51,7 @@ def stch(
         ['0.1345', '0.3655']
     """
     check_number("stch", "mu", mu, above=0.0)
-    wanted = preference_argument("stch", preference)
+    wanted = read_preference("stch", preference)
     ideal = vector_argument("stch", "reference", reference)
 
     def inner(num_tasks: int) -> PyTree:

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses.common import (
-    check_length,
-    divide,
-    method_of_losses,
-    preference_argument,
-    preference_of,
-    vector_argument,
-)
+from mtljax.methods.from_losses.common import check_length, divide, method_of_losses, preference_of, vector_argument
+from mtljax.methods.preferences import read_preference
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -51,7 +45,7 @@ def tchebycheff(
         >>> method.update(jnp.array([2.0, 1.0]), method.init(2))[0]
         Array([0., 3.], dtype=float32)
     """
-    wanted = preference_argument("tchebycheff", preference)
+    wanted = read_preference("tchebycheff", preference)
     ideal = vector_argument("tchebycheff", "reference", reference)
 
     def inner(num_tasks: int) -> PyTree:

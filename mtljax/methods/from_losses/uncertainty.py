@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtljax.checks import check_number, check_optimizer, expect
 from mtljax.methods.from_losses.common import PULL, check_length, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
@@ -126,7 +127,10 @@ def uncertainty(
         >>> print(method.update(jnp.array([1.0, 4.0]), method.init(2))[0])
         [0.5 1. ]
     """
-    learner = optax.adam(1e-3) if optimizer is None else optimizer
+    learner = optax.adam(1e-3) if optimizer is None else check_optimizer("uncertainty", "optimizer", optimizer)
+    check_number("uncertainty", "log_variance", log_variance)
+    if not callable(forms) and not isinstance(forms, Sequence):
+        expect(False, "uncertainty", "forms", "a function or a sequence of functions", forms, TypeError)
     table = None if callable(forms) else list(forms)
     for form in [forms] if table is None else table:
         if not callable(form):

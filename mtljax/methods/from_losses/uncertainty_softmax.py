@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses.common import check_number, method_of_losses, softmax
+from mtljax.checks import check_number
+from mtljax.methods.from_losses.common import method_of_losses, softmax
 from mtljax.types import Array, Key, Method, PyTree
 
 

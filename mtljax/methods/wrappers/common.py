@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from mtljax import trees
-from mtljax.methods.common import check_active, check_evidence
 from mtljax.solvers.scaling import accurate_product, power_of_two, scale
 from mtljax.types import Array, Method, MethodState, PyTree
 
@@ -33,20 +33,9 @@ def refuse_losses(name: str, method: Method) -> None:
         raise ValueError(f"{name}: {method.name} reads losses alone, so there is no gradient to measure")
 
 
-def check(name: str, method: Method, evidence: Any, state: MethodState, active: Array | None) -> None:
-    """Raises where evidence or mask are of another number of tasks; for wrappers that read them before the method."""
-    num_tasks = state.weights.shape[0]
-    check_active(name, active, num_tasks)
-    if method.reads == "task_grads":
-        if jax.tree.leaves(evidence) and trees.num_rows(evidence) != num_tasks:
-            raise ValueError(
-                f"{name}: task gradients have {trees.num_rows(evidence)} rows but the method was initialised for "
-                f"{num_tasks} task{'s' if num_tasks != 1 else ''}"
-            )
-    elif method.reads == "gramian":
-        check_evidence(name, "gramian", evidence, (num_tasks, num_tasks))
-    else:
-        check_evidence(name, "losses", evidence, (num_tasks,))
+def titled(wrapper: str, method: Method, setting: Any) -> str:
+    """The wrapper's name, with its setting where that is known at trace time."""
+    return f"{wrapper}({method.name})" if isinstance(setting, Tracer) else f"{wrapper}({method.name}, {setting:g})"
 
 
 def present(state: MethodState, active: Array | None) -> Array:

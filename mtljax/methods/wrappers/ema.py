@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
+from mtljax.checks import check_method, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import hold_inactive, weights_of
 from mtljax.methods.wrappers.common import first_state, present
@@ -71,17 +71,18 @@ def ema(
         >>> print(first, second)
         [0.5 0.5] [0.5625 0.4375]
     """
-    if not callable(decay) and not 0.0 <= decay <= 1.0:
-        raise ValueError(f"ema: decay is {decay}, expected a number in [0, 1]")
+    check_method("ema", "method", method)
+    if not callable(decay):
+        check_number("ema", "decay", decay, least=0, most=1)
     if method.reads == "task_grads":
         raise ValueError(f"ema: {method.name} reads task gradients and returns no weights that could be averaged")
-    start = None if initial is None else np.asarray(initial, np.float32)
+    start = None if initial is None else check_number("ema", "initial", initial, shape=("T",))
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
         inner = method.init(num_tasks, shared)
-        if start is not None and start.shape != (num_tasks,):
-            raise ValueError(f"ema: initial has shape {start.shape}, expected ({num_tasks},)")
-        average = jnp.zeros((num_tasks,), jnp.float32) if start is None else jnp.array(start)
+        if start is not None:
+            check_number("ema", "initial", start, shape=(num_tasks,))
+        average = jnp.zeros((num_tasks,), jnp.float32) if start is None else jnp.array(start, jnp.float32)
         count = jnp.zeros((num_tasks,), jnp.int32)
         return inner._replace(inner=EmaState(count, average, first_state(method, num_tasks, shared)))
 

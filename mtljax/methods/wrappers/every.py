@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.checks import check_count, check_method
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
+from mtljax.methods.wrappers.common import titled
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -55,8 +57,8 @@ def every(method: Method, n: int) -> Method:
         >>> print(first, second)
         [0.5 0.5] [0.5 0.5]
     """
-    if n < 1:
-        raise ValueError(f"every: n is {n}, expected at least 1")
+    check_method("every", "method", method)
+    n = check_count("every", "n", n, traced=True)
     if method.reads == "task_grads":
         raise ValueError(f"every: {method.name} reads task gradients and returns no weights that could be used again")
 
@@ -100,7 +102,7 @@ def every(method: Method, n: int) -> Method:
             init=init,
             update=update,
             observe=None if method.observe is None else observe,
-            name=f"every({method.name}, {n})",
+            name=titled("every", method, n),
             due=due,
             reuse=reuse,
         )

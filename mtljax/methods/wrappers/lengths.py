@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_method, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import (
     combined_length,
@@ -15,6 +16,7 @@ from mtljax.methods.wrappers.common import (
     present,
     refuse_losses,
     refuse_pick,
+    titled,
     tree_norm,
 )
 from mtljax.types import Array, Key, Method, MethodState, PyTree
@@ -94,8 +96,9 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         >>> print(mtljax.aggregate(rescale(mtljax.methods.mgda(), 2**0.5), jacobian).round(3))
         [0. 1. 1.]
     """
-    if not callable(to) and not 0 < to < float("inf"):
-        raise ValueError(f"rescale: to is {to}, expected a positive number or a function of the Gramian")
+    check_method("rescale", "method", method)
+    if not callable(to):
+        check_number("rescale", "to", to, above=0)
     refuse_losses("rescale", method)
     if callable(to):
         refuse_pick("rescale", method, "which makes no Gramian: give to= a number")
@@ -130,14 +133,14 @@ def clip(method: Method, max_norm: float) -> Method:
         >>> print(mtljax.aggregate(clip(mtljax.methods.mgda(), 1.0), jacobian).round(3))
         [0.    0.707 0.707]
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip: max_norm is {max_norm}, expected a positive number")
+    check_method("clip", "method", method)
+    check_number("clip", "max_norm", max_norm, above=0, finite=False)
     refuse_losses("clip", method)
 
     def factor(length: Array, gramian: Callable[[], Array], active: Array) -> Array:
         return jnp.where(length > max_norm, max_norm / jnp.where(length > max_norm, length, 1.0), 1.0)
 
-    return _set_length(method, f"clip({method.name}, {max_norm:g})", factor)
+    return _set_length(method, titled("clip", method, max_norm), factor)
 
 
 def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[], Array], Array], Array]) -> Method:

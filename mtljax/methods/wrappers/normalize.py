@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_method
 from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import first_state, refuse_losses, row_norms, tree_norm
 from mtljax.methods.wrappers.scaled import scale_tasks
@@ -42,6 +43,7 @@ def normalize(method: Method) -> Method:
         >>> print(mtljax.aggregate(normalize(mtljax.methods.mgda()), jacobian).round(4))
         [0.0153 0.199  0.199 ]
     """
+    check_method("normalize", "method", method)
     refuse_losses("normalize", method)
     name = f"normalize({method.name})"
     if method.pick is not None:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_method, expect
 from mtljax.methods.apply import reconcile
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_active, initial_state, weights_of
+from mtljax.methods.common import initial_state, weights_of
 from mtljax.methods.wrappers.common import first_state, refuse_pick
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -76,11 +77,16 @@ def per_group(
         >>> print(update["a"], abs(update["b"]).round(4))
         [1. 1.] [0.]
     """
+    if not isinstance(methods, Mapping):
+        check_method("per_group", "methods", methods)
+    if isinstance(groups, str):
+        expect(False, "per_group", "groups", "a function of a path, or names like shared", groups, TypeError)
     table = None if isinstance(methods, Method) else dict(methods)
     chosen = [methods] if isinstance(methods, Method) else list(methods.values())
     if not chosen:
         raise ValueError("per_group: methods is empty, expected a method for every group")
     for method in chosen:
+        check_method("per_group", "methods", method)
         refuse_pick("per_group", method, "and groups may pick different ones")
 
     def members(tree: PyTree) -> dict[str, list[int]]:
@@ -123,7 +129,6 @@ def per_group(
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[PyTree, MethodState]:
-        check_active("per_group", active, state.weights.shape[0])
         leaves, structure = jax.tree.flatten(evidence)
         out: list[Any] = list(leaves)
         own: dict[str, MethodState] = {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.methods.checked import checked
-from mtljax.methods.wrappers.common import check, first_state, present
+from mtljax.methods.wrappers.common import first_state, present
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -63,7 +63,6 @@ def scale_tasks(
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[Any, MethodState]:
-        check(name, method, evidence, state, active)
         kept: ScaledState = state.inner
         factor, mask = factors(evidence, losses, present(state, active))
         # 1 and not 0, so that what an inactive task holds reaches the method as it is, for the method to leave out.

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_count, check_method
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
-from mtljax.methods.wrappers.common import check, first_state, refuse_pick
+from mtljax.methods.wrappers.common import first_state, refuse_pick, titled
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 PRICE = {"losses": 0, "gramian": 1, "task_grads": 2}
@@ -60,10 +61,11 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
         >>> print(one, two)
         [1. 1.] [0.75 0.25]
     """
-    if steps < 0:
-        raise ValueError(f"warmup: steps is {steps}, expected at least 0")
+    check_method("warmup", "method", method)
+    steps = check_count("warmup", "steps", steps, least=0, traced=True)
     refuse_pick("warmup", method, "but warming up takes all")
     if first is not None:
+        check_method("warmup", "first", first)
         refuse_pick("warmup", first, "which has no place before another method")
         if PRICE[first.reads] > PRICE[method.reads]:
             raise ValueError(
@@ -71,7 +73,7 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
                 f"{method.reads}"
             )
 
-    name = f"warmup({method.name}, {steps})"
+    name = titled("warmup", method, steps)
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
         begin = () if first is None else first_state(first, num_tasks, shared)
@@ -99,7 +101,6 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[Any, MethodState]:
-        check(name, method, evidence, state, active)
         rest = {"losses": losses, "active": active, "key": key, **extra}
 
         def run(state: MethodState) -> tuple[Any, MethodState]:
