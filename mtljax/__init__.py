@@ -19,9 +19,21 @@ from mtljax import (
 from mtljax.adapters import as_optax
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.methods import aggregate
+from mtljax.methods.apply import observe
 from mtljax.objective import losses_fn
 from mtljax.sampled import value_and_grad_of_samples
-from mtljax.types import Batch, Method, MethodState, Model, Params, Regularized, Task, TaskInputs, TrainState
+from mtljax.types import (
+    Batch,
+    Method,
+    MethodState,
+    Model,
+    Params,
+    Regularized,
+    Task,
+    TaskInputs,
+    TrainState,
+    Unobserved,
+)
 
 __version__ = "0.1.0"
 
@@ -35,6 +47,7 @@ __all__ = [
     "Task",
     "TaskInputs",
     "TrainState",
+    "Unobserved",
     "aggregate",
     "as_optax",
     "contrastive",
@@ -46,6 +59,7 @@ __all__ = [
     "losses_fn",
     "methods",
     "metrics",
+    "observe",
     "penalties",
     "sharing",
     "solvers",

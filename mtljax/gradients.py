@@ -15,10 +15,10 @@ from mtljax.engines.cotangents import merged, seeds_for
 from mtljax.engines.full import jacobian
 from mtljax.engines.linear import Linearised, linearise
 from mtljax.engines.types import Engine, Outcome, Problem
-from mtljax.methods.apply import weigh
+from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
+from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
 
 class Evidence(NamedTuple):
@@ -125,8 +125,12 @@ def value_and_grad(
             reads one task's gradient a step.
 
     Returns:
-        `f(params, method_state, *args, key=None, active=None) -> ((losses, aux), grads: Params, method_state)`.
-        `key` is for stochastic methods. `active` is bool `[T]`: a task that is not active is as good as absent.
+        `f(params, method_state, *args, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
+        `key` is for stochastic methods. `active` is bool `[T]`: a task that is not active is as good as absent. Extra
+        arrays `[T]` are for the methods that take them, such as `kpi` of `methods.dynamic_task_priority`.
+        A method with `observe` (`famo`) learns from the losses after the step: its state is then an `Unobserved`,
+        of which `mtljax.observe(method, losses, state)` makes the one for the next step. Without that call the next
+        step is an error.
         A task whose loss is not finite is inactive for that step; `losses` shows it. Task-specific gradients are each
         task's own, times its weight where `method.weigh_tasks`, and zero for an inactive task.
 
@@ -146,15 +150,25 @@ def value_and_grad(
 
     def f(
         params: Params,
-        method_state: MethodState,
+        method_state: MethodState | Unobserved,
         *args: Any,
         key: Key | None = None,
         active: Array | None = None,
-    ) -> tuple[tuple[Any, Any], Params, MethodState]:
+        **extra: Array,
+    ) -> tuple[tuple[Any, Any], Params, MethodState | Unobserved]:
         result = differentiate(
-            losses_fn, method, params, method_state, args, has_aux=has_aux, engine=engine, key=key, active=active
+            losses_fn,
+            method,
+            params,
+            begun("value_and_grad", method, method_state),
+            args,
+            has_aux=has_aux,
+            engine=engine,
+            key=key,
+            active=active,
+            extra=extra,
         )
-        return (result.restore(tuple(result.losses)), result.aux), result.grads, result.method_state
+        return (result.restore(tuple(result.losses)), result.aux), result.grads, ended(method, result.method_state)
 
     return f
 
@@ -171,6 +185,7 @@ def differentiate(
     key: Key | None = None,
     active: Array | None = None,
     evidence: Callable[[Any], Evidence] | None = None,
+    extra: Mapping[str, Array] = {},
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Gradients:
     """`value_and_grad` with everything it knows, and across devices.
@@ -190,6 +205,7 @@ def differentiate(
         key: the same on every device, so that stochastic methods draw alike.
         active: bool `[T]` or None.
         evidence: reads `Evidence` off aux; None for no counts and no priors.
+        extra: arrays `[T]` by name for the method, the same on every device.
         axis_name: mapped axis, or axes, of `jax.pmap` or `jax.shard_map`.
 
     Returns:
@@ -230,7 +246,10 @@ def differentiate(
 
     if known.prior is not None:
         method = preference(method, known.prior)
-    extra = {name: reduce(jnp.where(share > 0, share * each, 0.0)) for name, each in known.extra.items()}
+    extra = {
+        **extra,
+        **{name: reduce(jnp.where(share > 0, share * each, 0.0)) for name, each in known.extra.items()},
+    }
 
     if method.reads == "losses":
         weights, state = weigh(method, clean, method_state, losses=clean, active=taking_part, key=key, **extra)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.gradients import value_and_task_grads
-from mtljax.methods.apply import weigh
+from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
+from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
 
 def value_and_grad_of_samples(
@@ -33,10 +33,11 @@ def value_and_grad_of_samples(
         has_aux: see `losses_fn`.
 
     Returns:
-        `f(params, method_state, samples, *, key=None, active=None) -> ((losses, aux), grads: Params, method_state)`.
-        `samples` is a sequence of two or more tuples, each the `args` of one batch. Losses and task-specific gradients
-        are means over the samples, as `losses_fn` returned them; aux is the tuple of theirs (None without `has_aux`).
-        A task whose loss is not finite in one of the samples is inactive for that step. T backward passes a sample.
+        `f(params, method_state, samples, *, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
+        State and extra arrays are as in `mtljax.value_and_grad`. `samples` is a sequence of two or more tuples, each
+        the `args` of one batch. Losses and task-specific gradients are means over the samples, as `losses_fn` returned
+        them; aux is the tuple of theirs (None without `has_aux`). A task whose loss is not finite in one of the samples
+        is inactive for that step. T backward passes a sample.
 
     Raises:
         ValueError: the method does not read the Gramian; from f, at trace time, fewer than two samples, or whatever
@@ -62,12 +63,14 @@ def value_and_grad_of_samples(
 
     def f(
         params: Params,
-        method_state: MethodState,
+        method_state: MethodState | Unobserved,
         samples: Sequence[tuple[Any, ...]],
         *,
         key: Key | None = None,
         active: Array | None = None,
-    ) -> tuple[tuple[Any, Any], Params, MethodState]:
+        **extra: Array,
+    ) -> tuple[tuple[Any, Any], Params, MethodState | Unobserved]:
+        begin = begun("value_and_grad_of_samples", method, method_state)
         if len(samples) < 2:
             raise ValueError(f"value_and_grad_of_samples: found {len(samples)} samples, expected two or more")
         names = sorted(params.tasks)
@@ -83,7 +86,7 @@ def value_and_grad_of_samples(
         first, second, last = (cleaned(found[k][1].shared) for k in (0, 1, -1))
         gram = trees.cross_gramian(first, second, rows=(len(names), len(names)))
         clean = jnp.where(taking_part, sum(vectors) / len(samples), 0.0)
-        weights, state = weigh(method, gram, method_state, losses=clean, active=taking_part, key=key)
+        weights, state = weigh(method, gram, begin, losses=clean, active=taking_part, key=key, **extra)
         tasks = {}
         for k, name in enumerate(names):
             own = jax.tree.map(lambda *leaves: sum(leaves) / len(samples), *(grads.tasks[name] for _, grads in found))
@@ -91,7 +94,7 @@ def value_and_grad_of_samples(
             tasks[name] = trees.where(taking_part[k], own)
         losses = jax.tree.map(lambda *each: sum(each) / len(samples), *(losses for (losses, _), _ in found))
         aux = tuple(aux for (_, aux), _ in found) if has_aux else None
-        return (losses, aux), Params(trees.weighted_sum(weights, last), tasks), state
+        return (losses, aux), Params(trees.weighted_sum(weights, last), tasks), ended(method, state)
 
     return f
 

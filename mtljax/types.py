@@ -50,6 +50,23 @@ class MethodState(NamedTuple):
     inner: PyTree = ()
 
 
+class Unobserved(NamedTuple):
+    """The state of a method with `observe` that has not been told the losses after its last step.
+
+    `mtljax.value_and_grad` and `mtljax.as_optax` return it, and refuse it: `mtljax.observe` makes a `MethodState` of
+    it.
+
+    Attributes:
+        weights: as in `MethodState`.
+        residual: as in `MethodState`.
+        inner: as in `MethodState`.
+    """
+
+    weights: Array
+    residual: Array
+    inner: PyTree = ()
+
+
 class Method(NamedTuple):
     """A balancing method as a pair of pure functions.
 
@@ -62,7 +79,8 @@ class Method(NamedTuple):
             it is "task_grads". `active` is bool `[T]`: a task that is not active leaves every other number exactly
             as if it were not there, and gets weight 0. Unknown `extra` are ignored.
         observe: `observe(losses_after, state) -> state`, called with the losses of the same batch after the
-            parameters moved, for methods that learn from the decrease; None for the others.
+            parameters moved, for methods that learn from the decrease; None for the others. A training step calls it;
+            who makes steps by hand calls `mtljax.observe`.
         weigh_tasks: whether task-specific gradients are multiplied by the weights too, as they are when the
             rule is the gradient of a scalarisation; False leaves every head its own gradient.
         name: the method's public name, for messages and logs.

@@ -4,6 +4,6 @@
 to load: `from mtljax.adapters.flax_nnx import from_nnx`.
 """
 
-from mtljax.adapters.optax_links import as_optax
+from mtljax.adapters.optax_links import OptaxState, as_optax
 
-__all__ = ["as_optax"]
+__all__ = ["OptaxState", "as_optax"]

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.checks import check_count
-from mtljax.methods.apply import reconcile
+from mtljax.checks import check_count, expect
+from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
+from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
+
+
+class OptaxState(NamedTuple):
+    """The state of `as_optax`, and what it has seen at its last step.
+
+    Attributes:
+        method: the method's state; `Unobserved` where it waits for `mtljax.observe`.
+        cosines: float32 `[T, T]`, between every two task gradients; 0 where one is zero or not active. None, like the
+            next two, for a method that does not read the Gramian.
+        grad_norms: float32 `[T]`, the length of each task's gradient.
+        conflicts: int32 `[]`, the number of pairs of tasks whose cosine is negative.
+    """
+
+    method: MethodState | Unobserved
+    cosines: Array | None
+    grad_norms: Array | None
+    conflicts: Array | None
 
 
 def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtraArgs:
@@ -32,12 +49,13 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
 
     - `optax.chain` hands `losses`, `active` and `key` on to links of type `GradientTransformationExtraArgs` alone,
       which this one is. Packed again as `optax.GradientTransformation(link.init, link.update)` it never sees them.
-    - A method with `observe` is told of the losses after the step by its caller:
-      `state = (method.observe(losses_after, state[0]), *state[1:])`.
+    - A method with `observe` (`famo`) learns from the losses after the step, of which its caller tells it:
+      `state = mtljax.observe(method, losses, state)`, with the state of the whole chain. Without that call the next
+      update is an error.
     - `optax.MultiSteps` goes after this link,
       `optax.chain(as_optax(...), optax.MultiSteps(...).gradient_transformation())`, and averages the updates of the
-      micro-batches: a nonlinear method then decides on each of them alone, where `make_train_step(accumulate=...)`
-      decides once. Around this link it would keep an accumulator without the task axis, and fails.
+      micro-batches: a nonlinear method decides on each of them alone. Around this link it would keep an accumulator
+      without the task axis, and fails.
     - `optax.partition` takes `Params("shared", "tasks")` as its labels: after this link, or with this link as the
       first of the chain for "shared". In the second case it does not see the task-specific gradients, and leaves
       them unweighted.
@@ -47,15 +65,17 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         num_tasks: T, the length of the task axis.
 
     Returns:
-        Transformation with state `MethodState`. Its `init(params)` takes the parameters without task axis (arrays or
-        shapes); its `update(updates, state, params=None, *, losses=None, active=None, key=None)` takes the losses as
-        `[T]` or as a dict of scalars by task, `active` bool `[T]`, and a PRNG key for stochastic methods. Unknown
-        keyword arguments are ignored.
+        Transformation with state `OptaxState`. Its `init(params)` takes the parameters without task axis (arrays or
+        shapes); its `update(updates, state, params=None, *, losses=None, active=None, key=None, **extra)` takes the
+        losses as `[T]` or as a dict of scalars by task (`task_losses` is another name of them), `active` bool `[T]`,
+        and a PRNG key for stochastic methods. Other keyword arguments go to the method, which ignores those that it
+        does not know: `kpi` of `methods.dynamic_task_priority`, `scores` of `methods.pivrg`.
 
     Raises:
         TypeError: `num_tasks` is not an integer.
         ValueError: `num_tasks` is below 1; updates without a leading axis of T; losses missing where the method reads
-            them, or of the wrong shape; task-specific gradients of another number of tasks.
+            them, of the wrong shape, of other tasks than the updates', or given under both names; task-specific
+            gradients of another number of tasks; a method that was not told the losses after its last step.
 
     Example:
         >>> import mtljax
@@ -68,8 +88,11 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
     """
     check_count("as_optax", "num_tasks", num_tasks)
 
-    def init(params: PyTree) -> MethodState:
-        return method.init(num_tasks, params.shared if isinstance(params, Params) else params)
+    def init(params: PyTree) -> Any:
+        state = method.init(num_tasks, params.shared if isinstance(params, Params) else params)
+        if method.reads != "gramian":
+            return OptaxState(state, None, None, None)
+        return OptaxState(state, *_seen(jnp.zeros((num_tasks, num_tasks), jnp.float32)))
 
     def update(
         updates: PyTree,
@@ -77,27 +100,41 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         params: PyTree | None = None,
         *,
         losses: Array | Mapping[str, Array] | None = None,
+        task_losses: Array | Mapping[str, Array] | None = None,
         active: Array | None = None,
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[PyTree, Any]:
-        del params, extra
+        del params
+        if losses is not None and task_losses is not None:
+            raise ValueError("as_optax: losses must be given once, found both losses= and task_losses=")
+        losses = task_losses if losses is None else losses
+        expect(isinstance(state, OptaxState), "as_optax", "state", "an OptaxState, as init makes it", state, TypeError)
+        before = begun("as_optax", method, state.method)
         rows = updates.shared if isinstance(updates, Params) else updates
         _check_rows(rows, "updates.shared" if isinstance(updates, Params) else "updates", num_tasks)
         check_active(method.name, active, num_tasks)
         if losses is not None:
-            losses = _vector(losses, num_tasks)
+            own = updates.tasks if isinstance(updates, Params) and isinstance(updates.tasks, Mapping) else {}
+            losses = _vector(losses, num_tasks, sorted(own))
             finite = jnp.isfinite(losses)
             active = finite if active is None else active & finite
             losses = jnp.where(active, losses, 0.0)
         if active is not None:
             rows = jax.tree.map(lambda row: trees.where(active.reshape(-1, *[1] * (row.ndim - 1)), row), rows)
-        merged, state, _ = reconcile(method, state, rows, losses=losses, active=active, key=key)
+        merged, after, gram = reconcile(method, before, rows, losses=losses, active=active, key=key, **extra)
+        state = OptaxState(ended(method, after), *((None,) * 3 if gram is None else _seen(gram)))
         if not isinstance(updates, Params):
             return merged, state
-        return Params(shared=merged, tasks=_own(method, updates.tasks, state.weights, active)), state
+        return Params(shared=merged, tasks=_own(method, updates.tasks, after.weights, active)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _seen(gramian: Array) -> tuple[Array, Array, Array]:
+    """Cosines, norms, and how many pairs are in conflict."""
+    cosines = trees.cosines(gramian)
+    return cosines, trees.norms(gramian), jnp.sum(jnp.triu(cosines, 1) < 0).astype(jnp.int32)
 
 
 def _check_rows(rows: PyTree, where: str, num_tasks: int) -> None:
@@ -109,8 +146,10 @@ def _check_rows(rows: PyTree, where: str, num_tasks: int) -> None:
             )
 
 
-def _vector(losses: Array | Mapping[str, Array], num_tasks: int) -> Array:
-    """Losses `[T]` in task order."""
+def _vector(losses: Array | Mapping[str, Array], num_tasks: int, names: list[str]) -> Array:
+    """Losses `[T]` in task order; names are the tasks of the updates, where they are known."""
+    if isinstance(losses, Mapping) and names and sorted(losses) != names:
+        raise ValueError(f"as_optax: losses must be of tasks {names}, as updates.tasks, found {sorted(losses)}")
     vector = jnp.stack([losses[name] for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
     if jnp.shape(vector) != (num_tasks,):
         raise ValueError(f"as_optax: losses has shape {jnp.shape(vector)}, expected ({num_tasks},)")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
 
 def weigh(
@@ -118,6 +120,8 @@ def aggregate(
 ) -> PyTree:
     """One shot of a method on a Jacobian: no state in, no state out; for a REPL and for tests.
 
+    A method that learns over steps, or that observes the losses after them, shows what it does at its first.
+
     Args:
         method: any method; it starts from its first state.
         jacobian: array `[T, n]` or pytree with leaves `[T, *p]`.
@@ -143,3 +147,89 @@ def aggregate(
     shared = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jacobian)
     state = method.init(num_tasks, shared)
     return reconcile(method, state, jacobian, losses=losses, active=active, key=key, **extra)[0]
+
+
+def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) -> PyTree:
+    """Tell a method the losses after the step, on the batch of the step: what FAMO and its kind learn from.
+
+    For steps made by hand, with any method; `training.make_train_step` does it by itself:
+
+        (losses, _), grads, method_state = mtljax.value_and_grad(losses_fn, method)(params, method_state, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        method_state = mtljax.observe(method, losses_fn(params, batch), method_state)
+
+    Args:
+        method: any method. One without `observe` learns nothing here.
+        losses: at the new parameters, `[T]` in sorted order of names or a dict of scalars by task.
+        state: what `mtljax.value_and_grad` returned, or the state of an optax chain with `mtljax.as_optax`.
+
+    Returns:
+        The state for the next step. Without `observe` it is the given one.
+
+    Raises:
+        ValueError: losses that are not `[T]`; a state that has been told already, or is of another method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mtljax
+        >>> losses_fn = lambda params: {k: jnp.sum((params.shared - params.tasks[k]) ** 2) for k in "ab"}
+        >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 2.0])})
+        >>> method = mtljax.methods.famo()
+        >>> _, grads, state = mtljax.value_and_grad(losses_fn, method)(params, method.init(2))
+        >>> params = params._replace(shared=params.shared - 0.1 * grads.shared)
+        >>> state = mtljax.observe(method, losses_fn(params), state)
+        >>> type(state).__name__
+        'MethodState'
+    """
+    if method.observe is None:
+        return state
+    told = method.observe
+    nodes = [node for node in jax.tree.leaves(state, is_leaf=_waits) if _waits(node)]
+    if not nodes:
+        raise ValueError(
+            f"observe: state must be what value_and_grad or as_optax returned for {method.name} after a step, found a "
+            f"{type(state).__name__} that waits for no losses"
+        )
+    vector = jnp.stack([losses[name] for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
+    if jnp.shape(vector) != nodes[0].weights.shape:
+        raise ValueError(f"observe: losses must be {list(nodes[0].weights.shape)}, found shape {jnp.shape(vector)}")
+    return jax.tree.map(lambda node: told(vector, MethodState(*node)) if _waits(node) else node, state, is_leaf=_waits)
+
+
+def _waits(node: Any) -> bool:
+    return isinstance(node, Unobserved)
+
+
+def begun(where: str, method: Method, state: Any) -> MethodState:
+    """A method's state at the start of a step made by hand, after checking that it has been told of the last one.
+
+    Raises:
+        ValueError: it has not.
+
+    Example:
+        >>> import mtljax
+        >>> method = mtljax.methods.famo()
+        >>> begun("value_and_grad", method, Unobserved(*method.init(2)))
+        Traceback (most recent call last):
+        ...
+        ValueError: value_and_grad: famo learns from the losses after each step: call state = mtljax.observe(method,
+        losses, state), with the losses at the new parameters, before the next step
+    """
+    if _waits(state):
+        raise ValueError(
+            f"{where}: {method.name} learns from the losses after each step: call state = mtljax.observe(method, "
+            "losses, state), with the losses at the new parameters, before the next step"
+        )
+    return state
+
+
+def ended(method: Method, state: MethodState) -> MethodState | Unobserved:
+    """A method's state after a step made by hand: one that observes waits for the losses after the step.
+
+    Example:
+        >>> import mtljax
+        >>> type(ended(mtljax.methods.equal(), mtljax.methods.equal().init(2))).__name__
+        'MethodState'
+    """
+    return state if method.observe is None else Unobserved(*state)

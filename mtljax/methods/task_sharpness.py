@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_flag, check_method, check_number
-from mtljax.methods.apply import reconcile
+from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree
+from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
 
 class FlatState(NamedTuple):
@@ -23,8 +23,8 @@ class FlatState(NamedTuple):
         flat: its state for the gradients of their sharpness.
     """
 
-    loss: MethodState
-    flat: MethodState
+    loss: MethodState | Unobserved
+    flat: MethodState | Unobserved
 
 
 def fs_mtl(
@@ -59,12 +59,13 @@ def fs_mtl(
         has_aux: see `losses_fn`.
 
     Returns:
-        `f(params, state, *args, key=None, active=None) -> ((losses, aux), grads: Params, state)`, as that of
+        `f(params, state, *args, key=None, active=None, **extra) -> ((losses, aux), grads: Params, state)`, as that of
         `mtljax.value_and_grad`, with losses and aux at the parameters themselves. The state is
-        `FlatState(method.init(T, params.shared), method.init(T, params.shared))`. Task-specific gradients are
-        multiplied by the weights of `state.loss` where `method.weigh_tasks`. A task is inactive for the step where its
-        loss, at the parameters or at the perturbed ones, is not finite. Costs: the T gradients at the parameters, and
-        T forward and backward passes at T perturbed ones; memory 2 T x P. Written out task by task: compile it.
+        `FlatState(method.init(T, params.shared), method.init(T, params.shared))`; `mtljax.observe` takes it as a whole.
+        Task-specific gradients are multiplied by the weights of `state.loss` where `method.weigh_tasks`. A task is
+        inactive for the step where its loss, at the parameters or at the perturbed ones, is not finite. Costs: the T
+        gradients at the parameters, and T forward and backward passes at T perturbed ones; memory 2 T x P. Written out
+        task by task: compile it.
 
     Raises:
         TypeError: the state is no `FlatState`; `active` is not boolean.
@@ -102,10 +103,12 @@ def fs_mtl(
         *args: Any,
         key: Key | None = None,
         active: Array | None = None,
+        **extra: Array,
     ) -> tuple[tuple[Any, Any], Params, FlatState]:
         if not isinstance(state, FlatState):
             raise TypeError(f"fs_mtl: the state must be a FlatState, found {type(state).__name__}")
         names = sorted(params.tasks)
+        before_low, before_flat = (begun("fs_mtl", method, each) for each in state)
         for each in state:
             if each.weights.shape != (len(names),):
                 raise ValueError(
@@ -142,8 +145,12 @@ def fs_mtl(
         low = stacked([shared for _, (shared, _) in found])
         flat = jax.tree.map(jnp.subtract, stacked([shared for _, (shared, _) in sharp]), low)
         first, second = (None, None) if key is None else jax.random.split(key)
-        towards_low, low_state, _ = reconcile(method, state.loss, low, losses=clean, active=taking_part, key=first)
-        towards_flat, flat_state, _ = reconcile(method, state.flat, flat, losses=clean, active=taking_part, key=second)
+        towards_low, low_state, _ = reconcile(
+            method, before_low, low, losses=clean, active=taking_part, key=first, **extra
+        )
+        towards_flat, flat_state, _ = reconcile(
+            method, before_flat, flat, losses=clean, active=taking_part, key=second, **extra
+        )
         tasks = {}
         for k, name in enumerate(names):
             own = sharp[k][1][1]
@@ -153,7 +160,7 @@ def fs_mtl(
         # Where losses come as one array, a NaN of one task may have met the others. Then the whole step is void.
         sound = taking_part.any() & (finite.all() | trees.all_finite(grads))
         new = jax.tree.map(lambda new, old: jnp.where(sound, new, old), FlatState(low_state, flat_state), state)
-        return found[0][0][1], trees.where(sound, grads), new
+        return found[0][0][1], trees.where(sound, grads), FlatState(*(ended(method, each) for each in new))
 
     return f
 

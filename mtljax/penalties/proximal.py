@@ -61,6 +61,8 @@ def proximal(
 
     Returns:
         Transformation with state `ProximalState`; `update` needs `params` and ignores unknown keyword arguments.
+        In `training.make_train_step` it moves what it ties at every step: a copy whose task is absent makes no step of
+        its own, but the prox draws it to the others.
 
     Raises:
         TypeError: `penalty` is no `Penalty`; `where` returns anything but a dict of parts of the parameters.
@@ -89,12 +91,14 @@ def proximal(
         return ProximalState(jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, ProximalState]:
-        del extra
         if params is None:
             raise ValueError("proximal: update needs params, the third argument of an optax update")
         step_size = learning_rate(state.count) if callable(learning_rate) else learning_rate
         old, structure = jax.tree.flatten(params)
         steps = structure.flatten_up_to(updates)
+        if "before_prox" in extra:
+            # What a training step leaves out of the optimizer's update, it leaves out before the prox.
+            steps = structure.flatten_up_to(extra["before_prox"](updates))
         # In the dtype of sums, so that a small step is not rounded away before the prox has seen it.
         moved = [_wide(p) + _wide(u) for p, u in zip(old, steps, strict=True)]
         if where is None:

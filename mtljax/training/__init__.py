@@ -7,15 +7,18 @@ from mtljax.training.evaluate import make_evaluate
 from mtljax.training.loop import FitResult, fit
 from mtljax.training.parallel import jit, pmap, sharded, split_batch
 from mtljax.training.recipes import add_task_later, alternate, begin_at, pretrain_then_finetune, scheduled
+from mtljax.training.resting import ByTaskState, by_task
 from mtljax.training.stages import Stage, run_stages, stage_functions
 from mtljax.training.step import make_train_step
 
 __all__ = [
+    "ByTaskState",
     "FitResult",
     "Stage",
     "add_task_later",
     "alternate",
     "begin_at",
+    "by_task",
     "fit",
     "jit",
     "make_evaluate",

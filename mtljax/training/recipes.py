@@ -165,9 +165,8 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
     """A step at which some tasks sit out: their masks are False for every example.
 
     A task without examples is inactive: it gives no gradient, and the others go on exactly as if it were not there. Its
-    own parameters get a zero gradient, with which momentum and weight decay still move them. It is computed all the
-    same, so that inputs of its own go on moving batch statistics. To nest several schedules, wrap the step several
-    times.
+    own parameters rest (see `make_train_step`). It is computed all the same, so that inputs of its own go on moving
+    batch statistics. To nest several schedules, wrap the step several times.
 
     Args:
         step: from `make_train_step`, not jitted.

@@ -12,9 +12,13 @@ import optax
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_key, expect
+from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine
 from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.objective import attribute
+from mtljax.training.objective_value import objective, update_with, with_slope
+from mtljax.training.resting import can_hold, has_prox, held, moving
 from mtljax.types import Array, Batch, Key, Method, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
@@ -43,7 +47,17 @@ def make_train_step(
             `"prior"` `[T]` and `"extra"`, a dict of arrays `[T]` that the method gets as keyword arguments (such as
             `kpi` of `methods.dynamic_task_priority`); all may be absent.
         method: how tasks are reconciled.
-        optimizer: over `Params`; `optax.partition` may treat shared and task parameters differently.
+        optimizer: over `Params`; `optax.partition` may treat shared and task parameters differently. The parameters of
+            a task that is not active rest: they stay as they are, weight decay and momentum included, and so does what
+            the optimizer keeps at their paths; its counts go on. `training.by_task` gives each task a count of its own.
+            Parameters that a penalty's gradient or `penalties.proximal` reaches move all the same, since those are
+            part of the objective at every step. With `optax.MultiSteps` or `optax.apply_every` nothing rests, since
+            they spend what was gathered at other steps: put them inside `by_task`.
+            An optimizer that takes `value`, `grad` or `value_fn` (`optax.contrib.reduce_on_plateau`, `polyak_sgd`,
+            `momo`, `lbfgs`, line searches; `obj_fn` of `sophia`) is given the objective with this step's weights,
+            `sum_k w_k L_k + penalties` over active tasks, with the w of the metrics held fixed. What it updates is what
+            the method decided, which differs from `grad` at heads that the method does not weigh, and in general
+            where the method returns an update and no weights.
         penalty: `penalty(params) -> []`, one more; the function that is the losses' own attribute counts once. All
             are added to the objective after the tasks are reconciled. None (default) for no other.
         axis_name: mapped axis, or axes, of `pmap` or `jax.shard_map`, over which the batch is spread; None (default)
@@ -85,6 +99,8 @@ def make_train_step(
     penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]
 
     def init(params: Params, model_state: PyTree = (), *, key: Key) -> TrainState:
+        check_params(params)
+        check_key("init", "key", key)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -94,10 +110,12 @@ def make_train_step(
             key=key,
             nonfinite=jnp.zeros(len(params.tasks), jnp.int32),
         )
-        # The optimizer's state too: some optimizers keep the parameters in it, and no buffer may be donated twice.
-        return jax.tree.map(jnp.copy, state)
+        # The optimizer's state too: some optimizers keep the parameters in it, and no buffer may be donated twice. With
+        # a dtype, since a weak type, which no step gives back, would have the second step compiled anew.
+        return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), state)
 
     def step(state: TrainState, batch: Batch | dict[str, Batch]) -> tuple[TrainState, dict[str, Any]]:
+        expect(isinstance(state, TrainState), "step", "state", "a TrainState, as init makes it", state, TypeError)
         _check_bound(axis_names)
         names = sorted(state.params.tasks)
         step_key = jax.random.fold_in(state.key, state.step)
@@ -107,14 +125,20 @@ def make_train_step(
             model_key = jax.random.fold_in(model_key, lax.axis_index(axis_name))
 
         def train_losses(params: Params, model_state: PyTree, batch: Any, key: Key) -> Any:
-            return losses_fn(params, model_state, batch, key, True)
+            found = losses_fn(params, model_state, batch, key, True)
+            pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], tuple) and len(found[1]) == 2
+            expected = "a function that returns (losses, (metrics, state)), metrics a dict"
+            whole = pair and isinstance(found[1][0], dict)
+            expect(whole, "make_train_step", "losses_fn", expected, found, TypeError)
+            return found
 
+        args = (state.model_state, batch, model_key)
         found = differentiate(
             train_losses,
             method,
             state.params,
             state.method_state,
-            (state.model_state, batch, model_key),
+            args,
             has_aux=True,
             engine=engine,
             key=method_key,
@@ -127,8 +151,16 @@ def make_train_step(
                 "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
                 "model's losses with functools.wraps, or give penalty=model.penalty"
             )
-        grads, value = _with_penalties(penalties, state.params, found.grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        total = _penalty(penalties, state.params)
+        grads = found.grads if total is None else with_slope(found.grads, total[2])
+        moves = moving(state.params, found.active, None if total is None else total[2])
+        offered = objective(train_losses, method, found, args, total, axis_name)
+        if has_prox(state.opt_state):
+            offered["before_prox"] = functools.partial(held, moves)
+        updates, opt_state = update_with(optimizer, grads, state.opt_state, state.params, offered)
+        if can_hold(state.opt_state):
+            opt_state = held(moves, opt_state, state.opt_state)
+            updates = updates if has_prox(state.opt_state) else held(moves, updates)
         params: Any = optax.apply_updates(state.params, updates)
         method_state = found.method_state
         if method.observe is not None:
@@ -143,7 +175,7 @@ def make_train_step(
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(names, found, new, metrics, value, axis_name)
+        return new, _report(names, found, new, metrics, None if total is None else total[1], axis_name)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -166,15 +198,18 @@ def _evidence(aux: Any) -> Evidence:
     return Evidence(metrics.get("examples"), metrics.get("prior"), metrics.get("extra", {}))
 
 
-def _with_penalties(
-    penalties: list[Callable[[Params], Array]], params: Params, grads: Params
-) -> tuple[Params, Array | None]:
+def _penalty(
+    penalties: list[Callable[[Params], Array]], params: Params
+) -> tuple[Callable[[Params], Array], Array, Params] | None:
+    """The sum of all penalties: the function, its value and its gradient, 0 where it is not finite; None for none."""
     if not penalties:
-        return grads, None
-    value, slope = jax.value_and_grad(
-        lambda params: functools.reduce(jnp.add, [penalty(params) for penalty in penalties])
-    )(params)
-    return jax.tree.map(lambda g, s: g + s.astype(g.dtype), grads, slope), value
+        return None
+
+    def function(params: Params) -> Array:
+        return functools.reduce(jnp.add, [penalty(params) for penalty in penalties])
+
+    value, slope = jax.value_and_grad(function)(params)
+    return function, value, jax.tree.map(lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), slope)
 
 
 def _mean_state(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from mtljax import trees
-from mtljax.adapters.optax_links import as_optax
+from mtljax.adapters.optax_links import OptaxState, as_optax
 from mtljax.methods.common import initial_state
 from mtljax.types import Method, MethodState, Params
 
@@ -73,8 +73,8 @@ def test_a_gramian_method_reads_the_shared_rows_alone():
     norms = [np.sqrt(sum(np.sum(np.square(leaf[k])) for leaf in grads.shared.values())) for k in range(T)]
     close(updates.shared, weighted([1 / norm for norm in norms], grads.shared), rtol=1e-5)
     close(updates.tasks, grads.tasks)
-    assert isinstance(state, MethodState)
-    assert state.inner == 1
+    assert isinstance(state, OptaxState) and isinstance(state.method, MethodState)
+    assert state.method.inner == 1
 
 
 @pytest.mark.parametrize("losses", [jnp.array([1.0, 2.0, 3.0]), {"c": jnp.array(3.0), "a": 1.0, "b": 2.0}])
@@ -212,7 +212,7 @@ def test_a_chain_descends():
     for _ in range(60):
         params, state = step(params, state)
     np.testing.assert_allclose(params["x"], targets.mean(0), atol=1e-6)
-    assert trees.num_elements(state[0].weights) == T
+    assert trees.num_elements(state[0].method.weights) == T
 
 
 def call(method=INVERSE_NORMS, grads=None, **extra):
@@ -227,7 +227,26 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
         (lambda: as_optax(INVERSE_NORMS, 2.5), TypeError, "num_tasks must be an integer, found 2.5"),
         (lambda: call(LOSSES), ValueError, "by_hand reads losses: give losses= of shape (3,)"),
         (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses has shape (2,), expected (3,)"),
-        (lambda: call(losses={"a": 1.0}), ValueError, "as_optax: losses has shape (1,), expected (3,)"),
+        (
+            lambda: call(losses={"a": 1.0}),
+            ValueError,
+            "as_optax: losses must be of tasks ['a', 'b', 'c'], as updates.tasks, found ['a']",
+        ),
+        (
+            lambda: call(losses={"a": 1.0, "b": 1.0, "x": 1.0}),
+            ValueError,
+            "as_optax: losses must be of tasks ['a', 'b', 'c'], as updates.tasks, found ['a', 'b', 'x']",
+        ),
+        (
+            lambda: call(losses=jnp.ones(3), task_losses=jnp.ones(3)),
+            ValueError,
+            "as_optax: losses must be given once, found both losses= and task_losses=",
+        ),
+        (
+            lambda: as_optax(LOSSES, T).update(gradients(), LOSSES.init(T), losses=jnp.ones(3)),
+            TypeError,
+            "as_optax: state must be an OptaxState, as init makes it",
+        ),
         (
             lambda: call(active=jnp.ones(2, bool)),
             ValueError,
@@ -254,3 +273,26 @@ def test_mistakes_get_messages(make, error, text):
     with pytest.raises(error) as caught:
         make()
     assert text in str(caught.value)
+
+
+def test_the_state_shows_angles_lengths_and_conflicts():
+    link = as_optax(INVERSE_NORMS, T)
+    rows = {"w": jnp.array([[3.0, 4.0], [-4.0, 3.0], [-6.0, -8.0]])}
+    start = link.init({"w": jnp.ones(2)})
+    _, state = jax.jit(link.update)(rows, start)
+    assert [(a.shape, a.dtype) for a in jax.tree.leaves(state)] == [(a.shape, a.dtype) for a in jax.tree.leaves(start)]
+    np.testing.assert_allclose(state.cosines, [[1, 0, -1], [0, 1, 0], [-1, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(state.grad_norms, [5, 5, 10], rtol=1e-6)
+    assert int(state.conflicts) == 1
+    _, state = link.update(rows, start, active=jnp.array([True, True, False]))
+    assert int(state.conflicts) == 0 and state.cosines[2].tolist() == [0.0, 0.0, 0.0]
+    together = jax.vmap(link.update, in_axes=(0, None))(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), rows), start)
+    assert together[1].conflicts.tolist() == [1, 1]
+    assert as_optax(LOSSES, T).init(PARAMS)[1:] == (None, None, None)
+
+
+def test_task_losses_is_another_name_of_losses():
+    link = as_optax(LOSSES, T)
+    found, _ = link.update(gradients(), link.init(PARAMS), task_losses=jnp.array([1.0, 2.0, 3.0]))
+    expected, _ = link.update(gradients(), link.init(PARAMS), losses=jnp.array([1.0, 2.0, 3.0]))
+    close(found, expected)

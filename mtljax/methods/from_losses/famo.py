@@ -61,8 +61,10 @@ def famo(
 
         xi <- Adam(xi, gradient z_k (delta_k - <z, delta>) + gamma xi_k),
 
-    so a task that fell faster than the others loses weight. Without `observe`, xi stays where it is. A delta beyond 4
-    counts as 4. A task at its bound has nothing left to lose: it gets weight 0 at that step, and its xi stays.
+    so a task that fell faster than the others loses weight. A delta beyond 4 counts as 4. A task at its bound has
+    nothing left to lose: it gets weight 0 at that step, and its xi stays. `training.make_train_step` observes by
+    itself. With `mtljax.value_and_grad` and `mtljax.as_optax` the caller does, by
+    `mtljax.observe(method, losses, state)` after every step; without that call the next step is an error.
 
     Args:
         learning_rate: of Adam on xi; default 0.025, the paper's.

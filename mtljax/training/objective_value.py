@@ -1,0 +1,107 @@
+"""What an optimizer may ask for beside the gradient: the value of the objective, its own gradient, and the function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax import trees
+from mtljax.gradients import Evidence, Gradients, differentiate
+from mtljax.methods.common import initial_state
+from mtljax.types import Array, Method, Params, PyTree
+
+
+def update_with(
+    optimizer: optax.GradientTransformation, updates: PyTree, state: Any, params: PyTree, offered: dict[str, Any]
+) -> tuple[PyTree, Any]:
+    """`optimizer.update`, given of what is offered by name whatever its signature takes.
+
+    Example:
+        >>> update_with(optax.sgd(1.0), jnp.ones(()), optax.sgd(1.0).init(()), None, {"value": 2.0})[0].tolist()
+        -1.0
+    """
+    takes = inspect.signature(optimizer.update).parameters
+    every = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
+    return optimizer.update(
+        updates, state, params, **{name: each for name, each in offered.items() if every or name in takes}
+    )
+
+
+def with_slope(grads: Params, slope: Params) -> Params:
+    """Gradients and a penalty's, in the gradients' own dtypes."""
+    return jax.tree.map(lambda g, s: g + s.astype(g.dtype), grads, slope)
+
+
+def objective(
+    losses_fn: Callable[..., Any],
+    method: Method,
+    found: Gradients,
+    args: tuple[Any, ...],
+    penalty: tuple[Callable[[Params], Array], Array, Params] | None,
+    axis_name: str | tuple[str, ...] | None,
+) -> dict[str, Any]:
+    """The objective with this step's weights: `sum_k w_k L_k + penalty` over the tasks that take part.
+
+    Args:
+        losses_fn: `(params, *args) -> (losses, (metrics, state))`.
+        method: whose weights they are.
+        found: this step's gradients.
+        args: the rest of what `losses_fn` takes.
+        penalty: its function, its value and its gradient at the parameters; None for none.
+        axis_name: as for `differentiate`.
+
+    Returns:
+        `value` `[]`, averaged over devices; `grad`, its gradient like `Params`; `value_fn` and `obj_fn`, the function
+        of `Params`, whose gradient is that over all devices.
+    """
+    weights = jnp.where(found.active, found.method_state.weights, 0.0)
+    names = sorted(found.grads.tasks)
+
+    def total(losses: Array) -> Array:
+        return jnp.sum(jnp.where(found.active, weights * losses, 0.0))
+
+    def constant(evidence: Array, state: Any, **rest: Any) -> tuple[Array, Any]:
+        return weights, state
+
+    fixed = Method("losses", lambda num_tasks, shared=None: initial_state(num_tasks), constant, weigh_tasks=True)
+
+    def both(params: Params) -> tuple[Array, Params]:
+        # A task is cut off here as in the step itself: what is not finite in one spoils no other, and devices agree.
+        at = differentiate(
+            losses_fn,
+            fixed,
+            params,
+            initial_state(len(names)),
+            args,
+            has_aux=True,
+            active=found.active,
+            evidence=lambda aux: Evidence(aux[0].get("examples")),
+            axis_name=axis_name,
+        )
+        if penalty is None:
+            return total(at.losses), at.grads
+        value, slope = jax.value_and_grad(penalty[0])(params)
+        return total(at.losses) + value, with_slope(at.grads, slope)
+
+    @jax.custom_vjp
+    def function(params: Params) -> Array:
+        return both(params)[0]
+
+    function.defvjp(both, lambda grads, c: (jax.tree.map(lambda g: jnp.asarray(c, g.dtype) * g, grads),))
+
+    def value_fn(params: Params, *, obj_fn: Any = None) -> Array:
+        del obj_fn  # named, since line searches refuse what their function does not take
+        return function(params)
+
+    value, own = total(found.losses), found.grads.tasks
+    if not method.weigh_tasks:
+        own = {name: trees.scale(weights[k], own[name]) for k, name in enumerate(names)}
+    grad = Params(found.grads.shared, own)
+    if penalty is not None:
+        value, grad = value + penalty[1], with_slope(grad, penalty[2])
+    return {"value": value, "grad": grad, "value_fn": value_fn, "obj_fn": value_fn}
