@@ -26,7 +26,11 @@ def check_params(params: Any) -> None:
         TypeError: params.shared['w'] has dtype int32, expected a floating dtype; keep what is not trained in the state
     """
     if not isinstance(params, Params):
-        raise TypeError(f"params is a {type(params).__name__}, expected mtljax.Params(shared, tasks)")
+        raise TypeError(
+            f"params is a {type(params).__name__}, expected mtljax.Params(shared, tasks): of one tree, such as Flax's, "
+            "put what each task alone reaches under tasks, for example Params({'trunk': tree['trunk']}, "
+            "{'depth': tree['depth_head']})"
+        )
     if not isinstance(params.tasks, dict):
         raise TypeError(f"params.tasks is a {type(params.tasks).__name__}, expected a dict by task name")
     if not params.tasks:
