@@ -90,6 +90,9 @@ class Method(NamedTuple):
         pick: `pick(state, *, active=None) -> int32 []`, for methods that read the gradient of one task a step (`reads`
             is "task_grads"): which one. `update` then gets that gradient, like shared, in place of the stacked ones,
             so a step costs one backward pass. None: all rows.
+        least_loss: a number or `[T]`, the least loss that the method can make sense of, where it takes logarithms or
+            ratios of losses. A task whose loss is below sits the step out, as one does whose loss is NaN; where losses
+            are concrete, `update` raises. None: losses may be negative.
     """
 
     reads: Reads
@@ -101,6 +104,7 @@ class Method(NamedTuple):
     due: Callable[[MethodState], Array] | None = None
     reuse: Callable[..., tuple[Array, MethodState]] | None = None
     pick: Callable[..., Array] | None = None
+    least_loss: Any = None
 
 
 class Model(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_flag, check_key
-from mtljax.methods.common import check_active, check_evidence
+from mtljax.methods.common import check_active, check_evidence, check_least_loss
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -76,6 +76,10 @@ def checked(method: Method) -> Method:
             check_evidence(name, "gramian", evidence, (num_tasks, num_tasks))
         if losses is not None:
             check_evidence(name, "losses", losses, (num_tasks,))
+        if method.least_loss is not None:
+            known = evidence if method.reads == "losses" else losses
+            if known is not None:
+                check_least_loss(name, known, active, method.least_loss)
         if key is not None:
             check_key(name, "key", key)
         return method.update(evidence, state, losses=losses, active=active, key=key, **extra)

@@ -13,12 +13,14 @@ class Row(NamedTuple):
         reads: `"losses"`, `"gramian"` or `"task_grads"`; "any" for a wrapper, which reads what its method reads;
             "batches" for what needs the loss function itself.
         passes: backward passes through the shared network that a step takes; T tasks.
-        nonconflicting: whether `<g_k, update> >= 0` for every task. These four speak of the default arguments; None
+        nonconflicting: whether `<g_k, update> >= 0` for every task. These five speak of the default arguments; None
             stands for "as the wrapped method".
         scale_free: whether `update(s J) = s update(J)` for every s > 0, with the losses as they are.
         permutation: whether the order of tasks makes no difference.
         preference: whether the method itself takes a preference among tasks, or which of them has priority. Beside it,
             `methods.preference` and `Task.prior` give one to every method.
+        negative: whether losses may be negative. Where not, a task whose loss is negative sits the step out, as if its
+            loss were NaN (`Method.least_loss`).
         paper: authors, year and where.
     """
 
@@ -29,6 +31,7 @@ class Row(NamedTuple):
     scale_free: bool | None
     permutation: bool | None
     preference: bool | None
+    negative: bool | None
     paper: str
 
 
@@ -45,7 +48,7 @@ def table() -> list[Row]:
         >>> [row.name for row in mtljax.methods.table() if row.nonconflicting and row.scale_free and row.preference]
         ['upgrad', 'dualproj']
     """
-    return [Row(*row) for row in _ROWS]
+    return [Row(*row[:7], _negative(row[0], row[1]), row[7]) for row in _ROWS]
 
 
 def as_markdown(rows: list[Row]) -> str:
@@ -53,16 +56,27 @@ def as_markdown(rows: list[Row]) -> str:
 
     Example:
         >>> print(as_markdown([row for row in table() if row.name == "mgda"]))
-        | method | reads   | passes | no conflict | scale-free | any order | preference | paper ...
+        | method | reads   | passes | no conflict | scale-free | any order | preference | negative losses | paper ...
     """
-    header = ("method", "reads", "passes", "no conflict", "scale-free", "any order", "preference", "paper")
+    promises = ("no conflict", "scale-free", "any order", "preference", "negative losses")
+    header = ("method", "reads", "passes", *promises, "paper")
     marks = {True: "yes", False: "", None: "as its method"}
-    cells = [header, *((*row[:3], *(marks[each] for each in row[3:7]), row.paper) for row in rows)]
+    cells = [header, *((*row[:3], *(marks[each] for each in row[3:8]), row.paper) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
+
+def _negative(name: str, reads: str) -> bool | None:
+    return False if name in _OF_POSITIVE_LOSSES else None if reads == "any" or name == "fs_mtl" else True
+
+
+# Methods that take logarithms or ratios of losses.
+_OF_POSITIVE_LOSSES = {
+    *("mean_log", "geometric", "uncertainty", "uncertainty_softmax", "imtl_l", "famo", "igb", "ldc_mtl", "go4align"),
+    *("gradnorm", "epo", "db_mtl", "log_losses"),
+}
 
 # Name, reads, passes, no conflict, scale-free, permutation-invariant, preference, paper.
 _ROWS = (

@@ -43,6 +43,7 @@ def test_claims_are_those_that_are_tested(name):
     assert row.permutation == case.permutable
     takes = {"preference", "priority", "weights"} & set(inspect.signature(getattr(methods, name)).parameters)
     assert row.preference == bool(takes)
+    assert row.negative == (method.least_loss is None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -51,11 +51,11 @@ def epo(
 
     D. Mahapatra, V. Rajan (2020), "Multi-task learning with user preferences: gradient descent with controlled ascent
     in Pareto optimization", ICML. Departures: the problem is the authors' code's, solved on the device; where its
-    solution is not unique another corner may be taken. Losses below 0 count as 0, and shares `l_k` below 2^-23 count as
-    that in the logarithm. Where no weights satisfy all constraints, as may be in the descending mode with all `(Ga)_i`
-    negative, or where rounding decides it at a Pareto-stationary point, the worst violation is made as small as can be,
-    and `residual` says so (the authors fall back to `r / sum(r)`). The authors' code: the defaults; their training of
-    networks multiplies the weights by T.
+    solution is not unique another corner may be taken. Losses must not be negative, and shares `l_k` below 2^-23 count
+    as that in the logarithm. Where no weights satisfy all constraints, as may be in the descending mode with all
+    `(Ga)_i` negative, or where rounding decides it at a Pareto-stationary point, the worst violation is made as small
+    as can be, and `residual` says so (the authors fall back to `r / sum(r)`). The authors' code: the defaults; their
+    training of networks multiplies the weights by T.
 
     Example:
         >>> method = epo([1.0, 1.0])
@@ -111,7 +111,9 @@ def epo(
         weights, residual = simplex_lp(cost, rows, lower, holds=holds, active=takes_part)
         return weights, MethodState(weights, residual, state.inner)
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="epo"))
+    return checked(
+        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="epo", least_loss=0.0)
+    )
 
 
 def _adjustments(weighted: Array, ratio: Array, active: Array) -> tuple[Array, Array]:

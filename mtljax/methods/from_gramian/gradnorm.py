@@ -83,8 +83,8 @@ def gradnorm(
     Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich (2018), "GradNorm: gradient normalization for adaptive loss
     balancing in deep multitask networks", ICML, arXiv 1711.02257. Departures: norms over all shared parameters that
     methods see rather than the last shared layer (give that layer alone to have the paper's, as a method for each group
-    of leaves does); `normalize`; a weight that a step takes below 0 stops there. A loss whose first value is not
-    positive counts as one that has not changed, a negative loss as 0. LibMTL, from its second epoch on:
+    of leaves does); `normalize`; a weight that a step takes below 0 stops there. A loss whose first value is 0 counts
+    as one that has not changed; losses must not be negative. LibMTL, from its second epoch on:
     `softmax=True, normalize=False, weigh_tasks=False`, its optimiser, and the mean losses of the first epoch as
     `initial_losses`.
 
@@ -170,4 +170,6 @@ def gradnorm(
         weights = jnp.where(takes_part & ~counted, 1.0, weights)
         return weights, MethodState(weights, jnp.zeros_like(mean), hold_inactive(kept, begun, counted))
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm"))
+    return checked(
+        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm", least_loss=0.0)
+    )

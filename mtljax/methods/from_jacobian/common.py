@@ -25,6 +25,7 @@ def method_of_gradients(
     *,
     inner: Callable[[int, PyTree], PyTree] = lambda num_tasks, shared: (),
     weigh_tasks: bool = False,
+    least_loss: Any = None,
 ) -> Method:
     """A method out of a rule that need not know of missing masks, of narrow dtypes or of `MethodState`.
 
@@ -36,6 +37,7 @@ def method_of_gradients(
         inner: `inner(num_tasks, shared)`, the first inner state; may raise where T or shared do not go with the
             arguments.
         weigh_tasks: as in `Method`.
+        least_loss: as in `Method`.
 
     Returns:
         `Method` that reads task gradients.
@@ -74,7 +76,7 @@ def method_of_gradients(
         found = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, evidence)
         return found, state._replace(weights=jnp.where(present, weights, 0.0), inner=moved)
 
-    return checked(Method("task_grads", init, update, weigh_tasks=weigh_tasks, name=name))
+    return checked(Method("task_grads", init, update, weigh_tasks=weigh_tasks, name=name, least_loss=least_loss))
 
 
 def widened(tree: PyTree) -> PyTree:

@@ -56,10 +56,10 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
     B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. Tsang, J. Kwok (2023), "Dual-balancing for
-    multi-task learning", arXiv 2308.12029. Departures: a task whose `L_k` is not positive is inactive for the
-    step. An inactive task's average is held, and its s counts its own steps. There is no correction of the average's
-    start at 0, as in LibMTL; lengths are equal all the same, but the first updates are `1 - beta` as long. LibMTL: the
-    defaults; its `DB_beta_sigma` is `decay`.
+    multi-task learning", arXiv 2308.12029. Departures: a task whose loss is 0 is inactive for the step; losses must not
+    be negative. An inactive task's average is held, and its s counts its own steps. There is no correction of the
+    average's start at 0, as in LibMTL; lengths are equal all the same, but the first updates are `1 - beta` as long.
+    LibMTL: the defaults; its `DB_beta_sigma` is `decay`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -94,4 +94,4 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         kept = keep_rows(average, jax.tree.map(jnp.zeros_like, average), active)
         return trees.weighted_sum(factors, kept), weights, DBMTLState(average, steps)
 
-    return method_of_gradients("db_mtl", rule, inner=inner, weigh_tasks=True)
+    return method_of_gradients("db_mtl", rule, inner=inner, weigh_tasks=True, least_loss=0.0)

@@ -24,6 +24,7 @@ def method_of_losses(
     *,
     inner: Callable[[int], PyTree] = lambda num_tasks: (),
     observe: Callable[[Array, MethodState], MethodState] | None = None,
+    least_loss: Any = None,
 ) -> Method:
     """A method out of a rule that need not know of missing masks, of dtypes or of `MethodState`.
 
@@ -34,6 +35,7 @@ def method_of_losses(
             returns as inner is taken as it is.
         inner: `inner(num_tasks)`, the first inner state; may raise where T does not go with the arguments.
         observe: as in `Method`.
+        least_loss: as in `Method`.
 
     Returns:
         `Method` that reads losses; task-specific gradients are weighted too.
@@ -65,7 +67,7 @@ def method_of_losses(
         weights = jnp.where(present, weights, 0.0)
         return weights, state._replace(weights=weights, inner=moved)
 
-    return checked(Method("losses", init, update, observe=observe, weigh_tasks=True, name=name))
+    return checked(Method("losses", init, update, observe=observe, weigh_tasks=True, name=name, least_loss=least_loss))
 
 
 def number(active: Array) -> Array:

@@ -33,9 +33,9 @@ def likelihood(losses: Array) -> Array:
         losses: float32 `[T]`.
 
     Returns:
-        float32 `[T]`, in (0, 1] for losses that are not negative.
+        float32 `[T]`, in (0, 1]; NaN, so not measured, for a negative loss, which is no cross-entropy.
     """
-    return jnp.exp(-losses)
+    return jnp.where(losses < 0, jnp.nan, jnp.exp(-losses))
 
 
 def dynamic_task_priority(

@@ -75,7 +75,8 @@ def famo(
 
     Returns:
         `Method` that reads losses, floating point `[T]`, and observes; one backward pass, and one forward pass more.
-        Weights are float32 `[T]`. Task-specific gradients are weighted too. `state.residual` is 0.
+        Weights are float32 `[T]`. No loss may be below its bound. Task-specific gradients are weighted too.
+        `state.residual` is 0.
 
     Raises:
         ValueError: an argument out of range; from `init`, where `min_losses` is not of length T; from `update` and
@@ -139,4 +140,4 @@ def famo(
         moved = FamoState(logits, optimizer, inner.losses, jnp.zeros_like(inner.active))
         return state._replace(inner=moved)
 
-    return method_of_losses("famo", rule, inner=inner, observe=observe)
+    return method_of_losses("famo", rule, inner=inner, observe=observe, least_loss=bounds)

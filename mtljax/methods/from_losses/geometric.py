@@ -15,8 +15,8 @@ def geometric() -> Method:
     Computed through logarithms, so no product of many losses over- or underflows.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
-        gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
@@ -40,4 +40,4 @@ def geometric() -> Method:
         weights = jnp.exp(common.mean(logs, counted) - logs) / common.number(counted)
         return jnp.where(counted, weights, 0.0), inner
 
-    return method_of_losses("geometric", rule)
+    return method_of_losses("geometric", rule, least_loss=0.0)

@@ -89,8 +89,8 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         step_size: at least 0, default 1e-4, the authors'. In units of 1 / loss.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
-        gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError: num_groups below 1 or step_size negative; from `update`, where losses or `active` do not go with the
@@ -128,4 +128,4 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         weights = group_means(scale * softmax(moved, counted), counted, num_groups)
         return weights, hold_inactive(Go4AlignState(moved), inner, counted)
 
-    return method_of_losses("go4align", rule, inner=inner)
+    return method_of_losses("go4align", rule, inner=inner, least_loss=0.0)

@@ -39,8 +39,8 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
             authors' code. `igb(1, start=0)` takes the first loss.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
-        gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError: period below 1 or start below 0; from `update`, where losses or `active` do not go with the number
@@ -81,4 +81,4 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
         )
         return divide(v, jnp.where(counted, losses, 1.0)), hold_inactive(moved, inner, counted)
 
-    return method_of_losses("igb", rule, inner=inner)
+    return method_of_losses("igb", rule, inner=inner, least_loss=0.0)

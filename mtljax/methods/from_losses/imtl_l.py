@@ -39,8 +39,8 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         optimizer: for s; None (default) for `optax.adam(1e-3)`.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses may be
-        negative. Task-specific gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative: s would run away. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
@@ -73,4 +73,4 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         moved = learn(learner, pull, inner.optimizer, inner.log_scale, active & (losses != 0))
         return weights, ImtlLState(*moved)
 
-    return method_of_losses("imtl_l", rule, inner=inner)
+    return method_of_losses("imtl_l", rule, inner=inner, least_loss=0.0)

@@ -87,7 +87,8 @@ def ldc_mtl(
 
     Returns:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`, negative where a
-        large penalty asks for it. Task-specific gradients are weighted too. `state.residual` is 0.
+        large penalty asks for it. Losses must not be negative. Task-specific gradients are weighted too.
+        `state.residual` is 0.
 
     Raises:
         ValueError: penalty is negative; from `update`, where losses or `active` do not go with the number of tasks.
@@ -140,4 +141,4 @@ def ldc_mtl(
         moved = learn(learner, slope, inner.optimizer, inner.logits, counted)
         return jnp.where(counted, weights, 0.0), LdcMtlState(*moved, hold_inactive(first, inner.first, counted))
 
-    return method_of_losses("ldc_mtl", rule, inner=inner)
+    return method_of_losses("ldc_mtl", rule, inner=inner, least_loss=0.0)

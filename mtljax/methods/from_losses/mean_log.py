@@ -17,8 +17,8 @@ def mean_log(*, mean: bool = False) -> Method:
         mean: whether the objective is the mean over tasks instead of the sum, which divides weights by their number.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
-        gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
@@ -42,4 +42,4 @@ def mean_log(*, mean: bool = False) -> Method:
         weights = divide(counted.astype(losses.dtype), losses)
         return (weights / number(counted) if mean else weights), inner
 
-    return method_of_losses("mean_log", rule)
+    return method_of_losses("mean_log", rule, least_loss=0.0)

@@ -105,8 +105,8 @@ def uncertainty(
         log_variance: first value of every s_k, default 0, at which weights are 1/2 (`gaussian`) or 1.
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses may be
-        negative. Task-specific gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative: s would run away. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         TypeError: a form is not a function.
@@ -164,4 +164,4 @@ def uncertainty(
         moved = learn(learner, jnp.clip(gradient, -PULL, PULL), inner.optimizer, inner.log_variance, counted)
         return weights, UncertaintyState(*moved)
 
-    return method_of_losses("uncertainty", rule, inner=inner)
+    return method_of_losses("uncertainty", rule, inner=inner, least_loss=0.0)

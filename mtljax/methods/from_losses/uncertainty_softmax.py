@@ -19,8 +19,8 @@ def uncertainty_softmax(temperature: float = 1.0) -> Method:
             1 / loss, and the paper tunes it for every data set (default 1).
 
     Returns:
-        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
-        gradients are weighted too. `state.residual` is 0.
+        `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
+        be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError: temperature is not a positive number; from `update`, where losses or `active` do not go with the
@@ -46,4 +46,4 @@ def uncertainty_softmax(temperature: float = 1.0) -> Method:
         scores = jnp.minimum(1.0 / temperature / jnp.where(counted, losses, 1.0), jnp.finfo(jnp.float32).max)
         return softmax(scores, counted), inner
 
-    return method_of_losses("uncertainty_softmax", rule)
+    return method_of_losses("uncertainty_softmax", rule, least_loss=0.0)

@@ -26,22 +26,24 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv 2306.03792, with its LOG_MGDA
     and LOG_CAGrad.
 
-    Departures: a task whose `L_k + eps` is not positive is inactive for the step. Heads: a method that reads task
-    gradients leaves them the gradient of the logarithm, `1 / (L_k + eps)` times their own (times the method's weight
-    where it weighs heads). One that reads the Gramian multiplies them by the weight above, or leaves them the plain
-    gradient where it does not weigh heads; the reference's heads get the logarithm's.
+    Departures: a task whose `L_k + eps` is 0 is inactive for the step; losses must not be negative. Heads: a method
+    that reads task gradients leaves them the gradient of the logarithm, `1 / (L_k + eps)` times their own (times the
+    method's weight where it weighs heads). One that reads the Gramian multiplies them by the weight above, or leaves
+    them the plain gradient where it does not weigh heads; the reference's heads get the logarithm's.
 
     nash-mtl's LOG_MGDA and LOG_CAGrad: the default eps.
 
     Args:
-        method: any but one that reads one task's gradient a step, which is chosen before losses are seen.
+        method: any but one that reads one task's gradient a step, which is chosen before losses are seen, or one that
+            takes logarithms or ratios of losses itself, which logarithms, being negative, are not for.
         eps: added to the losses, at least 0, default 1e-8. With 0 the losses' unit does not matter at all.
 
     Returns:
         `Method` that reads what `method` reads; `update` needs `losses` whatever it reads.
 
     Raises:
-        ValueError: eps negative; a method that reads one task's gradient a step; from `update`, without losses.
+        ValueError: eps negative; a method that reads one task's gradient a step, or that takes logarithms or ratios of
+            losses itself; from `update`, without losses.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,6 +55,10 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     check_method("log_losses", "method", method)
     check_number("log_losses", "eps", eps, least=0)
     refuse_pick("log_losses", method, "chosen before losses are seen")
+    if method.least_loss is not None:
+        raise ValueError(
+            f"log_losses: method must be one that takes negative losses, as logarithms are, found '{method.name}'"
+        )
     name = f"log_losses({method.name})"
 
     def factors(evidence: Any, losses: Array | None, active: Array) -> tuple[Array, Array]:
@@ -66,4 +72,6 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     def see(losses: Array) -> Array:
         return jnp.log(jnp.maximum(losses.astype(jnp.float32) + eps, TINY))
 
-    return scale_tasks(method, name, factors, see, weigh_tasks=True if method.reads == "task_grads" else None)
+    return scale_tasks(
+        method, name, factors, see, weigh_tasks=True if method.reads == "task_grads" else None, least_loss=0.0
+    )

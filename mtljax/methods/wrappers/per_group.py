@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtljax.checks import check_method, expect
 from mtljax.methods.apply import reconcile
@@ -89,6 +91,8 @@ def per_group(
         check_method("per_group", "methods", method)
         refuse_pick("per_group", method, "and groups may pick different ones")
 
+    bounds = [method.least_loss for method in chosen if method.least_loss is not None]
+
     def members(tree: PyTree) -> dict[str, list[int]]:
         """Positions of leaves by group, groups in sorted order."""
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
@@ -161,6 +165,7 @@ def per_group(
             update=update,
             observe=observe if any(method.observe is not None for method in chosen) else None,
             weigh_tasks=weigh_tasks,
+            least_loss=functools.reduce(np.maximum, bounds) if bounds else None,
             name=f"per_group({', '.join(dict.fromkeys(method.name for method in chosen))})",
         )
     )

@@ -33,6 +33,7 @@ def scale_tasks(
     see: Callable[[Array], Array] = lambda losses: losses,
     *,
     weigh_tasks: bool | None = None,
+    least_loss: Any = None,
 ) -> Method:
     """A method that is fed scaled task gradients, and whose weights are turned back into weights of the plain ones.
 
@@ -44,6 +45,7 @@ def scale_tasks(
         see: how the method sees losses, entry by entry.
         weigh_tasks: as in `Method`; None for what the method says. Where a method that reads task gradients leaves
             heads alone and this is True, heads are multiplied by the factors.
+        least_loss: as in `Method`; None for what the method says.
     """
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
@@ -105,6 +107,7 @@ def scale_tasks(
             observe=None if method.observe is None else observe,
             weigh_tasks=method.weigh_tasks if weigh_tasks is None else weigh_tasks,
             name=name,
+            least_loss=method.least_loss if least_loss is None else least_loss,
             due=None if method.due is None else due,
             reuse=None if method.reuse is None else reuse,
         )
