@@ -193,7 +193,7 @@ def test_db_mtl_has_no_logarithm_of_a_loss_that_is_not_positive():
     losses = jnp.array([0.0, -1.0, 2.0])
     method = db_mtl(eps=0.0)
     rows = jnp.asarray(draw(3, 4))
-    update, state = method.update(rows, method.init(3, rows[0]), losses=losses)
+    update, state = jax.jit(method.update)(rows, method.init(3, rows[0]), losses=losses)
     np.testing.assert_array_equal(state.weights, [0.0, 0.0, 0.5])
     np.testing.assert_allclose(update, 0.1 * rows[2] / 2, rtol=1e-5)
     np.testing.assert_array_equal(state.inner.average[:2], 0)
