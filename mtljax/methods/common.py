@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -113,6 +114,19 @@ def check_least_loss(name: str, losses: Array, active: Array | None, least: Any)
         raise ValueError(
             f"{name}: losses must be at least {bound}, of which it takes logarithms or ratios, found {values}"
         )
+
+
+def largest_bound(*bounds: Any) -> Any:
+    """The largest of numbers or vectors `[T]`, entry by entry: a float or a tuple, which can be hashed as methods are.
+
+    Example:
+        >>> largest_bound(0.0, np.array([1.0, -1.0]))
+        (1.0, 0.0)
+    """
+    if any(isinstance(bound, Tracer) for bound in bounds):
+        return functools.reduce(jnp.maximum, map(jnp.asarray, bounds))
+    found = functools.reduce(np.maximum, map(np.asarray, bounds))
+    return tuple(found.tolist()) if found.ndim else float(found)
 
 
 def weights_of(values: Array, active: Array | None) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_number
+from mtljax.methods.common import largest_bound
 from mtljax.methods.from_losses.common import (
     check_length,
     divide,
@@ -140,4 +141,4 @@ def famo(
         moved = FamoState(logits, optimizer, inner.losses, jnp.zeros_like(inner.active))
         return state._replace(inner=moved)
 
-    return method_of_losses("famo", rule, inner=inner, observe=observe, least_loss=bounds)
+    return method_of_losses("famo", rule, inner=inner, observe=observe, least_loss=largest_bound(bounds))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mtljax.checks import check_method, expect
 from mtljax.methods.apply import reconcile
 from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state, weights_of
+from mtljax.methods.common import initial_state, largest_bound, weights_of
 from mtljax.methods.wrappers.common import first_state, refuse_pick
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -165,7 +163,7 @@ def per_group(
             update=update,
             observe=observe if any(method.observe is not None for method in chosen) else None,
             weigh_tasks=weigh_tasks,
-            least_loss=functools.reduce(np.maximum, bounds) if bounds else None,
+            least_loss=largest_bound(*bounds) if bounds else None,
             name=f"per_group({', '.join(dict.fromkeys(method.name for method in chosen))})",
         )
     )
