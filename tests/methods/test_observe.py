@@ -12,7 +12,8 @@ import pytest
 
 import mtljax
 from mtljax import methods, training
-from mtljax.types import MethodState, Params, Unobserved
+from mtljax.methods.common import initial_state
+from mtljax.types import Method, MethodState, Params, Unobserved
 
 START = Params({"w": jnp.array([2.0, -1.0])}, {"a": {}, "b": {}})
 METHOD = methods.famo()
@@ -138,3 +139,44 @@ def test_what_a_method_needs_besides_reaches_it():
     )
     state, _ = step(init(START, key=jax.random.key(0)), None)
     np.testing.assert_allclose(state.method_state.weights, expected)
+
+
+def by_turns():
+    """A method that reads the gradient of one task a step, the tasks by turns."""
+
+    def update(row, state, **rest):
+        return row, state._replace(inner=state.inner + 1)
+
+    return Method(
+        "task_grads",
+        lambda num_tasks, shared=None: initial_state(num_tasks, jnp.zeros((), jnp.int32)),
+        update,
+        name="by_turns",
+        pick=lambda state, active=None: state.inner % 2,
+    )
+
+
+def by_lengths():
+    def update(gramian, state, **rest):
+        weights = 1.0 / jnp.sqrt(jnp.diagonal(gramian))
+        return weights, state._replace(weights=weights)
+
+    return Method("gramian", lambda num_tasks, shared=None: initial_state(num_tasks), update, name="by_lengths")
+
+
+@pytest.mark.parametrize("method", [by_turns(), methods.every(by_lengths(), 2)], ids=lambda method: method.name)
+def test_what_is_not_due_or_not_picked_is_the_same_by_every_way(method):
+    """Three steps: a task picked each time, and weights that are kept for a step."""
+    f, link = mtljax.value_and_grad(losses_fn, method), mtljax.as_optax(method, 2)
+    init, step = training.make_train_step(lambda params, *rest: (losses_fn(params), ({}, ())), method, optax.sgd(0.1))
+    state, by_hand, linked = init(START, key=jax.random.key(0)), method.init(2), link.init(START)
+    for turn in range(3):
+        params = state.params
+        _, grads, by_hand = f(params, by_hand)
+        rows = mtljax.value_and_task_grads(losses_fn)(params)[1]
+        updates, linked = link.update(rows, linked)
+        state, _ = step(state, None)
+        np.testing.assert_allclose(updates.shared["w"], grads.shared["w"], rtol=1e-6)
+        np.testing.assert_allclose(params.shared["w"] - 0.1 * grads.shared["w"], state.params.shared["w"], rtol=1e-6)
+        if turn == 0:
+            np.testing.assert_allclose(mtljax.aggregate(method, rows.shared)["w"], grads.shared["w"], rtol=1e-6)
