@@ -10,6 +10,7 @@ import pytest
 
 import mtljax
 from mtljax import engines, methods, training
+from mtljax.methods.common import initial_state
 from mtljax.types import Batch, Task
 from tests.engines import nets
 from tests.methods.table import CASES, few, over
@@ -213,9 +214,10 @@ def test_a_penalty_is_added_after_the_tasks_are_reconciled():
 
 
 def test_an_observer_sees_the_losses_of_the_same_batch_after_the_step():
-    base = methods.equal()
-    watching = base._replace(
-        init=lambda num_tasks, shared=None: base.init(num_tasks)._replace(inner=jnp.zeros(num_tasks)),
+    watching = mtljax.Method(
+        "losses",
+        init=lambda num_tasks, shared=None: initial_state(num_tasks, jnp.zeros(num_tasks)),
+        update=lambda losses, state, **rest: (jnp.ones_like(losses), state),
         observe=lambda losses_after, state: state._replace(inner=losses_after),
     )
     state, step = make(watching)
