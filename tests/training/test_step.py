@@ -217,7 +217,7 @@ def test_an_observer_sees_the_losses_of_the_same_batch_after_the_step():
     watching = mtljax.Method(
         "losses",
         init=lambda num_tasks, shared=None: initial_state(num_tasks, jnp.zeros(num_tasks)),
-        update=lambda losses, state, **rest: (jnp.ones_like(losses), state),
+        update=lambda evidence, state, **rest: (jnp.ones_like(evidence), state),
         observe=lambda losses_after, state: state._replace(inner=losses_after),
     )
     state, step = make(watching)
