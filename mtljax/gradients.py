@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import engines, trees
+from mtljax.checks import check_callable, check_flag, check_method, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cotangents import merged, seeds_for
 from mtljax.engines.full import jacobian
 from mtljax.engines.linear import Linearised, linearise
-from mtljax.engines.types import Engine, Outcome, Problem
+from mtljax.engines.types import Engine, Outcome, Problem, check_engine
 from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference
@@ -92,6 +93,8 @@ def value_and_task_grads(losses_fn: Callable[..., Any], *, has_aux: bool = False
         >>> print(grads.tasks["a"])
         [1. 1.]
     """
+    check_callable("value_and_task_grads", "losses_fn", losses_fn)
+    check_flag("value_and_task_grads", "has_aux", has_aux)
 
     def f(params: Params, *args: Any) -> tuple[tuple[Any, Any], Params]:
         linear = linearise(losses_fn, params, args, has_aux)
@@ -147,6 +150,10 @@ def value_and_grad(
         >>> print(grads.shared, state.weights)
         [-1. -1.] [0.5 0.5]
     """
+    check_callable("value_and_grad", "losses_fn", losses_fn)
+    check_method("value_and_grad", "method", method)
+    check_flag("value_and_grad", "has_aux", has_aux)
+    check_engine("value_and_grad", engine)
 
     def f(
         params: Params,
@@ -215,6 +222,7 @@ def differentiate(
         ValueError, TypeError: where losses, params, active and method disagree, naming what was found.
     """
     check_params(params)
+    expect(isinstance(method_state, MethodState), method.name, "state", "a mtljax.MethodState", method_state, TypeError)
     if method_state.weights.shape != (len(params.tasks),):
         raise ValueError(
             f"{method.name} was initialised for {method_state.weights.shape[0]} tasks but params.tasks has "

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_task
+from mtljax.checks import check_names, check_task, expect
 from mtljax.losses import Loss, masked_loss
 from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
 
@@ -67,10 +67,10 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         >>> float(losses["a"]), metrics["examples"].tolist()
         (4.0, [1.0])
     """
+    expect(isinstance(model, Model), "losses_fn", "model", "a mtljax.Model", model, TypeError)
+    expect(isinstance(tasks, Mapping), "losses_fn", "tasks", "a dict of mtljax.Task by name", tasks, TypeError)
+    names = check_names("losses_fn", "tasks", sorted(tasks, key=str))
     tasks = dict(tasks)
-    names = sorted(tasks)
-    if not names:
-        raise ValueError("losses_fn: tasks is empty, expected a Task by name")
     for name in names:
         check_task("losses_fn", name, tasks[name])
         taken = sorted(TAKEN & set(tasks[name].metrics))

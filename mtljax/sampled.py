@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_flag, check_method
 from mtljax.gradients import value_and_task_grads
 from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
@@ -57,6 +58,9 @@ def value_and_grad_of_samples(
         >>> [f"{x:.2f}" for x in grads.shared]
         ['-0.80', '-0.80']
     """
+    check_callable("value_and_grad_of_samples", "losses_fn", losses_fn)
+    check_method("value_and_grad_of_samples", "method", method)
+    check_flag("value_and_grad_of_samples", "has_aux", has_aux)
     if method.reads != "gramian":
         raise ValueError(f"value_and_grad_of_samples: {method.name} reads {method.reads}, expected the Gramian")
     task_grads = value_and_task_grads(losses_fn, has_aux=has_aux)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.checks import check_count, expect
+from mtljax.checks import check_count, check_method, expect
 from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
@@ -86,6 +86,7 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         >>> updates["w"]
         Array([-1., -1.], dtype=float32)
     """
+    check_method("as_optax", "method", method)
     check_count("as_optax", "num_tasks", num_tasks)
 
     def init(params: PyTree) -> Any:
@@ -141,8 +142,8 @@ def _check_rows(rows: PyTree, where: str, num_tasks: int) -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(rows)[0]:
         if jnp.shape(leaf)[:1] != (num_tasks,):
             raise ValueError(
-                f"as_optax: {where}{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, expected a leading task "
-                f"axis of {num_tasks}"
+                f"as_optax: {where}{jax.tree_util.keystr(path)} must have a leading task axis of {num_tasks}, found "
+                f"shape {jnp.shape(leaf)}"
             )
 
 
@@ -152,7 +153,7 @@ def _vector(losses: Array | Mapping[str, Array], num_tasks: int, names: list[str
         raise ValueError(f"as_optax: losses must be of tasks {names}, as updates.tasks, found {sorted(losses)}")
     vector = jnp.stack([losses[name] for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
     if jnp.shape(vector) != (num_tasks,):
-        raise ValueError(f"as_optax: losses has shape {jnp.shape(vector)}, expected ({num_tasks},)")
+        raise ValueError(f"as_optax: losses must be of shape ({num_tasks},), found shape {jnp.shape(vector)}")
     return vector
 
 
@@ -161,7 +162,7 @@ def _own(method: Method, tasks: Mapping[str, PyTree], weights: Array, active: Ar
     if not jax.tree.leaves(tasks):  # nothing task-specific, or masked by `optax.partition`
         return tasks
     if len(tasks) != weights.shape[0]:
-        raise ValueError(f"as_optax: updates.tasks has {sorted(tasks)}, expected {weights.shape[0]} tasks")
+        raise ValueError(f"as_optax: updates.tasks must be of {weights.shape[0]} tasks, found {sorted(tasks)}")
     own = dict(tasks)
     for k, name in enumerate(sorted(own)):
         if method.weigh_tasks:

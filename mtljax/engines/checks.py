@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mtljax.checks import expect, found
 from mtljax.types import Array, Params
 
 
@@ -23,25 +25,27 @@ def check_params(params: Any) -> None:
         >>> check_params(Params({"w": jnp.arange(3)}, {"a": ()}))
         Traceback (most recent call last):
         ...
-        TypeError: params.shared['w'] has dtype int32, expected a floating dtype; keep what is not trained in the state
+        TypeError: value_and_grad: params.shared['w'] must be of a floating dtype, found int32; keep what is not trained
+        in the state
     """
     if not isinstance(params, Params):
+        split = ""
+        if isinstance(params, Mapping):
+            split = (
+                "; of one tree, such as Flax's, put what each task alone reaches under tasks, for example "
+                "Params({'trunk': tree['trunk']}, {'depth': tree['depth_head']})"
+            )
         raise TypeError(
-            f"params is a {type(params).__name__}, expected mtljax.Params(shared, tasks): of one tree, such as Flax's, "
-            "put what each task alone reaches under tasks, for example Params({'trunk': tree['trunk']}, "
-            "{'depth': tree['depth_head']})"
+            f"value_and_grad: params must be a mtljax.Params(shared, tasks), found a {type(params).__name__}{split}"
         )
-    if not isinstance(params.tasks, dict):
-        raise TypeError(f"params.tasks is a {type(params.tasks).__name__}, expected a dict by task name")
-    if not params.tasks:
-        raise ValueError(
-            "params.tasks is empty, expected an entry a task (an empty tree for a task without parameters)"
-        )
+    tasks = "a dict by task name, with an empty tree for a task without parameters"
+    expect(isinstance(params.tasks, dict), "value_and_grad", "params.tasks", tasks, params.tasks, TypeError)
+    expect(bool(params.tasks), "value_and_grad", "params.tasks", tasks, params.tasks, ValueError)
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        dtype = jnp.result_type(leaf)
+        dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} has dtype {dtype}, expected a floating dtype; "
+                f"value_and_grad: params{jax.tree_util.keystr(path)} must be of a floating dtype, found {dtype}; "
                 "keep what is not trained in the state"
             )
 
@@ -62,27 +66,29 @@ def as_scalars(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
         >>> as_scalars({"a": jnp.array(1.0), "b": jnp.array(2.0)}, ["a", "c"])
         Traceback (most recent call last):
         ...
-        ValueError: losses_fn returned tasks ['a', 'b'] but params.tasks has ['a', 'c']
+        ValueError: losses_fn: losses must be of the tasks of params.tasks, ['a', 'c'], found ['a', 'b']
     """
+    names = list(names)
     if isinstance(losses, dict):
-        if sorted(losses) != list(names):
-            raise ValueError(f"losses_fn returned tasks {sorted(losses)} but params.tasks has {list(names)}")
-        scalars = tuple(jnp.asarray(losses[name]) for name in names)
+        if sorted(losses, key=str) != names:
+            raise ValueError(f"losses_fn: losses must be of the tasks of params.tasks, {names}, found {list(losses)}")
+        scalars = tuple(_array(f"the loss of task '{name}'", losses[name]) for name in names)
         for name, loss in zip(names, scalars, strict=True):
             if loss.shape != ():
-                raise ValueError(
-                    f"losses_fn returned a loss of shape {loss.shape} for task '{name}', expected a scalar"
-                )
+                raise ValueError(f"losses_fn: the loss of task '{name}' must be a scalar, found shape {loss.shape}")
     else:
-        array = jnp.asarray(losses)
+        array = _array("losses", losses)
         if array.shape != (len(names),):
-            raise ValueError(
-                f"losses_fn returned losses of shape {array.shape}, expected ({len(names)},) for tasks {list(names)}"
-            )
+            raise ValueError(f"losses_fn: losses must be of shape ({len(names)},) for {names}, found {array.shape}")
         scalars = tuple(array[k] for k in range(len(names)))
     for name, loss in zip(names, scalars, strict=True):
         if not jnp.issubdtype(loss.dtype, jnp.floating):
-            raise TypeError(
-                f"losses_fn returned a loss of dtype {loss.dtype} for task '{name}', expected a floating dtype"
-            )
+            raise TypeError(f"losses_fn: the loss of task '{name}' must be of a floating dtype, found {loss.dtype}")
     return scalars
+
+
+def _array(what: str, value: Any) -> Array:
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+        expected = "an array" if what != "losses" else "a dict of scalars by task, or an array [T]"
+        raise TypeError(f"losses_fn: {what} must be {expected}, found {found(value)}")
+    return jnp.asarray(value)

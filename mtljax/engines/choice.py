@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mtljax import trees
+from mtljax.checks import check_callable, check_method
 from mtljax.engines.full import best_rows, full
 from mtljax.engines.gramian import gramian
 from mtljax.engines.linear import Linearised, linearise
@@ -101,6 +102,8 @@ def explain(losses_fn: Callable[..., Any], method: Method, params: Params, *args
         >>> mtljax.engines.explain(losses_fn, mtljax.methods.equal(), params).reason
         'equal reads losses: one weighted backward pass'
     """
+    check_callable("explain", "losses_fn", losses_fn)
+    check_method("explain", "method", method)
     chosen: list[Choice] = []
 
     def trace(params: Params, *args: Any) -> tuple[()]:

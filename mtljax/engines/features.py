@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.checks import expect
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.types import Engine, Outcome, Problem
 from mtljax.methods.apply import weigh
@@ -43,6 +44,8 @@ def features(model: Model | None = None) -> Engine:
         >>> mtljax.engines.features().name
         'features'
     """
+    if model is not None:
+        expect(isinstance(model, Model), "features", "model", "a mtljax.Model or None", model, TypeError)
     if model is not None and model.encode is None:
         raise ValueError(
             "features: model has no encode, so its tasks meet at no shared representation; use engines.full()"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mtljax.checks import check_callable
 from mtljax.engines import rows as row_strategies
 from mtljax.engines.cotangents import stacked
 from mtljax.engines.linear import Linearised
@@ -55,6 +56,8 @@ def full(rows: Rows | None = None) -> Engine:
         >>> mtljax.engines.full(rows=mtljax.engines.vmapped).name
         'full(vmapped)'
     """
+    if rows is not None:
+        check_callable("full", "rows", rows)
 
     def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
         shared, state, gram = reconcile(method, state, jacobian(problem, rows), **problem.told())

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_count
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.linear import Cotangents
 from mtljax.engines.types import Engine, Outcome, Problem
@@ -41,8 +42,8 @@ def gramian(chunk: int | None = None) -> Engine:
         >>> mtljax.engines.gramian().name
         'gramian'
     """
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"gramian: chunk is {chunk}, expected at least 1 or None")
+    if chunk is not None:
+        check_count("gramian", "chunk", chunk)
 
     def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
         linear = problem.linear

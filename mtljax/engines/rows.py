@@ -13,6 +13,7 @@ import jax
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import check_count
 from mtljax.types import PyTree
 
 Rows = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
@@ -63,6 +64,5 @@ def in_chunks(size: int) -> Rows:
         >>> in_chunks(2)(lambda c: 2 * c, jnp.arange(3.0))
         Array([0., 2., 4.], dtype=float32)
     """
-    if size < 1:
-        raise ValueError(f"chunked: size is {size}, expected at least 1")
+    check_count("chunked", "size", size)
     return lambda pull, cotangents: lax.map(pull, cotangents, batch_size=size)

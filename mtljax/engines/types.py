@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mtljax.checks import expect
 from mtljax.engines.linear import Cotangents, Linearised
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -64,3 +65,17 @@ class Engine(NamedTuple):
 
     name: str
     solve: Callable[[Problem, Method, MethodState], Outcome]
+
+
+def check_engine(where: str, engine: Any) -> Any:
+    """The engine, after checking that it is one, and not the function that makes it; None stays None.
+
+    Example:
+        >>> check_engine("value_and_grad", "full")
+        Traceback (most recent call last):
+        ...
+        TypeError: value_and_grad: engine must be a mtljax.engines.Engine or None, found 'full'
+    """
+    expected = "a mtljax.engines.Engine or None"
+    expect(engine is None or isinstance(engine, Engine), where, "engine", expected, engine, TypeError)
+    return engine

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtljax import trees
+from mtljax.checks import check_method, expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
@@ -47,7 +49,7 @@ def weigh(
         >>> weigh(method, jnp.diag(jnp.array([1.0, 1.0])), method.init(2))[0]
         Array([0.5, 0.5], dtype=float32)
     """
-    check_active(method.name, active, state.weights.shape[0])
+    check_method("weigh", "method", method)
     return method.update(evidence, state, losses=losses, active=active, key=key, **extra)
 
 
@@ -85,12 +87,15 @@ def reconcile(
         >>> reconcile(method, method.init(2), jnp.ones((2, 3)), losses=jnp.ones(2))[0]
         Array([2., 2., 2.], dtype=float32)
     """
+    check_method("reconcile", "method", method)
+    check_jacobian("reconcile", jacobian)
+    expect(isinstance(state, MethodState), method.name, "state", "a mtljax.MethodState", state, TypeError)
     num_tasks = state.weights.shape[0]
     check_active(method.name, active, num_tasks)
     if trees.num_elements(jacobian) and trees.num_rows(jacobian) != num_tasks:
         raise ValueError(
-            f"{method.name}: the Jacobian has {trees.num_rows(jacobian)} rows but the method was initialised for "
-            f"{num_tasks} tasks"
+            f"{method.name}: the Jacobian must have {num_tasks} rows, for as many tasks the method was initialised, "
+            f"found {trees.num_rows(jacobian)}"
         )
     if method.reads == "task_grads":
         if method.pick is not None:
@@ -143,6 +148,8 @@ def aggregate(
         >>> [f"{x:.2f}" for x in mtljax.aggregate(mtljax.methods.upgrad(), jacobian)]
         ['0.29', '1.90', '1.90']
     """
+    check_method("aggregate", "method", method)
+    check_jacobian("aggregate", jacobian)
     num_tasks = trees.num_rows(jacobian)
     shared = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jacobian)
     state = method.init(num_tasks, shared)
@@ -233,3 +240,29 @@ def ended(method: Method, state: MethodState) -> MethodState | Unobserved:
         'MethodState'
     """
     return state if method.observe is None else Unobserved(*state)
+
+
+def check_jacobian(where: str, jacobian: PyTree) -> None:
+    """Raises unless all leaves are floating arrays with one length of their first axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> check_jacobian("aggregate", jnp.ones((2, 3), int))
+        Traceback (most recent call last):
+        ...
+        TypeError: aggregate: jacobian must be of a floating dtype, found int32
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(jacobian)[0]
+    expected = "an array [T, n] or a pytree of arrays [T, *p]"
+    expect(bool(leaves), where, "jacobian", expected, jacobian, ValueError)
+    for path, leaf in leaves:
+        what = "jacobian" + jax.tree_util.keystr(path)
+        expect(isinstance(leaf, jax.Array | np.ndarray), where, what, expected, leaf, TypeError)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"{where}: {what} must be of a floating dtype, found {leaf.dtype.name}")
+        expect(leaf.ndim > 0, where, what, expected, leaf, ValueError)
+        if leaf.shape[0] != leaves[0][1].shape[0] or not leaf.shape[0]:
+            raise ValueError(
+                f"{where}: {what} must have a row for each task, {leaves[0][1].shape[0]} as the first leaf has and at "
+                f"least 1, found {leaf.shape[0]}"
+            )

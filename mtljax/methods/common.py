@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mtljax.checks import check_mask
+from mtljax.checks import check_mask, found
 from mtljax.types import Array, MethodState, PyTree
 
 
@@ -55,6 +55,8 @@ def check_evidence(name: str, what: str, array: Array, expected_shape: tuple[int
         ValueError: pcgrad: gramian must be of shape (2, 2), for the method was initialised for 2 tasks, found shape
         (3, 3)
     """
+    if not isinstance(array, jax.Array | np.ndarray):
+        raise TypeError(f"{name}: {what} must be an array, found {found(array)}")
     shape = jnp.shape(array)
     if shape != tuple(expected_shape):
         raise ValueError(

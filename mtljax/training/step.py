@@ -12,9 +12,9 @@ import optax
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_key, expect
+from mtljax.checks import check_callable, check_key, check_method, check_names, check_optimizer, expect
 from mtljax.engines.checks import check_params
-from mtljax.engines.types import Engine
+from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
@@ -94,6 +94,14 @@ def make_train_step(
         >>> int(state.step), float(metrics["losses"]["a"])
         (1, 1.0)
     """
+    check_callable("make_train_step", "losses_fn", losses_fn)
+    check_method("make_train_step", "method", method)
+    check_optimizer("make_train_step", "optimizer", optimizer)
+    if penalty is not None:
+        check_callable("make_train_step", "penalty", penalty)
+    check_engine("make_train_step", engine)
+    if axis_name is not None and not isinstance(axis_name, str):
+        check_names("make_train_step", "axis_name", axis_name)
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
     penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]

@@ -226,7 +226,7 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
         (lambda: as_optax(INVERSE_NORMS, 0), ValueError, "num_tasks must be at least 1, found 0"),
         (lambda: as_optax(INVERSE_NORMS, 2.5), TypeError, "num_tasks must be an integer, found 2.5"),
         (lambda: call(LOSSES), ValueError, "by_hand reads losses: give losses= of shape (3,)"),
-        (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses has shape (2,), expected (3,)"),
+        (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses must be of shape (3,), found shape (2,)"),
         (
             lambda: call(losses={"a": 1.0}),
             ValueError,
@@ -255,17 +255,17 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
         (
             lambda: call(grads=PARAMS),
             ValueError,
-            "as_optax: updates.shared['b'] has shape (2,), expected a leading task axis of 3",
+            "as_optax: updates.shared['b'] must have a leading task axis of 3, found shape (2,)",
         ),
         (
             lambda: call(grads={"w": jnp.ones((2, 5))}),
             ValueError,
-            "as_optax: updates['w'] has shape (2, 5), expected a leading task axis of 3",
+            "as_optax: updates['w'] must have a leading task axis of 3, found shape (2, 5)",
         ),
         (
             lambda: call(LOSSES, gradients()._replace(tasks={"a": jnp.ones(3)}), losses=jnp.ones(3)),
             ValueError,
-            "as_optax: updates.tasks has ['a'], expected 3 tasks",
+            "as_optax: updates.tasks must be of 3 tasks, found ['a']",
         ),
     ],
 )

@@ -76,9 +76,9 @@ def test_engines_refuse_what_they_cannot_do():
     f = mtljax.value_and_grad(separate_losses, method, engine=engines.gramian())
     with pytest.raises(ValueError, match=r"gramian stores no task gradients, but graddrop reads them"):
         f(params, method.init(2), jnp.ones((7, 4)), key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"size is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=r"chunked: size must be at least 1, found 0"):
         engines.chunked(0)
-    with pytest.raises(ValueError, match=r"chunk is 0, expected at least 1"):
+    with pytest.raises(ValueError, match=r"gramian: chunk must be at least 1, found 0"):
         engines.gramian(0)
     soft = mtljax.sharing.soft(mtljax.sharing.Network(lambda k, x: ((), ()), lambda p, s, x, **_: (x, s)), ("a",))
     with pytest.raises(ValueError, match=r"model has no encode"):
