@@ -13,6 +13,13 @@ from jax.core import Tracer
 from mtljax.checks import check_mask, found
 from mtljax.types import Array, MethodState, PyTree
 
+PULL = 64.0
+"""How strongly one step may pull at what a method learns, in units of the pull of a loss that is as large as expected.
+
+A loss of 1e30 would otherwise throw a logarithm so far away that it never comes back, and its square would stay in
+Adam's second moment as inf. Within 64 times what is expected nothing changes.
+"""
+
 
 def initial_state(num_tasks: int, inner: PyTree = ()) -> MethodState:
     """The state of a method that has not seen a step: equal weights `1/T`, residual 0.

@@ -23,7 +23,7 @@ from mtljax.methods.from_jacobian import (
     sam_gs,
     trimmed_mean,
 )
-from mtljax.methods.from_jacobian.common import UNROLL_LIMIT, sum_over_tasks
+from mtljax.methods.from_jacobian.common import UNROLL_LIMIT, row_norms, sum_over_tasks
 from mtljax.methods.from_jacobian.moco import norms_over_losses, simplex_softmax
 
 J_BASE = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
@@ -521,3 +521,27 @@ def test_mistakes_are_named(mistake, message):
 def test_adatask_wants_an_optimiser():
     with pytest.raises(TypeError, match=r"adatask: optimizer must be an optax.GradientTransformation, found 0.1"):
         adatask(0.1)
+
+
+def test_lengths_of_rows_of_any_size():
+    """In the ordinary range to the bit what plain squares give."""
+    rows = {"a": draw(4, 5), "b": draw(4, 2, 3)}
+    flat = np.concatenate([rows["a"], rows["b"].reshape(4, -1)], axis=1).astype(np.float64)
+    plain = np.sqrt(
+        sum(jnp.sum(jnp.square(jnp.asarray(leaf)), axis=tuple(range(1, leaf.ndim))) for leaf in rows.values())
+    )
+    norms = jax.jit(lambda rows: row_norms(rows, 4))
+    np.testing.assert_array_equal(norms(rows), plain)
+    factors = np.float32([1e-30, 1.0, 0.0, 1e30])
+    found = norms(jax.tree.map(lambda leaf: leaf * factors.reshape(4, *[1] * (leaf.ndim - 1)), rows))
+    np.testing.assert_allclose(found, factors * np.linalg.norm(flat, axis=1), rtol=1e-5)
+    assert found[1] == plain[1]
+
+
+def test_excess_mtl_does_not_starve_the_others_after_one_enormous_gradient():
+    method = excess_mtl()
+    update, rows = jax.jit(method.update), jnp.asarray(draw(3, 4))
+    state = method.init(3, rows[0])
+    for step in range(4):
+        _, state = update(rows.at[0].multiply(1e18 if step == 2 else 1.0), state)
+    assert (state.weights > 0.1).all()

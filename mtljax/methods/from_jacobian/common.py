@@ -12,7 +12,7 @@ from jax import lax
 from mtljax import trees
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32
+from mtljax.solvers.scaling import as_float32, power_of_two
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 UNROLL_LIMIT = 32
@@ -160,13 +160,26 @@ def row_sums(function: Callable[..., Array], *stacked: PyTree) -> Array:
 
 
 def row_norms(stacked: PyTree, num_tasks: int) -> Array:
-    """Euclidean norm of every row, float32 `[T]`; for norms from about 1e-18 to 1e18.
+    """Euclidean norm of every row, float32 `[T]`, whatever its scale; NaN in one row stays in it.
 
     Example:
-        >>> row_norms({"a": jnp.array([[3.0, 4.0], [0.0, 0.0]])}, 2).tolist()
-        [5.0, 0.0]
+        >>> print(row_norms({"a": jnp.array([[3.0, 4.0], [3e30, 4e30]])}, 2))
+        [5.e+00 5.e+30]
     """
-    return jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, stacked), (num_tasks,)))
+    stacked = widened(stacked)
+    plain = jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, stacked), (num_tasks,)))
+
+    def again() -> Array:
+        """In units of each row's largest entry, a power of two: the same bits, where squares are in float32's range."""
+        largest = jnp.zeros((num_tasks,), jnp.float32)
+        for leaf in jax.tree.leaves(stacked):
+            entries = jnp.max(jnp.abs(leaf.reshape(num_tasks, -1)), axis=1, initial=0.0)
+            largest = jnp.maximum(largest, entries.astype(jnp.float32))
+        unit = power_of_two(jnp.where(jnp.isfinite(largest), largest, 1.0))
+        rows = jax.tree.map(lambda leaf: leaf / along(unit, leaf).astype(leaf.dtype), stacked)
+        return unit * jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, rows), (num_tasks,)))
+
+    return lax.cond(jnp.all((plain > 2.0**-50) & (plain < 2.0**60)), lambda: plain, again)
 
 
 def divide(values: Array, by: Array) -> Array:

@@ -11,6 +11,7 @@ from jax.scipy.special import logsumexp
 
 from mtljax import trees
 from mtljax.checks import check_flag, check_number
+from mtljax.methods.common import PULL
 from mtljax.methods.from_jacobian.common import (
     divide,
     keep_rows,
@@ -73,14 +74,14 @@ def excess_mtl(
         TypeError: from `update`, where `active` is not boolean.
 
     Y. He, S. Zhou, G. Zhang, H. Yun, Y. Xu, B. Zeng, T. Chilimbi, H. Zhao (2024), "Robust multi-task learning with
-    excess risks", ICML, arXiv 2402.02009. Departures: S and w of an inactive task are held, and active tasks share
-    what they had together; each task's `e_k^0` is that of its own first step with a gradient. For the paper's warm-up
-    see `mtljax.methods.warmup`. LibMTL and the authors' code: `eps=1e-7, mean=False`; TorchJD:
-    `step_size=1.0, eps=1e-7, relative_from_first=False`.
+    excess risks", ICML, arXiv 2402.02009. Departures: S and w of an inactive task are held, and active tasks share what
+    they had together; each task's `e_k^0` is that of its own first step with a gradient; an excess risk of more than 64
+    times that counts as 64 times, so that no single batch decides the weights for ever. For the paper's warm-up see
+    `mtljax.methods.warmup`. LibMTL and the authors' code: `eps=1e-7, mean=False`; TorchJD: `step_size=1.0, eps=1e-7,
+    relative_from_first=False`.
 
     Example:
         >>> import jax.numpy as jnp
-    from jax.core import Tracer
         >>> method = excess_mtl(step_size=1.0)
         >>> state = method.init(2, jnp.zeros(1))
         >>> _, state = method.update(jnp.array([[1.0], [1.0]]), state)
@@ -111,7 +112,7 @@ def excess_mtl(
         excess = jnp.broadcast_to(row_sums(risk, rows, root), active.shape)
         begins = active & (inner.first == 0)
         first = jnp.where(begins, excess, inner.first)
-        ratio = jnp.where(first > 0, divide(excess, first), 1.0)
+        ratio = jnp.minimum(jnp.where(first > 0, divide(excess, first), 1.0), PULL)
         if not relative_from_first:
             ratio = jnp.where(begins, excess, ratio)
         old = jnp.where(active, inner.log_weights, -jnp.inf)

@@ -52,7 +52,6 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
-    from jax.core import Tracer
         >>> import mtljax
         >>> jacobian = jnp.array([[1.0, -1.0], [2.0, -3.0]])
         >>> mtljax.aggregate(mtljax.methods.graddrop(), jacobian, key=jax.random.key(0))

@@ -108,14 +108,6 @@ def length(values: Array) -> Array:
     return largest * jnp.sqrt(jnp.sum(jnp.square(divide(values, largest))))
 
 
-PULL = 64.0
-"""How strongly one loss may pull at what a method learns, in units of the pull of a loss that is as large as expected.
-
-A loss of 1e30 would otherwise throw a logarithm so far away that it never comes back, and its square would stay in
-Adam's second moment as inf. Within 64 times what is expected nothing changes.
-"""
-
-
 def learner_state(learner: optax.GradientTransformation, values: Array) -> PyTree:
     """State of an optimiser of its own for every entry of `values [T]`: leaves `[T, ...]`, step counts included.
 

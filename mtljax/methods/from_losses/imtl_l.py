@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_optimizer
-from mtljax.methods.from_losses.common import PULL, learn, learner_state, method_of_losses
+from mtljax.methods.common import PULL
+from mtljax.methods.from_losses.common import learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 

@@ -11,8 +11,8 @@ import optax
 from jax import lax
 
 from mtljax.checks import check_callable, check_number, check_optimizer
-from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import PULL, divide, learn, learner_state, method_of_losses
+from mtljax.methods.common import PULL, hold_inactive
+from mtljax.methods.from_losses.common import divide, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 Scaling = Callable[[Array, Array, Array], Array]

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from mtljax.checks import check_number, check_optimizer, expect
-from mtljax.methods.from_losses.common import PULL, check_length, learn, learner_state, method_of_losses
+from mtljax.methods.common import PULL
+from mtljax.methods.from_losses.common import check_length, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
 Form = Callable[[Array], tuple[Array, Array]]

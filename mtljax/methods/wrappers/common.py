@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from mtljax import trees
+from mtljax.methods.from_jacobian.common import row_norms
 from mtljax.solvers.scaling import accurate_product, power_of_two, scale
 from mtljax.types import Array, Method, MethodState, PyTree
 
@@ -41,15 +41,6 @@ def titled(wrapper: str, method: Method, setting: Any) -> str:
 def present(state: MethodState, active: Array | None) -> Array:
     """Bool `[T]`, the tasks that take part."""
     return jnp.ones_like(state.weights, dtype=bool) if active is None else active
-
-
-def row_norms(stacked: PyTree, num_tasks: int) -> Array:
-    """Euclidean norm of every row, float32 `[T]`; NaN in one row stays in it."""
-    squares = jnp.zeros((num_tasks,), jnp.float32)
-    for leaf in jax.tree.leaves(stacked):
-        wide = leaf.astype(trees.accumulator(leaf.dtype))
-        squares = squares + jnp.sum(wide * wide, axis=tuple(range(1, leaf.ndim))).astype(jnp.float32)
-    return jnp.sqrt(squares)
 
 
 def tree_norm(tree: PyTree) -> Array:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from mtljax import trees
 from mtljax.checks import check_method
 from mtljax.methods.checked import checked
-from mtljax.methods.wrappers.common import first_state, refuse_losses, row_norms, tree_norm
+from mtljax.methods.from_jacobian.common import row_norms
+from mtljax.methods.wrappers.common import first_state, refuse_losses, tree_norm
 from mtljax.methods.wrappers.scaled import scale_tasks
 from mtljax.types import Array, Method, MethodState, PyTree
 
