@@ -104,3 +104,25 @@ def test_coarse_losses_are_read_as_float32(case):
     assert weights.dtype == state.weights.dtype == jnp.float32
     with pytest.raises(TypeError, match="losses must be of a floating-point type, found int32"):
         method.update(jnp.ones(4, jnp.int32), method.init(4), key=jax.random.key(0))
+
+
+@functools.cache
+def with_and_without_one_enormous_loss():
+    losses = np.random.default_rng(6).uniform(0.9, 1.1, size=(160, 4)).astype(np.float32) * np.float32(
+        [0.5, 1.0, 1.5, 2.0]
+    )
+    broken = losses.copy()
+    broken[60, 1] = 1e30
+    everyone = np.ones(losses.shape, bool)
+    return scanned(4)(broken, everyone, 0.99 * broken), scanned(4)(losses, everyone, 0.99 * losses)
+
+
+@every_method
+def test_one_enormous_loss_does_not_decide_for_ever(case):
+    """A hundred steps later all weights are again of the order that they have without it."""
+    broken, usual = (np.asarray(found[case.name][1]) for found in with_and_without_one_enormous_loss())
+    assert np.isfinite(broken).all()
+    found, expected = broken[-20:].mean(axis=0), usual[-20:].mean(axis=0)
+    there = expected != 0
+    ratio = found[there] / expected[there]
+    assert (found[~there] == 0).all() and (ratio > 0.2).all() and (ratio < 5).all(), (found, expected)

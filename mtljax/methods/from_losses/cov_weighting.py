@@ -11,6 +11,8 @@ from mtljax.methods.common import hold_inactive
 from mtljax.methods.from_losses.common import divide, method_of_losses, number, total
 from mtljax.types import Array, Key, Method
 
+LARGEST_RATIO = 8.0
+
 
 class CovWeightingState(NamedTuple):
     """Running statistics of every task, over the steps at which it was active.
@@ -54,8 +56,8 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
 
     Deviations: the variance divides by the number of steps, as in the authors' code; the decaying mean that their code
     offers is not. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics stand,
-    for a task that is solved would vary more and more beside its mean. A ratio to a mean that is not positive counts
-    as 1. Where no loss has ever varied and epsilon is 0, weights are equal.
+    for a task that is solved would vary more and more beside its mean. A ratio to a mean that is not positive counts as
+    1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are equal.
 
     Example:
         >>> method = cov_weighting()
@@ -82,6 +84,8 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         whole = total(variation, old)
         weights = jnp.where(old & (whole > 0), rest * divide(variation, whole), jnp.where(counted, equal, 0.0))
 
+        # A task's first loss is the unit; from then on no single one may rule the moments, which never forget.
+        losses = jnp.where(inner.mean_loss > 0, jnp.minimum(losses, LARGEST_RATIO * inner.mean_loss), losses)
         ratio = jnp.where(inner.mean_loss > 0, divide(losses, inner.mean_loss), 1.0)
         share = 1.0 / (inner.count + 1).astype(jnp.float32)
         surprise = ratio - inner.mean_ratio

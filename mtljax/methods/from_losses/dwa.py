@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_number
-from mtljax.methods.common import hold_inactive
+from mtljax.methods.common import PULL, hold_inactive
 from mtljax.methods.from_losses.common import method_of_losses, number, softmax
 from mtljax.types import Array, Key, Method
 
@@ -53,9 +53,10 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
 
     S. Liu, E. Johns, A. J. Davison (2019), "End-to-end multi-task learning with attention", CVPR, arXiv 1803.10704.
 
-    Deviations: r_k is 1 where a mean loss is not positive. LibMTL and TorchJD: `period` the steps of an epoch. nash-mtl
-    takes two adjacent sliding windows of 25 steps where these are disjoint, so its numbers agree at every 25th step
-    alone, and divides weights by T.
+    Deviations: r_k is 1 where a mean loss is not positive; in a mean, a loss beyond 64 times the mean of the period
+    before counts as that, so that no single loss rules a period. LibMTL and TorchJD: `period` the steps of an epoch.
+    nash-mtl takes two adjacent sliding windows of 25 steps where these are disjoint, so its numbers agree at every 25th
+    step alone, and divides weights by T.
 
     Example:
         >>> method = dwa(1)
@@ -82,7 +83,8 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
         rates = jnp.where(known, inner.last / jnp.where(known, inner.before, 1.0), 1.0)
         weights = number(active) * softmax(rates / temperature, active)
 
-        sums, counts = inner.total + losses, inner.count + 1
+        most = jnp.where(inner.last > 0, PULL * inner.last, jnp.inf)
+        sums, counts = inner.total + jnp.minimum(losses, most), inner.count + 1
         full = counts >= period
         moved = DwaState(
             total=jnp.where(full, 0.0, sums),

@@ -103,7 +103,8 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
 
     Deviations: the clustering is the exact optimum instead of Lloyd's iteration from a random start, so nothing is
     drawn; the authors' code also offers spectral and semidefinite clusterings. A task whose loss is not positive gets
-    weight 0 for that step and does not count. A task that joins late starts at the others' geometric mean.
+    weight 0 for that step and does not count. `step_size L_k` counts as 1 at most, so that no single loss decides the
+    shares for ever. A task that joins late starts at the others' geometric mean.
 
     Example:
         >>> method = go4align(2)
@@ -121,7 +122,7 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         losses: Array, active: Array, inner: Go4AlignState, *, key: Key | None, **extra: object
     ) -> tuple[Array, Go4AlignState]:
         counted = active & (losses > 0)
-        moved = inner.log_share - step_size * losses
+        moved = inner.log_share - jnp.minimum(step_size * losses, 1.0)
         moved = moved - mean(moved, counted)
         sizes = losses / jnp.max(jnp.where(counted, losses, 0.0), initial=jnp.finfo(jnp.float32).tiny)
         scale = jnp.minimum(total(sizes, counted) / jnp.where(counted, sizes, 1.0), LARGEST)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.common import hold_inactive
+from mtljax.methods.common import PULL, hold_inactive
 from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method
 
@@ -55,7 +55,8 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
 
     Deviations: PopArt normalises the targets of value functions and rescales their last layer so that outputs stay; a
     loss has no layer to rescale, so only the scale is left. The bounds of sigma, 1e-4 and 1e6 there, are a share of the
-    loss's own size here. A loss of exactly 0 leaves the moments; a task all of whose losses were 0 has weight 1.
+    loss's own size here. A loss of exactly 0 leaves the moments, and one further from mu than 64 times the root of nu
+    counts as that far; a task all of whose losses were 0 has weight 1.
 
     Example:
         >>> method = loss_normalisation()
@@ -78,6 +79,8 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
     ) -> tuple[Array, LossNormalisationState]:
         before = jnp.where(inner.started, inner.deviation, jnp.abs(losses))
         surprise = losses - inner.mean
+        most = PULL * jnp.hypot(before, inner.mean)
+        surprise = jnp.where(inner.started, jnp.clip(surprise, -most, most), surprise)
         # The same as nu - mu^2, without the cancellation, and with no square that could leave float32's range.
         deviation = (1.0 - step_size) ** 0.5 * jnp.hypot(before, step_size**0.5 * surprise)
         mean = inner.mean + step_size * surprise
