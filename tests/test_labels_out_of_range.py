@@ -13,7 +13,6 @@ from mtljax import imbalance, losses, token_losses, training
 from mtljax.contrastive import negative_sampling
 from mtljax.losses import masked_loss
 from mtljax.metrics import accuracy
-from tests.engines import nets
 
 LOGITS, SCORES = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
 CLASSES = {
@@ -91,20 +90,20 @@ def test_a_traced_one_is_nan_in_its_example_alone():
 
 
 def test_a_masked_one_is_harmless():
-    mask = jnp.array([True, False, True])
+    """One case of each loss in one program; two with known values."""
+    cases, mask = {case[0]: case[1:] for case in CASES}, jnp.array([True, False, True])
 
     def run(batch):
-        return [
-            jax.value_and_grad(lambda z, loss=loss, y=y: masked_loss(loss, z, y, mask=mask)[0])(z)
-            for (_, loss, _, _), (z, y) in zip(CASES, batch, strict=True)
-        ]
+        return {
+            name: jax.value_and_grad(lambda z, loss=cases[name][0], y=y: masked_loss(loss, z, y, mask=mask)[0])(z)
+            for name, (z, y) in batch.items()
+        }
 
-    batch = [(outputs, targets) for _, _, outputs, targets in CASES]
-    for value, gradient in jax.jit(run)(batch):
+    for value, gradient in jax.jit(run)({name: case[1:] for name, case in cases.items()}).values():
         assert np.isfinite(value) and np.isfinite(gradient).all()
         assert not np.asarray(gradient)[1].any()
-    for _, loss, outputs, targets in {name: case for name, *_ in CASES for case in CASES if case[0] == name}.values():
-        assert jnp.isfinite(masked_loss(loss, outputs, targets, mask=mask)[0])
+    for name in ("softmax_cross_entropy", "class_weighted"):
+        assert jnp.isfinite(masked_loss(*cases[name], mask=mask)[0])
 
 
 def test_soft_targets_and_their_ends_are_in_range():
@@ -124,17 +123,18 @@ def test_logits_that_are_nan_have_no_accuracy(metric):
 
 
 def test_a_task_with_such_a_label_sits_the_step_out():
-    model, batch = nets.mlp(), nets.batch()
-    tasks = dict(nets.tasks(), a=mtljax.Task(lambda z, y: losses.binary_cross_entropy(z[:, 0], y[:, 0])))
-    targets = dict(batch.targets, a=jnp.full_like(batch.targets["a"], 2.0))
-    init, step = training.make_train_step(mtljax.losses_fn(model, tasks), mtljax.methods.equal(), optax.sgd(0.1))
-    params, state = model.init(jax.random.key(0), batch.inputs)
-    first = init(params, state, key=jax.random.key(1))
-    after, metrics = jax.jit(step)(first, batch._replace(targets=targets))
-    assert jnp.isnan(metrics["losses"]["a"])
-    assert {name: bool(there) for name, there in metrics["active"].items()} == {"a": False, "b": True, "c": True}
-    assert {name: int(count) for name, count in metrics["nonfinite"].items()} == {"a": 1, "b": 0, "c": 0}
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+    def apply(params, state, x, *, tasks=None, key=None, train=False):
+        return {name: x * params.shared for name in "ab"}, state
+
+    tasks = {"a": mtljax.Task(losses.binary_cross_entropy), "b": mtljax.Task(losses.squared_error)}
+    losses_fn = mtljax.losses_fn(mtljax.Model(None, apply), tasks)
+    init, step = training.make_train_step(losses_fn, mtljax.methods.equal(), optax.sgd(0.1))
+    first = init(mtljax.Params(jnp.ones(()), {"a": (), "b": ()}), key=jax.random.key(1))
+    batch = mtljax.Batch(jnp.ones(2), {"a": jnp.array([2.0, 1.0]), "b": jnp.zeros(2)})
+    after, metrics = jax.jit(step)(first, batch)
+    assert jnp.isnan(metrics["losses"]["a"]) and not metrics["active"]["a"] and metrics["active"]["b"]
+    assert metrics["nonfinite"] == {"a": 1, "b": 0}
+    np.testing.assert_allclose(after.params.shared, 0.8, rtol=1e-6)
 
 
 def test_a_loss_returns_one_value_for_each_example():

@@ -12,11 +12,11 @@ import pytest
 
 import mtljax
 from mtljax import training
-from tests.methods.table import CASES, FEW, over
+from tests.methods.table import CASES, over
 
 NAMES, SIZE, STEPS, MIDDLE, LEAST = ("a", "b", "c"), 12, 120, 40, 0.5
 OPTIMIZERS = {"adam": optax.adam(0.02), "sgd": optax.sgd(0.5)}
-AT_ONCE = FEW | {"uncertainty", "imtl_l", "gradnorm", "db_mtl"}
+AT_ONCE = {"equal", "famo", "nash_mtl", "uncertainty", "gradnorm", "db_mtl"}
 # The shortest combination of gradients of which one is zero is zero, and zero is the gradient nearest to all others: by
 # their definitions these methods hold that nothing is left to gain.
 STANDS_STILL = {"mgda", "mgda_l2", "mgda_loss", "log_losses", "clip", "per_group", "krum"}
