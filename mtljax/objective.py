@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from mtljax.checks import check_names, check_task, expect
+from mtljax.checks import check_mask, check_names, check_task, expect
 from mtljax.losses import Loss, masked_loss
 from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
 
@@ -79,7 +80,8 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
                 f"losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which records hold "
                 f"beside them, found '{taken[0]}'"
             )
-    priors = [float(tasks[name].prior) for name in names]
+    priors = [tasks[name].prior for name in names]
+    alike = all(not isinstance(prior, Tracer) and float(prior) == 1 for prior in priors)
 
     def run(
         params: Params, state: PyTree, batch: Batch | dict[str, Batch], key: Key | None, train: bool
@@ -90,10 +92,11 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
             _check_outputs(outputs, names)
             return outputs, state, dict.fromkeys(names, batch)
         if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
-            raise TypeError(f"batch is a {type(batch).__name__}, expected a Batch, or a dict of Batch by task name")
-        if sorted(batch) != names:
+            kind = type(batch).__name__
+            raise TypeError(f"losses_fn: batch must be a mtljax.Batch, or a dict of Batch by task name, found a {kind}")
+        if sorted(batch, key=str) != names:
             raise ValueError(
-                f"the multi-input batch has tasks {sorted(batch)} but losses_fn was made for {names}; "
+                f"losses_fn: the multi-input batch must have the tasks {names}, found {list(batch)}; "
                 "for a task that is absent give a batch of any values with mask False"
             )
         outputs = {}
@@ -132,8 +135,8 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
                 losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)
                 metrics[name]["regularization"] = jax.lax.stop_gradient(term)
         report = {"examples": jnp.stack(counts), "tasks": metrics}
-        if any(prior != 1 for prior in priors):
-            report["prior"] = jnp.asarray(priors, jnp.float32)
+        if not alike:
+            report["prior"] = jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
         if model.penalty is not None:
             # By this entry a step knows that there is a penalty, even where a wrapper has lost the attribute.
             report["penalty"] = model.penalty(jax.lax.stop_gradient(params))
@@ -173,28 +176,31 @@ def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | Non
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:
+    kinds = {"targets": batch.targets, "mask": batch.mask}
+    for kind, entries in kinds.items():
+        expect(
+            isinstance(entries, Mapping), "losses_fn", f"{kind} of {what}", "a dict by task name", entries, TypeError
+        )
     missing = [name for name in names if name not in batch.targets]
     if missing:
         raise ValueError(
-            f"{what} has no target for task '{missing[0]}', only for {sorted(batch.targets)}; "
+            f"losses_fn: {what} must have a target for task '{missing[0]}', found only {list(batch.targets)}; "
             f"where labels are missing give any values and mask['{missing[0]}'] False"
         )
-    for kind, entries in (("targets", batch.targets), ("mask", batch.mask)):
-        unknown = sorted(set(entries) - set(names))
+    for kind, entries in kinds.items():
+        unknown = [name for name in entries if name not in names]
         if unknown:
-            raise ValueError(f"{what} has {kind} for unknown task '{unknown[0]}', expected tasks {names}")
+            raise ValueError(f"losses_fn: {kind} of {what} must be of tasks {names}, found {unknown[0]!r}")
     size = _length(batch.inputs)
     for name, mask in batch.mask.items():
-        if size is not None and jnp.shape(mask) != (size,):
-            raise ValueError(f"mask['{name}'] of {what} has shape {jnp.shape(mask)}, expected ({size},)")
-        if jnp.result_type(mask) != jnp.bool_:
-            raise TypeError(f"mask['{name}'] of {what} has dtype {jnp.result_type(mask)}, expected bool")
+        check_mask("losses_fn", f"mask['{name}'] of {what}", mask, jnp.shape(mask) if size is None else (size,))
 
 
 def _check_outputs(outputs: dict[str, Any], names: list[str]) -> None:
+    expect(isinstance(outputs, Mapping), "losses_fn", "what the model returns", "a dict by task", outputs, TypeError)
     missing = [name for name in names if name not in outputs]
     if missing:
-        raise ValueError(f"the model returned outputs for {sorted(outputs)}, none for task '{missing[0]}'")
+        raise ValueError(f"losses_fn: the model must return outputs of task '{missing[0]}', found {list(outputs)}")
 
 
 def _length(inputs: PyTree) -> int | None:

@@ -50,6 +50,22 @@ def check_params(params: Any) -> None:
             )
 
 
+def split_aux(out: Any, has_aux: bool) -> tuple[Any, Any]:
+    """Losses and aux out of what a loss function returned; aux is None without `has_aux`.
+
+    Example:
+        >>> split_aux({"a": 1.0}, True)
+        Traceback (most recent call last):
+        ...
+        TypeError: losses_fn: what it returns must be (losses, aux) where has_aux is True, found {'a': 1.0}
+    """
+    if has_aux:
+        pair = isinstance(out, tuple | list) and len(out) == 2
+        expect(pair, "losses_fn", "what it returns", "(losses, aux) where has_aux is True", out, TypeError)
+        return out[0], out[1]
+    return out, None
+
+
 def as_scalars(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
     """Losses as a tuple of T scalars in task order.
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mtljax.engines.checks import as_scalars, check_params
+from mtljax.engines.checks import as_scalars, check_params, split_aux
 from mtljax.types import Array, Params, PyTree
 
 Cotangents = list[Array | None]
@@ -262,7 +262,7 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
 
     def forward(shared: PyTree, tasks: dict[str, PyTree]) -> tuple[tuple[Array, ...], Any]:
         out = losses_fn(Params(shared, tasks), *args)
-        losses, aux = out if has_aux else (out, None)
+        losses, aux = split_aux(out, has_aux)
         by_name.append(isinstance(losses, dict))
         return as_scalars(losses, names), aux
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_flag, check_method, check_number
+from mtljax.engines.checks import as_scalars, split_aux
 from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
@@ -119,8 +120,8 @@ def fs_mtl(
 
         def loss(k: int, shared: PyTree, own: PyTree) -> tuple[Array, tuple[Any, Any]]:
             found = losses_fn(Params(shared, {**params.tasks, names[k]: own}), *args)
-            losses, aux = found if has_aux else (found, None)
-            return entry(losses, names, k), (losses, aux)
+            losses, aux = split_aux(found, has_aux)
+            return as_scalars(losses, names)[k], (losses, aux)
 
         # Losses one by one, not the derivative of all: zero times another task's NaN would be NaN. What forward passes
         # have in common, the compiler runs once.
@@ -189,25 +190,3 @@ def perturbed(params: PyTree, gradient: PyTree, rho: Array | float, adaptive: bo
         return (wide(params) + length.astype(step.dtype) * step).astype(params.dtype)
 
     return jax.tree.map(move, params, steps)
-
-
-def entry(losses: Any, names: list[str], k: int) -> Array:
-    """Loss k of a dict by task or of an array `[T]`.
-
-    Raises:
-        ValueError: losses are of other tasks than the parameters.
-
-    Example:
-        >>> entry({"a": 1.0, "b": 2.0}, ["a", "b"], 1)
-        2.0
-    """
-    if isinstance(losses, dict):
-        if sorted(losses) != names:
-            raise ValueError(f"fs_mtl: losses_fn returned tasks {sorted(losses)} but params.tasks has {names}")
-        return losses[names[k]]
-    if jnp.shape(losses) != (len(names),):
-        raise ValueError(
-            f"fs_mtl: losses_fn returned an array of shape {jnp.shape(losses)}, expected ({len(names)},) to go with "
-            f"params.tasks, {names}"
-        )
-    return losses[k]

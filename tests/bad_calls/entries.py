@@ -129,6 +129,14 @@ BAD = [
     Bad(lambda: engines.features(mtljax.Model(losses_fn, losses_fn)), ("features", "encode")),
     *each(lambda m: engines.explain(losses_fn, m, PARAMS), ("explain", "method"), NO_METHODS, TypeError),
     *each(lambda f: engines.explain(f, MGDA, PARAMS), ("explain", "losses_fn"), NO_FUNCTIONS, TypeError),
+    Bad(
+        lambda: jax.eval_shape(
+            lambda: mtljax.value_and_grad(losses_fn, methods.db_mtl(), engine=engines.features())(
+                PARAMS, methods.db_mtl().init(2, PARAMS.shared)
+            )
+        ),
+        ("features", "db_mtl", "state"),
+    ),
     # as_optax
     *each(lambda m: mtljax.as_optax(m, 2), ("as_optax", "method"), NO_METHODS, TypeError),
     *count(lambda n: mtljax.as_optax(MGDA, n), ("as_optax", "num_tasks"), 0),

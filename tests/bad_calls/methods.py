@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -163,12 +164,42 @@ FED = [
     Bad(lambda: methods.trimmed_mean(2).init(3), ("trimmed_mean", "trim")),
     Bad(lambda: methods.db_mtl().init(3), ("db_mtl", "shared=")),
     Bad(
-        lambda: methods.config(length=options.track_task(7)).update(GRAMIAN, methods.mgda().init(3)),
+        lambda: jax.eval_shape(
+            lambda: methods.config(length=options.track_task(7)).update(GRAMIAN, methods.mgda().init(3))
+        ),
         ("track_task", "task", "from 0 to 2", "7"),
     ),
     *count(options.track_task, ("track_task", "task"), -1),
 ]
 
+
+def nothing(*args, **rest) -> None:
+    """What a function returns that forgot to return."""
+
+
+def run(name: str, argument: str, **rest):
+    def first():
+        method = getattr(methods, name)(**{argument: nothing}, **rest)
+        state = method.init(3, jnp.ones(2))
+        evidence = {"losses": LOSSES, "gramian": GRAMIAN, "task_grads": jnp.ones((3, 2))}[method.reads]
+        jax.eval_shape(lambda: method.update(evidence, state, losses=LOSSES, key=jax.random.key(0)))
+
+    return name, argument, first
+
+
+RETURNING_NONE = [
+    run("uncertainty", "forms"),
+    run("ldc_mtl", "scaling"),
+    run("dynamic_task_priority", "kpi"),
+    run("mgda", "normalization"),
+    run("config", "length"),
+    run("aligned_mtl", "level"),
+    run("graddrop", "monotone"),
+    run("moco", "normalization"),
+    run("moco", "projection"),
+    run("ema", "decay", method=methods.mgda()),
+    run("rescale", "to", method=methods.mgda()),
+]
 BAD = [
     *(row for name, what, *outside in NUMBERS for row in number(call(name, what), (name, what), *outside)),
     *(row for name, what, *outside in COUNTS for row in count(call(name, what), (name, what), *outside)),
@@ -213,6 +244,7 @@ BAD = [
     *each(call("uncertainty", "forms"), ("uncertainty", "forms"), ["gaussian", None, 1.0, [1.0]], TypeError),
     Bad(lambda: methods.aligned_mtl(mean=True, preference=[1.0]), ("aligned_mtl", "mean", "preference")),
     *each(call("pcd", "tau"), ("pcd", "tau"), NO_NUMBERS, TypeError),
+    *(Bad(made, (name, f"what {what} returned"), TypeError) for name, what, made in RETURNING_NONE),
     *FED,
 ]
 

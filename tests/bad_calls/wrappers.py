@@ -59,6 +59,12 @@ BAD = [
     Bad(lambda: methods.preference(MGDA, [1.0, -1.0]), ("preference", "vector", "at least 0")),
     Bad(lambda: methods.preference(MGDA, [1.0, 2.0]).init(3), ("preference", "vector", "[3]")),
     Bad(lambda: methods.per_group(MGDA, "layers"), ("per_group", "groups", "'layers'"), TypeError),
+    *each(
+        lambda groups: methods.per_group(MGDA, groups).init(2, jnp.ones(3)),
+        ("per_group", "groups"),
+        [1.0, lambda path: None, jnp.ones(2)],
+        TypeError,
+    ),
     Bad(lambda: methods.per_group({}, options.by_leaf), ("per_group", "methods")),
     Bad(lambda: methods.per_group({"a": methods.mgda}, options.by_leaf), ("per_group", "methods"), TypeError),
     Bad(lambda: methods.per_group(MGDA, options.by_leaf).init(2), ("per_group", "shared=")),

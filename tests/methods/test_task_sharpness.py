@@ -133,12 +133,12 @@ MISTAKES = [
     (
         ValueError,
         lambda: fs_mtl(lambda p: {"a": 0.0}, equal())(PARAMS, state_for(equal())),
-        r"losses_fn returned tasks \['a'\] but params.tasks has",
+        r"losses_fn: losses must be of the tasks of params.tasks, .*found \['a'\]",
     ),
     (
         ValueError,
         lambda: fs_mtl(lambda p: jnp.zeros(2), equal())(PARAMS, state_for(equal())),
-        r"losses_fn returned an array of shape \(2,\), expected \(3,\)",
+        r"losses_fn: losses must be of shape \(3,\) .*found \(2,\)",
     ),
 ]
 

@@ -115,7 +115,9 @@ def auto_lambda(
         mask = jnp.ones(num_tasks, bool) if active is None else active
         train = vector_of("auto_lambda", losses_fn, train_args, has_aux)
         val = vector_of("auto_lambda", losses_fn, val_args, has_aux)
-        rate = inner_lr(state.inner) if callable(inner_lr) else inner_lr
+        rate: Any = inner_lr
+        if callable(inner_lr):
+            rate = check_number("auto_lambda", "what inner_lr returned", inner_lr(state.inner))
 
         vector, pull, point = jax.vjp(train, params, has_aux=True)
         weights, to_meta = jax.vjp(lambda meta: to_weights(meta, mask), state.meta)

@@ -11,6 +11,7 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import expect
+from mtljax.engines.checks import as_scalars, split_aux
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Params, PyTree
 
@@ -81,16 +82,9 @@ def vector_of(name: str, losses_fn: Callable[..., Any], args: Any, has_aux: bool
 
     def f(params: Params) -> tuple[Array, Point]:
         out = losses_fn(params, *args)
-        losses, aux = out if has_aux else (out, None)
+        losses, aux = split_aux(out, has_aux)
         names = sorted(params.tasks)
-        if isinstance(losses, dict):
-            if sorted(losses) != names:
-                raise ValueError(f"{name}: losses_fn returned tasks {sorted(losses)} but params.tasks has {names}")
-            vector = jnp.stack([jnp.asarray(losses[task]) for task in names])
-        else:
-            vector = jnp.asarray(losses)
-        if vector.shape != (len(names),):
-            raise ValueError(f"{name}: losses have shape {vector.shape}, expected ({len(names)},) for tasks {names}")
+        vector = jnp.stack(as_scalars(losses, names))
         return vector, Point(vector, losses, aux)
 
     return f

@@ -207,7 +207,7 @@ def forum(
 
         solution = barrier_weights(gramian, along, length, rho, mask)
         kept: ForumState = state.inner
-        share = jnp.asarray(beta(kept.count), jnp.float32)
+        share = jnp.asarray(check_number("forum", "what beta returned", beta(kept.count), shape=None), jnp.float32)
         average = jnp.where(mask, (1.0 - share) * kept.average + share * solution.weights, kept.average)
         used = jnp.where(mask, average, 0.0)
         push = jnp.maximum(rho * jnp.sum(used) - jnp.sum(used * along) * per_length.astype(jnp.float32), 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_callable, check_flag
+from mtljax.checks import check_callable, check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, weights_of
 from mtljax.methods.preferences import check_preference, read_preference
@@ -66,6 +66,9 @@ def aligned_mtl(
     if mean and preference is not None:
         raise ValueError("aligned_mtl: give either mean=True or a preference, found both")
 
+    def sized(eigenvalues: Array, kept: Array) -> Array:
+        return check_number("aligned_mtl", "what level returned", level(eigenvalues, kept))
+
     def init(num_tasks: int, shared=None) -> MethodState:
         check_preference("aligned_mtl", shares, num_tasks)
         return initial_state(num_tasks)
@@ -82,7 +85,7 @@ def aligned_mtl(
         parts = weights_of(jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares), active)
         if mean:
             parts = parts / jnp.maximum(jnp.sum(parts), 1.0)
-        weights = alignment(gramian, parts, level=level, active=active)
+        weights = alignment(gramian, parts, level=sized, active=active)
         return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
 
     return checked(

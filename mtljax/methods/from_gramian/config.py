@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_callable
+from mtljax.checks import check_callable, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.lengths import projection
@@ -79,6 +79,7 @@ def config(
         certain = found.length > 0
         size = jnp.where(certain, found.length, 1.0)
         long = length(found.norms, found.gains / size, found.takes_part)
+        check_number("config", "what length returned", long)
         weights = jnp.where(certain, found.amounts / found.norms * (long / size), 0.0)
         return weights, MethodState(weights, found.residual, state.inner)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_count, check_number, found
+from mtljax.checks import check_count, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import hold_inactive, initial_state
 from mtljax.solvers.cone_projection import cone_projection
@@ -83,14 +81,14 @@ def pcd(
     """
     tau = check_number("pcd", "tau", tau, least=0, most=1, shape=() if np.ndim(tau) == 0 else ("T",))
     beta = check_number("pcd", "beta", beta, least=0, below=1)
-    _check_priority(priority)
+    priority = check_count("pcd", "priority", priority, least=0, traced=True)
 
     def init(num_tasks: int, shared=None) -> MethodState:
         state = initial_state(num_tasks)
         num_tasks = state.weights.shape[0]
         if np.ndim(tau):
             check_number("pcd", "tau", tau, shape=(num_tasks,))
-        _check_priority(priority, num_tasks)
+        check_count("pcd", "priority", priority, least=0, most=num_tasks - 1, traced=True)
         return state._replace(inner=PCDState(jnp.zeros_like(state.weights), jnp.zeros((num_tasks,), jnp.int32)))
 
     def update(
@@ -163,11 +161,3 @@ def _averaged(old: PCDState, norms: Array, takes_part: Array, beta: ArrayLike) -
     share = jnp.where(steps == 1, 1.0, share)
     root = jnp.hypot(jnp.sqrt(1.0 - share) * old.root, jnp.sqrt(share) * norms)
     return hold_inactive(PCDState(root, steps), old, takes_part)
-
-
-def _check_priority(priority: Any, num_tasks: int | None = None) -> None:
-    if not isinstance(priority, Tracer):
-        priority = priority.item() if isinstance(priority, jax.Array) else priority
-        check_count("pcd", "priority", priority, least=0, most=None if num_tasks is None else num_tasks - 1)
-    elif priority.shape != () or not jnp.issubdtype(priority.dtype, jnp.integer):
-        raise TypeError(f"pcd: priority must be an integer, found {found(priority)}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from mtljax.checks import check_callable
+from mtljax.checks import check_callable, check_number
 from mtljax.methods.from_jacobian.common import along, method_of_gradients, sum_over_tasks
 from mtljax.methods.from_losses.common import check_length, vector_argument
 from mtljax.types import Array, Key, Method, PyTree
@@ -75,7 +75,8 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
         above, below = sum_over_tasks(signed, rows)
         mass = above - below
         purity = above / jnp.where(mass > 0, mass, 1.0)
-        positive = monotone(purity) > jax.random.uniform(key, purity.shape, purity.dtype)
+        chance = check_number("graddrop", "what monotone returned", monotone(purity), shape=purity.shape)
+        positive = chance > jax.random.uniform(key, purity.shape, purity.dtype)
         if not isinstance(table, Tracer) and not table.any():
             return jnp.where(positive, above, below)
         leaks = jnp.broadcast_to(jnp.asarray(table, rows.dtype), rows.shape[:1])

@@ -152,8 +152,9 @@ def moco(
     def normalised(rows: PyTree, active: Array, losses: Array | None) -> PyTree:
         assert normalization is not None
         norms = jnp.where(active, row_norms(rows, active.size), 1.0)
-        found = as_float32(normalization(norms, losses))
+        found = normalization(norms, losses)
         check_evidence("moco", "what normalization returned", found, active.shape)
+        found = as_float32(found)
         divisor = jnp.where(active & (found > 0) & jnp.isfinite(found), found, 1.0)
         return jax.tree.map(lambda leaf: leaf / along(divisor, leaf).astype(leaf.dtype), rows)
 
@@ -173,6 +174,7 @@ def moco(
         gram = as_float32(trees.gramian(kept, num_tasks=active.size))
         share = among_active(inner.share, active)
         weights = projection(share - step * (multiply(gram, share) + rho * share), active=active)
+        check_evidence("moco", "what projection returned", weights, active.shape)
         state = MoCoState(average, back_among_all(weights, inner.share, active), steps, count)
         return trees.weighted_sum(weights, kept), weights, state
 

@@ -103,6 +103,7 @@ def dynamic_task_priority(
     ) -> tuple[Array, DynamicTaskPriorityState]:
         if kpi is None:
             newest = estimate(losses)
+            check_evidence("dynamic_task_priority", "what kpi returned", newest, losses.shape)
         else:
             check_evidence("dynamic_task_priority", "kpi", kpi, losses.shape)
             newest = as_float32(kpi)

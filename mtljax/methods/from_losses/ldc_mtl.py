@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from mtljax.checks import check_callable, check_number, check_optimizer
-from mtljax.methods.common import PULL, hold_inactive
+from mtljax.methods.common import PULL, check_evidence, hold_inactive
 from mtljax.methods.from_losses.common import divide, learn, learner_state, method_of_losses
 from mtljax.types import Array, Key, Method
 
@@ -129,7 +129,9 @@ def ldc_mtl(
 
         def objective(values: Array, logits: Array) -> Array:
             router = jnp.where(counted, jax.nn.sigmoid(logits), 0.0)
-            weighted = router * jnp.where(counted, scaling(values, known, counted), 0.0)
+            scaled = scaling(values, known, counted)
+            check_evidence("ldc_mtl", "what scaling returned", scaled, values.shape)
+            weighted = router * jnp.where(counted, scaled, 0.0)
             chain = weighted[order]
             gaps = jnp.where(pair, chain[:-1] - chain[1:], 0.0)
             linear = divide(jnp.sum(weighted), lax.stop_gradient(jnp.sum(router)))

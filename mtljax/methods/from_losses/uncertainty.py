@@ -144,12 +144,12 @@ def uncertainty(
 
     def weigh(s: Array) -> tuple[Array, Array]:
         if table is None:
-            return forms(s)  # pyright: ignore[reportCallIssue]
+            return _of_form(forms, s)
         weights, regulariser = jnp.zeros_like(s), jnp.zeros_like(s)
         # Each form once on all of s, however many tasks have it.
         for form in dict.fromkeys(table):
             own = np.array([other is form for other in table])
-            values = form(s)
+            values = _of_form(form, s)
             weights, regulariser = jnp.where(own, values[0], weights), jnp.where(own, values[1], regulariser)
         return weights, regulariser
 
@@ -166,3 +166,12 @@ def uncertainty(
         return weights, UncertaintyState(*moved)
 
     return method_of_losses("uncertainty", rule, inner=inner, least_loss=0.0)
+
+
+def _of_form(form: Any, s: Array) -> tuple[Array, Array]:
+    found = form(s)
+    pair = isinstance(found, tuple) and len(found) == 2
+    expect(pair, "uncertainty", "what forms returned", "a pair (weights, regularizer)", found, TypeError)
+    for value in found:
+        check_number("uncertainty", "what forms returned", value, shape=s.shape)
+    return found

@@ -91,7 +91,10 @@ def ema(
     ) -> tuple[Array, MethodState]:
         weights, inner = result
         kept: EmaState = state.inner
-        share = jnp.asarray(decay(kept.count) if callable(decay) else decay, jnp.float32)
+        share = decay
+        if callable(decay):
+            share = check_number("ema", "what decay returned", decay(kept.count), shape=None)
+        share = jnp.asarray(share, jnp.float32)
         if start is None:
             share = jnp.where(kept.count == 0, 0.0, share)
         # Not `share * average` alone: what a task holds before its first step must not be read.

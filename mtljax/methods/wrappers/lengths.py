@@ -104,7 +104,9 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         refuse_pick("rescale", method, "which makes no Gramian: give to= a number")
 
     def factor(length: Array, gramian: Callable[[], Array], active: Array) -> Array:
-        target = to(gramian(), active) if callable(to) else to
+        target: Any = to
+        if callable(to):
+            target = check_number("rescale", "what to returned", to(gramian(), active))
         return jnp.where(length > 0, target / jnp.where(length > 0, length, 1.0), 1.0)
 
     return _set_length(method, f"rescale({method.name})", factor)

@@ -102,9 +102,8 @@ def per_group(
                 raise ValueError(f"per_group: groups has structure {given}, but the shared parameters have {structure}")
         found: dict[str, list[int]] = {}
         for position, name in enumerate(names):
-            if not isinstance(name, str):
-                raise TypeError(f"per_group: the name of a group must be a string, found {name!r}")
-            found.setdefault(name, []).append(position)
+            expect(isinstance(name, str), "per_group", "groups", "a string for each leaf", name, TypeError)
+            found.setdefault(str(name), []).append(position)
         if table is not None and set(found) != set(table):
             raise ValueError(f"per_group: methods are given for {sorted(table)}, but the groups are {sorted(found)}")
         return dict(sorted(found.items()))
