@@ -14,6 +14,8 @@ from mtljax.checks import check_method, expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
+_ROWS = "an array [T, n] or a pytree of arrays [T, *p]"
+
 
 def weigh(
     method: Method,
@@ -149,6 +151,7 @@ def aggregate(
         ['0.29', '1.90', '1.90']
     """
     check_method("aggregate", "method", method)
+    expect(bool(jax.tree.leaves(jacobian)), "aggregate", "jacobian", _ROWS, jacobian, ValueError)
     check_jacobian("aggregate", jacobian)
     num_tasks = trees.num_rows(jacobian)
     shared = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jacobian)
@@ -243,7 +246,7 @@ def ended(method: Method, state: MethodState) -> MethodState | Unobserved:
 
 
 def check_jacobian(where: str, jacobian: PyTree) -> None:
-    """Raises unless all leaves are floating arrays with one length of their first axis.
+    """Raises unless all leaves, if there are any, are floating arrays with one length of their first axis.
 
     Example:
         >>> import jax.numpy as jnp
@@ -253,14 +256,12 @@ def check_jacobian(where: str, jacobian: PyTree) -> None:
         TypeError: aggregate: jacobian must be of a floating dtype, found int32
     """
     leaves = jax.tree_util.tree_flatten_with_path(jacobian)[0]
-    expected = "an array [T, n] or a pytree of arrays [T, *p]"
-    expect(bool(leaves), where, "jacobian", expected, jacobian, ValueError)
     for path, leaf in leaves:
         what = "jacobian" + jax.tree_util.keystr(path)
-        expect(isinstance(leaf, jax.Array | np.ndarray), where, what, expected, leaf, TypeError)
+        expect(isinstance(leaf, jax.Array | np.ndarray), where, what, _ROWS, leaf, TypeError)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(f"{where}: {what} must be of a floating dtype, found {leaf.dtype.name}")
-        expect(leaf.ndim > 0, where, what, expected, leaf, ValueError)
+        expect(leaf.ndim > 0, where, what, _ROWS, leaf, ValueError)
         if leaf.shape[0] != leaves[0][1].shape[0] or not leaf.shape[0]:
             raise ValueError(
                 f"{where}: {what} must have a row for each task, {leaves[0][1].shape[0]} as the first leaf has and at "

@@ -291,6 +291,15 @@ def test_the_state_shows_angles_lengths_and_conflicts():
     assert as_optax(LOSSES, T).init(PARAMS)[1:] == (None, None, None)
 
 
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_tasks_may_share_nothing(method):
+    link, grads = as_optax(method, T), gradients()._replace(shared=())
+    params = PARAMS._replace(shared=())
+    updates, _ = link.update(grads, link.init(params), params, losses=jnp.ones(T))
+    assert updates.shared == ()
+    close(updates.tasks, grads.tasks)
+
+
 def test_task_losses_is_another_name_of_losses():
     link = as_optax(LOSSES, T)
     found, _ = link.update(gradients(), link.init(PARAMS), task_losses=jnp.array([1.0, 2.0, 3.0]))
