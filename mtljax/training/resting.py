@@ -147,13 +147,17 @@ def has_prox(opt_state: PyTree) -> bool:
 
 
 def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
-    """The new tree, where what does not move is as it was, or 0."""
+    """The new tree, where what does not move is as it was, or 0 without an old one."""
+    # By path, since there are optimizers whose state grows at their first step.
+    before = None if old is None else dict(jax.tree_util.tree_flatten_with_path(old)[0])
 
-    def leaf(path: tuple[Any, ...], a: Any, b: Any) -> Any:
+    def leaf(path: tuple[Any, ...], a: Any) -> Any:
         flag = moves(path)
-        return a if flag is None else jnp.where(flag, a, b)
+        if flag is None or (before is not None and path not in before):
+            return a
+        return jnp.where(flag, a, jnp.zeros_like(a) if before is None else before[path])
 
-    return jax.tree_util.tree_map_with_path(leaf, new, jax.tree.map(jnp.zeros_like, new) if old is None else old)
+    return jax.tree_util.tree_map_with_path(leaf, new)
 
 
 def _check_params(what: str, value: Any) -> None:

@@ -154,3 +154,12 @@ def test_a_penalty_that_is_not_finite_touches_nothing():
     state = runner(optax.sgd(0.1), penalty=lambda params: jnp.sqrt(params.tasks["b"]["v"]))(True)[-1]
     expected = runner(optax.sgd(0.1))(True)[-1]
     jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+
+
+def test_a_state_may_grow():
+    """As that of `optax.monitor` does."""
+    update = lambda updates, state, params=None: (updates, {"last": updates})  # noqa: E731
+    growing = optax.chain(optax.GradientTransformation(lambda params: {}, update), optax.sgd(0.1))
+    after = runner(growing)(True, False)[-1]
+    assert float(after.opt_state[0]["last"].tasks["b"]["v"]) == pytest.approx(-2 * 1.674)
+    assert float(after.params.tasks["b"]["v"]) == pytest.approx(-0.674 + 0.1 * 2 * 1.674)
