@@ -103,5 +103,6 @@ def objective(
         own = {name: trees.scale(weights[k], own[name]) for k, name in enumerate(names)}
     grad = Params(found.grads.shared, own)
     if penalty is not None:
-        value, grad = value + penalty[1], with_slope(grad, penalty[2])
+        known = jnp.where(jnp.isfinite(penalty[1]), penalty[1], 0.0)
+        value, grad = value + known, with_slope(grad, penalty[2])
     return {"value": value, "grad": grad, "value_fn": value_fn, "obj_fn": value_fn}

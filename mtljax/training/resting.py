@@ -146,6 +146,20 @@ def has_prox(opt_state: PyTree) -> bool:
     return any(isinstance(leaf, ProximalState) for leaf in leaves)
 
 
+def scalars_held(sound: Array, new: PyTree, old: PyTree) -> PyTree:
+    """The new state; where no task takes part in the step (`sound` is False), floating-point scalars are the old ones.
+
+    The objective is a sum over no tasks then. Its 0 must not become the best value that a plateau is measured by.
+    """
+    before = dict(jax.tree_util.tree_flatten_with_path(old)[0])
+
+    def leaf(path: tuple[Any, ...], a: Any) -> Any:
+        number = jnp.shape(a) == () and jnp.issubdtype(jnp.result_type(a), jnp.floating)
+        return jnp.where(sound, a, before[path]) if number and path in before else a
+
+    return jax.tree_util.tree_map_with_path(leaf, new)
+
+
 def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
     """The new tree, where what does not move is as it was, or 0 without an old one."""
     # By path, since there are optimizers whose state grows at their first step.

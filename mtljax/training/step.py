@@ -18,7 +18,7 @@ from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
-from mtljax.training.resting import can_hold, has_prox, held, moving
+from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held
 from mtljax.types import Array, Batch, Key, Method, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
@@ -57,7 +57,8 @@ def make_train_step(
             `momo`, `lbfgs`, line searches; `obj_fn` of `sophia`) is given the objective with this step's weights,
             `sum_k w_k L_k + penalties` over active tasks, with the w of the metrics held fixed. What it updates is what
             the method decided, which differs from `grad` at heads that the method does not weigh, and in general
-            where the method returns an update and no weights.
+            where the method returns an update and no weights. A sum over fewer tasks is another value: a plateau is
+            best measured where all tasks are labelled at every step.
         penalty: `penalty(params) -> []`, one more; the function that is the losses' own attribute counts once. All
             are added to the objective after the tasks are reconciled. None (default) for no other.
         axis_name: mapped axis, or axes, of `pmap` or `jax.shard_map`, over which the batch is spread; None (default)
@@ -166,6 +167,7 @@ def make_train_step(
         if has_prox(state.opt_state):
             offered["before_prox"] = functools.partial(held, moves)
         updates, opt_state = update_with(optimizer, grads, state.opt_state, state.params, offered)
+        opt_state = scalars_held(found.active.any(), opt_state, state.opt_state)
         if can_hold(state.opt_state):
             opt_state = held(moves, opt_state, state.opt_state)
             updates = updates if has_prox(state.opt_state) else held(moves, updates)

@@ -163,3 +163,21 @@ def test_a_plain_transformation_is_offered_nothing():
         training.by_task(optax.adam)
     with pytest.raises(TypeError, match=r"by_task: params must be mtljax.Params\(shared, tasks\)"):
         training.by_task(optax.adam(0.1)).init({"w": jnp.ones(2)})
+
+
+def test_a_step_without_tasks_is_no_best_value():
+    """Nor is a penalty that is not finite."""
+
+    def absent(params, state, batch, key, train):
+        return of_tasks(params, X), ({"examples": jnp.full(2, batch)}, state)
+
+    optimizer = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau())
+    init, step = training.make_train_step(
+        absent, methods.fixed([1.0, 1.0]), optimizer, penalty=lambda p: jnp.sqrt(-1.0)
+    )
+    step, state = jax.jit(step), init(START, key=jax.random.key(0))
+    state, metrics = step(state, 1.0)
+    best = sum(float(loss) for loss in metrics["losses"].values())
+    assert float(state.opt_state[1].best_value) == pytest.approx(best)
+    state, _ = step(state, 0.0)
+    assert float(state.opt_state[1].best_value) == pytest.approx(best)
