@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax import engines, trees
+from mtljax import engines, participation, trees
 from mtljax.checks import check_callable, check_flag, check_method, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cotangents import merged, seeds_for
@@ -46,9 +46,10 @@ class Gradients(NamedTuple):
         grads: `Params`, reduced over devices.
         method_state: the method's new state.
         active: bool `[T]`, the tasks that took part.
-        nonfinite: bool `[T]`, the tasks left out because their loss was NaN or infinite.
+        nonfinite: bool `[T]`, the tasks left out because their loss or their gradient was NaN or infinite.
         share: `[T]`, this device's share of each task's examples (1 on one device).
-        gramian: `[T, T]` where one was built, else None.
+        gramian: `[T, T]` where one was built, of gradients times `scale`; else None.
+        scale: float32 `[]`, a power of two, 1 for gradients of ordinary size; None where no Gramian was built.
         restore: puts T scalars into the form in which `losses_fn` returns losses.
     """
 
@@ -60,6 +61,7 @@ class Gradients(NamedTuple):
     nonfinite: Array
     share: Array
     gramian: Array | None
+    scale: Array | None
     restore: Callable[[tuple[Array, ...]], Any]
 
 
@@ -230,51 +232,50 @@ def differentiate(
         )
     check_active(method.name, active, len(params.tasks))
 
-    def reduce(tree: PyTree) -> PyTree:
-        return tree if axis_name is None else lax.psum(tree, axis_name)
-
     if axis_name is not None:
         # Without the cast, differentiation sums over devices by itself, and the sum below makes it N times too large.
         params = lax.pcast(params, axis_name, to="varying")
     linear = linearise(losses_fn, params, args, has_aux)
     known = Evidence() if evidence is None else evidence(linear.aux)
 
-    local = _vector(linear)
-    count = jnp.ones_like(local) if known.examples is None else known.examples.astype(local.dtype)
-    total = reduce(count)
-    share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1.0), 0.0) if axis_name is not None else None
-    if share is None:
-        share, losses = jnp.ones_like(local), local
-    else:
-        losses = reduce(jnp.where(share > 0, local * share, 0.0))
-    asked = total > 0 if active is None else active & (total > 0)
-    nonfinite = asked & ~jnp.isfinite(losses)
-    taking_part = asked & ~nonfinite
-    clean = jnp.where(taking_part, losses, 0.0)
+    def reduce(tree: PyTree) -> PyTree:
+        return tree if axis_name is None else lax.psum(tree, axis_name)
 
+    spread = None if axis_name is None else reduce
+    who = participation.present(_vector(linear), examples=known.examples, active=active, reduce=spread)
+    share = who.share
     if known.prior is not None:
         method = preference(method, known.prior)
     extra = {
         **extra,
         **{name: reduce(jnp.where(share > 0, share * each, 0.0)) for name, each in known.extra.items()},
     }
+    told = {"losses": who.clean, "key": key, **extra}
 
+    weights, state, factors = None, method_state, share
     if method.reads == "losses":
-        weights, state = weigh(method, clean, method_state, losses=clean, active=taking_part, key=key, **extra)
-        seeds = seeds_for(linear, share * weights if method.weigh_tasks else share)
-        cotangents, own = linear.heads(seeds)
-        total = merged(cotangents, taking_part, None if method.weigh_tasks else weights)
-        outcome = Outcome(reduce(linear.pull(total)), state, None)
+        weights, state = weigh(method, who.clean, method_state, active=who.active, **told)
+        factors = share * weights if method.weigh_tasks else share
+    seeds = seeds_for(linear, factors)
+    cotangents, own = linear.heads(seeds)
+    named = zip(cotangents, sorted(own), strict=True)
+    present = who.active & participation.sound([(each, own[name]) for each, name in named], spread)
+
+    if weights is not None:
+        # The others keep the weights that they have beside it; what the method keeps of it stays as it was.
+        state = participation.held(state, method_state, present | ~who.active)
+        state = state._replace(weights=jnp.where(present, state.weights, 0.0))
+        total = merged(cotangents, present, None if method.weigh_tasks else weights)
+        outcome = Outcome(reduce(linear.pull(total)), state, present)
     elif method.pick is not None:
-        cotangents, own = linear.heads(seeds_for(linear, share))
-        picked = jnp.arange(clean.size) == method.pick(method_state, active=taking_part)
-        row = reduce(linear.pull(merged(cotangents, taking_part & picked)))
-        shared, state = method.update(row, method_state, losses=clean, active=taking_part, key=key, **extra)
-        outcome = Outcome(shared, state, None)
+        picked = jnp.arange(present.size) == method.pick(method_state, active=present)
+        row = reduce(linear.pull(merged(cotangents, present & picked)))
+        # A NaN of the trunk would stay in what the method keeps of this row: then nobody takes part.
+        present = present & trees.all_finite(row)
+        shared, state = method.update(row, method_state, active=present, **told)
+        outcome = Outcome(shared, state, present)
     else:
-        seeds = seeds_for(linear, share)
-        cotangents, own = linear.heads(seeds)
-        problem = Problem(linear, cotangents, seeds, params.shared, clean, taking_part, key, extra, reduce)
+        problem = Problem(linear, cotangents, seeds, params.shared, who.clean, present, key, extra, reduce)
         if engine is None:
             engine = engines.choose(method, linear, params.shared, backend=jax.default_backend()).engine
             assert engine is not None
@@ -282,25 +283,25 @@ def differentiate(
         if method.weigh_tasks:
             own = {name: trees.scale(outcome.state.weights[k], own[name]) for k, name in enumerate(sorted(own))}
     own = {name: reduce(own[name]) for name in sorted(own)}
-
-    def of_tasks(keep: Array) -> PyTree:
-        return {name: trees.where(keep & taking_part[k], own[name]) for k, name in enumerate(own)}
-
-    # A NaN of one task meets the others where losses cannot be told apart, or where no task is left and the trunk,
-    # pulled with zeros, itself holds NaN. Then the whole step is void. Looked for only when a loss is not finite, and
-    # all is dropped in one pass, since each pass over the gradients of many networks costs as much as their update.
-    yes = jnp.array(True)
-    finite = lax.cond(nonfinite.any(), lambda: trees.all_finite((outcome.shared, of_tasks(yes))), lambda: yes)
-    sound = taking_part.any() & finite
+    nonfinite = who.asked & ~outcome.active
+    if not linear.separate:
+        # A NaN of one task has met the others: then nobody takes part. Looked for where a task was left out.
+        update = (outcome.shared, own)
+        unharmed = lax.cond(nonfinite.any(), lambda: trees.all_finite(update), lambda: jnp.array(True))
+        outcome = outcome._replace(active=outcome.active & unharmed)
     return Gradients(
-        losses=losses,
+        losses=who.losses,
         aux=linear.aux,
-        grads=Params(trees.where(sound, outcome.shared), of_tasks(sound)),
-        method_state=jax.tree.map(lambda new, old: jnp.where(sound, new, old), outcome.state, method_state),
-        active=taking_part,
+        grads=Params(
+            participation.guarded(outcome.shared, outcome.active.any()),
+            participation.own_gradients(own, outcome.active),
+        ),
+        method_state=participation.unless_void(outcome.state, method_state, outcome.active),
+        active=outcome.active,
         nonfinite=nonfinite,
         share=share,
         gramian=outcome.gramian,
+        scale=outcome.scale,
         restore=linear.restore,
     )
 
@@ -311,16 +312,17 @@ def _solve(engine: Engine, problem: Problem, method: Method, state: MethodState)
         return engine.solve(problem, method, state)
     reuse = method.reuse
 
-    def solve(state: MethodState) -> MethodState:
-        return engine.solve(problem, method, state).state
+    def solve(state: MethodState) -> tuple[MethodState, Array]:
+        outcome = engine.solve(problem, method, state)
+        return outcome.state, outcome.active
 
-    def again(state: MethodState) -> MethodState:
-        return reuse(state, active=problem.active)[1]
+    def again(state: MethodState) -> tuple[MethodState, Array]:
+        return reuse(state, active=problem.active)[1], problem.active
 
     # The pull stays outside the condition: inside, XLA:CPU would run convolutions on one thread.
-    state = lax.cond(method.due(state), solve, again, state)
-    total = merged(problem.cotangents, problem.active, state.weights)
-    return Outcome(problem.reduce(problem.linear.pull(total)), state, None)
+    state, active = lax.cond(method.due(state), solve, again, state)
+    total = merged(problem.cotangents, active, state.weights)
+    return Outcome(problem.reduce(problem.linear.pull(total)), state, active)
 
 
 def _vector(linear: Linearised) -> Array:

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax import trees
+from mtljax import participation, ranges, trees
 from mtljax.checks import check_callable, check_flag, check_method
 from mtljax.gradients import value_and_task_grads
 from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
+from mtljax.types import Array, Key, Method, MethodState, Params, Unobserved
 
 
 def value_and_grad_of_samples(
@@ -37,8 +37,8 @@ def value_and_grad_of_samples(
         `f(params, method_state, samples, *, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
         State and extra arrays are as in `mtljax.value_and_grad`. `samples` is a sequence of two or more tuples, each
         the `args` of one batch. Losses and task-specific gradients are means over the samples, as `losses_fn` returned
-        them; aux is the tuple of theirs (None without `has_aux`). A task whose loss is not finite in one of the samples
-        is inactive for that step. T backward passes a sample.
+        them; aux is the tuple of theirs (None without `has_aux`). A task whose loss or gradient is not finite in one of
+        the samples is inactive for that step. T backward passes a sample.
 
     Raises:
         ValueError: the method does not read the Gramian; from f, at trace time, fewer than two samples, or whatever
@@ -80,25 +80,23 @@ def value_and_grad_of_samples(
         names = sorted(params.tasks)
         check_active(method.name, active, len(names))
         found = [task_grads(params, *args) for args in samples]
-        vectors = [_vector(losses, names) for (losses, _), _ in found]
-        finite = jnp.isfinite(jnp.stack(vectors)).all(axis=0)
-        taking_part = finite if active is None else finite & active
+        mean_losses = sum(_vector(losses, names) for (losses, _), _ in found) / len(samples)
+        who = participation.present(mean_losses, active=active)
+        present = who.active
+        for _, grads in found:
+            own_sound = participation.sound([grads.tasks[name] for name in names])
+            present = present & participation.sound_rows(grads.shared, len(names)) & own_sound
 
-        def cleaned(rows: PyTree) -> PyTree:
-            return jax.vmap(trees.where)(taking_part, rows)
-
-        first, second, last = (cleaned(found[k][1].shared) for k in (0, 1, -1))
-        gram = trees.cross_gramian(first, second, rows=(len(names), len(names)))
-        clean = jnp.where(taking_part, sum(vectors) / len(samples), 0.0)
-        weights, state = weigh(method, gram, begin, losses=clean, active=taking_part, key=key, **extra)
-        tasks = {}
-        for k, name in enumerate(names):
-            own = jax.tree.map(lambda *leaves: sum(leaves) / len(samples), *(grads.tasks[name] for _, grads in found))
-            own = trees.scale(weights[k], own) if method.weigh_tasks else own
-            tasks[name] = trees.where(taking_part[k], own)
+        first, second, last = (participation.rows_of(present, found[k][1].shared) for k in (0, 1, -1))
+        gram = ranges.cross_gramian(first, second, num_tasks=len(names))
+        told = {"losses": who.clean, "active": present, "key": key, "scale": gram.scale, **extra}
+        weights, state = weigh(method, gram.gramian, begin, **told)
+        own = jax.tree.map(lambda *leaves: sum(leaves) / len(samples), *(grads.tasks for _, grads in found))
+        own = participation.own_gradients(own, present, weights if method.weigh_tasks else None)
+        shared = participation.guarded(trees.weighted_sum(weights, last), present.any())
         losses = jax.tree.map(lambda *each: sum(each) / len(samples), *(losses for (losses, _), _ in found))
         aux = tuple(aux for (_, aux), _ in found) if has_aux else None
-        return (losses, aux), Params(trees.weighted_sum(weights, last), tasks), ended(method, state)
+        return (losses, aux), Params(shared, own), ended(method, participation.unless_void(state, begin, present))
 
     return f
 

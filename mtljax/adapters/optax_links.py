@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import trees
+from mtljax import participation, trees
 from mtljax.checks import check_count, check_method, expect
 from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
@@ -43,7 +43,7 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
     `tasks[k]` is task k's own gradient; or any pytree with leaves `[T, *p]`. What comes out has the shapes of the
     parameters. Task-specific gradients pass through, multiplied by the task's weight where the method is the gradient
     of a scalarisation (`method.weigh_tasks`). A task that is not active, or whose loss is given and not finite, is as
-    good as absent: its gradients may hold anything and its own come out zero.
+    good as absent, and so is one whose gradients are not finite: they may hold anything and its own come out zero.
 
     How it composes:
 
@@ -115,19 +115,22 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         rows = updates.shared if isinstance(updates, Params) else updates
         _check_rows(rows, "updates.shared" if isinstance(updates, Params) else "updates", num_tasks)
         check_active(method.name, active, num_tasks)
+        own = updates.tasks if isinstance(updates, Params) else {}
+        present = participation.sound_rows(rows, num_tasks) & _sound(own, num_tasks)
+        present = present if active is None else active & present
         if losses is not None:
-            own = updates.tasks if isinstance(updates, Params) and isinstance(updates.tasks, Mapping) else {}
-            losses = _vector(losses, num_tasks, sorted(own))
-            finite = jnp.isfinite(losses)
-            active = finite if active is None else active & finite
-            losses = jnp.where(active, losses, 0.0)
-        if active is not None:
-            rows = jax.tree.map(lambda row: trees.where(active.reshape(-1, *[1] * (row.ndim - 1)), row), rows)
-        merged, after, gram = reconcile(method, before, rows, losses=losses, active=active, key=key, **extra)
+            who = participation.present(_vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []), active=present)
+            losses, present = who.clean, who.active
+        rows = participation.rows_of(present, rows)
+        merged, after, gram = reconcile(method, before, rows, losses=losses, active=present, key=key, **extra)
+        merged, after = participation.guarded(merged, present.any()), participation.unless_void(after, before, present)
         state = OptaxState(ended(method, after), *((None,) * 3 if gram is None else _seen(gram)))
         if not isinstance(updates, Params):
             return merged, state
-        return Params(shared=merged, tasks=_own(method, updates.tasks, after.weights, active)), state
+        weights = after.weights if method.weigh_tasks else None
+        if jax.tree.leaves(own):  # there may be nothing task-specific, or it may be masked by `optax.partition`
+            own = participation.own_gradients(dict(own), present, weights)
+        return Params(shared=merged, tasks=own), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -157,16 +160,10 @@ def _vector(losses: Array | Mapping[str, Array], num_tasks: int, names: list[str
     return vector
 
 
-def _own(method: Method, tasks: Mapping[str, PyTree], weights: Array, active: Array | None) -> Mapping[str, PyTree]:
-    """Task-specific gradients: weighted where the method asks for it, zero where the task is not active."""
-    if not jax.tree.leaves(tasks):  # nothing task-specific, or masked by `optax.partition`
-        return tasks
-    if len(tasks) != weights.shape[0]:
-        raise ValueError(f"as_optax: updates.tasks must be of {weights.shape[0]} tasks, found {sorted(tasks)}")
-    own = dict(tasks)
-    for k, name in enumerate(sorted(own)):
-        if method.weigh_tasks:
-            own[name] = trees.scale(weights[k], own[name])
-        if active is not None:
-            own[name] = trees.where(active[k], own[name])
-    return own
+def _sound(tasks: Mapping[str, PyTree], num_tasks: int) -> Array:
+    """Whether each task's own gradients are finite, bool `[T]`."""
+    if not jax.tree.leaves(tasks):
+        return jnp.ones((num_tasks,), bool)
+    if len(tasks) != num_tasks:
+        raise ValueError(f"as_optax: updates.tasks must be of {num_tasks} tasks, found {sorted(tasks)}")
+    return participation.sound([tasks[name] for name in sorted(tasks)])

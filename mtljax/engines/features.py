@@ -9,8 +9,8 @@ from mtljax import trees
 from mtljax.checks import expect
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.types import Engine, Outcome, Problem
-from mtljax.methods.apply import weigh
-from mtljax.types import Array, Method, MethodState, Model
+from mtljax.ranges import LARGEST_SCALE, Ranged, in_its_unit, in_units, largest_entries, ranged
+from mtljax.types import Array, Method, MethodState, Model, PyTree
 
 
 def features(model: Model | None = None) -> Engine:
@@ -58,16 +58,15 @@ def features(model: Model | None = None) -> Engine:
                 "features: losses_fn mixes the tasks before it returns, so no shared representation can be found; "
                 "return a dict of scalars, each computed from its own head"
             )
-        gram = None
         if method.reads == "gramian":
-            gram = _at_features(problem)
-            weights, state = weigh(method, gram, state, **problem.told())
-            total = merged(problem.cotangents, problem.active, weights)
+            weights, outcome = problem.weighed(method, state, _at_features(problem))
+            total = merged(problem.cotangents, outcome.active, weights)
         else:
             rows = stacked(problem.cotangents, problem.active)
             _check_state(method, state, rows)
-            total, state = method.update(rows, state, **problem.told())
-        return Outcome(problem.reduce(linear.pull(total)), state, gram)
+            total, state = method.update(rows, state, **problem.told(problem.active))
+            outcome = Outcome((), state, problem.active)
+        return outcome._replace(shared=problem.reduce(linear.pull(total)))
 
     return Engine("features", solve)
 
@@ -84,12 +83,23 @@ def _check_state(method: Method, state: MethodState, rows: list[Array]) -> None:
         )
 
 
-def _at_features(problem: Problem) -> Array:
+def _at_features(problem: Problem) -> Ranged:
     rows = stacked(problem.cotangents, problem.active)
     num_tasks = len(problem.cotangents)
+    shape = (num_tasks, num_tasks)
     by_example = [r for r, direct in zip(rows, problem.linear.direct, strict=True) if not direct]
     # Examples lie on different devices, so their products add up; parameters are the same, so they are summed first.
     by_parameter = problem.reduce([r for r, direct in zip(rows, problem.linear.direct, strict=True) if direct])
-    shape = (num_tasks, num_tasks)
-    gram = problem.reduce(trees.cross_gramian(by_example, by_example, rows=shape))
-    return jnp.asarray(gram + trees.cross_gramian(by_parameter, by_parameter, rows=shape))
+
+    def products(others: PyTree, direct: PyTree) -> Array:
+        found = problem.reduce(trees.cross_gramian(by_example, others, rows=shape))
+        return jnp.asarray(found + trees.cross_gramian(by_parameter, direct, rows=shape))
+
+    def again() -> Ranged:
+        # Sums of the devices' largest entries, which are never smaller than the largest and at most N times as large.
+        largest = problem.reduce(jnp.minimum(largest_entries(by_example, num_tasks), LARGEST_SCALE))
+        largest = jnp.maximum(largest, largest_entries(by_parameter, num_tasks))
+        scaled = (jax.vmap(in_its_unit)(each, largest) for each in (by_example, by_parameter))
+        return in_units(products(*scaled), largest)
+
+    return ranged(products(by_example, by_parameter), again)

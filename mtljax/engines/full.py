@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mtljax import ranges, trees
 from mtljax.checks import check_callable
 from mtljax.engines import rows as row_strategies
 from mtljax.engines.cotangents import stacked
 from mtljax.engines.linear import Linearised
 from mtljax.engines.rows import Rows
 from mtljax.engines.types import Engine, Outcome, Problem
-from mtljax.methods.apply import reconcile
+from mtljax.participation import rows_of, sound_rows
 from mtljax.types import Method, MethodState, PyTree
 
 
@@ -60,8 +61,14 @@ def full(rows: Rows | None = None) -> Engine:
         check_callable("full", "rows", rows)
 
     def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
-        shared, state, gram = reconcile(method, state, jacobian(problem, rows), **problem.told())
-        return Outcome(shared, state, gram)
+        found, num_tasks = jacobian(problem, rows), len(problem.cotangents)
+        if method.reads == "gramian":
+            weights, outcome = problem.weighed(method, state, ranges.gramian(found, num_tasks=num_tasks))
+            return outcome._replace(shared=trees.weighted_sum(weights, found))
+        # A method that keeps rows would keep a NaN for ever.
+        active = problem.active & sound_rows(found, num_tasks)
+        update, state = method.update(rows_of(active, found), state, **problem.told(active))
+        return Outcome(update, state, active)
 
     return Engine("full" if rows is None else f"full({getattr(rows, '__name__', 'rows')})", solve)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,7 +13,7 @@ from mtljax.checks import check_count
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.linear import Cotangents
 from mtljax.engines.types import Engine, Outcome, Problem
-from mtljax.methods.apply import weigh
+from mtljax.ranges import in_its_unit, in_units, largest_entries, ranged
 from mtljax.types import Array, Method, MethodState, PyTree
 
 
@@ -57,43 +59,53 @@ def gramian(chunk: int | None = None) -> Engine:
                 "use engines.full() or engines.chunked(size)"
             )
         in_order = any(linear.direct) or (linear.convolutional and jax.default_backend() == "cpu")
-        gram = _in_order(problem) if in_order else _in_loop(problem, chunk)
-        gram = 0.5 * (gram + gram.T)
-        weights, state = weigh(method, gram, state, **problem.told())
+        columns = functools.partial(_in_order, problem) if in_order else functools.partial(_in_loop, problem, chunk)
+        gram = columns()[0]
+        gram = ranged(0.5 * (gram + gram.T), lambda: in_units(*columns(scaled=True)))
+        weights, outcome = problem.weighed(method, state, gram)
         if any(linear.direct):
             # Seeds that hold the weights make these other values than above, so nothing of T x P is kept for them.
             cotangents = [linear.head(k, seed * weights[k].astype(seed.dtype)) for k, seed in enumerate(problem.seeds)]
-            total = merged(cotangents, problem.active)
+            total = merged(cotangents, outcome.active)
         else:
-            total = merged(problem.cotangents, problem.active, weights)
-        return Outcome(problem.reduce(linear.pull(total)), state, gram)
+            total = merged(problem.cotangents, outcome.active, weights)
+        return outcome._replace(shared=problem.reduce(linear.pull(total)))
 
     return Engine("gramian" if chunk is None else f"gramian({chunk})", solve)
 
 
-def _row(problem: Problem, cotangents: PyTree) -> PyTree:
-    row = problem.reduce(problem.linear.pull(cotangents))
+def _pushed(problem: Problem, cotangents: PyTree, scaled: bool) -> tuple[list[Array], Array]:
+    """A row pulled back and pushed forward to the boundary, and its largest entry where that is its unit, else 0."""
+    row, largest = problem.reduce(problem.linear.pull(cotangents)), jnp.zeros((), jnp.float32)
+    if scaled:
+        largest = largest_entries(jax.tree.map(lambda leaf: leaf[None], row), 1)[0]
+        row = in_its_unit(row, largest)
     # Summing over devices makes a value that is the same on all of them; the push wants the parameters' own type.
-    return jax.tree.map(lambda g, p: g + jnp.zeros_like(p), row, problem.shared)
+    row = jax.tree.map(lambda g, p: g + jnp.zeros_like(p), row, problem.shared)
+    return problem.linear.push(row), largest
 
 
-def _in_loop(problem: Problem, chunk: int | None) -> Array:
+def _in_loop(problem: Problem, chunk: int | None, scaled: bool = False) -> tuple[Array, Array]:
     """Columns in a compiled loop, contracted with the heads' cotangents, so that no head is pushed through."""
     cotangents = stacked(problem.cotangents, problem.active)
     num_tasks = len(problem.cotangents)
 
-    def column(one: list[Array]) -> Array:
-        tangents = [tangent[None] for tangent in problem.linear.push(_row(problem, one))]
-        return problem.reduce(trees.cross_gramian(cotangents, tangents, rows=(num_tasks, 1))[:, 0])
+    def column(one: list[Array]) -> tuple[Array, Array]:
+        tangents, largest = _pushed(problem, one, scaled)
+        tangents = [tangent[None] for tangent in tangents]
+        return problem.reduce(trees.cross_gramian(cotangents, tangents, rows=(num_tasks, 1))[:, 0]), largest
 
     if not cotangents:
-        return jnp.zeros((num_tasks, num_tasks), jnp.float32)
-    return lax.map(column, cotangents, batch_size=chunk)
+        return jnp.zeros((num_tasks, num_tasks), jnp.float32), jnp.zeros((num_tasks,), jnp.float32)
+    # The loop stacks columns as rows.
+    columns, largest = lax.map(column, cotangents, batch_size=chunk)
+    return columns.T, largest
 
 
-def _in_order(problem: Problem) -> Array:
+def _in_order(problem: Problem, scaled: bool = False) -> tuple[Array, Array]:
     """Columns written out, one after the other."""
     columns: list[Array] = []
+    sizes: list[Array] = []
     for k, entries in enumerate(problem.cotangents):
         if any(problem.linear.direct):
             seed = problem.seeds[k]
@@ -102,13 +114,14 @@ def _in_order(problem: Problem) -> Array:
             entries = problem.linear.head(k, seed)
         elif columns:
             entries, _ = lax.optimization_barrier((entries, columns[-1]))
-        row = _row(problem, _alone(problem, entries, problem.active[k]))
-        tangents = problem.linear.push_heads(problem.linear.push(row))
-        scaled = [
+        at_boundary, largest = _pushed(problem, _alone(problem, entries, problem.active[k]), scaled)
+        tangents = problem.linear.push_heads(at_boundary)
+        slopes = [
             seed.astype(jnp.float32) * t.astype(jnp.float32) for seed, t in zip(problem.seeds, tangents, strict=True)
         ]
-        columns.append(problem.reduce(jnp.where(problem.active, jnp.stack(scaled), 0.0)))
-    return jnp.stack(columns, axis=1)
+        columns.append(problem.reduce(jnp.where(problem.active, jnp.stack(slopes), 0.0)))
+        sizes.append(largest)
+    return jnp.stack(columns, axis=1), jnp.stack(sizes)
 
 
 def _alone(problem: Problem, entries: Cotangents, active: Array) -> list[Array]:

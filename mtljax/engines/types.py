@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from mtljax.checks import expect
 from mtljax.engines.linear import Cotangents, Linearised
+from mtljax.methods.apply import weigh
+from mtljax.ranges import Ranged
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -35,9 +39,16 @@ class Problem(NamedTuple):
     extra: dict[str, Array]
     reduce: Callable[[PyTree], PyTree]
 
-    def told(self) -> dict[str, Any]:
+    def told(self, active: Array) -> dict[str, Any]:
         """What a method is told beside its evidence."""
-        return {"losses": self.losses, "active": self.active, "key": self.key, **self.extra}
+        return {"losses": self.losses, "active": active, "key": self.key, **self.extra}
+
+    def weighed(self, method: Method, state: MethodState, found: Ranged) -> tuple[Array, Outcome]:
+        """Weights of a method that reads the Gramian, and an outcome that lacks the gradient alone."""
+        active = self.active & found.finite
+        gramian = jnp.where(active[:, None] & active[None, :], found.gramian, 0.0)
+        weights, state = weigh(method, gramian, state, scale=found.scale, **self.told(active))
+        return weights, Outcome((), state, active, gramian, found.scale)
 
 
 class Outcome(NamedTuple):
@@ -46,12 +57,16 @@ class Outcome(NamedTuple):
     Attributes:
         shared: gradient like the shared parameters, reduced over devices.
         state: the method's new state; `state.weights [T]` holds the weights.
-        gramian: float32 `[T, T]`, or None where none was built.
+        active: bool `[T]`, the tasks whose rows are finite, of those that the problem has active.
+        gramian: float32 `[T, T]`, of the rows times `scale`; None where none was built.
+        scale: float32 `[]`, the power of two that keeps the Gramian in float32's range (see `mtljax.ranges`).
     """
 
     shared: PyTree
     state: MethodState
-    gramian: Array | None
+    active: Array
+    gramian: Array | None = None
+    scale: Array | None = None
 
 
 class Engine(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax import trees
+from mtljax import ranges, trees
 from mtljax.checks import check_method, expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
@@ -77,7 +77,8 @@ def reconcile(
         **extra: whatever else the method may read; what it does not know it ignores.
 
     Returns:
-        The update with leaves `[*p]`, the new state, and the Gramian `[T, T]` where one was built (else None).
+        The update with leaves `[*p]`, the new state, and the Gramian `[T, T]` where one was built (else None). A method
+        that reads it is given one in float32's range, with the factor that took it there as `scale` (`mtljax.ranges`).
 
     Raises:
         ValueError: evidence of the wrong T, a mask of the wrong shape, or losses missing where they are read.
@@ -107,8 +108,13 @@ def reconcile(
         return update, state, None
     gram = None
     if method.reads == "gramian":
-        gram = trees.gramian(jacobian, num_tasks=num_tasks)
-        weights, state = weigh(method, gram, state, losses=losses, active=active, key=key, **extra)
+        found = ranges.gramian(jacobian, num_tasks=num_tasks)
+        # What is not finite is shown, not left out: who takes part has been decided before.
+        finite = found.finite[:, None] & found.finite[None, :]
+        gram = jnp.where(finite, found.gramian, jnp.nan)
+        told = {"losses": losses, "active": active, "key": key, "scale": found.scale, **extra}
+        weights, state = weigh(method, gram, state, **told)
+        gram = gram / found.scale / found.scale
     else:
         if losses is None:
             raise ValueError(f"{method.name} reads losses: give losses= of shape ({num_tasks},)")

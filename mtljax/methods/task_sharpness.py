@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax import trees
+from mtljax import participation, trees
 from mtljax.checks import check_callable, check_flag, check_method, check_number
 from mtljax.engines.checks import as_scalars, split_aux
 from mtljax.methods.apply import begun, ended, reconcile
@@ -136,32 +136,25 @@ def fs_mtl(
             for (k, name), (_, (shared, own)) in zip(enumerate(names), found, strict=True)
         ]
         losses = jnp.stack([value.astype(jnp.float32) for (value, _), _ in found])
-        finite = jnp.isfinite(losses) & jnp.isfinite(jnp.stack([value for (value, _), _ in sharp]))
-        taking_part = finite if active is None else active & finite
-        clean = jnp.where(taking_part, losses, 0.0)
+        who = participation.present(losses, active=active)
+        perturbed_losses = jnp.stack([value for (value, _), _ in sharp])
+        gradients = [(low, flat) for (_, low), (_, flat) in zip(found, sharp, strict=True)]
+        present = who.active & jnp.isfinite(perturbed_losses) & participation.sound(gradients)
 
         def stacked(rows: list[PyTree]) -> PyTree:
-            return jax.vmap(trees.where)(taking_part, trees.stack(rows))
+            return participation.rows_of(present, trees.stack(rows))
 
         low = stacked([shared for _, (shared, _) in found])
         flat = jax.tree.map(jnp.subtract, stacked([shared for _, (shared, _) in sharp]), low)
         first, second = (None, None) if key is None else jax.random.split(key)
-        towards_low, low_state, _ = reconcile(
-            method, before_low, low, losses=clean, active=taking_part, key=first, **extra
-        )
-        towards_flat, flat_state, _ = reconcile(
-            method, before_flat, flat, losses=clean, active=taking_part, key=second, **extra
-        )
-        tasks = {}
-        for k, name in enumerate(names):
-            own = sharp[k][1][1]
-            own = trees.scale(low_state.weights[k], own) if method.weigh_tasks else own
-            tasks[name] = trees.where(taking_part[k], own)
-        grads = Params(jax.tree.map(jnp.add, towards_low, towards_flat), tasks)
-        # Where losses come as one array, a NaN of one task may have met the others. Then the whole step is void.
-        sound = taking_part.any() & (finite.all() | trees.all_finite(grads))
-        new = jax.tree.map(lambda new, old: jnp.where(sound, new, old), FlatState(low_state, flat_state), state)
-        return found[0][0][1], trees.where(sound, grads), FlatState(*(ended(method, each) for each in new))
+        told = {"losses": who.clean, "active": present, **extra}
+        towards_low, low_state, _ = reconcile(method, before_low, low, key=first, **told)
+        towards_flat, flat_state, _ = reconcile(method, before_flat, flat, key=second, **told)
+        own = {name: sharp[k][1][1] for k, name in enumerate(names)}
+        own = participation.own_gradients(own, present, low_state.weights if method.weigh_tasks else None)
+        shared = participation.guarded(jax.tree.map(jnp.add, towards_low, towards_flat), present.any())
+        new = participation.unless_void((low_state, flat_state), (before_low, before_flat), present)
+        return found[0][0][1], Params(shared, own), FlatState(*(ended(method, each) for each in new))
 
     return f
 

@@ -257,7 +257,7 @@ def _report(
         report["penalty"] = penalty
     if found.gramian is not None:
         report["cosines"] = trees.cosines(found.gramian)
-        report["grad_norms"] = by_name(trees.norms(found.gramian))
+        report["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
     if "tasks" in metrics:
         report["tasks"] = {
             name: jax.tree.map(

@@ -1,0 +1,165 @@
+"""Who takes part in a step. Every way of taking one asks here, so that all of them answer alike.
+
+A task takes part where it is asked for, has labelled examples and has a finite loss, which is known before any evidence
+is made; and where its gradient is finite, which is known once its head was pulled. All devices decide alike, before
+anything is summed. A task that does not take part is as good as absent: its rows and its own gradients are zero and its
+part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN gradient.
+
+What gets past that, such as a NaN that the trunk itself makes, is stopped entry by entry: a non-finite entry of the
+update is 0. Where no task is left the step is void: zeros for the optimizer, and a method's state that has not moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtljax import trees
+from mtljax.types import Array, PyTree
+
+Reduce = Callable[[PyTree], PyTree]
+
+
+class Present(NamedTuple):
+    """Who takes part, as far as labels and losses tell.
+
+    Attributes:
+        losses: `[T]`, averaged over devices; non-finite where they were.
+        clean: `[T]`, the same with 0 for tasks that do not take part.
+        share: `[T]`, this device's share of each task's examples (1 on one device).
+        asked: bool `[T]`, the tasks that are asked for and have labelled examples.
+        active: bool `[T]`, those of them whose loss is finite.
+    """
+
+    losses: Array
+    clean: Array
+    share: Array
+    asked: Array
+    active: Array
+
+
+def present(
+    losses: Array, *, examples: Array | None = None, active: Array | None = None, reduce: Reduce | None = None
+) -> Present:
+    """Who takes part before there is any evidence.
+
+    Args:
+        losses: `[T]`, this device's.
+        examples: `[T]`, how many labelled examples each loss averages on this device; None for equally many of all.
+        active: bool `[T]`, who is asked for; None for all.
+        reduce: sums a pytree over devices; None on one device.
+
+    Example:
+        >>> found = present(jnp.array([1.0, jnp.nan, 3.0]), examples=jnp.array([4, 4, 0]))
+        >>> print(found.asked, found.active, found.clean)
+        [ True  True False] [ True False False] [1. 0. 0.]
+    """
+    count = jnp.ones_like(losses) if examples is None else examples.astype(losses.dtype)
+    total = count if reduce is None else reduce(count)
+    if reduce is None:
+        share = jnp.ones_like(losses)
+    else:
+        share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1.0), 0.0)
+        losses = reduce(jnp.where(share > 0, losses * share, 0.0))
+    asked = total > 0 if active is None else active & (total > 0)
+    taking_part = asked & jnp.isfinite(losses)
+    return Present(losses, jnp.where(taking_part, losses, 0.0), share, asked, taking_part)
+
+
+def sound(gradients: Sequence[PyTree], reduce: Reduce | None = None) -> Array:
+    """Whether each task's gradients are finite on every device, bool `[T]`.
+
+    Args:
+        gradients: list of T pytrees.
+        reduce: sums a pytree over devices; None on one device.
+
+    Example:
+        >>> sound([jnp.ones(2), jnp.array([0.0, jnp.nan])]).tolist()
+        [True, False]
+    """
+    finite = jnp.stack([_finite(each) for each in gradients])
+    return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
+
+
+def _finite(tree: PyTree) -> Array:
+    """Whether no entry is NaN or infinite. Zero times that is NaN, and XLA:CPU sums twice as fast as it compares."""
+    sums = [jnp.sum(leaf * 0, dtype=trees.accumulator(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
+    return jnp.isfinite(sum(sums, jnp.zeros(())))
+
+
+def sound_rows(stacked: PyTree, num_tasks: int) -> Array:
+    """Whether each row of a tree with leaves `[T, *p]` is finite, bool `[T]`.
+
+    Example:
+        >>> sound_rows(jnp.array([[1.0, 2.0], [jnp.inf, 0.0]]), 2).tolist()
+        [True, False]
+    """
+    rows = [jnp.sum(leaf.reshape(num_tasks, -1) * 0, axis=1) for leaf in jax.tree.leaves(stacked)]
+    return jnp.isfinite(sum(rows, jnp.zeros((num_tasks,))))
+
+
+def rows_of(active: Array, stacked: PyTree) -> PyTree:
+    """Rows of the tasks that take part, zeros for the others; what is dropped may be NaN.
+
+    Example:
+        >>> rows_of(jnp.array([True, False]), jnp.array([[1.0], [jnp.nan]])).tolist()
+        [[1.0], [0.0]]
+    """
+    return jax.vmap(trees.where)(active, stacked)
+
+
+def held(new: PyTree, old: PyTree, active: Array) -> PyTree:
+    """A method's new state with the entries `[T, ...]` of tasks that do not take part as they were.
+
+    For methods that read losses, which were asked before gradients were known: each of their leaves either has an entry
+    for each task or is about no task.
+
+    Example:
+        >>> held((jnp.ones(2), jnp.ones(())), (jnp.zeros(2), jnp.zeros(())), jnp.array([True, False]))[0].tolist()
+        [1.0, 0.0]
+    """
+
+    def leaf(a: Array, b: Array) -> Array:
+        if jnp.shape(a)[:1] != active.shape:
+            return a
+        return jnp.where(active.reshape(active.shape + (1,) * (jnp.ndim(a) - 1)), a, b)
+
+    return jax.tree.map(leaf, new, old)
+
+
+def own_gradients(own: dict[str, PyTree], active: Array, weights: Array | None = None) -> dict[str, PyTree]:
+    """Task-specific gradients: times their task's weight where there are weights, zero where it does not take part.
+
+    Args:
+        own: dict by task name.
+        active: bool `[T]`.
+        weights: `[T]`, or None for each head's own gradient.
+
+    Example:
+        >>> own_gradients({"a": jnp.ones(1), "b": jnp.ones(1)}, jnp.array([True, False]), jnp.array([2.0, 2.0]))["a"]
+        Array([2.], dtype=float32)
+    """
+    found = {}
+    for k, name in enumerate(sorted(own)):
+        each = own[name] if weights is None else trees.scale(weights[k], own[name])
+        found[name] = guarded(each, active[k])
+    return found
+
+
+def guarded(tree: PyTree, keep: Array) -> PyTree:
+    """The last guard: the finite entries of an update where `keep` (bool `[]`) holds, 0 elsewhere.
+
+    Example:
+        >>> guarded(jnp.array([1.0, jnp.nan]), jnp.array(True)).tolist()
+        [1.0, 0.0]
+    """
+    return jax.tree.map(lambda leaf: jnp.where(keep & jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), tree)
+
+
+def unless_void(new: PyTree, old: PyTree, active: Array) -> PyTree:
+    """A method's new state, or the old one where no task takes part."""
+    anyone = active.any()
+    return jax.tree.map(lambda a, b: jnp.where(anyone, a, b), new, old)
