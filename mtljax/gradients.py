@@ -118,6 +118,7 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     engine: Engine | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Callable[..., Any]:
     """Losses, and the gradient that a method makes of them: `jax.value_and_grad` for many tasks.
 
@@ -128,6 +129,10 @@ def value_and_grad(
         engine: how much Jacobian is built; None (default) for the cheapest exact engine the method allows
             (`engines.choose`; `engines.explain` tells which). A method that reads losses needs none, nor does one that
             reads one task's gradient a step.
+        axis_name: mapped axis, or axes, of your own `jax.pmap` or `jax.shard_map` around f; None (default) without one.
+            It is wanted there: each device has a part of the batch, and without it each decides by its own losses, so
+            that the devices' parameters drift apart and nothing says so. With it, losses and gradients are means over
+            the devices, the same on all of them. Give every device the same state and key.
 
     Returns:
         `f(params, method_state, *args, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
@@ -136,8 +141,9 @@ def value_and_grad(
         A method with `observe` (`famo`) learns from the losses after the step: its state is then an `Unobserved`,
         of which `mtljax.observe(method, losses, state)` makes the one for the next step. Without that call the next
         step is an error.
-        A task whose loss is not finite is inactive for that step; `losses` shows it. Task-specific gradients are each
-        task's own, times its weight where `method.weigh_tasks`, and zero for an inactive task.
+        A task whose loss or gradient is not finite is inactive for that step; `losses` shows the former, a weight of 0
+        both. Task-specific gradients are each task's own, times its weight where `method.weigh_tasks`, and zero for an
+        inactive task.
 
     Raises:
         ValueError, TypeError: from f, at trace time, naming what disagrees.
@@ -176,6 +182,7 @@ def value_and_grad(
             key=key,
             active=active,
             extra=extra,
+            axis_name=axis_name,
         )
         return (result.restore(tuple(result.losses)), result.aux), result.grads, ended(method, result.method_state)
 

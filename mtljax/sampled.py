@@ -80,7 +80,7 @@ def value_and_grad_of_samples(
         names = sorted(params.tasks)
         check_active(method.name, active, len(names))
         found = [task_grads(params, *args) for args in samples]
-        mean_losses = sum(_vector(losses, names) for (losses, _), _ in found) / len(samples)
+        mean_losses = jnp.stack([_vector(losses, names) for (losses, _), _ in found]).mean(axis=0)
         who = participation.present(mean_losses, active=active)
         present = who.active
         for _, grads in found:

@@ -1,0 +1,178 @@
+"""A task whose loss is finite and whose gradient is NaN: the others train as if it were absent, whatever the method."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtljax
+from mtljax import engines, methods, participation
+from mtljax.methods.task_sharpness import FlatState, fs_mtl
+from tests.methods.table import CASES, FEW, over
+
+NAMES = ("a", "b", "c")
+WITHOUT_B = jnp.array([True, False, True])
+PARAMS = mtljax.Params(
+    {"w": 0.1 * jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.2, -0.1])},
+    {"a": jnp.array([1.0, 2.0]), "b": jnp.array([0.3, 2.0]), "c": jnp.array([-1.0, 0.5])},
+)
+
+
+def losses_fn(params, poison):
+    """With poison 0 task b's loss is finite, but the derivative of its root is not."""
+    hidden = jnp.tanh(params.shared["w"] @ jnp.arange(1.0, 4.0) + params.shared["bias"])
+    losses = {k: jnp.sum((hidden - params.tasks[k]) ** 2) for k in NAMES}
+    losses["b"] = losses["b"] + jnp.sqrt(poison * jnp.sum(hidden**2))
+    return losses
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+
+
+def both_ways(method, engine=None):
+    """Gradients and state where task b has a NaN gradient, and where it is sound but not asked for."""
+    f = mtljax.value_and_grad(losses_fn, method, engine=engine)
+
+    @jax.jit
+    def run(poison, active):
+        state = method.init(3, PARAMS.shared)
+        (losses, _), grads, state = f(PARAMS, state, poison, key=jax.random.key(0), active=active)
+        return losses, grads, state
+
+    return run(0.0, jnp.ones(3, bool)), run(0.0, WITHOUT_B)
+
+
+@over(CASES, at_once=lambda case: case.name in FEW)
+def test_the_others_train_as_if_it_were_absent(case):
+    method = case.make(3)
+    (losses, grads, state), (_, expected, expected_state) = both_ways(method)
+    assert np.isfinite(flat(losses)).all()
+    assert np.isfinite(flat(grads)).all() and np.isfinite(flat(state.weights)).all()
+    assert not flat(grads.tasks["b"]).any() and state.weights[1] == 0
+    if method.reads != "losses":
+        np.testing.assert_array_equal(flat(grads), flat(expected))
+        jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+        return
+    # Asked before gradients were known: weights of the others as they were, the bad task's part of the state held.
+    start = method.init(3, PARAMS.shared)
+    full, after = method.update(jnp.stack([losses[k] for k in NAMES]), start, key=jax.random.key(0))
+    np.testing.assert_allclose(state.weights, full * WITHOUT_B, rtol=1e-6)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for new, old in zip(jax.tree.leaves(state.inner), jax.tree.leaves(start.inner), strict=True):
+        if jnp.shape(new)[:1] == (3,):
+            np.testing.assert_array_equal(new[1], old[1])
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(engines.gramian(), id="gramian"),
+        pytest.param(engines.chunked(2), id="chunked", marks=pytest.mark.slow),
+        pytest.param(engines.features(), id="features"),
+    ],
+)
+def test_every_engine_leaves_it_out(engine):
+    (_, grads, state), (_, expected, expected_state) = both_ways(methods.ntkmtl(), engine)
+    np.testing.assert_array_equal(flat(grads), flat(expected))
+    np.testing.assert_array_equal(state.weights, expected_state.weights)
+
+
+def test_the_step_names_it_and_counts_it():
+    def train_losses(params, state, batch, key, train):
+        return losses_fn(params, batch), ({}, state)
+
+    init, step = mtljax.training.make_train_step(train_losses, methods.equal(), optax.adam(0.1))
+    state, metrics = jax.jit(step)(init(PARAMS, key=jax.random.key(0)), jnp.array(0.0))
+    assert [bool(metrics["active"][k]) for k in NAMES] == [True, False, True]
+    assert state.nonfinite.tolist() == [0, 1, 0]
+    assert np.isfinite(flat((state.params, state.opt_state))).all()
+    np.testing.assert_array_equal(state.params.tasks["b"], PARAMS.tasks["b"])
+
+
+def test_a_trunk_that_gives_nan_to_all_voids_the_step():
+    def broken(params, x):
+        hidden = jnp.sqrt(jnp.sum(params.shared**2) * x)
+        return {k: hidden * params.tasks[k] for k in ("a", "b")}
+
+    params = mtljax.Params(jnp.ones(2), {"a": jnp.array(1.0), "b": jnp.array(2.0)})
+    for method in (methods.equal(), methods.ntkmtl(), methods.adatask()):
+        state = method.init(2, params.shared)
+        f = jax.jit(mtljax.value_and_grad(broken, method))
+        _, grads, after = f(params, state, 0.0)
+        np.testing.assert_array_equal(flat(grads.shared), 0.0)
+        assert np.isfinite(flat(after)).all()
+
+
+def test_samples_leave_out_what_is_nan_in_one_of_them():
+    method = methods.modo()
+    f = jax.jit(mtljax.value_and_grad_of_samples(losses_fn, method))
+    samples = [(1.0,), (0.0,), (1.0,)]
+    _, grads, state = f(PARAMS, method.init(3), samples)
+    _, expected, expected_state = f(PARAMS, method.init(3), samples, active=WITHOUT_B)
+    np.testing.assert_array_equal(flat(grads), flat(expected))
+    np.testing.assert_array_equal(state.weights, expected_state.weights)
+    assert np.isfinite(flat(grads)).all() and flat(grads.shared).any()
+
+
+def test_sharpness_leaves_it_out():
+    method = methods.ntkmtl()
+    f = jax.jit(fs_mtl(losses_fn, method))
+    state = FlatState(method.init(3), method.init(3))
+    _, grads, after = f(PARAMS, state, 0.0)
+    _, expected, expected_after = f(PARAMS, state, 0.0, active=WITHOUT_B)
+    np.testing.assert_array_equal(flat(grads), flat(expected))
+    np.testing.assert_array_equal(after.loss.weights, expected_after.loss.weights)
+    assert np.isfinite(flat(grads)).all() and flat(grads.shared).any()
+
+
+@pytest.mark.parametrize("method", [methods.ntkmtl(), methods.graddrop(), methods.equal()], ids=lambda m: m.name)
+def test_a_link_of_optax_leaves_it_out(method):
+    rows = mtljax.Params({"w": jnp.arange(6.0).reshape(3, 2).at[1, 0].set(jnp.nan)}, {k: jnp.ones(1) for k in NAMES})
+    link = mtljax.as_optax(method, 3)
+    told = {"losses": jnp.ones(3), "key": jax.random.key(0)}
+    found, state = link.update(rows, link.init(jax.tree.map(lambda leaf: leaf[0], rows.shared)), **told)
+    expected, _ = link.update(rows, link.init(rows.shared), active=WITHOUT_B, **told)
+    np.testing.assert_array_equal(flat(found), flat(expected))
+    assert np.isfinite(flat(found)).all() and state.weights[1] == 0
+    own_nan = rows._replace(shared={"w": jnp.ones((3, 2))}, tasks={**rows.tasks, "b": jnp.array([jnp.inf])})
+    found, state = link.update(own_nan, state, **told)
+    assert np.isfinite(flat(found)).all() and state.weights[1] == 0
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(methods.ntkmtl(), id="gramian"),
+        pytest.param(methods.equal(), id="losses", marks=pytest.mark.slow),
+        pytest.param(methods.graddrop(), id="rows", marks=pytest.mark.slow),
+    ],
+)
+def test_all_devices_decide_alike_where_one_sees_the_nan(method):
+    poison = jnp.abs(jnp.arange(8.0) - 3.0)
+    f = mtljax.value_and_grad(losses_fn, method, axis_name="devices")
+
+    def run(poison, active):
+        state = method.init(3, PARAMS.shared)
+        return f(PARAMS, state, poison, key=jax.random.key(0), active=active)[1:]
+
+    copies = jax.pmap(run, axis_name="devices", in_axes=(0, None))
+    grads, state = jax.block_until_ready(copies(poison, jnp.ones(3, bool)))
+    expected, expected_state = jax.block_until_ready(copies(poison, WITHOUT_B))
+    for leaf in jax.tree.leaves(jax.device_get((grads, state))):
+        np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+    assert np.isfinite(flat(grads)).all() and (np.asarray(state.weights)[:, 1] == 0).all()
+    np.testing.assert_array_equal(flat(grads.tasks["b"]), 0.0)
+    if method.reads != "losses":
+        np.testing.assert_array_equal(flat(grads), flat(expected))
+        np.testing.assert_array_equal(state.weights, expected_state.weights)
+
+
+def test_entries_are_guarded_one_by_one():
+    tree = {"w": jnp.array([1.0, jnp.nan, -jnp.inf, 2.0])}
+    np.testing.assert_array_equal(participation.guarded(tree, jnp.array(True))["w"], [1.0, 0.0, 0.0, 2.0])
+    np.testing.assert_array_equal(participation.guarded(tree, jnp.array(False))["w"], 0.0)
