@@ -99,7 +99,7 @@ def test_a_trunk_that_gives_nan_to_all_voids_the_step():
         return {k: hidden * params.tasks[k] for k in ("a", "b")}
 
     params = mtljax.Params(jnp.ones(2), {"a": jnp.array(1.0), "b": jnp.array(2.0)})
-    for method in (methods.equal(), methods.ntkmtl(), methods.adatask()):
+    for method in (methods.equal(), methods.ntkmtl(), methods.moco()):
         state = method.init(2, params.shared)
         f = jax.jit(mtljax.value_and_grad(broken, method))
         _, grads, after = f(params, state, 0.0)
