@@ -119,7 +119,9 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         present = participation.sound_rows(rows, num_tasks) & _sound(own, num_tasks)
         present = present if active is None else active & present
         if losses is not None:
-            who = participation.present(_vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []), active=present)
+            who = participation.present(
+                _vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []), active=present
+            )
             losses, present = who.clean, who.active
         rows = participation.rows_of(present, rows)
         merged, after, gram = reconcile(method, before, rows, losses=losses, active=present, key=key, **extra)
