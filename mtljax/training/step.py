@@ -255,7 +255,7 @@ def _report(
     }
     if penalty is not None:
         report["penalty"] = penalty
-    if found.gramian is not None:
+    if found.gramian is not None and found.scale is not None:
         report["cosines"] = trees.cosines(found.gramian)
         report["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
     if "tasks" in metrics:
