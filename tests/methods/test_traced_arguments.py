@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mtljax import methods
+from mtljax import methods, training
 from mtljax.methods import (
     aligned_mtl,
     auto_lambda,
@@ -233,6 +234,21 @@ def annotation(name: str, argument: str) -> Any:
 def test_a_numeric_argument_may_be_traced(key):
     run, values = ALL[key]
     jax.eval_shape(jax.vmap(functools.partial(run, count=1)), jnp.asarray(values))
+
+
+def test_a_sweep_maps_whole_training_steps():
+    params = Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
+
+    def losses_fn(params, state, batch, key, train):
+        return {k: jnp.sum((params.shared * params.tasks[k] - batch) ** 2) for k in "ab"}, ({}, state)
+
+    def run(c: Any, vector: Any) -> Any:
+        method = every(preference(cagrad(c), vector), 2)
+        init, step = training.make_train_step(losses_fn, method, optax.sgd(0.1))
+        return step(init(params, key=jax.random.key(0)), jnp.zeros(2))[0].params.shared
+
+    found = jax.eval_shape(jax.vmap(run), jnp.array([0.1, 0.5]), jnp.array([[1.0, 2.0], [2.0, 1.0]]))
+    assert found.shape == (2, 2)
 
 
 @pytest.mark.parametrize(
