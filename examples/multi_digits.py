@@ -130,8 +130,10 @@ def make_run(model: mtljax.Model, method: mtljax.Method, steps: int) -> tuple[Ca
     return start, step
 
 
-def train(start: Callable, step: Callable, data: mtljax.Batch, *, steps: int, seeds: int) -> mtljax.training.FitResult:
-    """Train one run for each seed, all in one vmapped step; metrics are means over seeds."""
+def train(
+    start: Callable, step: Callable, data: mtljax.Batch, *, steps: int, seeds: int
+) -> tuple[mtljax.TrainState, list[dict]]:
+    """Train one run for each seed, all in one vmapped step; the records hold means over seeds."""
     vmapped = jax.vmap(step, in_axes=(SEED_AXIS, 0), out_axes=(SEED_AXIS, 0))
 
     def step_all(state: mtljax.TrainState, batch: mtljax.Batch) -> tuple[mtljax.TrainState, Any]:
@@ -144,7 +146,9 @@ def train(start: Callable, step: Callable, data: mtljax.Batch, *, steps: int, se
             yield jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
     state = jax.vmap(start, out_axes=SEED_AXIS)(jax.random.split(jax.random.key(0), seeds))
-    return mtljax.training.fit(mtljax.training.jit(step_all), state, batches, num_steps=steps, log_every=LOG_EVERY)
+    history: list[dict] = []
+    options = {"num_steps": steps, "log": history.append, "log_every": LOG_EVERY}
+    return mtljax.training.fit(mtljax.training.jit(step_all), state, batches, **options).state, history
 
 
 def measure(model: mtljax.Model, state: mtljax.TrainState, split: mtljax.Batch, *, seeds: int) -> np.ndarray:
@@ -275,9 +279,8 @@ def main(steps: int = 700, seeds: int = 3, out: Path = Path("outputs/multi_digit
     for name, (model, method) in contestants().items():
         print(f"{name}: {seeds} seeds, {steps} steps", flush=True)
         start, step = runs[name] = make_run(model, method, steps)
-        result = train(start, step, data["train"], steps=steps, seeds=seeds)
-        values[name] = measure(model, result.state, data["test"], seeds=seeds)
-        histories[name] = result.history
+        state, histories[name] = train(start, step, data["train"], steps=steps, seeds=seeds)
+        values[name] = measure(model, state, data["test"], seeds=seeds)
     table, record = summarise(values, milliseconds(runs, data["train"]))
     table += CAPTION.format(seeds=seeds, steps=steps, batch=BATCH_SIZE, device=jax.devices()[0].device_kind)
     settings = {"steps": steps, "seeds": seeds, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE}

@@ -3,6 +3,7 @@
 The one place that owns jit, devices, files and the terminal.
 """
 
+from mtljax.training.checkpoint import RestoredParams, restore_params
 from mtljax.training.evaluate import make_evaluate
 from mtljax.training.loop import FitResult, fit
 from mtljax.training.parallel import jit, pmap, sharded, split_batch
@@ -14,6 +15,7 @@ from mtljax.training.step import make_train_step
 __all__ = [
     "ByTaskState",
     "FitResult",
+    "RestoredParams",
     "Stage",
     "add_task_later",
     "alternate",
@@ -25,6 +27,7 @@ __all__ = [
     "make_train_step",
     "pmap",
     "pretrain_then_finetune",
+    "restore_params",
     "run_stages",
     "scheduled",
     "sharded",

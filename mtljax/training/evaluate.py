@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from mtljax.checks import check_callable, check_names, check_task, found
 from mtljax.objective import losses_fn
 from mtljax.types import Batch, Model, Task, TrainState
 
@@ -28,6 +29,9 @@ def make_evaluate(
     Returns:
         `evaluate(state) -> {task: {"loss": float, metric: float, ...}}`; NaN for a task without any label.
 
+    Raises:
+        ValueError: a metric with the name "loss"; (by evaluate) no batches.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import mtljax
@@ -41,29 +45,46 @@ def make_evaluate(
         >>> evaluate(state)
         {'a': {'loss': 5.0}}
     """
-    names = sorted(tasks)
+    if not isinstance(model, Model):
+        raise TypeError(f"make_evaluate: model must be a mtljax.Model, found {found(model)}")
+    if not isinstance(tasks, Mapping):
+        raise TypeError(f"make_evaluate: tasks must be a mtljax.Task by name, found {found(tasks)}")
+    names = sorted(check_names("make_evaluate", "tasks", list(tasks)))
+    for name in names:
+        if "loss" in check_task("make_evaluate", name, tasks[name]).metrics:
+            raise ValueError(
+                "make_evaluate: a metric must not be named 'loss', as which the loss itself is reported, found metric "
+                f"'loss' of task '{name}'"
+            )
+    check_callable("make_evaluate", "batches", batches)
     objective = losses_fn(model, tasks)
 
     @jax.jit
-    def sums(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> tuple[dict[str, Any], dict[str, Any]]:
         losses, (metrics, _) = objective(params, model_state, batch)
         counts = {name: metrics["examples"][k] for k, name in enumerate(names)}
-        values = {name: {"loss": losses[name], **metrics["tasks"][name]} for name in names}
-        return {name: jax.tree.map(lambda v, c=counts[name]: v * c, values[name]) for name in names}, counts
+        return {name: {"loss": losses[name], **metrics["tasks"][name]} for name in names}, counts
 
     def evaluate(state: TrainState) -> dict[str, Any]:
-        total: Any = None
-        for batch in batches():
-            found = sums(state.params, state.model_state, batch)
-            total = found if total is None else jax.tree.map(jnp.add, total, found)
-        if total is None:
-            raise ValueError("evaluate: batches() gave no batch")
-        values, counts = jax.device_get(total)
+        # On the host in float64: a float32 counts to 2^24 and no further.
+        examples = dict.fromkeys(names, 0.0)
+        sums: dict[str, dict[str, float]] = {name: {} for name in names}
+        computing = None
+        for batch in itertools.chain(batches(), [None]):
+            ready, computing = computing, None if batch is None else means(state.params, state.model_state, batch)
+            if ready is None:  # one batch behind, so that the device need not wait for the host
+                continue
+            values, counts = jax.device_get(ready)
+            for name in names:
+                count = float(counts[name])
+                examples[name] += count
+                for metric, value in values[name].items():
+                    sums[name][metric] = sums[name].get(metric, 0.0) + (count * float(value) if count else 0.0)
+        if not sums[names[0]]:
+            raise ValueError("make_evaluate: batches must give at least one batch, found none")
         return {
-            name: {
-                metric: float(v / counts[name]) if counts[name] else float("nan") for metric, v in values[name].items()
-            }
-            for name in names
+            name: {metric: total / examples[name] if examples[name] else float("nan") for metric, total in each.items()}
+            for name, each in sums.items()
         }
 
     return evaluate

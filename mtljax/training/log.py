@@ -1,7 +1,8 @@
 """Logs: one JSON object a line, safe against a kill at any moment; TensorBoard on request.
 
 A writer is a function `write(record) -> None`. A record is what `fit` logs at one step:
-`{"step": 200, "time": 1760000000.0, "train": {"losses": {"left": 0.3}, ...}, "eval": {...}}`.
+`{"step": 200, "time": 1760000000.0, "train": {"losses": {"left": 0.3}, ...}, "eval": {...}}`. The first line of a file
+begins with `{"mtljax": 1, `, by which a log is known: no other file is written to.
 
 JSON has no NaN and no infinities. They are written as the strings "NaN", "Infinity" and "-Infinity", which `float()`
 and pandas read; `read` turns them back into floats.
@@ -10,9 +11,14 @@ and pandas read; `read` turns them back into floats.
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
+import itertools
 import json
 import math
 import os
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +26,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtljax.training.locks import lock
 from mtljax.types import PyTree
 
 Record = dict[str, Any]
 Writer = Callable[[Record], None]
 
+MARK, FORMAT = "mtljax", 1
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -51,61 +59,78 @@ def to_record(tree: PyTree) -> Any:
     return convert(jax.device_get(tree))
 
 
-def append(path: str | os.PathLike[str], record: Record) -> None:
-    r"""Appends one record to a JSONL file, as a single write that is in the kernel's hands when this returns.
-
-    A SIGKILL can tear at most the line being written; `rewind` repairs that.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"
-        >>> append(path, {"step": 1, "train": {"loss": float("inf")}})
-        >>> path.read_text()
-        '{"step": 1, "train": {"loss": "Infinity"}}\n'
-        >>> read(path)
-        [{'step': 1, 'train': {'loss': inf}}]
-    """
-    line = json.dumps(_to_json(record), allow_nan=False) + "\n"
-    with open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
-
-
 def read(path: str | os.PathLike[str]) -> list[Record]:
-    """The records of a JSONL file, oldest first; a torn last line is left out, a missing file is empty.
+    """The records of a log, oldest first; a torn last line is left out, a missing file is empty.
 
     Raises:
         ValueError: a line that is not the last is not a JSON object with a "step".
     """
-    return [record for record, _ in _lines(path)]
+    return [record for record, _ in _lines(path)] if Path(path).exists() else []
 
 
-def rewind(path: str | os.PathLike[str], step: int) -> list[Record]:
-    """Cuts a JSONL file back to what was known at `step`: lines beyond it and a torn last line go.
+@contextlib.contextmanager
+def opened(
+    path: str | os.PathLike[str], *, step: int = 0, resumed: bool = False, where: str = "opened"
+) -> Iterator[tuple[Writer, Record | None]]:
+    r"""Opens a log at a step: a file that is appended to, by one run at a time.
 
-    Makes the folder where it is missing. Nothing is rewritten: the file is cut at one offset, so a kill cannot
-    leave it worse than it was.
+    Lines beyond the step and a torn last line are cut off. Nothing is rewritten: the file is cut at one offset, so a
+    kill cannot leave it worse than it was. Each record is written whole before the next step, or not at all.
 
     Args:
-        path: the file; need not exist.
+        path: a new file, an empty one, or a log of mtljax, which its first bytes say; its folder is made where it is
+            missing.
         step: number of completed steps to keep.
+        resumed: whether lines beyond the step will be written again by a run that goes on from a checkpoint. Where
+            not, the whole file is first copied to `<path>.1` (or the next number that is free), and a warning says so.
+        where: the public function's name, which opens messages.
 
-    Returns:
-        The records that stay, oldest first.
+    Yields:
+        `(write, last)`: the writer, and the last record that stays, None where there is none.
 
     Raises:
-        ValueError: the file holds lines that are no records, so it is something else's.
+        ValueError: the path is empty, a folder, a FIFO or a device, a file of something else, or another run's log; or
+            its folder cannot be written to.
+        OSError: (by the writer) a record cannot be written, such as on a full disk; what was written of it is taken
+            back.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"
+        >>> with opened(path) as (write, _):
+        ...     write({"step": 1, "train": {"loss": float("inf")}})
+        >>> path.read_text()
+        '{"mtljax": 1, "step": 1, "train": {"loss": "Infinity"}}\n'
+        >>> read(path)
+        [{'step': 1, 'train': {'loss': inf}}]
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    kept: list[Record] = []
-    end = 0
-    for record, line_end in _lines(path):
-        if record["step"] > step:
-            break
-        kept.append(record)
-        end = line_end
-    if Path(path).exists():
-        os.truncate(path, end)
-    return kept
+    name = os.fspath(path)
+    if not name or (os.path.exists(name) and not os.path.isfile(name)):
+        raise ValueError(f"{where}: log must be the path of a file, found {name!r}")
+    with contextlib.ExitStack() as stack:
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "a+b", buffering=0))
+        except OSError as error:
+            raise ValueError(f"{where}: log must be a file that can be written to, found {name} ({error})") from error
+        lock(file, where, f"log {name}")
+        last, end, beyond = None, 0, False
+        _check_ours(file, name, where)
+        for record, line_end in _lines(path):
+            if record["step"] > step:
+                beyond = True
+                break
+            last, end = record, line_end
+        if beyond and not resumed:
+            copy = next(copy for n in itertools.count(1) if not os.path.exists(copy := f"{name}.{n}"))
+            shutil.copyfile(path, copy)
+            warnings.warn(
+                f"log {name} goes beyond step {step}, where this run starts without a checkpoint; what it held is now "
+                f"in {copy}",
+                stacklevel=4,
+            )
+        os.truncate(file.fileno(), end)
+        yield functools.partial(_append, file), last
 
 
 @contextlib.contextmanager
@@ -143,10 +168,30 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Iterator[Writer]:
         yield write
 
 
+def _append(file: io.FileIO, record: Record) -> None:
+    """Writes one record; once this returns it is in the kernel's hands, and a kill takes it no more."""
+    end = os.fstat(file.fileno()).st_size
+    entry = _to_json(record) if end else {MARK: FORMAT, **_to_json(record)}
+    rest = memoryview((json.dumps(entry, allow_nan=False) + "\n").encode())
+    try:
+        while rest:
+            rest = rest[os.write(file.fileno(), rest) :]
+    except BaseException:
+        os.truncate(file.fileno(), end)
+        raise
+
+
+def _check_ours(file: io.FileIO, name: str, where: str) -> None:
+    """Raises where a file is not empty and not a log of mtljax."""
+    beginning = f'{{"{MARK}": {FORMAT}, '.encode()
+    file.seek(0)
+    found = file.read(len(beginning)) or b""
+    if not beginning.startswith(found):  # the first line may be torn
+        raise ValueError(f"{where}: log must be a new file or a log of mtljax, found {name}, which begins with {found}")
+
+
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[Record, int]]:
     """Each whole record with the offset at which its line ends."""
-    if not Path(path).exists():
-        return
     end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -159,6 +204,7 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[Record, int]]:
                 raise ValueError(f"{os.fspath(path)}, line {number}: not JSON ({error})") from error
             if not isinstance(record, dict) or not isinstance(record.get("step"), int):
                 raise ValueError(f'{os.fspath(path)}, line {number}: expected an object with a whole number "step"')
+            record.pop(MARK, None)
             yield record, end
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import json
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtljax.training import checkpoint as checkpoints
-from mtljax.training import log as logs
-from mtljax.training.log import Record, Writer
-from mtljax.training.progress import progress_bar
-from mtljax.types import TrainState
+import jax
 
-Batches = Callable[[int], Iterable[Any]] | Iterable[Any]
-Log = str | os.PathLike[str] | Writer
+from mtljax.checks import check_callable, check_count, check_flag
+from mtljax.checks import found as found_words
+from mtljax.training import checkpoint as checkpoints
+from mtljax.training import identity, records
+from mtljax.training.checkpoint.packing import pack
+from mtljax.training.health import watch
+from mtljax.training.log import Record
+from mtljax.training.progress import progress_bar
+from mtljax.training.records import Log
+from mtljax.training.signals import ending_after_a_step
+from mtljax.training.streams import Batches, move_to, state_of, stream_of
+from mtljax.types import TrainState
 
 
 class FitResult(NamedTuple):
@@ -24,12 +31,11 @@ class FitResult(NamedTuple):
 
     Attributes:
         state: the last `TrainState`.
-        history: the records that were logged, oldest first, as `log.read` returns them. Where the log is a file,
-            those of the run before a resume are among them.
+        record: the last record, of which `fit(log=...)` gets all; None where nothing was recorded.
     """
 
     state: TrainState
-    history: list[Record]
+    record: Record | None
 
 
 def fit(
@@ -45,16 +51,33 @@ def fit(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     keep: int = 3,
+    config: Mapping[str, Any] | None = None,
+    changed: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Trains until `num_steps` steps are complete, and picks up where an earlier process stopped.
 
     At a step that is due, in this order: the record is logged (with the evaluation in it, where one is due), then
     the checkpoint is written. So a log never lacks what a checkpoint knows, and on resume the lines beyond the
-    checkpoint are cut off. The device is waited for at these steps only.
+    checkpoint are cut off. The device is waited for at these steps only. Nothing of the run's history is kept in
+    memory.
 
     A resumed run equals an undisturbed one to the bit, provided that `batches` is a function of the step or an iterator
     with a state, `step` is deterministic, and its randomness comes from `state.key` and `state.step`.
+
+    A checkpoint also says what the run is: the shapes of a batch, and the step's program as JAX traces it. Another
+    method, learning rate, schedule, batch size, model, task set or dtype does not resume in silence. Not seen are: a
+    `step` that is not itself made by `jax.jit` or `pmap`, and batches whose shape differs from step to step; `config`
+    is for those. Under another version of JAX, or on other devices, the program differs by itself, which a warning
+    says.
+
+    With `checkpoint_dir`, SIGTERM and SIGINT end the run after the step it is at, with a checkpoint: the process exits
+    with 143 or 130 and one line on standard error (`SystemExit`). A second signal acts at once. Handlers are set in the
+    main thread alone, in place of Python's own alone, and taken back at the end. Among several processes SIGTERM alone
+    does so.
+
+    A warning says so, once, where a task sits out most of its steps because its loss or gradient is not finite, and
+    where a method does not trust its solver at most of the first steps.
 
     Args:
         step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays, whose
@@ -62,24 +85,33 @@ def fit(
         state: where to start, and the structure into which a checkpoint is read.
         batches: `batches(start) -> iterable` whose first element is the batch of step `start`, counted from 0; or an
             iterator with `get_state()` and `set_state(state)`, such as `mtljax.data.batches` and Grain make, whose
-            state, which JSON must hold, is written into every checkpoint; or any iterable, which is taken from where it
-            stands and cannot be resumed.
+            state (numbers, strings, and dicts, lists and tuples of these) is written into every checkpoint; or any
+            iterable, which is taken from where it stands and cannot be resumed.
         num_steps: number of completed steps at which to stop, those of earlier processes included.
         evaluate: `state -> pytree of small arrays`, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; None evaluates at the end alone.
-        log: a path of a JSONL file, a writer `record -> None` (such as `log.tensorboard_writer`), or several.
+        log: a path of a JSONL file, a writer `record -> None` (such as `log.tensorboard_writer`, or the `append` of a
+            list), or several. A file must be new or a log of mtljax; `log.read` reads it. Of several processes the
+            first one writes.
         log_every: steps between records; the last step is always recorded.
-        checkpoint_dir: folder of checkpoints, made where it is missing; None writes none.
+        checkpoint_dir: folder of checkpoints, made where it is missing, for one run at a time; None writes none.
         checkpoint_every: steps between checkpoints; None writes one at the end alone.
         keep: how many of the newest checkpoints stay.
+        config: what else the run is, such as its arguments; whatever JSON holds. It is written into every checkpoint,
+            and compared on resume where both have one.
+        changed: True resumes though the checkpoint is of another program, batch or configuration.
         progress: whether to draw a bar, where standard error is a terminal.
 
     Returns:
-        `FitResult(state, history)`.
+        `FitResult(state, record)`.
 
     Raises:
-        ValueError: an interval is not a positive integer; `batches` ends early, or cannot be resumed; the checkpoint
-            is of another structure or beyond `num_steps`.
+        ValueError: an interval is not a positive integer, or has nothing to be the interval of; `batches` ends early,
+            or cannot be resumed; the checkpoint is of another structure or run, before the given state, or beyond
+            `num_steps`; the folder or a log cannot be written to, is another run's, or somebody else's file.
+        Exception: whatever `evaluate`, the log or a checkpoint's write raise. The state is not lost: it is in the
+            folder of checkpoints, or, where there is none or it cannot be written to, the exception's attribute
+            `state`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -90,113 +122,135 @@ def fit(
         ...     loss, gradient = jax.value_and_grad(lambda w: (w - batch) ** 2)(state.params.shared)
         ...     params = Params(state.params.shared - 0.25 * gradient, {})
         ...     return state._replace(step=state.step + 1, params=params), {"losses": {"w": loss}}
-        >>> result = fit(jax.jit(sgd), start, lambda step: iter([jnp.float32(8)] * 3), num_steps=3, log_every=1)
-        >>> float(result.state.params.shared), [record["train"]["losses"]["w"] for record in result.history]
+        >>> records = []
+        >>> stream = lambda step: iter([jnp.float32(8)] * 3)
+        >>> result = fit(jax.jit(sgd), start, stream, num_steps=3, log_every=1, log=records.append)
+        >>> float(result.state.params.shared), [record["train"]["losses"]["w"] for record in records]
         (7.0, [64.0, 16.0, 4.0])
     """
-    for name, value in (
-        ("num_steps", num_steps),
-        ("eval_every", eval_every),
-        ("log_every", log_every),
-        ("checkpoint_every", checkpoint_every),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be a positive integer, found {value!r}")
-
+    _check_arguments(step, state, batches, evaluate, num_steps, log_every, changed, progress)
+    _check_interval("eval_every", eval_every, "evaluate", evaluate)
+    _check_interval("checkpoint_every", checkpoint_every, "checkpoint_dir", checkpoint_dir)
+    settings = _as_json(config)
     with contextlib.ExitStack() as stack:
-        manager = None
-        start = int(state.step)
+        done_about_it = f"the step is complete, and its checkpoint is in {checkpoint_dir}; start again to go on"
+        ends = stack.enter_context(ending_after_a_step(done_about_it, enabled=checkpoint_dir is not None))
+        folder, found = None, None
         if checkpoint_dir is not None:
-            manager = checkpoints.make_manager(checkpoint_dir, keep=keep)
-            stack.callback(manager.close)
-            restored = checkpoints.restore(manager, state)
-            if restored is not None:
-                state, start = restored, int(restored.step)
-                if start > 0 and not callable(batches):
-                    _move(batches, checkpoints.restore_batches(manager, start), f"step {start} of {manager.directory}")
+            folder = stack.enter_context(checkpoints.opened(checkpoint_dir, keep=keep, where="fit"))
+            found = checkpoints.resume(folder, state)
+            pack("fit: batches.get_state()", state_of(batches))
+        if found is not None:
+            _check_resumable(found, state, settings, changed)
+            state = found.state
+            if not callable(batches):
+                move_to(batches, found.batches, str(found.path))
+        start = int(state.step)
         if start > num_steps:
-            raise ValueError(f"num_steps is {num_steps}, but the state is already at step {start}")
+            raise ValueError(f"fit: num_steps must be at least {start}, the step of the state, found {num_steps}")
 
-        writers, history = _open_logs(log, start)
+        stream = stream_of(batches, start, num_steps)
+        run, shapes = None, None
+        if folder is not None and start < num_steps:
+            first = next(stream)
+            stream, shapes = itertools.chain([first], stream), identity.signature(first)
+            run = identity.describe(step, state, first, settings)
+            if found is not None and not changed:
+                run = identity.checked(str(found.path), found.run, run)
 
-        def record(done: int, parts: dict[str, Any]) -> Record:
-            entry: Record = {"step": done, "time": round(time.time(), 3)}
-            entry.update((name, logs.to_record(part)) for name, part in parts.items())
-            for write in writers:
-                write(entry)
-            history.append(entry)
-            return entry
+        writers, record = records.open_logs(stack, log, start, found)
+        record = record if found is None or found.record is None else found.record
 
-        if start == num_steps and evaluate is not None and not (history and history[-1]["step"] == start):
-            record(start, {"eval": evaluate(state)})
+        def save(state: TrainState, record: Record | None) -> None:
+            if folder is not None:
+                checkpoints.save(folder, state, batches=state_of(batches), run=run, record=record)
 
-        stream = _stream(batches, start, num_steps)
+        def rescue(state: TrainState, record: Record, error: BaseException) -> None:
+            # Several processes write together, and the others have not failed.
+            if folder is None or jax.process_count() > 1 or (found is not None and found.step == record["step"]):
+                return
+            try:
+                save(state, record)
+                checkpoints.wait(folder)
+                error.add_note(f"fit: a checkpoint of step {record['step']} is in {folder.path}")
+            except Exception as other:
+                error.add_note(f"fit: no checkpoint could be written ({type(other).__name__}: {other})")
+
+        if evaluate is not None and records.evaluation_is_missing(start, num_steps, eval_every, record):
+            with records.state_survives(state):
+                parts = {"eval": functools.partial(evaluate, state)}
+                record = records.make_record(start, parts, writers, functools.partial(rescue, state))
+
+        look = watch(start, num_steps)
         bar = stack.enter_context(progress_bar(num_steps, start=start, enabled=progress))
         for done, batch in enumerate(stream, start=start + 1):
+            if run is not None and identity.signature(batch) != shapes:
+                run = identity.without_shapes(run)
             state, metrics = step(state, batch)
-            last = done == num_steps
+            at_end, new = done == num_steps, None
             parts = {}
-            if last or done % log_every == 0:
-                parts["train"] = metrics
-            if evaluate is not None and (last or (eval_every is not None and done % eval_every == 0)):
-                parts["eval"] = evaluate(state)
-            if parts:
-                bar(done, _describe(record(done, parts)))
-            if manager is not None and (last or (checkpoint_every is not None and done % checkpoint_every == 0)):
-                checkpoints.save(manager, state, batches=_state_of(batches))
-        return FitResult(state, history)
+            if at_end or done % log_every == 0:
+                parts["train"] = lambda metrics=metrics: metrics
+            if evaluate is not None and (at_end or (eval_every is not None and done % eval_every == 0)):
+                parts["eval"] = functools.partial(evaluate, state)
+            with records.state_survives(state):
+                if parts:
+                    record = new = records.make_record(done, parts, writers, functools.partial(rescue, state))
+                    bar(done, records.describe(record))
+                ending = ends(done)
+                if at_end or ending or (checkpoint_every is not None and done % checkpoint_every == 0):
+                    save(state, new)
+            look(done, metrics, new)
+            if ending:
+                break
+        with records.state_survives(state):
+            if folder is not None:
+                checkpoints.wait(folder)
+        return FitResult(state, record)
 
 
-def _state_of(batches: Any) -> dict[str, Any] | None:
-    """Where an iterator stands; None for one that cannot say, and for a function of the step, which need not."""
-    stateful = not callable(batches) and hasattr(batches, "get_state") and hasattr(batches, "set_state")
-    return batches.get_state() if stateful else None
+def _check_arguments(
+    step: Any, state: Any, batches: Any, evaluate: Any, num_steps: Any, log_every: Any, changed: Any, progress: Any
+) -> None:
+    check_callable("fit", "step", step)
+    if not isinstance(state, TrainState):
+        raise TypeError(f"fit: state must be a mtljax.TrainState, found {found_words(state)}")
+    if not callable(batches) and not isinstance(batches, Iterable):
+        raise TypeError(f"fit: batches must be a function of the step or an iterable, found {found_words(batches)}")
+    if evaluate is not None:
+        check_callable("fit", "evaluate", evaluate)
+    check_count("fit", "num_steps", num_steps)
+    check_count("fit", "log_every", log_every)
+    check_flag("fit", "changed", changed)
+    check_flag("fit", "progress", progress)
 
 
-def _move(batches: Any, saved: dict[str, Any] | None, where: str) -> None:
-    """Put an iterator where it stood at a checkpoint."""
-    if _state_of(batches) is None:
-        raise ValueError(
-            f"batches must be a function of the step to resume from {where}, or an iterator with get_state and "
-            f"set_state, found {type(batches).__name__}"
-        )
-    if saved is None:
-        raise ValueError(f"batches cannot resume from {where}, which was written without the state of an iterator")
-    batches.set_state(saved)
-
-
-def _stream(batches: Batches, start: int, num_steps: int) -> Iterator[Any]:
-    if start == num_steps:
+def _check_interval(name: str, every: Any, of: str, what: Any) -> None:
+    if every is None:
         return
-    iterator = iter(batches(start)) if callable(batches) else iter(batches)
-    for done in range(start, num_steps):
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            raise ValueError(f"batches ended after step {done}, but num_steps is {num_steps}") from None
-        yield batch
+    check_count("fit", name, every)
+    if what is None:
+        raise ValueError(f"fit: {name} must be None where there is no {of}, found {every}")
 
 
-def _open_logs(log: Log | Sequence[Log] | None, start: int) -> tuple[list[Writer], list[Record]]:
-    targets = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
-    writers: list[Writer] = []
-    history: list[Record] = []
-    for target in targets:
-        if callable(target):
-            writers.append(target)
-        elif isinstance(target, (str, os.PathLike)):
-            kept = logs.rewind(target, start)
-            history = history or kept
-            writers.append(functools.partial(logs.append, target))
-        else:
-            raise TypeError(f"log must be a path or a function of a record, found {type(target).__name__}")
-    return writers, history
+def _check_resumable(
+    found: checkpoints.Checkpoint, state: TrainState, settings: dict[str, Any] | None, changed: bool
+) -> None:
+    if int(state.step) > found.step:
+        raise ValueError(
+            f"fit: state must not be ahead of the newest checkpoint, {found.path}, found step {int(state.step)}; give "
+            "another folder, or a state at step 0 to go on from the checkpoint"
+        )
+    if not changed:
+        identity.check_config(str(found.path), found.run, settings)
 
 
-def _describe(entry: Record) -> str:
-    """The task losses of a record, or whatever numbers stand at the top of its metrics."""
-    metrics = entry.get("train", {})
-    metrics = metrics.get("losses", metrics) if isinstance(metrics, dict) else {}
-    if not isinstance(metrics, dict):
-        return ""
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
+def _as_json(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if config is None:
+        return None
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        raise TypeError(f"fit: config must be a mapping by name, found a {type(config).__name__}")
+    try:
+        return json.loads(json.dumps(dict(config)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"fit: config must be what JSON can hold, found otherwise ({error})") from None

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtljax.checks import check_callable, check_count, check_names, found
 from mtljax.sharing.freeze import HELD, TRAINED, freeze, part_labels
-from mtljax.sharing.network import task_names
-from mtljax.training.stages import Stage
+from mtljax.training.stages import Stage, check_stage
 from mtljax.training.step import Step
 from mtljax.types import Array, Batch, TrainState
 
@@ -53,11 +53,14 @@ def pretrain_then_finetune(pretrain: Stage, finetune: Stage, *, probe_steps: int
 
     Example:
         >>> import mtljax
-        >>> make = lambda name: Stage(name, None, None, mtljax.methods.equal(), optax.sgd(0.1), None, 100)
+        >>> rest = (mtljax.Model(None, None), len, mtljax.methods.equal(), optax.sgd(0.1), iter, 100)
+        >>> make = lambda name: Stage(name, *rest)
         >>> stages = pretrain_then_finetune(make("pretrain"), make("finetune"), probe_steps=20)
         >>> [(stage.name, stage.num_steps) for stage in stages]
         [('pretrain', 100), ('probe', 20), ('finetune', 100)]
     """
+    check_stage("pretrain_then_finetune", "pretrain", pretrain)
+    check_stage("pretrain_then_finetune", "finetune", finetune)
     probe = finetune._replace(name="probe", optimizer=freeze(finetune.optimizer, "shared"))
     return _with_middle("pretrain_then_finetune", "probe_steps", pretrain, probe, probe_steps, finetune)
 
@@ -87,10 +90,14 @@ def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int =
 
     Example:
         >>> import mtljax
-        >>> make = lambda name: Stage(name, None, None, mtljax.methods.equal(), optax.sgd(0.1), None, 100)
+        >>> rest = (mtljax.Model(None, None), len, mtljax.methods.equal(), optax.sgd(0.1), iter, 100)
+        >>> make = lambda name: Stage(name, *rest)
         >>> [stage.name for stage in add_task_later(make("before"), make("after"), task="edges", alone_steps=5)]
         ['before', 'alone', 'after']
     """
+    check_stage("add_task_later", "before", before)
+    check_stage("add_task_later", "after", after)
+    check_names("add_task_later", "task", [task])
     labels = part_labels((("tasks", task), TRAINED), default=HELD)
     optimizer = optax.partition({TRAINED: after.optimizer, HELD: optax.set_to_zero()}, labels)
     alone = after._replace(name="alone", optimizer=optimizer)
@@ -119,14 +126,12 @@ def alternate(*phases: tuple[Sequence[str], int]) -> Schedule:
         [[True, True, False, True], [False, False, True, False]]
     """
     if len(phases) < 2:
-        raise ValueError(f"alternate: expected two or more phases (names, steps), got {len(phases)}")
-    groups = [task_names("alternate", names) for names, _ in phases]
-    lengths = [steps for _, steps in phases]
-    for steps in lengths:
-        if isinstance(steps, bool) or not isinstance(steps, int):
-            raise TypeError(f"alternate: steps of a phase must be an integer, got {steps!r}")
-        if steps < 1:
-            raise ValueError(f"alternate: a phase must have at least one step, got {steps}")
+        raise ValueError(f"alternate: phases must be two or more pairs (names, steps), found {len(phases)}")
+    for phase in phases:
+        if not isinstance(phase, list | tuple) or len(phase) != 2:
+            raise TypeError(f"alternate: phases must be pairs (names, steps), found {found(phase)}")
+    groups = [check_names("alternate", "names of a phase", names) for names, _ in phases]
+    lengths = [check_count("alternate", "steps of a phase", steps) for _, steps in phases]
     phase_at = np.repeat(np.arange(len(phases)), lengths)
     tables = {
         name: np.array([name in group for group in groups])[phase_at] for name in sorted({*sum(groups, start=())})
@@ -154,10 +159,11 @@ def begin_at(starts: Mapping[str, int]) -> Schedule:
         >>> [bool(begin_at({"edges": 2})(jnp.int32(s))["edges"]) for s in range(3)]
         [False, False, True]
     """
-    starts = dict(starts)
-    steps = starts.values()
-    if not starts or not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in steps):
-        raise ValueError(f"begin_at: expected integers from 0 by task, got {starts}")
+    if not isinstance(starts, Mapping):
+        raise TypeError(f"begin_at: starts must be first steps by task, found {found(starts)}")
+    starts = {name: check_count("begin_at", f"the start of {name!r}", step, least=0) for name, step in starts.items()}
+    if not starts:
+        raise ValueError("begin_at: starts must be of at least one task, found none")
     return lambda step: {name: step >= first for name, first in starts.items()}
 
 
@@ -187,6 +193,8 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
         >>> seen(state, Batch(jnp.zeros(2), {"edges": jnp.zeros(2)}))[1].tolist()
         [False, False]
     """
+    check_callable("scheduled", "step", step)
+    check_callable("scheduled", "schedule", schedule)
 
     @functools.wraps(step)
     def run(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
@@ -210,10 +218,7 @@ def _masked(batch: Batch, active: dict[str, Array]) -> Batch:
 
 
 def _with_middle(name: str, argument: str, first: Stage, middle: Stage, steps: int, last: Stage) -> tuple[Stage, ...]:
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"{name}: {argument} must be an integer, got {steps!r}")
-    if steps < 0:
-        raise ValueError(f"{name}: {argument} must not be negative, got {steps}")
+    check_count(name, argument, steps, least=0)
     if steps and last.keep_optimizer:
         raise ValueError(
             f"{name}: stage '{last.name}' has keep_optimizer=True, but with {argument} the optimiser's state begins "

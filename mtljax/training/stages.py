@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax.checks import check_callable, check_count, check_flag, check_key, check_method, check_optimizer, found
 from mtljax.sharing.edit import carry_over, matched
 from mtljax.training import checkpoint as checkpoints
 from mtljax.training.loop import FitResult, fit
@@ -20,7 +21,7 @@ from mtljax.types import Array, Key, Method, Model, Params, PyTree, TrainState
 
 Start = Callable[..., TrainState]
 
-FIT_OPTIONS = ("eval_every", "log_every", "checkpoint_every", "keep", "progress")
+FIT_OPTIONS = ("eval_every", "log_every", "checkpoint_every", "keep", "config", "changed", "progress")
 """Options of `fit` that are one for all stages."""
 
 
@@ -125,7 +126,8 @@ def run_stages(
         directory: where checkpoints and logs go; None (default) writes none.
         wrap: `(start, step) -> (start, step)` compiles them, or maps both over seeds; by default the step goes through
             `training.jit`.
-        **options: for `fit`: `eval_every`, `log_every`, `checkpoint_every`, `keep`, `progress`.
+        **options: for `fit`: `eval_every`, `log_every`, `checkpoint_every`, `keep`, `config`, `changed`,
+            `progress`.
 
     Returns:
         `FitResult` by stage, in order. The last stage's is that of the run.
@@ -149,16 +151,18 @@ def run_stages(
         >>> [(name, int(result.state.step)) for name, result in results.items()]
         [('pretext', 3), ('label', 3)]
     """
+    for stage in stages:
+        check_stage("run_stages", "stages", stage)
     names = [stage.name for stage in stages]
     if not names:
-        raise ValueError("run_stages: there are no stages, expected at least one")
+        raise ValueError("run_stages: stages must be at least one, found none")
     if len(set(names)) < len(names) or not all(name and Path(name).name == name for name in names):
         raise ValueError(f"run_stages: names must be different names of folders, found {names}")
-    for stage in stages:
-        if isinstance(stage.num_steps, bool) or not isinstance(stage.num_steps, int) or stage.num_steps < 1:
-            raise ValueError(
-                f"run_stages: num_steps of stage '{stage.name}' must be a positive integer, found {stage.num_steps!r}"
-            )
+    check_key("run_stages", "key", key)
+    if directory is not None and not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"run_stages: directory must be the path of a folder, found {found(directory)}")
+    if directory is not None and not os.fspath(directory):
+        raise ValueError("run_stages: directory must be the path of a folder, found ''")
     unknown = sorted(set(options) - set(FIT_OPTIONS))
     if unknown:
         raise TypeError(f"run_stages: options for fit are {list(FIT_OPTIONS)}, found '{unknown[0]}'")
@@ -181,6 +185,27 @@ def run_stages(
     return results
 
 
+def check_stage(where: str, what: str, stage: Any) -> Stage:
+    """The stage, after checking that it is one, and what it is made of."""
+    if not isinstance(stage, Stage):
+        raise TypeError(f"{where}: {what} must be a mtljax.training.Stage, found {found(stage)}")
+    if not isinstance(stage.name, str):
+        raise TypeError(f"{where}: names must be different names of folders, found {found(stage.name)}")
+    of = f"of stage '{stage.name}'"
+    if not isinstance(stage.model, Model):
+        raise TypeError(f"{where}: model {of} must be a mtljax.Model, found {found(stage.model)}")
+    check_callable(where, f"losses_fn {of}", stage.losses_fn)
+    check_method(where, f"method {of}", stage.method)
+    check_optimizer(where, f"optimizer {of}", stage.optimizer)
+    check_callable(where, f"batches {of}", stage.batches, expected="a function of the step")
+    check_count(where, f"num_steps {of}", stage.num_steps)
+    for name, function in (("penalty", stage.penalty), ("evaluate", stage.evaluate)):
+        if function is not None:
+            check_callable(where, f"{name} {of}", function)
+    check_flag(where, f"keep_optimizer {of}", stage.keep_optimizer)
+    return stage
+
+
 def _copied(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
@@ -190,9 +215,7 @@ def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:
     begun = [each.name for each in later if each.exists()]
     if not begun:
         return
-    manager = checkpoints.make_manager(folder / "checkpoints")
-    reached = manager.latest_step()
-    manager.close()
+    reached = max(checkpoints.steps(folder / "checkpoints"), default=None)
     if reached != stage.num_steps:
         raise ValueError(
             f"run_stages: stage '{stage.name}' has {stage.num_steps} steps, and its newest checkpoint in {folder} is "

@@ -59,6 +59,7 @@ def train(directory: Path, num_steps: int, checkpoint_every: int, source: str, *
         time.sleep(seconds_a_step)
         return step(state, batch)
 
+    slow.__wrapped__ = step  # by which the run is known again in a process with other hashes
     return mtljax.training.fit(
         slow,
         make_state(),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +16,28 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+import mtljax
 from mtljax.training import checkpoint
 from tests.training.problem import assert_same_bits, batch_at, make_state, step
 
 
-@pytest.fixture
-def open_manager():
-    managers = []
+def save(directory, state, **kwargs):
+    with checkpoint.opened(directory) as folder:
+        checkpoint.save(folder, state, **kwargs)
 
-    def make(*args, **kwargs):
-        managers.append(checkpoint.make_manager(*args, **kwargs))
-        return managers[-1]
 
-    yield make
-    for manager in managers:
-        manager.close()
+def restored(directory, template, **kwargs):
+    return checkpoint.restore(directory, template, **kwargs).state
+
+
+def resumed(directory, template):
+    """As `fit` resumes."""
+    with checkpoint.opened(directory) as folder:
+        return checkpoint.resume(folder, template).state
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir() if path.name != "mtljax.lock")
 
 
 def at(number: int, **kwargs):
@@ -37,21 +46,22 @@ def at(number: int, **kwargs):
 
 
 def write_steps(directory, steps, **kwargs):
-    manager = checkpoint.make_manager(directory, **kwargs)
-    for number in steps:
-        checkpoint.save(manager, at(number))
-    manager.close()
+    with checkpoint.opened(directory, **kwargs) as folder:
+        for number in steps:
+            checkpoint.save(folder, at(number))
 
 
 def biggest_file(folder):
     return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
 
 
-def test_an_empty_folder_restores_nothing(tmp_path, open_manager):
-    assert checkpoint.restore(open_manager(tmp_path / "new"), make_state()) is None
+def test_an_empty_folder_restores_nothing(tmp_path):
+    assert checkpoint.restore(tmp_path / "new", make_state()) is None
+    with checkpoint.opened(tmp_path / "new") as folder:
+        assert checkpoint.resume(folder, make_state()) is None
 
 
-def test_restores_to_the_bit_whatever_the_leaves(tmp_path, open_manager):
+def test_restores_to_the_bit_whatever_the_leaves(tmp_path):
     state = at(3)._replace(
         model_state={
             "bf16": jnp.asarray([1.5, -0.0, jnp.nan], jnp.bfloat16),
@@ -63,20 +73,22 @@ def test_restores_to_the_bit_whatever_the_leaves(tmp_path, open_manager):
             "none": None,
             "nothing": (),
             "a/b.c": [{"": jnp.ones(1)}],
+            "u/v": jnp.ones(1),
+            "u": {"v": jnp.zeros(1), "~1": jnp.ones(2)},
+            "u~1": {"": jnp.zeros(3)},
+            "numbers": {3: jnp.ones(1)},
         },
         opt_state=optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(make_state().params),
         key=jax.random.split(jax.random.key(5, impl="rbg"), 2),
     )
-    manager = open_manager(tmp_path)
-    checkpoint.save(manager, state)
-    manager.wait_until_finished()
-    restored = checkpoint.restore(manager, state)
-    assert_same_bits(restored, state)
-    assert restored.key.dtype == state.key.dtype
-    assert not any(leaf.committed for leaf in jax.tree.leaves(restored))
+    save(tmp_path, state)
+    back = restored(tmp_path, state)
+    assert_same_bits(back, state)
+    assert back.key.dtype == state.key.dtype
+    assert not any(leaf.committed for leaf in jax.tree.leaves(back))
 
 
-def test_keeps_devices_and_weak_types(tmp_path, open_manager):
+def test_keeps_devices_and_weak_types(tmp_path):
     devices = jax.devices()
     if len(devices) < 8:
         pytest.skip("needs eight devices")
@@ -92,68 +104,62 @@ def test_keeps_devices_and_weak_types(tmp_path, open_manager):
         }
     )
     strong = jax.tree.map(lambda x: jax.device_put(np.zeros_like(x), x.sharding), state.model_state)
-    manager = open_manager(tmp_path)
-    checkpoint.save(manager, state)
-    manager.wait_until_finished()
-    restored = checkpoint.restore(manager, state._replace(model_state=strong)).model_state
-    assert restored["spread"].sharding == spread
-    assert restored["there"].devices() == {devices[3]} and restored["there"].committed
-    assert not restored["spread"].weak_type
+    save(tmp_path, state)
+    back = restored(tmp_path, state._replace(model_state=strong)).model_state
+    assert back["spread"].sharding == spread
+    assert back["there"].devices() == {devices[3]} and back["there"].committed
+    assert not back["spread"].weak_type
     for name in ("weak", "weak_int", "weak_there"):
-        assert restored[name].weak_type and state.model_state[name].weak_type and not strong[name].weak_type
-        assert restored[name].shape == state.model_state[name].shape
-        assert np.asarray(restored[name]).tobytes() == np.asarray(state.model_state[name]).tobytes()
-    assert restored["weak_there"].devices() == {devices[3]}
+        assert back[name].weak_type and state.model_state[name].weak_type and not strong[name].weak_type
+        assert back[name].shape == state.model_state[name].shape
+        assert np.asarray(back[name]).tobytes() == np.asarray(state.model_state[name]).tobytes()
+    assert back["weak_there"].devices() == {devices[3]}
 
 
-def test_a_restored_state_does_not_retrace_the_step(tmp_path, open_manager):
+def test_a_restored_state_does_not_retrace_the_step(tmp_path):
     jitted = jax.jit(step)
     state = make_state()  # weakly typed in part, which the first step changes
     for number in range(3):
         state, _ = jitted(state, batch_at(number))
-    manager = open_manager(tmp_path)
-    checkpoint.save(manager, state)
-    manager.wait_until_finished()
+    save(tmp_path, state)
     traces = jitted._cache_size()
-    jitted(checkpoint.restore(manager, make_state()), batch_at(3))
+    jitted(restored(tmp_path, make_state()), batch_at(3))
     assert jitted._cache_size() == traces
 
 
-def test_a_state_donated_while_it_is_being_written_is_written_whole(tmp_path, open_manager):
+def test_a_state_donated_while_it_is_being_written_is_written_whole(tmp_path):
     bump = jax.jit(
         lambda s: s._replace(step=s.step + 1, params=jax.tree.map(lambda x: x + 1, s.params)), donate_argnums=0
     )
     state = at(0)
     state = state._replace(params=state.params._replace(shared={"w": jnp.zeros((512, 512))}))
-    manager = open_manager(tmp_path, keep=8)
-    for _ in range(8):
-        state = bump(state)
-        checkpoint.save(manager, state)
-        for _ in range(20):
-            state = bump(state)._replace(step=state.step)
-        state = state._replace(step=jnp.int32(int(state.step)))
-    manager.wait_until_finished()
-    for number, saved in enumerate(sorted(manager.all_steps())):
-        restored = checkpoint.restore(manager, state, step=saved)
-        assert saved == number + 1
-        np.testing.assert_array_equal(restored.params.shared["w"], 21.0 * number + 1)
+    with checkpoint.opened(tmp_path, keep=8) as folder:
+        for _ in range(8):
+            state = bump(state)
+            checkpoint.save(folder, state)
+            for _ in range(20):
+                state = bump(state)._replace(step=state.step)
+            state = state._replace(step=jnp.int32(int(state.step)))
+    assert checkpoint.steps(tmp_path) == list(range(1, 9))
+    for number in range(8):
+        back = restored(tmp_path, state, step=number + 1)
+        np.testing.assert_array_equal(back.params.shared["w"], 21.0 * number + 1)
 
 
 def test_orbax_reads_it_alone(tmp_path):
     write_steps(tmp_path, [4])
-    with ocp.CheckpointManager(tmp_path) as manager:
-        read = manager.restore(
-            4, args=ocp.args.Composite(state=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore())
-        )
-    np.testing.assert_array_equal(read["state"]["params"]["shared"]["w"], at(4).params.shared["w"])
-    assert set(read["facts"]) >= {"step", "key", "params/shared/w", "params/tasks/a/v"}
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        arrays = reader.restore(tmp_path / "mtljax_4" / "state")
+    np.testing.assert_array_equal(arrays["params/shared/w"], at(4).params.shared["w"])
+    facts = json.loads((tmp_path / "mtljax_4" / "facts" / "metadata").read_text())
+    assert set(facts["leaves"]) == set(arrays) >= {"step", "key", "params/shared/w", "params/tasks/a/v"}
 
 
-def test_the_newest_are_kept(tmp_path, open_manager):
+def test_the_newest_are_kept(tmp_path):
     write_steps(tmp_path, [1, 5, 3 + 7, 20], keep=2)
-    assert sorted(open_manager(tmp_path, keep=2).all_steps()) == [10, 20]
-    with pytest.raises(ValueError, match="keep must be a positive integer, found 0"):
-        checkpoint.make_manager(tmp_path, keep=0)
+    assert checkpoint.steps(tmp_path) == [10, 20]
+    with pytest.raises(ValueError, match="opened: keep must be at least 1, found 0"):
+        write_steps(tmp_path, [], keep=0)
 
 
 def delete_all(folder):
@@ -178,58 +184,136 @@ def delete_facts(folder):
 def alter_checksum(folder):
     file = biggest_file(folder / "facts")
     facts = json.loads(file.read_text())
-    facts["params/shared/w"]["crc32"] ^= 1
+    facts["leaves"]["params/shared/w"]["crc32"] ^= 1
     file.write_text(json.dumps(facts))
 
 
-@pytest.mark.parametrize("damage", [delete_all, truncate, delete_metadata, delete_facts, alter_checksum])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, open_manager, damage):
+def take_facts_of_another_step(folder):
+    shutil.rmtree(folder / "facts")
+    shutil.copytree(folder.with_name("mtljax_20") / "facts", folder / "facts")
+
+
+@pytest.mark.parametrize(
+    "damage", [delete_all, truncate, delete_metadata, delete_facts, alter_checksum, take_facts_of_another_step]
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage):
     write_steps(tmp_path, [10, 20, 30])
-    damage(tmp_path / "30")
-    manager = open_manager(tmp_path)
-    with pytest.warns(UserWarning, match=rf"checkpoint {re.escape(str(tmp_path))}/30 is damaged .*step 20"):
-        restored = checkpoint.restore(manager, make_state())
-    assert_same_bits(restored, at(20))
-    assert sorted(manager.all_steps()) == [10, 20]
-    assert (tmp_path / "30.damaged").is_dir()
-    checkpoint.save(manager, at(30))  # the step can be written again
-    manager.wait_until_finished()
-    assert_same_bits(checkpoint.restore(manager, make_state()), at(30))
+    damage(tmp_path / "mtljax_30")
+    (tmp_path / "mtljax_30.damaged").mkdir()  # of a time before
+    with pytest.warns(UserWarning, match=rf"{re.escape(str(tmp_path))}/mtljax_30 is damaged .*step 20.*30.damaged.2"):
+        assert_same_bits(resumed(tmp_path, make_state()), at(20))
+    assert names(tmp_path) == ["mtljax_10", "mtljax_20", "mtljax_30.damaged", "mtljax_30.damaged.2"]
+    save(tmp_path, at(30))  # the step can be written again
+    assert_same_bits(restored(tmp_path, make_state()), at(30))
 
 
-def test_a_flipped_bit_in_an_array_is_noticed(tmp_path, open_manager):
+def test_reading_alone_changes_nothing(tmp_path):
+    write_steps(tmp_path, [10, 20])
+    alter_checksum(tmp_path / "mtljax_20")
+    before = names(tmp_path)
+    with pytest.warns(UserWarning, match="mtljax_20 is damaged"):
+        assert_same_bits(restored(tmp_path, make_state()), at(10))
+    assert names(tmp_path) == before
+
+
+def test_one_that_may_not_be_read_is_passed_over_and_stays(tmp_path, monkeypatch):
+    write_steps(tmp_path, [10, 20])
+
+    def refuse(path, *args, **kwargs):
+        if "mtljax_20" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, *args, **kwargs)
+
+    with monkeypatch.context() as patched:  # as for root, who may read everything
+        patched.setattr("mtljax.training.checkpoint.reading.open", refuse, raising=False)
+        with pytest.warns(UserWarning, match=r"mtljax_20 may not be read \(PermissionError.*; continuing from step 10"):
+            assert_same_bits(resumed(tmp_path, make_state()), at(10))
+    assert names(tmp_path) == ["mtljax_10", "mtljax_20"]
+    with checkpoint.opened(tmp_path, keep=1) as folder:
+        checkpoint.save(folder, at(15))
+    assert names(tmp_path) == ["mtljax_15", "mtljax_20"]
+    save(tmp_path, at(20))
+    assert names(tmp_path) == ["mtljax_15", "mtljax_20", "mtljax_20.replaced"]
+
+
+def test_nothing_of_anybody_else_is_touched(tmp_path):
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(30, args=ocp.args.StandardSave({"w": np.ones(2)}))
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "thesis.tex").write_text("done")
+    shutil.copytree(tmp_path / "30", tmp_path / "40.orbax-checkpoint-tmp")
+    foreign = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    write_steps(tmp_path, [1, 2, 3], keep=1)
+    assert_same_bits(resumed(tmp_path, make_state()), at(3))
+    assert names(tmp_path) == ["3", "30", "40.orbax-checkpoint-tmp", "mtljax_3"]
+    assert {path: path.stat().st_mtime_ns for path in foreign} == foreign
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+# Where one array cannot be read, others are still being read when Orbax has closed its event loop.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_flipped_bit_is_taken_for_what_was_written(tmp_path, count):
+    """Bits of every file, metadata included: what is read is what was written, or the checkpoint before it."""
+    write_steps(tmp_path, [10])
+    save(tmp_path, at(20), batches={"seed": 3, 1: [2]}, record={"step": 20})
+    rng = random.Random(count)
+    files = files_of(tmp_path / "mtljax_20")
+    fallen_back = 0
+    for number in range(count):
+        file = files[number % len(files)]
+        data = file.read_bytes()
+        if not data:
+            continue
+        flipped = bytearray(data)
+        place = rng.randrange(len(data))
+        flipped[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(flipped)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = checkpoint.restore(tmp_path, make_state())
+        assert (found.step == 10) == any("mtljax_20 is damaged" in str(each.message) for each in caught)
+        assert_same_bits(found.state, at(found.step))
+        assert found.batches == (None if found.step == 10 else {"seed": 3, 1: [2]})
+        fallen_back += found.step == 10
+        file.write_bytes(data)
+    assert fallen_back > 0
+    assert restored(tmp_path, make_state()).step == 20
+
+
+def test_a_flipped_bit_in_an_array_is_noticed(tmp_path):
     write_steps(tmp_path, [1])
     state = at(2)
     state = state._replace(params=state.params._replace(shared={"w": jax.random.normal(state.key, (300, 40))}))
-    manager = checkpoint.make_manager(tmp_path)
-    checkpoint.save(manager, state)
-    manager.close()
-    file = biggest_file(tmp_path / "2")
+    save(tmp_path, state)
+    file = biggest_file(tmp_path / "mtljax_2")
     data = bytearray(file.read_bytes())
     assert len(data) > 30_000  # the array itself, which compresses hardly at all
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(checkpoint.DamagedCheckpoint, match="params/shared/w does not match its checksum"):
-        checkpoint.restore(open_manager(tmp_path), state, step=2)
+        checkpoint.restore(tmp_path, state, step=2)
 
 
-def test_two_damaged_ones_are_both_named(tmp_path, open_manager):
+def test_two_damaged_ones_are_both_named(tmp_path):
     write_steps(tmp_path, [10, 20, 30])
-    alter_checksum(tmp_path / "20")
-    alter_checksum(tmp_path / "30")
+    alter_checksum(tmp_path / "mtljax_20")
+    alter_checksum(tmp_path / "mtljax_30")
     with pytest.warns(UserWarning, match="damaged") as caught:
-        restored = checkpoint.restore(open_manager(tmp_path), make_state())
-    assert_same_bits(restored, at(10))
+        assert_same_bits(resumed(tmp_path, make_state()), at(10))
     assert len(caught) == 2
 
 
-def test_when_all_are_damaged_nothing_is_moved(tmp_path, open_manager):
+def test_when_all_are_damaged_nothing_is_moved(tmp_path):
     write_steps(tmp_path, [10, 20])
-    alter_checksum(tmp_path / "10")
-    alter_checksum(tmp_path / "20")
-    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read; steps \[10, 20\] are damaged"):
-        checkpoint.restore(open_manager(tmp_path), make_state())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
+    alter_checksum(tmp_path / "mtljax_10")
+    alter_checksum(tmp_path / "mtljax_20")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read, of steps \[10, 20\]; the newest: Damaged"):
+        resumed(tmp_path, make_state())
+    assert names(tmp_path) == ["mtljax_10", "mtljax_20"]
 
 
 @pytest.mark.parametrize(
@@ -237,49 +321,114 @@ def test_when_all_are_damaged_nothing_is_moved(tmp_path, open_manager):
     [
         (
             lambda s: s._replace(params=s.params._replace(shared={"w": jnp.zeros((3, 5))})),
-            r"/7 holds 'params/shared/w' as float32\[3, 4\], the given state as float32\[3, 5\]",
+            r"/mtljax_7 holds 'params/shared/w' as float32\[3, 4\], the given state as float32\[3, 5\]",
         ),
         (
             lambda s: s._replace(params=s.params._replace(shared={"w": jnp.zeros((3, 4), jnp.bfloat16)})),
-            r"/7 holds 'params/shared/w' as float32\[3, 4\], the given state as bfloat16\[3, 4\]",
+            r"/mtljax_7 holds 'params/shared/w' as float32\[3, 4\], the given state as bfloat16\[3, 4\]",
         ),
         (
             lambda s: s._replace(model_state={"mean": jnp.zeros(3)}),
-            "/7 has no leaf 'model_state/mean', which the given state has",
+            "/mtljax_7 has no leaf 'model_state/mean', which the given state has",
         ),
         (
             lambda s: s._replace(params=s.params._replace(tasks={"a": s.params.tasks["a"]})),
-            "/7 has a leaf 'params/tasks/b/v', which the given state has not",
+            "/mtljax_7 has a leaf 'params/tasks/b/v', which the given state has not",
         ),
         (
             lambda s: s._replace(key=jax.random.key(0, impl="rbg")),
-            r"/7 holds 'key' as uint32\[2\], the given state as uint32\[4\]",
+            r"/mtljax_7 holds 'key' as uint32\[2\], the given state as uint32\[4\]",
         ),
     ],
 )
-def test_another_structure_is_an_error_and_no_damage(tmp_path, open_manager, change, message):
+def test_another_structure_is_an_error_and_no_damage(tmp_path, change, message):
     write_steps(tmp_path, [5, 7])
     with pytest.raises(ValueError, match=message):
-        checkpoint.restore(open_manager(tmp_path), change(make_state()))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "7"]
+        resumed(tmp_path, change(make_state()))
+    assert names(tmp_path) == ["mtljax_5", "mtljax_7"]
 
 
-def test_leftovers_of_a_killed_write_are_ignored(tmp_path, open_manager):
+def test_leftovers_of_a_killed_write_are_ignored(tmp_path):
     write_steps(tmp_path, [5])
-    shutil.copytree(tmp_path / "5", tmp_path / "9.orbax-checkpoint-tmp")
-    manager = open_manager(tmp_path)
-    assert_same_bits(checkpoint.restore(manager, make_state()), at(5))
-    assert not (tmp_path / "9.orbax-checkpoint-tmp").exists()
+    shutil.copytree(tmp_path / "mtljax_5", tmp_path / "mtljax_9.orbax-checkpoint-tmp")
+    assert_same_bits(resumed(tmp_path, make_state()), at(5))
+    assert names(tmp_path) == ["mtljax_5"]
 
 
 def test_reading_back_says_nothing_on_standard_error(tmp_path):
     write_steps(tmp_path, [5])
     code = (
         "import sys; from mtljax.training import checkpoint; from tests.training.problem import make_state;"
-        "manager = checkpoint.make_manager(sys.argv[1]); state = checkpoint.restore(manager, make_state());"
-        "manager.close(); print(int(state.step))"
+        "print(checkpoint.restore(sys.argv[1], make_state()).step)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "5\n" and done.stderr == ""
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path):
+    with checkpoint.opened(tmp_path):
+        with pytest.raises(ValueError, match=r"fit: checkpoint_dir .* must be of one run at a time, found another run"):  # noqa: SIM117
+            with checkpoint.opened(tmp_path, where="fit"):
+                pass
+        assert checkpoint.restore(tmp_path, make_state()) is None
+    save(tmp_path, at(1))
+
+
+def test_a_dead_process_holds_no_lock(tmp_path):
+    code = (
+        "import sys, time; from mtljax.training import checkpoint\n"
+        "with checkpoint.opened(sys.argv[1]): print('here', flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        with pytest.raises(ValueError, match="found another run"):
+            save(tmp_path, at(1))
+        process.kill()
+        process.wait()
+        save(tmp_path, at(1))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)  # root may write everywhere
+    with pytest.raises(ValueError, match=r"opened: checkpoint_dir must be a folder that can be written to.*Read-only"):
+        save(tmp_path, at(1))
+
+
+def test_where_batches_stood_comes_back_unchanged(tmp_path):
+    place = {1: (2, [3.5, None]), "seed": {"a": True}, "__tuple__": "no", "nan": float("inf")}
+    save(tmp_path, at(1), batches=place)
+    assert checkpoint.restore(tmp_path, make_state()).batches == place
+    with pytest.raises(TypeError, match=r"batches.get_state\(\)\['rows'\]\[0\] must be what JSON can hold.*a int64"):
+        save(tmp_path, at(2), batches={"rows": [np.int64(3)]})
+
+
+def test_parameters_alone_from_a_run_of_another_kind(tmp_path):
+    """Another optimizer and method, a head more and a head less; a damaged checkpoint is passed over."""
+    write_steps(tmp_path, [10, 20])
+    alter_checksum(tmp_path / "mtljax_20")
+    old = at(10).params
+    mine = old._replace(tasks={"a": {"v": jnp.zeros(4)}, "c/d": {"v": jnp.ones(2)}})
+    with pytest.warns(UserWarning, match="mtljax_20 is damaged .* parameters are those of step 10"):
+        found = mtljax.training.restore_params(tmp_path, jax.tree.map(jnp.zeros_like, mine))
+    assert (found.step, found.taken, found.new, found.left) == (
+        *(10, ["shared/w", "tasks/a/v"], ["tasks/c~1d/v"], ["tasks/b/v"]),
+    )
+    assert_same_bits(found.params.shared, old.shared)
+    assert_same_bits(found.params.tasks["a"], old.tasks["a"])
+    assert not found.params.tasks["c/d"]["v"].any()
+
+
+def test_parameters_that_do_not_fit_are_named(tmp_path):
+    params = at(1).params
+    with pytest.raises(ValueError, match=r"restore_params: directory must hold a checkpoint .*found .*/none with none"):
+        mtljax.training.restore_params(tmp_path / "none", params)
+    write_steps(tmp_path, [1])
+    with pytest.raises(ValueError, match=r"'params/shared/w' must be float32\[3, 4\] as in .*, found float32\[3, 5\]"):
+        mtljax.training.restore_params(tmp_path, params._replace(shared={"w": jnp.zeros((3, 5))}))
+    with pytest.raises(ValueError, match=r"restore_params: params must have a leaf in common with checkpoint"):
+        mtljax.training.restore_params(tmp_path, mtljax.Params({"u": jnp.ones(1)}, {}))

@@ -55,9 +55,11 @@ def test_a_run_cut_off_goes_on_with_the_next_batch(tmp_path, kind):
 
 def test_a_checkpoint_without_a_state_says_so(tmp_path):
     run(lambda s: batches(DATA, **PREFETCHED, start_step=s), tmp_path, until=3)
-    with pytest.raises(ValueError, match=r"cannot resume from step 3 of .*without the state of an iterator"):
+    with pytest.raises(
+        ValueError, match=r"to resume from .*/mtljax_3, which was written without the state of an itera"
+    ):
         run(batches(DATA, **PREFETCHED), tmp_path)
-    with pytest.raises(ValueError, match=r"to resume from step 3 of .*or an iterator with get_state and set_state"):
+    with pytest.raises(ValueError, match=r"to resume from .*/mtljax_3, or an iterator with get_state and set_state"):
         run([batch_at(0)], tmp_path)
 
 
@@ -65,11 +67,12 @@ def test_a_checkpoint_without_a_state_says_so(tmp_path):
 def test_a_damaged_state_of_batches_is_a_damaged_checkpoint(tmp_path):
     expected, _ = run(batches(DATA, **PREFETCHED))
     run(batches(DATA, **PREFETCHED), tmp_path, cut=7)
-    (file,) = (path for path in (tmp_path / "6" / "batches").rglob("*") if b"next_index" in path.read_bytes())
+    file = tmp_path / "mtljax_6" / "facts" / "metadata"
+    assert b'"next_index": 6' in file.read_bytes()
     file.write_bytes(file.read_bytes().replace(b'"next_index": 6', b'"next_index": 5'))
-    with checkpoint.make_manager(tmp_path) as manager, pytest.raises(checkpoint.DamagedCheckpoint, match="checksum"):
-        checkpoint.restore_batches(manager, 6)
-    with pytest.warns(UserWarning, match="6 is damaged"):
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="checksum"):
+        checkpoint.restore(tmp_path, make_state(), step=6)
+    with pytest.warns(UserWarning, match="mtljax_6 is damaged"):
         state, seen = run(batches(DATA, **PREFETCHED), tmp_path)
     assert_same_bits(state, expected)
     assert len(seen) == 5

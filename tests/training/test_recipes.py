@@ -131,34 +131,12 @@ def make_state(step):
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "message"),
+    ("make", "message"),
     [
-        (lambda: alternate((("a",), 2)), ValueError, r"expected two or more phases \(names, steps\), got 1"),
-        (lambda: alternate((("a",), 2), (("b",), 0)), ValueError, "a phase must have at least one step, got 0"),
-        (lambda: alternate((("a",), 2), (("b",), 1.5)), TypeError, "steps of a phase must be an integer, got 1.5"),
-        (lambda: alternate(("ab", 2), (("b",), 1)), TypeError, "expected several task names, found the string 'ab'"),
-        (lambda: begin_at({}), ValueError, "begin_at: expected integers from 0 by task"),
-        (lambda: begin_at({"a": -1}), ValueError, "begin_at: expected integers from 0 by task"),
-        (lambda: begin_at({"a": True}), ValueError, "begin_at: expected integers from 0 by task"),
-        (lambda: pretrain_then_finetune(None, make_stage("a", "a", 1), probe_steps=-1), ValueError, "probe_steps must"),
-        (
-            lambda: add_task_later(None, make_stage("a", "a", 1), task="a", alone_steps=-1),
-            ValueError,
-            "alone_steps must",
-        ),
-        (
-            lambda: pretrain_then_finetune(None, KEPT, probe_steps=2),
-            ValueError,
-            "finetune: stage 'a' has keep_optimizer",
-        ),
-        (
-            lambda: add_task_later(None, KEPT, task="a", alone_steps=2),
-            ValueError,
-            "later: stage 'a' has keep_optimizer",
-        ),
-        (lambda: pretrain_then_finetune(None, KEPT, probe_steps=0.5), TypeError, "probe_steps must be an integer"),
+        (lambda: pretrain_then_finetune(KEPT, KEPT, probe_steps=2), "finetune: stage 'a' has keep_optimizer"),
+        (lambda: add_task_later(KEPT, KEPT, task="a", alone_steps=2), "later: stage 'a' has keep_optimizer"),
     ],
 )
-def test_mistakes_are_named(make, error, message):
-    with pytest.raises(error, match=message):
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

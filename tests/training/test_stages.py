@@ -12,6 +12,7 @@ import pytest
 
 import mtljax
 from mtljax.sharing import Network, hard
+from mtljax.training import log
 from mtljax.training.stages import Stage, run_stages, stage_functions
 from tests.training.problem import assert_same_bits
 
@@ -80,10 +81,10 @@ def never(start):
     raise AssertionError("there is nothing to train")
 
 
-def timeless(results):
+def timeless(directory):
     return {
-        name: [{k: v for k, v in record.items() if k != "time"} for record in result.history]
-        for name, result in results.items()
+        path.parent.name: [{k: v for k, v in record.items() if k != "time"} for record in log.read(path)]
+        for path in directory.glob("*/log.jsonl")
     }
 
 
@@ -155,18 +156,20 @@ def test_a_run_stopped_in_any_stage_ends_with_the_same_bits(stage, stop, whole, 
     results = run_stages(stages, X, directory=tmp_path, checkpoint_every=2, **reused(*stages), **OPTIONS)
     for name, result in results.items():
         assert_same_bits(result.state, whole[1][name].state)
-    assert timeless(results) == timeless(whole[1])
+    assert timeless(tmp_path) == timeless(whole[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0_first", "1_second"]
-    assert (tmp_path / "1_second" / "checkpoints" / "6").is_dir()
+    assert (tmp_path / "1_second" / "checkpoints" / "mtljax_6").is_dir()
 
 
 def test_a_stage_that_is_complete_is_not_run_again(whole):
     directory, before = whole
 
+    logged = timeless(directory)
     complete = [stage._replace(batches=never) for stage in (FIRST, SECOND)]
     again = run_stages(complete, X, directory=directory, **reused(*complete), **OPTIONS)
     assert_same_bits(again["second"].state, before["second"].state)
-    assert timeless(again) == timeless(before)
+    assert timeless(directory) == logged
+    assert [result.record for result in again.values()] == [result.record for result in before.values()]
     # Longer than it was, though what came after has begun.
     with pytest.raises(ValueError, match=r"stage 'first' has 5 steps, .* is of step 4, but stage 1_second has begun"):
         run_stages([FIRST._replace(num_steps=5), SECOND], X, directory=directory, **reused(FIRST), **OPTIONS)
@@ -183,7 +186,7 @@ def test_stages_evaluate_and_may_be_mapped_over_seeds():
 
     result = run_stages([stage], X, wrap=wrap, **OPTIONS)["only"]
     assert result.state.params.shared.shape == (2, 3, 4)
-    assert result.history[-1]["eval"] == {"key": 2}
+    assert result.record["eval"] == {"key": 2}
 
 
 def test_states_of_the_models_need_not_meet_where_their_parameters_do():
@@ -197,12 +200,11 @@ def test_states_of_the_models_need_not_meet_where_their_parameters_do():
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([], "there are no stages"),
+        ([], "stages must be at least one, found none"),
         ([FIRST, FIRST], "names must be different names of folders"),
         ([FIRST._replace(name="a/b")], r"names must be different names of folders, found \['a/b'\]"),
         ([FIRST._replace(name="")], "names must be different names of folders"),
-        ([FIRST, SECOND._replace(num_steps=0)], "num_steps of stage 'second' must be a positive integer, found 0"),
-        ([FIRST._replace(num_steps=2.5)], "num_steps of stage 'first' must be a positive integer, found 2.5"),
+        ([FIRST, SECOND._replace(num_steps=0)], "num_steps of stage 'second' must be at least 1, found 0"),
     ],
 )
 def test_mistakes_are_named_before_the_first_step(stages, message):

@@ -1,0 +1,126 @@
+"""Parameters alone, out of a checkpoint of another run."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import jax
+
+from mtljax.training.checkpoint import leaves
+from mtljax.training.checkpoint.reading import (
+    DamagedCheckpoint,
+    kind_of,
+    path_of,
+    read_facts,
+    read_leaves,
+    saved_kind,
+    steps,
+    warn_of,
+)
+from mtljax.types import Params
+
+PARAMS = "params/"
+
+
+class RestoredParams(NamedTuple):
+    """What `restore_params` found.
+
+    Attributes:
+        params: like those given, with the checkpoint's values where it has any.
+        step: of the checkpoint.
+        taken: names of the leaves that come from the checkpoint, such as "shared/w" and "tasks/depth/w".
+        new: names of the leaves that are as they were given, since the checkpoint has none of that name.
+        left: names of the checkpoint's parameters that those given have no place for.
+    """
+
+    params: Params
+    step: int
+    taken: list[str]
+    new: list[str]
+    left: list[str]
+
+
+def restore_params(directory: str | os.PathLike[str], params: Params, *, step: int | None = None) -> RestoredParams:
+    """Reads parameters by name from a checkpoint: of another method or optimizer, or with other heads.
+
+        result[name] = checkpoint[name] if name in checkpoint else params[name]
+
+    A leaf's name is its path. The method's state, the optimizer's, the network's and the key are not read; the file
+    says nothing of them that a new run could use. To go on with the same run, call `fit` with its folder.
+
+    Args:
+        directory: `checkpoint_dir` of the run that wrote it.
+        params: parameters of the new model, for their structure, and for the values that are new.
+        step: which checkpoint; None (default) for the newest that is whole.
+
+    Returns:
+        `RestoredParams(params, step, taken, new, left)`.
+
+    Raises:
+        ValueError: there is no checkpoint, or none that can be read; a leaf of the same name and another shape or
+            dtype; not one name in common.
+        DamagedCheckpoint, PermissionError: the `step` asked for cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> from mtljax.training import checkpoint, restore_params
+        >>> from mtljax.types import MethodState, TrainState
+        >>> old = Params(shared={"w": jnp.ones(2)}, tasks={"depth": jnp.ones(1)})
+        >>> directory = tempfile.mkdtemp()
+        >>> with checkpoint.opened(directory) as folder:
+        ...     state = TrainState(jnp.int32(7), old, {}, (), MethodState((), ()), jax.random.key(0))
+        ...     checkpoint.save(folder, state)
+        >>> new = Params(shared={"w": jnp.zeros(2)}, tasks={"depth": jnp.zeros(1), "edges": jnp.zeros(1)})
+        >>> found = restore_params(directory, new)
+        >>> found.taken, found.new, found.params.shared["w"].tolist()
+        (['shared/w', 'tasks/depth'], ['tasks/edges'], [1.0, 1.0])
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"restore_params: directory must be the path of a folder, found {directory!r}")
+    candidates = list(reversed(steps(directory))) if step is None else [step]
+    failed: dict[int, DamagedCheckpoint | PermissionError] = {}
+    for number in candidates:
+        try:
+            found = _read(directory, params, number)
+        except (DamagedCheckpoint, PermissionError) as error:
+            if step is not None:
+                raise
+            failed[number] = error
+            continue
+        for newer, error in failed.items():
+            warn_of(directory, newer, error, None, f"; parameters are those of step {number}")
+        return found
+    raise ValueError(
+        f"restore_params: directory must hold a checkpoint that can be read, found {os.fspath(directory)} with "
+        f"{f'{sorted(failed)}, which cannot' if failed else 'none'}"
+    )
+
+
+def _read(directory: str | os.PathLike[str], params: Params, step: int) -> RestoredParams:
+    path = path_of(directory, step)
+    facts = read_facts(path)
+    saved = {name for name in facts["leaves"] if name.startswith(PARAMS)}
+    mine = {PARAMS + name: leaf for name, leaf in leaves.named(params).items()}
+    taken = {name: leaf for name, leaf in mine.items() if name in saved}
+    if not taken and mine:
+        raise ValueError(
+            f"restore_params: params must have a leaf in common with checkpoint {path}, which holds "
+            f"{sorted(saved)[:3]} and the like, found {sorted(mine)[:3]}"
+        )
+    for name, leaf in taken.items():
+        if kind_of(leaf) != saved_kind(facts["leaves"][name]):
+            raise ValueError(
+                f"restore_params: {name!r} must be {saved_kind(facts['leaves'][name])} as in checkpoint {path}, "
+                f"found {kind_of(leaf)}"
+            )
+    values = mine | read_leaves(path, facts, taken)
+    short = {name: name.removeprefix(PARAMS) for name in [*mine, *sorted(saved)]}
+    return RestoredParams(
+        jax.tree.structure(params).unflatten([values[name] for name in mine]),
+        step,
+        [short[name] for name in mine if name in saved],
+        [short[name] for name in mine if name not in saved],
+        [short[name] for name in sorted(saved) if name not in mine],
+    )

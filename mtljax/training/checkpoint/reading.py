@@ -1,0 +1,239 @@
+"""Reading checkpoints: whatever is not exactly what was written is named and not used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from mtljax.training.checkpoint import leaves
+from mtljax.training.checkpoint.packing import unpack
+from mtljax.types import PyTree, TrainState
+
+PREFIX = "mtljax_"
+FORMAT = 1
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint whose files are incomplete or not what was written."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        path: its folder.
+        step: number of completed steps.
+        state: the `TrainState`.
+        batches: where the input pipeline stood; None where that was not written.
+        run: what the run is, see `mtljax.training.identity`.
+        record: what was logged at that step; None where nothing was.
+    """
+
+    path: Path
+    step: int
+    state: TrainState
+    batches: Any
+    run: dict[str, Any] | None
+    record: dict[str, Any] | None
+
+
+def steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps of the checkpoints in a folder, in order, damaged ones included."""
+    folder = Path(directory)
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted(int(name.removeprefix(PREFIX)) for name in names if re.fullmatch(PREFIX + "[0-9]+", name))
+
+
+def restore(directory: str | os.PathLike[str], template: TrainState, *, step: int | None = None) -> Checkpoint | None:
+    """Reads a checkpoint back into the structure, types and devices of `template`; nothing is written.
+
+    Args:
+        directory: folder of checkpoints.
+        template: a state of the run that wrote the checkpoint; its values are not read.
+        step: which checkpoint; None is the newest that is whole. Newer ones are named by a warning.
+
+    Returns:
+        The checkpoint, whose state equals the saved one to the bit; None where there is no checkpoint at all.
+
+    Raises:
+        ValueError: the checkpoint holds other leaves than `template`, or other shapes or types; the message names the
+            first. Also where checkpoints exist and none can be read.
+        DamagedCheckpoint: the `step` asked for is damaged.
+        PermissionError: the `step` asked for may not be read.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> from mtljax.training import checkpoint
+        >>> from mtljax.types import MethodState, Params
+        >>> params = Params(shared={"w": jnp.arange(3.0)}, tasks={})
+        >>> method_state = MethodState(weights=jnp.ones(2), residual=jnp.float32(0))
+        >>> state = TrainState(jnp.int32(7), params, {}, (), method_state, jax.random.key(0))
+        >>> directory = tempfile.mkdtemp()
+        >>> with checkpoint.opened(directory) as folder:
+        ...     checkpoint.save(folder, state)
+        >>> restored = checkpoint.restore(directory, jax.tree.map(jnp.zeros_like, state))
+        >>> restored.step, restored.state.params.shared["w"].tolist()
+        (7, [0.0, 1.0, 2.0])
+    """
+    if step is not None:
+        return read(directory, template, step)
+    found, passed_over = newest(directory, template)
+    for number, error in passed_over.items():
+        warn_of(directory, number, error, found)
+    return found
+
+
+def newest(
+    directory: str | os.PathLike[str], template: TrainState
+) -> tuple[Checkpoint | None, dict[int, DamagedCheckpoint | PermissionError]]:
+    """The newest checkpoint that can be read, and why newer ones cannot, by step."""
+    passed_over: dict[int, DamagedCheckpoint | PermissionError] = {}
+    for number in reversed(steps(directory)):
+        found, error = None, None
+        try:
+            found = read(directory, template, number)
+        except (DamagedCheckpoint, PermissionError) as reason:
+            error = reason
+        if everywhere(error is None):
+            return found, passed_over
+        passed_over[number] = DamagedCheckpoint("another process cannot read it") if error is None else error
+    if passed_over:
+        last = max(passed_over)
+        raise ValueError(
+            f"no checkpoint in {os.fspath(directory)} can be read, of steps {sorted(passed_over)}; the newest: "
+            f"{first_line(passed_over[last])}"
+        ) from passed_over[last]
+    return None, {}
+
+
+def read(directory: str | os.PathLike[str], template: TrainState, step: int) -> Checkpoint:
+    """One checkpoint, checked."""
+    path = path_of(directory, step)
+    facts = read_facts(path)
+    check_same_leaves(f"checkpoint {path}", facts["leaves"], template)
+    names, structure = list(leaves.named(template)), jax.tree.structure(template)
+    values = read_leaves(path, facts, dict(zip(names, structure.flatten_up_to(template), strict=True)))
+    state = structure.unflatten([values[name] for name in names])
+    return Checkpoint(path, step, state, unpack(facts["batches"]), facts["run"], facts["record"])
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The item `facts`, compared with its own checksum."""
+    _check_readable(path)
+    try:
+        facts = json.loads((path / "facts" / "metadata").read_bytes())
+        whole = facts["mtljax"] == FORMAT and facts["crc32"] == checksum_of_facts(facts)
+    except Exception as error:  # whatever flipped bits can make of JSON
+        raise DamagedCheckpoint(first_line(error)) from error
+    if not whole:
+        raise DamagedCheckpoint("the facts do not match their checksum")
+    return facts
+
+
+def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) -> dict[str, Any]:
+    """Those leaves of a checkpoint that have a template, compared with their checksums."""
+    known = facts["leaves"]
+    targets = {name: leaves.target_of(leaf, known[name]["weak_type"]) for name, leaf in templates.items()}
+    # Orbax and TensorStore raise a dozen types for a broken file; whatever a read raises is damage.
+    try:
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+            folder = epath.Path(path / "state")
+            reader.metadata(folder)  # broken metadata is found out before a dozen reads are under way
+            restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
+            wanted = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
+            arrays = reader.restore(folder, args=wanted)
+    except Exception as error:
+        raise DamagedCheckpoint(first_line(error)) from error
+    for name in templates:
+        value = arrays[name] if np.prod(known[name]["shape"]) else np.zeros(0)
+        if leaves.checksum(value) != known[name]["crc32"]:
+            raise DamagedCheckpoint(f"{name} does not match its checksum")
+    return {name: leaves.like(leaf, arrays[name], known[name]["weak_type"]) for name, leaf in templates.items()}
+
+
+def check_same_leaves(where: str, saved: dict[str, dict[str, Any]], template: PyTree) -> None:
+    """Raises where the leaves are not those of the template."""
+    expected = leaves.named(template)
+    for name, leaf in expected.items():
+        if name not in saved:
+            raise ValueError(f"{where} has no leaf {name!r}, which the given state has")
+        if kind_of(leaf) != saved_kind(saved[name]):
+            raise ValueError(f"{where} holds {name!r} as {saved_kind(saved[name])}, the given state as {kind_of(leaf)}")
+    for name in saved:
+        if name not in expected:
+            raise ValueError(f"{where} has a leaf {name!r}, which the given state has not")
+
+
+def kind_of(leaf: Any) -> str:
+    """Type and shape, as messages show them."""
+    data = leaves.data_of(leaf)
+    return f"{data.dtype}{list(data.shape)}"
+
+
+def saved_kind(facts: dict[str, Any]) -> str:
+    """As `kind_of`, of a leaf in a checkpoint."""
+    return f"{facts['dtype']}{facts['shape']}"
+
+
+def path_of(directory: str | os.PathLike[str], step: int) -> Path:
+    """The folder of a checkpoint."""
+    return Path(directory).resolve() / f"{PREFIX}{step}"
+
+
+def checksum_of_facts(facts: dict[str, Any]) -> int:
+    """CRC-32 of all facts but itself."""
+    rest = {name: value for name, value in facts.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def warn_of(directory: Any, step: int, error: Exception, found: Checkpoint | None, then: str = "") -> None:
+    """Says that a checkpoint was passed over."""
+    state = "is damaged" if isinstance(error, DamagedCheckpoint) else "may not be read"
+    instead = "" if found is None else f"; continuing from step {found.step}"
+    warnings.warn(f"checkpoint {path_of(directory, step)} {state} ({first_line(error)}){instead}{then}", stacklevel=4)
+
+
+def everywhere(condition: bool) -> bool:
+    """Whether it holds on all processes, which all wait for one another here."""
+    if jax.process_count() == 1:
+        return condition
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _check_readable(path: Path) -> None:
+    """Raises PermissionError where a file may not be read: that is no damage."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    def files() -> Iterable[str]:
+        for folder, _, names in os.walk(path, onerror=refuse):
+            yield from (os.path.join(folder, name) for name in names)
+
+    try:
+        for file in files():
+            with open(file, "rb"):
+                pass
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise DamagedCheckpoint(first_line(error)) from error

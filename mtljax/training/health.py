@@ -1,0 +1,62 @@
+"""Warnings of a run that goes on without learning what it should."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mtljax.solvers import TRUSTED
+
+FIRST, HELD = 10, 200
+
+
+def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | None], None]:
+    """Makes `look(done, metrics, record)`, to be called after every step, which warns once of each thing.
+
+    A task that has sat out more than half of the steps for a loss or gradient that is not finite: this is looked for at
+    every record. A method that did not trust its solver (`mtljax.solvers.TRUSTED`) at more than half of the steps up to
+    the first record from the tenth step on, or of the last 200 of them. The device is waited for at records only.
+
+    Args:
+        start: step at which this process starts.
+        num_steps: step at which it ends.
+    """
+    enough = min(FIRST, num_steps - start)
+    residuals: list[Any] = []
+    warned: set[str] = set()
+    looks = True
+
+    def look(done: int, metrics: Any, record: dict[str, Any] | None) -> None:
+        nonlocal looks
+        metrics = metrics if isinstance(metrics, dict) else {}
+        if looks and "residual" in metrics:
+            residuals.append(metrics["residual"])
+            del residuals[:-HELD]
+        if record is None or done - start < enough:
+            return
+        counts = record.get("train", {}).get("nonfinite", {}) if metrics else {}
+        for task, count in counts.items() if isinstance(counts, dict) else ():
+            if np.mean(count) > done / 2 and task not in warned:
+                warned.add(task)
+                warnings.warn(
+                    f"fit: task '{task}' has sat out {np.mean(count):g} of {done} steps: its loss or its gradient is "
+                    "NaN or infinite. Mask labels that are missing (mtljax.data.mask_missing, or Batch.mask); else "
+                    "look for a square root, norm, logarithm or quotient at 0, with jax_debug_nans",
+                    stacklevel=3,
+                )
+        if looks:
+            untrusted = np.mean(np.asarray([np.asarray(each) for each in residuals]) > TRUSTED) if residuals else 0
+            if untrusted > 0.5:
+                warnings.warn(
+                    f"fit: the method did not trust its solver at {untrusted:.0%} of the first {done - start} steps "
+                    f"(metrics['residual'] above {TRUSTED:g}) and took its safe direction there: bring the tasks' "
+                    "gradients to one length (mtljax.methods.normalize), or take another method",
+                    stacklevel=3,
+                )
+            looks = False
+            residuals.clear()
+
+    return look
