@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mtljax.checks import check_callable, check_names, check_task, found
+from mtljax.checks import check_callable
 from mtljax.objective import losses_fn
 from mtljax.types import Batch, Model, Task, TrainState
 
@@ -30,7 +30,7 @@ def make_evaluate(
         `evaluate(state) -> {task: {"loss": float, metric: float, ...}}`; NaN for a task without any label.
 
     Raises:
-        ValueError: a metric with the name "loss"; (by evaluate) no batches.
+        ValueError, TypeError: whatever `mtljax.losses_fn` raises; (by evaluate) no batches.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -45,19 +45,9 @@ def make_evaluate(
         >>> evaluate(state)
         {'a': {'loss': 5.0}}
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"make_evaluate: model must be a mtljax.Model, found {found(model)}")
-    if not isinstance(tasks, Mapping):
-        raise TypeError(f"make_evaluate: tasks must be a mtljax.Task by name, found {found(tasks)}")
-    names = sorted(check_names("make_evaluate", "tasks", list(tasks)))
-    for name in names:
-        if "loss" in check_task("make_evaluate", name, tasks[name]).metrics:
-            raise ValueError(
-                "make_evaluate: a metric must not be named 'loss', as which the loss itself is reported, found metric "
-                f"'loss' of task '{name}'"
-            )
     check_callable("make_evaluate", "batches", batches)
     objective = losses_fn(model, tasks)
+    names = sorted(tasks)
 
     @jax.jit
     def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -81,6 +81,7 @@ def pmap(step: Step, *, axis_name: str = "batch") -> Step:
                 )
         return mapped(state, batch)
 
+    run.__wrapped__ = mapped  # so that `fit` can trace it
     return run
 
 

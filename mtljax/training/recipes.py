@@ -134,7 +134,8 @@ def alternate(*phases: tuple[Sequence[str], int]) -> Schedule:
     lengths = [check_count("alternate", "steps of a phase", steps) for _, steps in phases]
     phase_at = np.repeat(np.arange(len(phases)), lengths)
     tables = {
-        name: np.array([name in group for group in groups])[phase_at] for name in sorted({*sum(groups, start=())})
+        name: np.array([name in group for group in groups])[phase_at]
+        for name in sorted({name for group in groups for name in group})
     }
 
     def schedule(step: Array) -> dict[str, Array]:

@@ -168,14 +168,15 @@ def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) ->
 def check_same_leaves(where: str, saved: dict[str, dict[str, Any]], template: PyTree) -> None:
     """Raises where the leaves are not those of the template."""
     expected = leaves.named(template)
-    for name, leaf in expected.items():
+    for name in expected:
         if name not in saved:
             raise ValueError(f"{where} has no leaf {name!r}, which the given state has")
-        if kind_of(leaf) != saved_kind(saved[name]):
-            raise ValueError(f"{where} holds {name!r} as {saved_kind(saved[name])}, the given state as {kind_of(leaf)}")
     for name in saved:
         if name not in expected:
             raise ValueError(f"{where} has a leaf {name!r}, which the given state has not")
+    for name, leaf in expected.items():
+        if kind_of(leaf) != saved_kind(saved[name]):
+            raise ValueError(f"{where} holds {name!r} as {saved_kind(saved[name])}, the given state as {kind_of(leaf)}")
 
 
 def kind_of(leaf: Any) -> str:
