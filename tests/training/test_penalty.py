@@ -13,6 +13,7 @@ import pytest
 import mtljax
 from mtljax import methods, sharing, training
 from mtljax.data.views import with_views
+from mtljax.objective import attribute
 from mtljax.types import Batch, Task
 
 SCALE = sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
@@ -50,7 +51,12 @@ WRAPPED = {
 
 @pytest.mark.parametrize("losses_fn", WRAPPED.values(), ids=list(WRAPPED))
 def test_no_documented_wrapper_loses_it(losses_fn):
-    found, metrics = after(losses_fn)
+    assert attribute(losses_fn, "penalty") is MODEL.penalty
+    assert attribute(losses_fn, "tasks") == ("a", "b")
+
+
+def test_it_is_in_the_step():
+    found, metrics = after(WRAPPED["all at once"])
     assert {name: float(w) for name, w in found.items()} == pytest.approx(TIED)
     assert float(metrics["penalty"]) == pytest.approx(3.0)
 
