@@ -203,6 +203,7 @@ def differentiate(
     evidence: Callable[[Any], Evidence] | None = None,
     extra: Mapping[str, Array] = {},
     axis_name: str | tuple[str, ...] | None = None,
+    squared: bool = False,
 ) -> Gradients:
     """`value_and_grad` with everything it knows, and across devices.
 
@@ -223,6 +224,7 @@ def differentiate(
         evidence: reads `Evidence` off aux; None for no counts and no priors.
         extra: arrays `[T]` by name for the method, the same on every device.
         axis_name: mapped axis, or axes, of `jax.pmap` or `jax.shard_map`.
+        squared: whether a gradient whose square is not finite counts as one that is not, as it does for an optimizer.
 
     Returns:
         `Gradients`.
@@ -249,7 +251,7 @@ def differentiate(
         return tree if axis_name is None else lax.psum(tree, axis_name)
 
     spread = None if axis_name is None else reduce
-    who = participation.present(_vector(linear), examples=known.examples, active=active, reduce=spread)
+    who = participation.present(_vector(linear), examples=known.examples, active=active, reduce=spread, method=method)
     share = who.share
     if known.prior is not None:
         method = preference(method, known.prior)
@@ -266,7 +268,7 @@ def differentiate(
     seeds = seeds_for(linear, factors)
     cotangents, own = linear.heads(seeds)
     named = zip(cotangents, sorted(own), strict=True)
-    present = who.active & participation.sound([(each, own[name]) for each, name in named], spread)
+    present = who.active & participation.sound([(each, own[name]) for each, name in named], spread, squared=squared)
 
     if weights is not None:
         # The others keep the weights that they have beside it; what the method keeps of it stays as it was.
@@ -278,11 +280,11 @@ def differentiate(
         picked = jnp.arange(present.size) == method.pick(method_state, active=present)
         row = reduce(linear.pull(merged(cotangents, present & picked)))
         # A NaN of the trunk would stay in what the method keeps of this row: then nobody takes part.
-        present = present & trees.all_finite(row)
+        present = present & participation.sound([row], squared=squared)[0]
         shared, state = method.update(row, method_state, active=present, **told)
         outcome = Outcome(shared, state, present)
     else:
-        problem = Problem(linear, cotangents, seeds, params.shared, who.clean, present, key, extra, reduce)
+        problem = Problem(linear, cotangents, seeds, params.shared, who.clean, present, key, extra, reduce, squared)
         if engine is None:
             engine = engines.choose(method, linear, params.shared, backend=jax.default_backend()).engine
             assert engine is not None
@@ -300,8 +302,8 @@ def differentiate(
         losses=who.losses,
         aux=linear.aux,
         grads=Params(
-            participation.guarded(outcome.shared, outcome.active.any()),
-            participation.own_gradients(own, outcome.active),
+            participation.guarded(outcome.shared, outcome.active.any(), squared=squared),
+            participation.own_gradients(own, outcome.active, squared=squared),
         ),
         method_state=participation.unless_void(outcome.state, method_state, outcome.active),
         active=outcome.active,

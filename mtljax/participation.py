@@ -5,6 +5,10 @@ is made; and where its gradient is finite, which is known once its head was pull
 anything is summed. A task that does not take part is as good as absent: its rows and its own gradients are zero and its
 part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN gradient.
 
+Where an optimizer follows, a gradient whose square is not finite counts as one that is not: one beyond 1.8e19. Adam's
+second moment, once infinite, stays so for ever. A loss below what the method can make sense of (`Method.least_loss`)
+counts as one that is not finite.
+
 What gets past that, such as a NaN that the trunk itself makes, is stopped entry by entry: a non-finite entry of the
 update is 0. Where no task is left the step is void: zeros for the optimizer, and a method's state that has not moved.
 """
@@ -18,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.types import Array, PyTree
+from mtljax.methods.common import check_least_loss
+from mtljax.types import Array, Method, PyTree
 
 Reduce = Callable[[PyTree], PyTree]
 
@@ -31,7 +36,7 @@ class Present(NamedTuple):
         clean: `[T]`, the same with 0 for tasks that do not take part.
         share: `[T]`, this device's share of each task's examples (1 on one device).
         asked: bool `[T]`, the tasks that are asked for and have labelled examples.
-        active: bool `[T]`, those of them whose loss is finite.
+        active: bool `[T]`, those of them whose loss is finite, and not below what the method takes.
     """
 
     losses: Array
@@ -42,7 +47,12 @@ class Present(NamedTuple):
 
 
 def present(
-    losses: Array, *, examples: Array | None = None, active: Array | None = None, reduce: Reduce | None = None
+    losses: Array,
+    *,
+    examples: Array | None = None,
+    active: Array | None = None,
+    reduce: Reduce | None = None,
+    method: Method | None = None,
 ) -> Present:
     """Who takes part before there is any evidence.
 
@@ -51,6 +61,10 @@ def present(
         examples: `[T]`, how many labelled examples each loss averages on this device; None for equally many of all.
         active: bool `[T]`, who is asked for; None for all.
         reduce: sums a pytree over devices; None on one device.
+        method: the method, whose `least_loss` counts; None for one that takes any losses.
+
+    Raises:
+        ValueError: a concrete loss that is below what the method takes.
 
     Example:
         >>> found = present(jnp.array([1.0, jnp.nan, 3.0]), examples=jnp.array([4, 4, 0]))
@@ -66,38 +80,50 @@ def present(
         losses = reduce(jnp.where(share > 0, losses * share, 0.0))
     asked = total > 0 if active is None else active & (total > 0)
     taking_part = asked & jnp.isfinite(losses)
+    if method is not None and method.least_loss is not None:
+        check_least_loss(method.name, losses, asked, method.least_loss)
+        taking_part = taking_part & (losses >= jnp.asarray(method.least_loss))
     return Present(losses, jnp.where(taking_part, losses, 0.0), share, asked, taking_part)
 
 
-def sound(gradients: Sequence[PyTree], reduce: Reduce | None = None) -> Array:
+def sound(gradients: Sequence[PyTree], reduce: Reduce | None = None, *, squared: bool = False) -> Array:
     """Whether each task's gradients are finite on every device, bool `[T]`.
 
     Args:
         gradients: list of T pytrees.
         reduce: sums a pytree over devices; None on one device.
+        squared: whether their squares must be, too.
 
     Example:
         >>> sound([jnp.ones(2), jnp.array([0.0, jnp.nan])]).tolist()
         [True, False]
+        >>> sound([jnp.array([1e19]), jnp.array([1e20])], squared=True).tolist()
+        [True, False]
     """
-    finite = jnp.stack([_finite(each) for each in gradients])
+    finite = jnp.stack([_finite(each, squared) for each in gradients])
     return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
 
 
-def _finite(tree: PyTree) -> Array:
-    """Whether no entry is NaN or infinite. Zero times that is NaN, and XLA:CPU sums twice as fast as it compares."""
-    sums = [jnp.sum(leaf * 0, dtype=trees.accumulator(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
-    return jnp.isfinite(sum(sums, jnp.zeros(())))
+def _finite(tree: PyTree, squared: bool) -> Array:
+    """Whether no entry is NaN or infinite."""
+    return jnp.isfinite(sum([jnp.sum(_witness(leaf, squared)) for leaf in jax.tree.leaves(tree)], jnp.zeros(())))
 
 
-def sound_rows(stacked: PyTree, num_tasks: int) -> Array:
-    """Whether each row of a tree with leaves `[T, *p]` is finite, bool `[T]`.
+def _witness(leaf: Array, squared: bool) -> Array:
+    """Whose sum is finite if the leaf is. Zero times NaN is NaN, and XLA:CPU sums twice as fast as it compares."""
+    wide = leaf.astype(trees.accumulator(leaf.dtype))
+    return wide * wide if squared else wide * 0
+
+
+def sound_rows(stacked: PyTree, num_tasks: int, *, squared: bool = False) -> Array:
+    """Whether each row of a tree with leaves `[T, *p]` is finite, bool `[T]`; with `squared` its square too.
 
     Example:
         >>> sound_rows(jnp.array([[1.0, 2.0], [jnp.inf, 0.0]]), 2).tolist()
         [True, False]
     """
-    rows = [jnp.sum(leaf.reshape(num_tasks, -1) * 0, axis=1) for leaf in jax.tree.leaves(stacked)]
+    leaves = [leaf.reshape(num_tasks, -1) for leaf in jax.tree.leaves(stacked)]
+    rows = [jnp.sum(_witness(leaf, squared), axis=1) for leaf in leaves]
     return jnp.isfinite(sum(rows, jnp.zeros((num_tasks,))))
 
 
@@ -130,13 +156,16 @@ def held(new: PyTree, old: PyTree, active: Array) -> PyTree:
     return jax.tree.map(leaf, new, old)
 
 
-def own_gradients(own: dict[str, PyTree], active: Array, weights: Array | None = None) -> dict[str, PyTree]:
+def own_gradients(
+    own: dict[str, PyTree], active: Array, weights: Array | None = None, *, squared: bool = False
+) -> dict[str, PyTree]:
     """Task-specific gradients: times their task's weight where there are weights, zero where it does not take part.
 
     Args:
         own: dict by task name.
         active: bool `[T]`.
         weights: `[T]`, or None for each head's own gradient.
+        squared: as in `guarded`.
 
     Example:
         >>> own_gradients({"a": jnp.ones(1), "b": jnp.ones(1)}, jnp.array([True, False]), jnp.array([2.0, 2.0]))["a"]
@@ -145,18 +174,28 @@ def own_gradients(own: dict[str, PyTree], active: Array, weights: Array | None =
     found = {}
     for k, name in enumerate(sorted(own)):
         each = own[name] if weights is None else trees.scale(weights[k], own[name])
-        found[name] = guarded(each, active[k])
+        found[name] = guarded(each, active[k], squared=squared)
     return found
 
 
-def guarded(tree: PyTree, keep: Array) -> PyTree:
-    """The last guard: the finite entries of an update where `keep` (bool `[]`) holds, 0 elsewhere.
+def guarded(tree: PyTree, keep: Array, *, squared: bool = False) -> PyTree:
+    """The last guard: the entries of an update that are finite where `keep` (bool `[]`) holds, 0 elsewhere.
+
+    Args:
+        tree: the update.
+        keep: whether anything is kept.
+        squared: whether an entry's square must be finite, too.
 
     Example:
         >>> guarded(jnp.array([1.0, jnp.nan]), jnp.array(True)).tolist()
         [1.0, 0.0]
     """
-    return jax.tree.map(lambda leaf: jnp.where(keep & jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), tree)
+
+    def leaf(each: Array) -> Array:
+        finite = jnp.isfinite(_witness(each, True) if squared else each)
+        return jnp.where(keep & finite, each, jnp.zeros_like(each))
+
+    return jax.tree.map(leaf, tree)
 
 
 def unless_void(new: PyTree, old: PyTree, active: Array) -> PyTree:

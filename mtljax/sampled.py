@@ -81,7 +81,7 @@ def value_and_grad_of_samples(
         check_active(method.name, active, len(names))
         found = [task_grads(params, *args) for args in samples]
         mean_losses = jnp.stack([_vector(losses, names) for (losses, _), _ in found]).mean(axis=0)
-        who = participation.present(mean_losses, active=active)
+        who = participation.present(mean_losses, active=active, method=method)
         present = who.active
         for _, grads in found:
             own_sound = participation.sound([grads.tasks[name] for name in names])

@@ -197,7 +197,7 @@ class TrainState(NamedTuple):
         opt_state: optax state.
         method_state: `MethodState`.
         key: typed PRNG key `[]`; step s draws from `fold_in(key, s)` and the key itself never changes.
-        nonfinite: int32 `[T]`, at how many steps each task sat out because its loss was NaN or infinite. Counted here
+        nonfinite: int32 `[T]`, at how many steps each task sat out for its loss or its gradient. Counted here
             and not in the step's metrics alone, so that a loop which logs now and then loses none.
     """
 

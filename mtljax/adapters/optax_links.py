@@ -116,22 +116,25 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         _check_rows(rows, "updates.shared" if isinstance(updates, Params) else "updates", num_tasks)
         check_active(method.name, active, num_tasks)
         own = updates.tasks if isinstance(updates, Params) else {}
-        present = participation.sound_rows(rows, num_tasks) & _sound(own, num_tasks)
+        present = participation.sound_rows(rows, num_tasks, squared=True) & _sound(own, num_tasks)
         present = present if active is None else active & present
         if losses is not None:
             who = participation.present(
-                _vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []), active=present
+                _vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []),
+                active=present,
+                method=method,
             )
             losses, present = who.clean, who.active
         rows = participation.rows_of(present, rows)
         merged, after, gram = reconcile(method, before, rows, losses=losses, active=present, key=key, **extra)
-        merged, after = participation.guarded(merged, present.any()), participation.unless_void(after, before, present)
+        merged = participation.guarded(merged, present.any(), squared=True)
+        after = participation.unless_void(after, before, present)
         state = OptaxState(ended(method, after), *((None,) * 3 if gram is None else _seen(gram)))
         if not isinstance(updates, Params):
             return merged, state
         weights = after.weights if method.weigh_tasks else None
         if jax.tree.leaves(own):  # there may be nothing task-specific, or it may be masked by `optax.partition`
-            own = participation.own_gradients(dict(own), present, weights)
+            own = participation.own_gradients(dict(own), present, weights, squared=True)
         return Params(shared=merged, tasks=own), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -168,4 +171,4 @@ def _sound(tasks: Mapping[str, PyTree], num_tasks: int) -> Array:
         return jnp.ones((num_tasks,), bool)
     if len(tasks) != num_tasks:
         raise ValueError(f"as_optax: updates.tasks must be of {num_tasks} tasks, found {sorted(tasks)}")
-    return participation.sound([tasks[name] for name in sorted(tasks)])
+    return participation.sound([tasks[name] for name in sorted(tasks)], squared=True)

@@ -66,7 +66,7 @@ def full(rows: Rows | None = None) -> Engine:
             weights, outcome = problem.weighed(method, state, ranges.gramian(found, num_tasks=num_tasks))
             return outcome._replace(shared=trees.weighted_sum(weights, found))
         # A method that keeps rows would keep a NaN for ever.
-        active = problem.active & sound_rows(found, num_tasks)
+        active = problem.active & sound_rows(found, num_tasks, squared=problem.squared)
         update, state = method.update(rows_of(active, found), state, **problem.told(active))
         return Outcome(update, state, active)
 

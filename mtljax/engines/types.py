@@ -27,6 +27,7 @@ class Problem(NamedTuple):
         key: PRNG key or None.
         extra: what else the method may read, arrays by name, the same on every device.
         reduce: sums a pytree over devices; the identity on one device.
+        squared: whether the squares of rows must be finite, too.
     """
 
     linear: Linearised
@@ -38,6 +39,7 @@ class Problem(NamedTuple):
     key: Key | None
     extra: dict[str, Array]
     reduce: Callable[[PyTree], PyTree]
+    squared: bool = False
 
     def told(self, active: Array) -> dict[str, Any]:
         """What a method is told beside its evidence."""

@@ -136,7 +136,7 @@ def fs_mtl(
             for (k, name), (_, (shared, own)) in zip(enumerate(names), found, strict=True)
         ]
         losses = jnp.stack([value.astype(jnp.float32) for (value, _), _ in found])
-        who = participation.present(losses, active=active)
+        who = participation.present(losses, active=active, method=method)
         perturbed_losses = jnp.stack([value for (value, _), _ in sharp])
         gradients = [(low, flat) for (_, low), (_, flat) in zip(found, sharp, strict=True)]
         present = who.active & jnp.isfinite(perturbed_losses) & participation.sound(gradients)

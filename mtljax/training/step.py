@@ -73,8 +73,11 @@ def make_train_step(
         with metrics
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
-        * `active`: dict of bool by task; a task without labels, or whose loss is NaN or infinite, sits the step out;
-        * `nonfinite`: dict of int32 by task, how many steps it has sat out for its loss, this one included;
+        * `active`: dict of bool by task. A task without labels sits the step out, as does one whose loss or gradient is
+          not finite, whose gradient's square is not (it would stay in an optimizer for ever), or whose loss is below
+          what the method takes (`Method.least_loss`);
+        * `nonfinite`: dict of int32 by task, how many steps it has sat out for its loss or gradient, this one included;
+        * `below`: dict of bool by task, whether its loss is below; where the method has a `least_loss`;
         * `residual`: the method's certificate;
         * `penalty`: its value, where there is one;
         * `cosines` `[T, T]` and `grad_norms` by task: where a Gramian was built, which makes them free;
@@ -153,6 +156,7 @@ def make_train_step(
             key=method_key,
             evidence=_evidence,
             axis_name=axis_name,
+            squared=True,
         )
         metrics, model_state = found.aux
         if "penalty" in metrics and not penalties:
@@ -185,7 +189,9 @@ def make_train_step(
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(names, found, new, metrics, None if total is None else total[1], axis_name)
+        return new, _report(
+            names, found, new, metrics, None if total is None else total[1], axis_name, method.least_loss
+        )
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -242,6 +248,7 @@ def _report(
     metrics: dict[str, Any],
     penalty: Array | None,
     axis_name: Any,
+    least_loss: Any,
 ) -> dict[str, Any]:
     def by_name(array: Array) -> dict[str, Array]:
         return {name: array[k] for k, name in enumerate(names)}
@@ -253,6 +260,8 @@ def _report(
         "nonfinite": by_name(state.nonfinite),
         "residual": found.method_state.residual,
     }
+    if least_loss is not None:
+        report["below"] = by_name(found.nonfinite & (found.losses < jnp.asarray(least_loss)))
     if penalty is not None:
         report["penalty"] = penalty
     if found.gramian is not None and found.scale is not None:

@@ -21,6 +21,7 @@ AT_ONCE = {"equal", "famo", "nash_mtl", "uncertainty", "gradnorm", "db_mtl"}
 # their definitions these methods hold that nothing is left to gain.
 STANDS_STILL = {"mgda", "mgda_l2", "mgda_loss", "log_losses", "clip", "per_group", "krum"}
 every_other = over([case for case in CASES if case.name not in STANDS_STILL], at_once=lambda case: case.name in AT_ONCE)
+every_method = over(CASES, at_once=lambda case: case.name in AT_ONCE)
 every_optimizer = pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
 DRAWN = np.random.default_rng(0)
 MATRICES = {name: DRAWN.normal(size=(4, SIZE)).astype(np.float32) / SIZE**0.5 for name in NAMES}
@@ -53,6 +54,17 @@ def trained(case, optimizer, factor, shift):
     for leaf in jax.tree.leaves((state.params, state.opt_state, state.method_state)):
         assert np.isfinite(np.asarray(leaf, np.float64)).all(), f"{case.name}: {jax.tree.map(jnp.isfinite, state)}"
     return losses - LEAST * factor, state
+
+
+@every_method
+@every_optimizer
+def test_one_enormous_step_is_not_remembered_for_ever(case, optimizer):
+    """A loss of 1e30 with a gradient of 1e25, once; then all losses fall again, that task's too."""
+    factor, shift = np.ones((STEPS, 3), np.float32), np.zeros((STEPS, 3), np.float32)
+    factor[MIDDLE, 1], shift[MIDDLE, 1] = 1e25, 1e30
+    losses, _ = trained(case, optimizer, factor, shift)
+    after, last = losses[MIDDLE + 1], losses[-1]
+    assert (last.sum() < 0.8 * after.sum()) and (last < 1.05 * after).all(), (losses[::10], after, last)
 
 
 @every_other

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax import trees
+from mtljax import ranges, trees
 from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
@@ -127,7 +127,10 @@ def m_config(*, beta: float = 0.9) -> Method:
 
         moment = jax.tree.map(move, inner.moment, widened(evidence))
         correction = 1.0 / (1.0 - beta ** jnp.maximum(steps, 1).astype(jnp.float32))
-        gram = as_float32(trees.gramian(moment, num_tasks=num_tasks)) * correction[:, None] * correction[None, :]
+        # Weights do not depend on a scale that all rows have in common.
+        gram = (
+            as_float32(ranges.gramian(moment, num_tasks=num_tasks).gramian) * correction[:, None] * correction[None, :]
+        )
         weights, solved = conflict_free.update(gram, state._replace(inner=()), active=present & (steps > 0))
         grown = 1.0 - beta ** jnp.maximum(count, 1).astype(jnp.float32)
         kept = jax.tree.map(lambda leaf: jnp.where(along(present, leaf), leaf, 0.0), moment)

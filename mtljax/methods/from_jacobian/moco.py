@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax import trees
+from mtljax import ranges, trees
 from mtljax.checks import check_callable, check_number
 from mtljax.methods.common import check_evidence
 from mtljax.methods.from_jacobian.common import (
@@ -22,6 +22,8 @@ from mtljax.methods.from_jacobian.common import (
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
 from mtljax.types import Array, Key, Method, PyTree
+
+LARGEST = 2.0**100
 
 
 class MoCoState(NamedTuple):
@@ -171,9 +173,11 @@ def moco(
 
         average = keep_rows(jax.tree.map(move, inner.average, rows), inner.average, active)
         kept = keep_rows(average, jax.tree.map(jnp.zeros_like, average), active)
-        gram = as_float32(trees.gramian(kept, num_tasks=active.size))
+        found = ranges.gramian(kept, num_tasks=active.size)
         share = among_active(inner.share, active)
-        weights = projection(share - step * (multiply(gram, share) + rho * share), active=active)
+        slope = multiply(as_float32(found.gramian), share) / found.scale / found.scale
+        # A step that leaves float32's range ends in a corner of the simplex wherever it is cut off.
+        weights = projection(share - step * (jnp.clip(slope, -LARGEST, LARGEST) + rho * share), active=active)
         check_evidence("moco", "what projection returned", weights, active.shape)
         state = MoCoState(average, back_among_all(weights, inner.share, active), steps, count)
         return trees.weighted_sum(weights, kept), weights, state
