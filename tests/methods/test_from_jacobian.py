@@ -545,3 +545,14 @@ def test_excess_mtl_does_not_starve_the_others_after_one_enormous_gradient():
     for step in range(4):
         _, state = update(rows.at[0].multiply(1e18 if step == 2 else 1.0), state)
     assert (state.weights > 0.1).all()
+
+
+@pytest.mark.parametrize("make", [db_mtl, excess_mtl, moco, sam_gs], ids=lambda make: make.__name__)
+def test_gradients_of_any_size_give_finite_updates(make):
+    """Those of 1e15 and more have squares beyond float32; what has no unit, scales."""
+    rows, losses = jnp.asarray(draw(3, 4)), jnp.ones(3)
+    run = jax.jit(lambda rows: aggregate(make(), rows, losses=losses))
+    small, large = run(rows), run(1e20 * rows)
+    assert np.isfinite(small).all() and (make is sam_gs or np.isfinite(large).all())
+    if make in (db_mtl, excess_mtl):
+        np.testing.assert_allclose(large / 1e20, small, rtol=1e-5)

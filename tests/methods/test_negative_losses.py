@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import mtljax
 from mtljax import methods
 from mtljax.methods import aggregate
 from tests.methods.table import CASES
@@ -54,3 +56,17 @@ def test_a_negative_loss_is_no_measure_of_a_likelihood():
     method = methods.dynamic_task_priority()
     weights, state = method.update(jnp.asarray(NEGATIVE), method.init(3))
     assert weights[1] == 1 and not state.inner.started[1]
+
+
+def test_where_it_is_traced_its_task_sits_the_step_out_and_the_metrics_say_so():
+    def losses_fn(params, state, batch, key, train):
+        return {name: jnp.sum(params.shared * batch[name]) for name in "ab"}, ({}, state)
+
+    init, step = mtljax.training.make_train_step(losses_fn, methods.mean_log(), optax.sgd(1.0))
+    state = init(mtljax.Params(jnp.ones(1), {"a": (), "b": ()}), key=jax.random.key(0))
+    after, metrics = jax.jit(step)(state, {"a": 2.0, "b": -3.0})
+    assert metrics["active"] == {"a": True, "b": False} and metrics["below"] == {"a": False, "b": True}
+    assert metrics["nonfinite"] == {"a": 0, "b": 1} and metrics["weights"] == {"a": 0.5, "b": 0.0}
+    assert float(after.params.shared[0]) == 0.0
+    with pytest.raises(ValueError, match=r"mean_log: losses must be at least 0.0, .* found \[2.0, -3.0\]"):
+        step(state, {"a": 2.0, "b": -3.0})
