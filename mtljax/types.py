@@ -79,8 +79,8 @@ class Method(NamedTuple):
             it is "task_grads". `active` is bool `[T]`: a task that is not active leaves every other number exactly
             as if it were not there, and gets weight 0. Unknown `extra` are ignored.
         observe: `observe(losses_after, state) -> state`, called with the losses of the same batch after the
-            parameters moved, for methods that learn from the decrease; None for the others. A training step calls it;
-            who makes steps by hand calls `mtljax.observe`.
+            parameters moved, `[T]` or a dict by task, for methods that learn from the decrease; None for the others. A
+            training step calls it; who makes steps by hand calls it, or `mtljax.observe`, which takes any method.
         weigh_tasks: whether task-specific gradients are multiplied by the weights too, as they are when the
             rule is the gradient of a scalarisation; False leaves every head its own gradient.
         name: the method's public name, for messages and logs.

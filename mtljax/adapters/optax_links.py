@@ -12,7 +12,7 @@ import optax
 from mtljax import participation, trees
 from mtljax.checks import check_count, check_method, expect
 from mtljax.methods.apply import begun, ended, reconcile
-from mtljax.methods.common import check_active
+from mtljax.methods.common import check_active, in_order
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
 
@@ -159,7 +159,7 @@ def _vector(losses: Array | Mapping[str, Array], num_tasks: int, names: list[str
     """Losses `[T]` in task order; names are the tasks of the updates, where they are known."""
     if isinstance(losses, Mapping) and names and sorted(losses) != names:
         raise ValueError(f"as_optax: losses must be of tasks {names}, as updates.tasks, found {sorted(losses)}")
-    vector = jnp.stack([losses[name] for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
+    vector = in_order(losses)
     if jnp.shape(vector) != (num_tasks,):
         raise ValueError(f"as_optax: losses must be of shape ({num_tasks},), found shape {jnp.shape(vector)}")
     return vector

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtljax import ranges, trees
 from mtljax.checks import check_method, expect
-from mtljax.methods.common import check_active
+from mtljax.methods.common import check_active, in_order
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
 _ROWS = "an array [T, n] or a pytree of arrays [T, *p]"
@@ -207,7 +207,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) 
             f"observe: state must be what value_and_grad or as_optax returned for {method.name} after a step, found a "
             f"{type(state).__name__} that waits for no losses"
         )
-    vector = jnp.stack([losses[name] for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
+    vector = in_order(losses)
     if jnp.shape(vector) != nodes[0].weights.shape:
         raise ValueError(f"observe: losses must be {list(nodes[0].weights.shape)}, found shape {jnp.shape(vector)}")
     return jax.tree.map(lambda node: told(vector, MethodState(*node)) if _waits(node) else node, state, is_leaf=_waits)

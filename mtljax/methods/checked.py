@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_flag, check_key
-from mtljax.methods.common import check_active, check_evidence, check_least_loss
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.common import check_active, check_evidence, check_least_loss, in_order
+from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
 
 def checked(method: Method) -> Method:
@@ -84,10 +85,11 @@ def checked(method: Method) -> Method:
             check_key(name, "key", key)
         return method.update(evidence, state, losses=losses, active=active, key=key, **extra)
 
-    def observe(losses_after: Array, state: MethodState) -> MethodState:
+    def observe(losses_after: Array | Mapping[str, Array], state: MethodState | Unobserved) -> MethodState:
         assert method.observe is not None
+        losses_after = in_order(losses_after)
         check_evidence(name, "losses_after", losses_after, jnp.shape(state.weights))
-        return method.observe(losses_after, state)
+        return method.observe(losses_after, MethodState(*state))
 
     return method._replace(init=init, update=update, observe=None if method.observe is None else observe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -171,3 +172,13 @@ def hold_inactive(new: PyTree, old: PyTree, active: Array | None) -> PyTree:
         return jnp.where(active, a, b) if jnp.shape(a) == active.shape else a
 
     return jax.tree.map(leaf, new, old)
+
+
+def in_order(losses: Array | Mapping[str, Array]) -> Array:
+    """Losses as `[T]`: of a dict by task, in sorted order of names.
+
+    Example:
+        >>> in_order({"b": 2.0, "a": 1.0}).tolist()
+        [1.0, 2.0]
+    """
+    return jnp.stack([jnp.asarray(losses[name]) for name in sorted(losses)]) if isinstance(losses, Mapping) else losses

@@ -116,6 +116,13 @@ def test_wrapped_and_nested_observers_wait_too_and_others_never():
     assert mtljax.observe(methods.equal(), losses_fn(START), state) is state
 
 
+def test_the_methods_own_function_tells_it_too():
+    _, _, state = mtljax.value_and_grad(losses_fn, METHOD)(START, METHOD.init(2))
+    told = METHOD.observe(losses_fn(START), state)
+    assert type(told) is MethodState
+    jax.tree.map(np.testing.assert_array_equal, told, mtljax.observe(METHOD, losses_fn(START), state))
+
+
 def test_mistakes_get_messages():
     _, _, state = mtljax.value_and_grad(losses_fn, METHOD)(START, METHOD.init(2))
     with pytest.raises(ValueError, match=r"observe: losses must be \[2\], found shape \(3,\)"):
