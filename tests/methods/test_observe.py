@@ -107,7 +107,7 @@ def test_a_step_without_the_losses_is_an_error():
 
 
 def test_wrapped_and_nested_observers_wait_too_and_others_never():
-    for method in (methods.every(METHOD, 2), methods.warmup(methods.mgda(), 3, METHOD), methods.ema(METHOD)):
+    for method in (methods.every(METHOD, 2), methods.warmup(methods.equal(), 3, METHOD)):
         _, _, state = mtljax.value_and_grad(losses_fn, method)(START, method.init(2))
         assert isinstance(state, Unobserved)
         assert type(mtljax.observe(method, losses_fn(START), state)) is MethodState

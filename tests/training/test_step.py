@@ -292,5 +292,5 @@ def test_evaluation_weighs_batches_by_their_labels():
     found = training.make_evaluate(nets.mlp(), nets.tasks(), lambda: parts)(state)
     np.testing.assert_allclose(found["b"]["loss"], whole["b"]["loss"], rtol=1e-6)
     assert np.isnan(whole["c"]["loss"])
-    with pytest.raises(ValueError, match="gave no batch"):
+    with pytest.raises(ValueError, match="at least one batch, found none"):
         training.make_evaluate(nets.mlp(), nets.tasks(), lambda: [])(state)
