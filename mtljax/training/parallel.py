@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,7 @@ def pmap(step: Step, *, axis_name: str = "batch") -> Step:
         )
     mapped = jax.pmap(step, axis_name=axis_name, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
+    @functools.wraps(mapped)  # which `fit` traces, to know the run again
     def run(state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
         devices = jax.local_device_count()
         for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:

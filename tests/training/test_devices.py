@@ -13,6 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import mtljax
 from mtljax import engines, methods, training
+from mtljax.training.identity import program
 from tests.engines import nets
 
 DEVICES = 8
@@ -196,6 +197,7 @@ def test_pmap_refuses_what_would_train_on_a_part_of_the_batch():
     with pytest.raises(ValueError, match=r"pmap: step must be made with .*axis_name='rows'.* found \('batch',\)"):
         training.pmap(step, axis_name="rows")
     run = training.pmap(step)
+    assert program(run, state, split) is not None  # a run is known again by it
     for wrong in (nets.batch(), training.split_batch(nets.batch(), 4), split._replace(mask={"b": jnp.array(True)})):
         with pytest.raises(ValueError, match=r"pmap: leaf .* of the batch must be \[8, B / 8, ...\], .* found shape"):
             run(state, wrong)
