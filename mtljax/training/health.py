@@ -16,9 +16,10 @@ FIRST, HELD = 10, 200
 def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | None], None]:
     """Makes `look(done, metrics, record)`, to be called after every step, which warns once of each thing.
 
-    A task that has sat out more than half of the steps for a loss or gradient that is not finite: this is looked for at
-    every record. A method that did not trust its solver (`mtljax.solvers.TRUSTED`) at more than half of the steps up to
-    the first record from the tenth step on, or of the last 200 of them. The device is waited for at records only.
+    A task whose loss is below what the method takes (the metric `below`), at the first record that shows it. A task
+    that has sat out more than half of the steps for a loss or gradient that is not finite: this is looked for at every
+    record. A method that did not trust its solver (`mtljax.solvers.TRUSTED`) at more than half of the steps up to the
+    first record from the tenth step on, or of the last 200 of them. The device is waited for at records only.
 
     Args:
         start: step at which this process starts.
@@ -35,15 +36,28 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
         if looks and "residual" in metrics:
             residuals.append(metrics["residual"])
             del residuals[:-HELD]
-        if record is None or done - start < enough:
+        if record is None:
             return
-        counts = record.get("train", {}).get("nonfinite", {}) if metrics else {}
+        train = record.get("train", {}) if metrics else {}
+        for task, below in train.get("below", {}).items():
+            if np.any(below) and task not in warned:
+                warned.add(task)
+                warnings.warn(
+                    f"fit: task '{task}' sits out, for its loss is {np.min(train['losses'][task]):g}: the method takes "
+                    "logarithms or ratios of losses, which must not be negative (famo: below min_losses). Add a "
+                    "constant to the loss, or take a method that mtljax.methods.table() lists for negative losses",
+                    stacklevel=3,
+                )
+        if done - start < enough:
+            return
+        counts = train.get("nonfinite", {})
         for task, count in counts.items() if isinstance(counts, dict) else ():
             if np.mean(count) > done / 2 and task not in warned:
                 warned.add(task)
                 warnings.warn(
                     f"fit: task '{task}' has sat out {np.mean(count):g} of {done} steps: its loss or its gradient is "
-                    "NaN or infinite. Mask labels that are missing (mtljax.data.mask_missing, or Batch.mask); else "
+                    "NaN, infinite or too large to be squared. "
+                    "Mask labels that are missing (mtljax.data.mask_missing, or Batch.mask); else "
                     "look for a square root, norm, logarithm or quotient at 0, with jax_debug_nans",
                     stacklevel=3,
                 )

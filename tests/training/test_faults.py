@@ -313,6 +313,17 @@ def test_a_task_that_sits_out_most_steps_is_named_once(log_every):
     assert warnings_of(log_every=1, sound=lambda number: number > 1) == []
 
 
+def test_a_loss_that_the_method_cannot_take_is_named_at_the_first_record():
+    def losses_fn(params, state, batch, key, train):
+        return {"a": jnp.sum(params.shared) + batch, "b": jnp.sum(params.shared**2)}, ({}, state)
+
+    init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.geometric(), optax.sgd(0.0))
+    state = init(mtljax.Params(jnp.ones(1), {"a": (), "b": ()}), key=jax.random.key(0))
+    stream = [np.float32(-1.5 if number == 4 else 1.0) for number in range(6)]
+    with pytest.warns(UserWarning, match=r"fit: task 'a' sits out, for its loss is -0.5: .* must not be negative"):
+        fit(jax.jit(step), state, stream, num_steps=6, log_every=5, progress=False)
+
+
 def test_a_solver_that_is_not_trusted_is_named_once():
     (message,) = warnings_of(40, 10, trusted=lambda number: number % 10 < 2)
     assert "did not trust its solver at 80% of the first 10 steps" in message and "normalize" in message
