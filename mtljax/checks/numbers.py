@@ -97,7 +97,7 @@ def check_count(
 ) -> Any:
     """The number, after checking that it is an integer from `least` to `most`.
 
-    What sets shapes or lengths of loops must be a Python or NumPy integer; with `traced` a JAX scalar may be given too.
+    What sets shapes or lengths of loops must be a Python or NumPy integer; with `traced` an array `[]` may be given.
 
     Example:
         >>> check_count("mmoe", "num_experts", 0)
@@ -105,7 +105,8 @@ def check_count(
         ...
         ValueError: mmoe: num_experts must be at least 1, found 0
     """
-    if traced and isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, np.integer) and value.shape == ():
+    array = isinstance(value, jax.Array | np.ndarray) and value.shape == () and jnp.issubdtype(value.dtype, np.integer)
+    if traced and array:
         if isinstance(value, Tracer):
             return value
         value = int(value)

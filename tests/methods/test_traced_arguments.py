@@ -239,6 +239,14 @@ def test_a_numeric_argument_may_be_traced(key):
     jax.eval_shape(jax.vmap(functools.partial(run, count=1)), jnp.asarray(values))
 
 
+def test_a_preference_of_traced_numbers_in_a_list():
+    def run(share: Any) -> Any:
+        method = upgrad(preference=[share, 1.0 - share, 2.0])
+        return method.update(ROWS @ ROWS.T, method.init(3))[0]
+
+    assert jax.eval_shape(jax.vmap(run), jnp.array([0.1, 0.5])).shape == (2, 3)
+
+
 def test_a_sweep_maps_whole_training_steps():
     params = Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
 
