@@ -108,6 +108,8 @@ def make_train_step(
         check_names("make_train_step", "axis_name", axis_name)
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
+    if own is not None:
+        check_callable("make_train_step", "the attribute 'penalty' of losses_fn", own)
     penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]
 
     def init(params: Params, model_state: PyTree = (), *, key: Key) -> TrainState:

@@ -41,6 +41,14 @@ def mapped(batch):
     return training.pmap(step)(init(PARAMS, key=jax.random.key(0)), batch)
 
 
+def weighted(params, state, batch, key, train):
+    """Losses whose attribute is not a function."""
+    return losses_fn(params, state, batch, key, train)
+
+
+weighted.penalty = 0.1
+
+
 def begun(params=PARAMS, **rest):
     return made()[0](params, **rest)
 
@@ -74,6 +82,7 @@ BAD = [
     Bad(lambda: training.split_batch({"x": 1.0}, 2), ("split_batch", "leaf ['x']", "()")),
     Bad(lambda: traced(same, axis_name="batch"), ("make_train_step", "axis_name", "'batch'")),
     Bad(lambda: traced(training.jit, axis_name="batch"), ("make_train_step", "axis_name", "'batch'")),
+    Bad(lambda: made(weighted), ("make_train_step", "penalty", "losses_fn"), TypeError),
     Bad(lambda: traced(same, lost), ("make_train_step", "penalty", "losses_fn")),
     *each(training.by_task, ("by_task", "optimizer"), (None, "adam", optax.adam, methods.equal(), 0.1), TypeError),
     *each(BY_TASK.init, ("by_task", "params"), (None, {"w": jnp.ones(2)}, jnp.ones(2)), TypeError),
