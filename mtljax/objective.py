@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.tree_util import DictKey
 
 from mtljax.checks import check_mask, check_names, check_task, expect
 from mtljax.losses import Loss, masked_loss
@@ -25,7 +26,11 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     `L_k = sum_i m_ki loss_k(outputs_ki, targets_ki) / sum_i m_ki` over the labelled examples i of task k.
 
     A `Batch` runs the model once for all tasks. A dict of `Batch` by task name (multi-input) runs each task's path on
-    its own inputs, in sorted order of names, handing the model's state from one to the next.
+    its own inputs, in sorted order of names, handing the model's state from one to the next. A path that ran for no
+    labelled example hands it on unchanged, so that an absent task leaves no trace in batch statistics. The trunk of a
+    plain `Batch` runs once for all tasks and all of its examples count, labelled or not: an example without any label
+    tells of the inputs all the same. There a task without labels keeps its own state, the leaves whose path holds its
+    name, and where no task has a label all of the state stays as it was.
 
     Args:
         model: the network.
@@ -88,8 +93,9 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     ) -> tuple[dict[str, Any], PyTree, dict[str, Batch]]:
         if isinstance(batch, Batch):
             _check_batch(batch, names, "the batch")
-            outputs, state = model.apply(params, state, batch.inputs, key=key, train=train)
+            outputs, moved = model.apply(params, state, batch.inputs, key=key, train=train)
             _check_outputs(outputs, names)
+            state = _moved_by({name: batch.mask.get(name) for name in names}, moved, state)
             return outputs, state, dict.fromkeys(names, batch)
         if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
             kind = type(batch).__name__
@@ -103,7 +109,8 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         for index, name in enumerate(names):
             _check_batch(batch[name], [name], f"the batch of task '{name}'")
             own_key = None if key is None else jax.random.fold_in(key, index)
-            out, state = model.apply(params, state, batch[name].inputs, tasks=(name,), key=own_key, train=train)
+            out, moved = model.apply(params, state, batch[name].inputs, tasks=(name,), key=own_key, train=train)
+            state = _moved_by({name: batch[name].mask.get(name)}, moved, state)
             _check_outputs(out, [name])
             outputs[name] = out[name]
         return outputs, state, batch
@@ -173,6 +180,23 @@ def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | Non
         if type(error) not in (TypeError, ValueError) or name in str(error):
             raise
         raise type(error)(f"{name}: {error}") from error
+
+
+def _moved_by(masks: dict[str, Array | None], moved: PyTree, state: PyTree) -> PyTree:
+    """The state after a path that ran for some tasks, without what ran for no labelled example.
+
+    A leaf whose path holds a task's name is that task's; any other is of all tasks that ran. None: all are labelled.
+    """
+    if all(mask is None for mask in masks.values()):
+        return moved
+    labelled = {name: jnp.array(True) if mask is None else jnp.any(mask) for name, mask in masks.items()}
+    anyone = functools.reduce(jnp.logical_or, labelled.values())
+
+    def leaf(path: tuple[Any, ...], new: Any, old: Any) -> Any:
+        owners = [labelled[key.key] for key in path if isinstance(key, DictKey) and key.key in labelled]
+        return jnp.where(owners[-1] if owners else anyone, new, old)
+
+    return jax.tree_util.tree_map_with_path(leaf, moved, state)
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:

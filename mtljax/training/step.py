@@ -231,14 +231,24 @@ def _penalty(
 
 
 def _mean_state(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:
-    """The network's state after the step: averaged over devices, and never poisoned by a batch that holds NaN."""
+    """The network's state after the step: averaged over the devices that moved it, and never poisoned by NaN.
+
+    An entry that was finite and is no longer is held. One that was infinite, such as a running maximum before its first
+    step, may become anything but NaN. A device whose part of the batch has no labels has not moved the state.
+    """
 
     def leaf(a: Any, b: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(a), jnp.integer) and axis_name is not None:
+            return lax.pmax(a, axis_name)  # counters
         if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
             return a
-        if axis_name is not None:
-            a = lax.pmean(a, axis_name)
-        return jnp.where(jnp.isfinite(a).all(), a, b)
+        a = jnp.where(jnp.isfinite(a) | jnp.isnan(b) | (jnp.isinf(b) & ~jnp.isnan(a)), a, b)
+        if axis_name is None:
+            return a
+        moved = ((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))).any().astype(a.dtype)
+        count = lax.psum(moved, axis_name)
+        total = lax.psum(jnp.where(moved > 0, a, 0.0), axis_name)
+        return jnp.where(count > 0, total / jnp.maximum(count, 1), b)
 
     return jax.tree.map(leaf, new, old)
 
