@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mtljax.engines.checks import as_scalars, check_params, split_aux
+from mtljax.engines.reach import check_reach
 from mtljax.types import Array, Params, PyTree
 
 Cotangents = list[Array | None]
@@ -252,7 +253,8 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
         `Linearised`.
 
     Raises:
-        ValueError: tasks of losses and params differ, or a loss is not a scalar.
+        ValueError: tasks of losses and params differ, a loss is not a scalar, or a loss reaches another task's
+            parameters (see `mtljax.engines.reach` for what cannot be told).
         TypeError: a parameter leaf is not floating.
     """
     check_params(params)
@@ -274,6 +276,7 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
     if all(reach.get(var, 0) & ~(1 << k) == 0 for k, variables in enumerate(own) for var in variables):
         pieces = _cut(jaxpr, dict(zip(jaxpr.constvars, closed.consts, strict=True)), params, bits)
     else:
+        check_reach(jaxpr, own, params)
         pieces = _uncut(tangent_map, jaxpr, params)
 
     def restore(values: tuple[Array, ...]) -> Any:
