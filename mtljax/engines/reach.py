@@ -1,7 +1,7 @@
 """Losses that reach another task's parameters, found at trace time.
 
-`params.tasks[k]` is what loss k alone reaches; a leaf that another loss reaches too belongs into `params.shared`, or its
-gradient would be that of all of them. Reach is followed through the derivative, equation by equation.
+`params.tasks[k]` is what loss k alone reaches. A leaf that another loss reaches too belongs into `params.shared`, or
+its gradient would be that of all of them. Reach is followed through the derivative, equation by equation.
 
 An equation that stacks arrays is where it ends: heads stacked into one array `[T, ...]`, and losses stacked into `[T]`,
 mix nothing although each equation after it touches all tasks. So a loss that reaches another task's parameters only
