@@ -46,7 +46,7 @@ def test_what_a_loss_only_looks_at_is_not_reached():
 def test_stacks_are_taken_for_what_they_are():
     def stacked_heads(params):
         table = jnp.stack([params.tasks[k]["w"] for k in "ab"])
-        values = jnp.sum(jnp.tanh(table * params.shared) ** 2, axis=1)
+        values = jnp.sum(jnp.tanh(table * params.shared[None]) ** 2, axis=1)
         return {"a": values[0], "b": values[1]}
 
     def stacked_losses(params):
