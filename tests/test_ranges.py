@@ -69,9 +69,9 @@ def test_norms_of_the_metrics_are_the_gradients_own():
 
     init, step = training.make_train_step(train_losses, methods.pcgrad(), optax.sgd(0.0))
     state, step = init(PARAMS, key=jax.random.key(0)), jax.jit(step)
-    ordinary, large = step(state, jnp.array(1.0))[1], step(state, jnp.array(1e25))[1]
+    ordinary, large = step(state, jnp.array(1.0))[1], step(state, jnp.array(1e15))[1]
     for name in "ab":
-        np.testing.assert_allclose(large["grad_norms"][name] / 1e25, ordinary["grad_norms"][name], rtol=1e-6)
+        np.testing.assert_allclose(large["grad_norms"][name] / 1e15, ordinary["grad_norms"][name], rtol=1e-6)
     np.testing.assert_allclose(large["cosines"], ordinary["cosines"], rtol=1e-6)
 
 

@@ -27,6 +27,7 @@ _STACKING = (
     "scatter",
     "scatter-add",
     "select_and_scatter_add",
+    "stack",
 )
 _CALLS = ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit", "remat2", "checkpoint")
 
