@@ -12,11 +12,12 @@ PAGES = (ROOT / "docs" / "methods.md", ROOT / "README.md")
 PLACE = re.compile(r"(?<=<!-- table: begin -->\n).*?(?=<!-- table: end -->)", re.DOTALL)
 
 
-def filled(text: str) -> str:
-    """A page with the table as it is now."""
-    return PLACE.sub(lambda _: methods.as_markdown(methods.table()) + "\n", text)
+def filled(page: Path) -> str:
+    """A page with the table as it is now; the README's is narrower and has no papers."""
+    table = methods.as_markdown(methods.table(), papers=page.name != "README.md")
+    return PLACE.sub(lambda _: table + "\n", page.read_text())
 
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write_text(filled(page.read_text()))
+        page.write_text(filled(page))

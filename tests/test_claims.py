@@ -20,7 +20,7 @@ METHODS = [row.reads for row in methods.table()]
 NO_PENALTIES = {"by_path", "on", "proximal", "task_covariance", "total", "weighted"}
 NO_ARCHITECTURES = {
     *("Experts", "Network", "add_task", "carry_over", "freeze", "part_labels", "prune", "successive_regularization"),
-    *("thaw", "without_task"),
+    *("statistics_by_task", "thaw", "without_task"),
 }
 
 

@@ -20,6 +20,8 @@ class Case(NamedTuple):
             the update, for every s > 0; None where the rule has a scale of its own.
         permutable: permuting tasks permutes weights and changes nothing else (False for a method that draws at random,
             or goes by order).
+        invariant: one loss multiplied by a constant leaves the direction of every update.
+        identical: the first update of T identical tasks is the "sum" of their gradients, the "mean", or "other".
         nonconflicting: `<g_k, update> >= 0` for every task.
         linear: the update is linear under scaling of single tasks:
             `A(diag(a c + b e) J) = a A(diag(c) J) + b A(diag(e) J)` for positive a, b, c, e.
@@ -35,6 +37,8 @@ class Case(NamedTuple):
     make: Callable[[int], Method]
     alone: float | None = 1.0
     degree: float | None = 1.0
+    invariant: bool = False
+    identical: str = "mean"
     permutable: bool = True
     nonconflicting: bool = False
     linear: bool = False

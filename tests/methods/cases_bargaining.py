@@ -19,16 +19,16 @@ from tests.methods.case import Case
 FAIR: dict[str, Any] = dict(alone=None, nonconflicting=True, strong=True)
 
 CASES: list[Case] = [
-    Case("nash_mtl", lambda t: nash_mtl(), **FAIR, degree=0.0),
-    Case("fairgrad", lambda t: fairgrad(), **FAIR, degree=0.0),
-    Case("fairgrad_2", lambda t: fairgrad(2.0), **FAIR, degree=-1 / 3, variant=True),
-    Case("fairgrad_half", lambda t: fairgrad(0.5), **FAIR, degree=1 / 3, variant=True),
-    Case("pivrg", lambda t: pivrg(), **FAIR, degree=-1 / 3),
-    Case("consmtl", lambda t: consmtl(), **FAIR, degree=-1 / 3),
-    Case("imtl_g", lambda t: imtl_g(), duplicable=True),
-    Case("aligned_mtl", lambda t: aligned_mtl()),
-    Case("config", lambda t: config(), linear=True, duplicable=True),
-    Case("ntkmtl", lambda t: ntkmtl()),
+    Case("nash_mtl", lambda t: nash_mtl(), **FAIR, degree=0.0, invariant=True, identical="other"),
+    Case("fairgrad", lambda t: fairgrad(), **FAIR, degree=0.0, invariant=True, identical="other"),
+    Case("fairgrad_2", lambda t: fairgrad(2.0), **FAIR, degree=-1 / 3, variant=True, identical="other"),
+    Case("fairgrad_half", lambda t: fairgrad(0.5), **FAIR, degree=1 / 3, variant=True, identical="other"),
+    Case("pivrg", lambda t: pivrg(), **FAIR, degree=-1 / 3, identical="other"),
+    Case("consmtl", lambda t: consmtl(), **FAIR, degree=-1 / 3, identical="other"),
+    Case("imtl_g", lambda t: imtl_g(), duplicable=True, invariant=True),
+    Case("aligned_mtl", lambda t: aligned_mtl(), identical="sum"),
+    Case("config", lambda t: config(), linear=True, duplicable=True, invariant=True, identical="sum"),
+    Case("ntkmtl", lambda t: ntkmtl(), invariant=True, identical="other"),
     # Ties go to the first task, and two tasks always tie.
     Case("krum", lambda t: krum(), permutable=False),
 ]

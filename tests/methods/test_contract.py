@@ -304,14 +304,19 @@ def test_jit_changes_nothing(case):
     close(eager, run(case, rows(4))[0], 1e-5)
 
 
-@only(lambda case: True, at_once=lambda case: case.make(4).init(4, one(rows(4))).inner != ())
-def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
-    """Six steps in a row are three, a save to the host, and three more; an absent task rejoins in between."""
-    method = case.make(4)
+def remembers(case):
+    return case.make(4).init(4, one(rows(4))).inner != ()
+
+
+@functools.cache
+def scanned(name: str):
+    """Some steps in a row, and what they are fed: losses fall, gradients change, and a task is away for two steps."""
+    method = next(case for case in CASES if case.name == name).make(4)
 
     def body(state, inputs):
-        key, active, values = inputs
-        update, state, _ = reconcile(method, state, rows(4), losses=values, active=active, key=key)
+        key, active, values, factors = inputs
+        jacobian = jax.vmap(mtljax.trees.scale)(factors, rows(4))
+        update, state, _ = reconcile(method, state, jacobian, losses=values, active=active, key=key)
         if method.observe is not None:
             state = method.observe(0.9 * values, state)
         return state, (update, state.weights)
@@ -320,9 +325,16 @@ def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
         jax.random.split(KEY, 6),
         jnp.ones((6, 4), bool).at[1:3, 2].set(False),
         jnp.linspace(1.0, 0.5, 6)[:, None] * losses(4)[None, :],
+        jax.random.uniform(KEY, (6, 4), minval=0.3, maxval=3.0).at[0].set(1.0),
     )
+    return method, jax.jit(lambda state, inputs: jax.lax.scan(body, state, inputs)), inputs
+
+
+@only(lambda case: True, at_once=remembers)
+def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
+    """Six steps in a row are three, a save to the host, and three more; an absent task rejoins in between."""
+    method, scan, inputs = scanned(case.name)
     half = lambda first: jax.tree.map(lambda leaf: leaf[:3] if first else leaf[3:], inputs)  # noqa: E731
-    scan = jax.jit(lambda state, inputs: jax.lax.scan(body, state, inputs))
     begin = method.init(4, one(rows(4)))
     middle, first = scan(begin, half(True))
     assert np.isfinite(flat(first)).all()
@@ -332,6 +344,50 @@ def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
     _, again = scan(middle, half(False))
     assert np.isfinite(flat(second)).all()
     np.testing.assert_array_equal(flat(second), flat(again))
+
+
+def directions(case, factors) -> np.ndarray:
+    """Updates, each of length 1: of the first step, and of two more where there is a state; losses times factors."""
+    if remembers(case):
+        method, scan, (keys, active, values, wobble) = scanned(case.name)
+        inputs = (keys[:3], active[3:], values[:3] * factors[None, :], wobble[:3] * factors[None, :])
+        _, (updates, _) = scan(method.init(4, one(rows(4))), inputs)
+        updates = np.stack([flat(one(updates, step)) for step in range(3)])
+    else:
+        jacobian = jax.vmap(mtljax.trees.scale)(factors, rows(4))
+        updates = flat(run(case, jacobian, values=losses(4) * factors)[0])[None]
+    return updates / np.linalg.norm(updates, axis=1, keepdims=True)
+
+
+@every_method
+def test_the_unit_of_a_loss_makes_a_difference_unless_it_is_said_to_make_none(case):
+    before, worst = directions(case, jnp.ones(4)), 1.0
+    for task in range(4):
+        for factor in (0.01, 100.0):
+            after = directions(case, jnp.ones(4).at[task].set(factor))
+            worst = min(worst, np.sum(before * after, axis=1).min())
+    assert (worst > 1 - 1e-4) == case.invariant, worst
+
+
+@every_method
+def test_identical_tasks_give_the_sum_or_the_mean_where_that_is_said(case):
+    gradient = one(rows(1))
+    jacobian = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), gradient)
+    found = [flat(run(case, jacobian, values=jnp.full(4, value))[0]) for value in (0.7, 1.3)]
+    lengths = np.array(found) @ flat(gradient) / (flat(gradient) @ flat(gradient))
+    named = {4.0: "sum", 1.0: "mean"}.get(round(float(lengths[0]), 4), "other")
+    assert (named if np.ptp(lengths) < 1e-4 else "other") == case.identical, lengths
+
+
+@only(lambda case: case.nonconflicting)
+def test_an_adaptive_optimizer_does_not_keep_the_promise(case):
+    """Adam's first step is the sign of the update. Entries of a gradient differ in size, as they do in networks."""
+    conflicts = []
+    for seed in range(12):
+        sizes = jax.tree.map(lambda leaf: leaf[0], rows(1, 100 + seed))
+        jacobian = jax.tree.map(lambda leaf, size: leaf * jnp.exp(2.0 * size)[None], rows(4, seed), sizes)
+        conflicts.append((matrix(jacobian) @ np.sign(flat(run(case, jacobian)[0])) < 0).any())
+    assert any(conflicts)
 
 
 @every_method

@@ -39,7 +39,9 @@ def test_claims_are_those_that_are_tested(name):
     assert row.passes.startswith("1" if method.reads == "losses" or method.pick is not None else "T")
     assert (row.passes != "1 and a forward") == (method.observe is None)
     assert row.nonconflicting == case.nonconflicting
-    assert row.scale_free == (case.degree == 1.0) or name in TAMED
+    assert row.invariant == case.invariant or name in TAMED
+    assert row.homogeneous == (case.degree == 1.0) or name in TAMED
+    assert row.identical == case.identical
     assert row.permutation == case.permutable
     takes = {"preference", "priority", "weights"} & set(inspect.signature(getattr(methods, name)).parameters)
     assert row.preference == bool(takes)
@@ -50,4 +52,4 @@ def test_claims_are_those_that_are_tested(name):
 def test_pages_show_the_table_as_it_is(page):
     text = page.read_text()
     assert "<!-- table: begin -->" in text
-    assert filled(text) == text, "run python docs/write_tables.py"
+    assert filled(page) == text, "run python docs/write_tables.py"
