@@ -44,7 +44,7 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
     Args:
         beta: share of the newest cosine in its average, in [0, 1]; the paper's 0.01. 0 gives PCGrad at every step.
         follow_all: whether averages follow every pair at every step (the paper, TorchJD), or only pairs that have just
-            been corrected (LibMTL).
+            been corrected (LibMTL 1.1.5).
         mean: whether the update is the mean over active tasks of the changed gradients instead of their sum.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; False (default) in
             LibMTL and TorchJD.
@@ -62,7 +62,8 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
     Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine: investigating and improving multi-task
     optimization in massively multilingual models", ICLR, arXiv 2010.05874. Departures: one group of parameters, all
     that are shared (the paper's best choice is one a layer, which a method for each group of leaves gives). A target
-    above `1 - 2^-20` acts as that. TorchJD's numbers: `beta=0.5`; LibMTL's: `beta=0.5, follow_all=False`.
+    above `1 - 2^-20` acts as that. TorchJD's numbers: `beta=0.5`, and those of LibMTL's main; those of LibMTL 1.1.5:
+    `beta=0.5, follow_all=False`.
 
     Example:
         >>> method = gradvac()

@@ -81,8 +81,9 @@ def sdmgrad(
 
     P. Xiao, H. Ban, K. Ji (2023), "Direction-oriented multi-objective learning: simple and provable stochastic
     algorithms", NeurIPS, arXiv 2305.18409. Departures: the parameters move along the gradient of the batch at hand, not
-    of a third one; no epsilon in `normalize`. The authors' code: the defaults and the update times T. LibMTL: `rate=5`;
-    TorchJD: `normalize=False`.
+    of a third one; no epsilon in `normalize`. The authors' code: the defaults and the update times T. TorchJD:
+    the defaults. LibMTL: `rate=5`, its first two batches for the weights and the third for the update, and the heads'
+    gradients of all three added up.
 
     Example:
         >>> method = sdmgrad(pull=0.5, steps=None)
