@@ -39,8 +39,8 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
     learning", ICLR. Departures: linearly dependent gradients are taken in the least-squares sense, by the
     pseudo-inverse of the Gramian of unit gradients, of which tasks with one direction have an equal part each. TorchJD
     has the pseudo-inverse of the Gramian itself, which is another direction where gradients are linearly dependent.
-    Where they are independent, TorchJD and LibMTL's inverse agree with the default. The family of the Nash-MTL code weighs the heads too:
-    `weigh_tasks=True`.
+    Where they are independent, TorchJD and LibMTL's inverse agree with the default. The family of the Nash-MTL code
+    weighs the heads too: `weigh_tasks=True`.
 
     Example:
         >>> method = imtl_g()
