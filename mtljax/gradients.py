@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import engines, participation, trees
-from mtljax.checks import check_callable, check_flag, check_method, expect
+from mtljax.checks import check_axis_name, check_callable, check_flag, check_method, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cotangents import merged, seeds_for
 from mtljax.engines.full import jacobian
@@ -162,6 +162,7 @@ def value_and_grad(
     check_method("value_and_grad", "method", method)
     check_flag("value_and_grad", "has_aux", has_aux)
     check_engine("value_and_grad", engine)
+    check_axis_name("value_and_grad", axis_name)
 
     def f(
         params: Params,

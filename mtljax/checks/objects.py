@@ -144,6 +144,20 @@ def check_names(where: str, what: str, value: Any) -> list[str]:
     return names
 
 
+def check_axis_name(where: str, value: Any) -> Any:
+    """The name of a mapped axis, or names of several, or None, after checking that names are strings.
+
+    Example:
+        >>> check_axis_name("make_train_step", 1)
+        Traceback (most recent call last):
+        ...
+        TypeError: make_train_step: axis_name must be a sequence of strings, found 1
+    """
+    if value is not None and not isinstance(value, str):
+        check_names(where, "axis_name", value)
+    return value
+
+
 def _uncalled(value: Any) -> str:
     name = getattr(value, "__name__", None)
     return f"; call it: {name}()" if callable(value) and name else ""

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_callable, check_key, check_method, check_names, check_optimizer, expect
+from mtljax.checks import check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
@@ -104,8 +104,7 @@ def make_train_step(
     if penalty is not None:
         check_callable("make_train_step", "penalty", penalty)
     check_engine("make_train_step", engine)
-    if axis_name is not None and not isinstance(axis_name, str):
-        check_names("make_train_step", "axis_name", axis_name)
+    check_axis_name("make_train_step", axis_name)
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
     if own is not None:

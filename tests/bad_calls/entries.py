@@ -83,6 +83,12 @@ BAD = [
     *each(
         lambda x: mtljax.value_and_grad(losses_fn, MGDA, engine=x), ("value_and_grad", "engine"), NO_ENGINES, TypeError
     ),
+    *each(
+        lambda x: mtljax.value_and_grad(losses_fn, MGDA, axis_name=x),
+        ("value_and_grad", "axis_name"),
+        [1, (1, 2), 2.5],
+        TypeError,
+    ),
     *each(mtljax.value_and_task_grads, ("value_and_task_grads", "losses_fn"), NO_FUNCTIONS, TypeError),
     *each(
         lambda x: mtljax.value_and_task_grads(losses_fn, has_aux=x),
