@@ -14,6 +14,7 @@ part that passes there.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import itertools
 import tempfile
@@ -68,7 +69,7 @@ def rows_on_disk(folder: str) -> Any:
             for row in range(ON_DISK):
                 yield row, {"image": data.inputs[row], **{name: int(data.targets[name][row]) for name in LABELS}}
 
-    return prepare(lambda: Rows(data_dir=folder, file_format="array_record")).as_data_source("train")
+    return prepare("rows", functools.partial(Rows, file_format="array_record"), folder).as_data_source("train")
 
 
 def arrays(size: int) -> mtljax.Batch:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_flag, check_nonnegative, check_number
 from mtljax.convex.alternations_loop import Alternation, alternate, regression
 from mtljax.convex.alternations_steps import Regression, decomposed, shares
 from mtljax.convex.products import product
@@ -95,7 +94,8 @@ def feature_learning(
         >>> found.weights.round(1).tolist(), found.matrix.round(1).tolist()  # the tasks share one feature
         ([[2.0, 0.0], [4.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]])
     """
-    _check_number("feature_learning", "gamma", gamma, positive=True)
+    check_number("feature_learning", "gamma", gamma, above=0)
+    _check_options("feature_learning", intercept, max_steps, tolerance)
     data = regression("feature_learning", inputs, targets, mask, intercept=intercept, mean=False)
     last, converged = alternate(data, 0.0, gamma, max_steps=max_steps, tolerance=tolerance)
     return _learned(data, last, converged, decomposed(last.weights).right)
@@ -159,8 +159,9 @@ def relation_learning(
         >>> np.asarray(found.matrix, float).round(1).tolist()  # a correlation of -1
         [[0.2, -0.4], [-0.4, 0.8]]
     """
-    _check_number("relation_learning", "lambda1", lambda1, positive=False)
-    _check_number("relation_learning", "lambda2", lambda2, positive=True)
+    check_nonnegative("relation_learning", "lambda1", lambda1)
+    check_number("relation_learning", "lambda2", lambda2, above=0)
+    _check_options("relation_learning", intercept, max_steps, tolerance)
     data = regression("relation_learning", inputs, targets, mask, intercept=intercept, mean=True)
     half = jnp.asarray(0.5, data.gram.dtype)
     last, converged = alternate(data, half * lambda1, half * lambda2, max_steps=max_steps, tolerance=tolerance)
@@ -181,11 +182,8 @@ def _learned(data: Regression, last: Alternation, converged: Array, vectors: Arr
     )
 
 
-def _check_number(name: str, argument: str, number: ArrayLike, *, positive: bool) -> None:
-    if jnp.shape(number) != ():
-        raise ValueError(f"{name}: {argument} must be a scalar, found an array of shape {jnp.shape(number)}")
-    if isinstance(number, Tracer):
-        return
-    known = np.asarray(number)
-    if not (known > 0 if positive else known >= 0):
-        raise ValueError(f"{name}: {argument} must be {'positive' if positive else 'at least 0'}, found {number}")
+def _check_options(name: str, intercept: bool, max_steps: ArrayLike, tolerance: ArrayLike | None) -> None:
+    check_flag(name, "intercept", intercept)
+    check_number(name, "max_steps", max_steps, least=1)
+    if tolerance is not None:
+        check_number(name, "tolerance", tolerance, above=0)

@@ -81,8 +81,8 @@ def regression(
     for argument, array in (("inputs", inputs), ("targets", targets)):
         if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
             raise TypeError(f"{name}: {argument} must be of a floating-point type, found {jnp.result_type(array).name}")
-    if mask is not None and jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"{name}: mask must be of type bool, found {jnp.result_type(mask).name}")
+    if mask is not None and mask.dtype != jnp.bool_:
+        raise TypeError(f"{name}: mask must be of type bool, found {mask.dtype.name}")
     dtype = trees.accumulator(jnp.result_type(inputs, targets))
     shown = jnp.broadcast_to(jnp.ones((1, 1), bool) if mask is None else mask, shape)
     x = jnp.where(shown[:, :, None], inputs, 0.0).astype(dtype)

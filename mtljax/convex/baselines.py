@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from mtljax.checks import check_nonnegative
+from mtljax.checks import check_flag, check_nonnegative, check_number
 from mtljax.convex.fit import prepare
 from mtljax.convex.linear import Linear
 from mtljax.convex.losses import squared
@@ -43,6 +42,7 @@ def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool =
     """
     check_rows("ridge_per_task", rows)
     check_nonnegative("ridge_per_task", "strength", strength)
+    check_flag("ridge_per_task", "intercept", intercept)
     problem = prepare(rows, squared, intercept=intercept, average=False)
     assert problem.model is not None and problem.means is not None
     weights = _ridge(problem.model, strength)
@@ -75,6 +75,7 @@ def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) 
     """
     check_rows("pooled", rows)
     check_nonnegative("pooled", "strength", strength)
+    check_flag("pooled", "intercept", intercept)
     clean = prepare(rows, squared._replace(quadratic=False), intercept=intercept, average=False)
     num_tasks, length = clean.targets.shape
     weights = jnp.broadcast_to(clean.weights, clean.targets.shape)
@@ -126,10 +127,9 @@ def mean_regularised(
         [[1.5], [3.5]]
     """
     check_rows("mean_regularised", rows)
-    check_nonnegative("mean_regularised", "strength", strength)
+    check_number("mean_regularised", "strength", strength, above=0)
     check_nonnegative("mean_regularised", "shared_strength", shared_strength)
-    if not isinstance(strength, Tracer) and not strength > 0:
-        raise ValueError(f"mean_regularised: strength must be positive, found {strength}")
+    check_flag("mean_regularised", "intercept", intercept)
     problem = prepare(rows, squared, intercept=intercept, average=False)
     assert problem.model is not None and problem.means is not None
     model = problem.model

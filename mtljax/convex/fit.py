@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax import trees
+from mtljax.checks import check_count, check_flag, check_number, expect
 from mtljax.convex.linear import Linear, predict
 from mtljax.convex.losses import Loss, squared
 from mtljax.convex.newton import minimize_smooth
 from mtljax.convex.problem import TaskRows, check_rows
 from mtljax.convex.quadratic import Means, Quadratic, least_squares
 from mtljax.convex.splitting import Solved, minimize, parts_of, stacked_parts
-from mtljax.penalties.common import Penalty
+from mtljax.penalties.common import Penalty, check_penalty
 from mtljax.types import Array, PyTree
 
 WIDE, NARROW = 1e-6, 1e-5
@@ -136,7 +135,8 @@ def fit(
         >>> bool(found.converged), round(float(found.objective), 3)
         (True, 4.625)
     """
-    check_problem("fit", rows, penalty, loss, tolerance)
+    options = {"intercept": intercept, "average": average, "tolerance": tolerance, "max_iterations": max_iterations}
+    check_problem("fit", rows, penalty, loss, **options)
     problem = prepare(rows, loss, intercept=intercept, average=average)
     return fit_prepared(
         "fit",
@@ -239,14 +239,24 @@ def _started(name: str, problem: Problem, penalty: Penalty, start: Fit | None) -
     )
 
 
-def check_problem(name: str, rows: TaskRows, penalty: Penalty, loss: Loss, tolerance: ArrayLike | None) -> None:
+def check_problem(
+    name: str,
+    rows: TaskRows,
+    penalty: Penalty,
+    loss: Loss,
+    *,
+    intercept: bool,
+    average: bool,
+    tolerance: ArrayLike | None,
+    max_iterations: int,
+) -> None:
     """Raises where `fit` and its kind cannot do what they are asked to."""
     check_rows(name, rows)
-    if not isinstance(loss, Loss):
-        raise TypeError(f"{name}: loss must be a Loss, such as squared or logistic, found {type(loss).__name__}")
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"{name}: expected a Penalty, found {type(penalty).__name__}")
-    if penalty.prox is None:
-        raise ValueError(f"{name}: the penalty has no prox, so it cannot be split from the loss")
-    if tolerance is not None and not isinstance(tolerance, Tracer) and not np.asarray(tolerance) > 0:
-        raise ValueError(f"{name}: tolerance must be positive, found {tolerance}")
+    expect(isinstance(loss, Loss), name, "loss", "a Loss, such as squared or logistic", loss, TypeError)
+    if check_penalty(name, penalty).prox is None:
+        raise ValueError(f"{name}: penalty must have a prox, to be split from the loss, found none")
+    check_flag(name, "intercept", intercept)
+    check_flag(name, "average", average)
+    if tolerance is not None:
+        check_number(name, "tolerance", tolerance, above=0)
+    check_count(name, "max_iterations", max_iterations)

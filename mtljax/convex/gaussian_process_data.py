@@ -12,6 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from mtljax import trees
+from mtljax.checks import check_count, check_flag, check_mask, expect
 from mtljax.convex.gaussian_process_kernels import Kernel, rbf
 from mtljax.types import Array, PyTree
 
@@ -115,9 +116,10 @@ def init(
         >>> float(start.mean), [f"{noise:.3f}" for noise in jnp.exp(start.log_noise)]
         (3.0, ['1.375', '2.125'])
     """
+    check_count("init", "num_tasks", num_tasks)
     check_observations("init", data, num_tasks)
-    if not 0 <= rank <= num_tasks:
-        raise ValueError(f"init: rank must be from 0 to the number of tasks {num_tasks}, found {rank}")
+    check_count("init", "rank", rank, least=0, most=num_tasks)
+    check_flag("init", "mean_per_task", mean_per_task)
     dtype = working_dtype(data.inputs, data.targets)
     rows = cleaned(data, num_tasks, dtype)
 
@@ -165,6 +167,12 @@ def check_observations(name: str, data: Observations, num_tasks: int, features: 
         ...
         ValueError: predict: tasks must be from 0 to 3, found 5
     """
+    expect(isinstance(data, Observations), name, "data", "Observations", data, TypeError)
+    for argument in ("inputs", "tasks", "targets"):
+        array = getattr(data, argument)
+        expect(hasattr(array, "dtype"), name, argument, "an array", array, TypeError)
+    if data.mask is not None:
+        check_mask(name, "mask", data.mask, jnp.shape(data.tasks))
     shape = jnp.shape(data.inputs)
     if len(shape) != 2 or (features is not None and shape[1] != features):
         raise ValueError(f"{name}: inputs must have shape [N, {'p' if features is None else features}], found {shape}")
@@ -205,6 +213,7 @@ def check_hyperparameters(name: str, params: Hyperparameters) -> int:
         ...
         ValueError: f: params.mean must have shape () or (2,), found (3,)
     """
+    expect(isinstance(params, Hyperparameters), name, "params", "Hyperparameters", params, TypeError)
     if jnp.ndim(params.factor) != 2:
         raise ValueError(f"{name}: params.factor must have shape [T, r], found {jnp.shape(params.factor)}")
     num_tasks = jnp.shape(params.factor)[0]

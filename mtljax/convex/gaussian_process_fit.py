@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from mtljax.checks import check_callable, check_number
 from mtljax.convex.gaussian_process_data import Hyperparameters, check_hyperparameters, working_dtype
 from mtljax.convex.gaussian_process_dense import log_marginal_likelihood
 from mtljax.types import Array
@@ -119,6 +120,9 @@ def fit(
         [1.0, 2.0, 3.0]
     """
     check_hyperparameters("fit", params)
+    check_callable("fit", "log_likelihood", log_likelihood)
+    check_number("fit", "max_evaluations", max_evaluations, least=1)
+    check_number("fit", "tolerance", tolerance, above=0)
     dtype = working_dtype(params)
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     variance = jnp.sum(jnp.square(start.factor), axis=1) + jnp.exp(start.log_kappa) + jnp.exp(start.log_noise)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import expect
 from mtljax.types import Array, PyTree
 
 
@@ -139,7 +140,9 @@ def sum_of(*kernels: Kernel) -> Kernel:
         ['1.000', '1.000', '1.000', '1.000']
     """
     if not kernels:
-        raise ValueError("sum_of: kernels is empty, expected at least one kernel")
+        raise ValueError("sum_of: kernels must be at least one, found none")
+    for kernel in kernels:
+        expect(isinstance(kernel, Kernel), "sum_of", "a kernel", "a Kernel", kernel, TypeError)
 
     def init(inputs: Array, mask: Array) -> SumParams:
         weights = jnp.full(len(kernels), -jnp.log(float(len(kernels))), trees.accumulator(inputs.dtype))

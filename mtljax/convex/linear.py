@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.checks import expect
 from mtljax.convex.problem import TaskRows, check_rows
 from mtljax.types import Array
 
@@ -55,6 +56,9 @@ def predict(model: HasWeights, inputs: Array) -> Array:
         >>> predict(Linear(jnp.array([[1.0], [2.0]]), jnp.array([0.0, 1.0])), jnp.array([[3.0], [4.0]])).tolist()
         [[3.0, 4.0], [7.0, 9.0]]
     """
+    linear = hasattr(model, "weights") and hasattr(model, "intercepts")
+    expect(linear, "predict", "model", "a model with weights and intercepts", model, TypeError)
+    expect(hasattr(inputs, "dtype"), "predict", "inputs", "an array", inputs, TypeError)
     shape, expected = jnp.shape(inputs), jnp.shape(model.weights)
     if len(expected) != 2 or jnp.shape(model.intercepts) != expected[:1]:
         raise ValueError(

@@ -12,6 +12,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from mtljax.checks import check_callable, check_count, check_key, check_number, expect
 from mtljax.convex.fit import Fit, Problem, check_problem, fit_prepared, prepare
 from mtljax.convex.linear import predict
 from mtljax.convex.losses import Loss, squared
@@ -87,7 +88,8 @@ def fit_path(
         [0.0, 1.0, 2.0]
     """
     strengths = _grid("fit_path", strengths)
-    check_problem("fit_path", rows, make_penalty(_slice(strengths, 0)), loss, tolerance)
+    options = {"intercept": intercept, "average": average, "tolerance": tolerance, "max_iterations": max_iterations}
+    check_problem("fit_path", rows, _made("fit_path", make_penalty, strengths), loss, **options)
     problem = prepare(rows, loss, intercept=intercept, average=average)
     return _path(
         problem,
@@ -155,9 +157,14 @@ def cross_validate(
         ([[-2.0, -0.5, -0.0], [-2.0, -0.5, -0.0]], 0.0)
     """
     strengths = _grid("cross_validate", strengths)
-    check_problem("cross_validate", rows, make_penalty(_slice(strengths, 0)), loss, tolerance)
-    numbers, count = _folds(key, rows, folds)
     options = {"intercept": intercept, "tolerance": tolerance, "max_iterations": max_iterations}
+    check_problem(
+        "cross_validate", rows, _made("cross_validate", make_penalty, strengths), loss, average=average, **options
+    )
+    if score is not None:
+        check_callable("cross_validate", "score", score)
+    check_count("cross_validate", "at_once", at_once)
+    numbers, count = _folds(key, rows, folds)
 
     def fold(number: Array) -> Array:
         held_out = numbers == number
@@ -230,11 +237,17 @@ def _nothing(problem: Problem, penalty: Penalty) -> Fit:
 
 def _grid(name: str, strengths: PyTree) -> PyTree:
     """The strengths as arrays with one leading axis."""
+    for leaf in jax.tree.leaves(strengths):
+        check_number(name, "strengths", leaf, shape=None)
     strengths = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), strengths)
     shapes = [leaf.shape for leaf in jax.tree.leaves(strengths)]
     if not shapes or any(not shape or shape[0] != shapes[0][0] or not shape[0] for shape in shapes):
         raise ValueError(f"{name}: strengths must be arrays with one leading axis, not empty, found shapes {shapes}")
     return strengths
+
+
+def _made(name: str, make_penalty: MakePenalty, strengths: PyTree) -> Penalty:
+    return check_callable(name, "make_penalty", make_penalty)(_slice(strengths, 0))
 
 
 def _slice(strengths: PyTree, index: Array | int) -> PyTree:
@@ -244,11 +257,12 @@ def _slice(strengths: PyTree, index: Array | int) -> PyTree:
 def _folds(key: Key | None, rows: TaskRows, folds: int | Array | np.ndarray) -> tuple[Array, int]:
     """Each row's fold, and their number."""
     if isinstance(folds, int | np.integer):
-        if key is None:
-            raise ValueError(f"cross_validate: drawing {folds} folds takes a key")
+        check_count("cross_validate", "folds", folds, least=2)
+        check_key("cross_validate", "key", key)
+        assert key is not None
         return fold_numbers(key, rows, int(folds)), int(folds)
-    if not jnp.issubdtype(jnp.result_type(folds), jnp.integer):
-        raise TypeError(f"cross_validate: folds must be integers, found {jnp.result_type(folds).name}")
+    whole = hasattr(folds, "dtype") and jnp.issubdtype(folds.dtype, jnp.integer)
+    expect(whole, "cross_validate", "folds", "integers", folds, TypeError)
     if jnp.shape(folds) != jnp.shape(rows.mask):
         raise ValueError(
             f"cross_validate: folds must have the shape of the mask, {jnp.shape(rows.mask)}, found {jnp.shape(folds)}"
@@ -257,7 +271,7 @@ def _folds(key: Key | None, rows: TaskRows, folds: int | Array | np.ndarray) -> 
         raise TypeError("cross_validate: folds must be known when it is called, found a traced array")
     count = int(np.max(folds)) + 1
     if count < 2:
-        raise ValueError(f"cross_validate: expected at least 2 folds, found {count}")
+        raise ValueError(f"cross_validate: folds must be at least 2, found {count}")
     return jnp.asarray(folds), count
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from mtljax.checks import expect
+from mtljax.sharing.network import is_sequence
 from mtljax.types import Array
 
 
@@ -53,7 +55,8 @@ def pad(
         ([[0.0, 1.0], [2.0, 0.0]], [[True, True], [True, False]])
     """
     xs, ys = _sequences(inputs_by_task, targets_by_task)
-    inputs, targets = [np.asarray(x) for x in xs], [np.asarray(y) for y in ys]
+    inputs = [_numbers("pad", f"inputs_by_task[{task}]", x) for task, x in enumerate(xs)]
+    targets = [_numbers("pad", f"targets_by_task[{task}]", y) for task, y in enumerate(ys)]
     if not inputs or len(inputs) != len(targets):
         raise ValueError(
             f"pad: expected inputs and targets of equally many tasks, at least one, found {len(inputs)} and "
@@ -93,6 +96,9 @@ def columns(inputs: ArrayLike, targets: ArrayLike) -> TaskRows:
         >>> rows.inputs.shape, rows.targets.tolist(), rows.mask.tolist()
         ((1, 2, 1), [[0.0, 1.0], [0.0, 5.0]], [[True, True], [False, True]])
     """
+    for what, array in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(array, Tracer):
+            _numbers("columns", what, array)
     x, y = _floating(inputs), _floating(targets)
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ValueError(f"columns: expected inputs [n, p] and targets [n, T], found shapes {x.shape} and {y.shape}")
@@ -119,13 +125,12 @@ def check_rows(name: str, rows: TaskRows) -> None:
         ...
         ValueError: fit: inputs must have shape [2, 4, p] or [1, 4, p] beside targets [2, 4], found (3, 4, 2)
     """
-    if not isinstance(rows, TaskRows):
-        raise TypeError(f"{name}: expected TaskRows, as pad and columns make them, found {type(rows).__name__}")
+    expect(isinstance(rows, TaskRows), name, "rows", "TaskRows, as pad and columns make them", rows, TypeError)
     kinds = (("inputs", jnp.floating, "floating"), ("targets", jnp.floating, "floating"), ("mask", jnp.bool_, "bool"))
     for argument, kind, name_of_kind in kinds:
-        dtype = jnp.result_type(getattr(rows, argument))
-        if not jnp.issubdtype(dtype, kind):
-            raise TypeError(f"{name}: {argument} must be of type {name_of_kind}, found {dtype.name}")
+        array = getattr(rows, argument)
+        of_kind = hasattr(array, "dtype") and jnp.issubdtype(array.dtype, kind)
+        expect(of_kind, name, argument, f"an array of type {name_of_kind}", array, TypeError)
     shape = jnp.shape(rows.targets)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{name}: targets must have shape [T, N], neither of them 0, found {shape}")
@@ -155,7 +160,20 @@ def _sequences(
             f"pad: inputs_by_task and targets_by_task must both be dicts or both be sequences, found "
             f"{type(inputs).__name__} and {type(targets).__name__}"
         )
+    for what, found in (("inputs_by_task", inputs), ("targets_by_task", targets)):
+        several = isinstance(found, np.ndarray | Array) or is_sequence(found)
+        expect(several, "pad", what, "a dict by task or a sequence", found, TypeError)
     return inputs, targets
+
+
+def _numbers(where: str, what: str, value: ArrayLike) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        array = np.asarray(None)
+    real = array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, jnp.floating)
+    expect(real, where, what, "an array of numbers", value, TypeError)
+    return array
 
 
 def _floating(array: ArrayLike) -> Array:

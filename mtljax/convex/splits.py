@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from mtljax.checks import check_count, check_key, check_number
 from mtljax.convex.problem import TaskRows, check_rows
 from mtljax.types import Array, Key
 
@@ -32,8 +32,8 @@ def split_rows(key: Key, rows: TaskRows, fraction: Array | float) -> tuple[TaskR
         ([3, 3], True)
     """
     check_rows("split_rows", rows)
-    if not isinstance(fraction, Tracer) and not 0 <= fraction <= 1:
-        raise ValueError(f"split_rows: fraction must be from 0 to 1, found {fraction}")
+    check_key("split_rows", "key", key)
+    check_number("split_rows", "fraction", fraction, least=0, most=1)
     mask = jnp.asarray(rows.mask)
     number = jnp.floor(fraction * jnp.sum(mask, 1, keepdims=True) + 0.5)
     first = _ranks(key, mask) < number
@@ -61,8 +61,8 @@ def fold_numbers(key: Key, rows: TaskRows, folds: int) -> Array:
         [[0, 0, 1, 1], [0, 0, 1, 1]]
     """
     check_rows("fold_numbers", rows)
-    if folds < 2:
-        raise ValueError(f"fold_numbers: expected at least 2 folds, found {folds}")
+    check_key("fold_numbers", "key", key)
+    check_count("fold_numbers", "folds", folds, least=2)
     mask = jnp.asarray(rows.mask)
     order, first = jax.random.split(key)
     offset = jax.random.randint(first, (mask.shape[0], 1), 0, folds)

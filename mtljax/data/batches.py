@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from mtljax.checks import check_callable, check_count, check_flag, check_number, expect
 from mtljax.data.pipeline import leading_length, row_order
 from mtljax.types import PyTree
 
@@ -104,26 +105,27 @@ def batches(
     """
     import grain  # slow to import, and only training needs it
 
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"batches: shard must be (index, count) with 0 <= index < count, got {shard}")
+    pair = isinstance(shard, tuple) and len(shard) == 2
+    expect(pair, "batches", "shard", "a pair (index, count)", shard, TypeError)
+    count = check_count("batches", "shard[1]", shard[1])
+    index = check_count("batches", "shard[0]", shard[0], least=0, most=count - 1)
+    check_flag("batches", "shuffle", shuffle)
+    if collate is not None:
+        check_callable("batches", "collate", collate)
     size, fetch = (_in_memory if collate is None else functools.partial(_random_access, collate=collate))(source)
-    if not 1 <= batch_size <= size:
-        raise ValueError(f"batches: batch_size must be between 1 and the {size} examples, got {batch_size}")
+    check_count("batches", "batch_size", batch_size, most=size)
     if batch_size % count:
-        raise ValueError(f"batches: batch_size must be a multiple of the {count} processes, got {batch_size}")
+        raise ValueError(f"batches: batch_size must be a multiple of the {count} processes, found {batch_size}")
     prefetch = (0 if device is None and collate is None else 2) if prefetch is None else prefetch
-    if seed < 0 or start_step < 0 or prefetch < 0:
-        raise ValueError(
-            f"batches: seed, start_step and prefetch must not be negative, got {seed}, {start_step} and {prefetch}"
-        )
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"batches: epochs must be at least 1, got {epochs}")
+    for what, number in (("seed", seed), ("start_step", start_step), ("prefetch", prefetch)):
+        check_count("batches", what, number, least=0)
+    if epochs is not None:
+        check_count("batches", "epochs", epochs)
     if weights is None:
         rows_of = row_order(size, batch_size, seed, shuffle=shuffle)
     else:
         if not shuffle:
-            raise ValueError("batches: weights draw examples at random, so shuffle must be True, got False")
+            raise ValueError("batches: shuffle must be True where there are weights, found False")
         rows_of = _weighted_rows(weights, size, batch_size, seed)
     own = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
 
@@ -163,12 +165,8 @@ def _random_access(source: Any, collate: Callable[[list[Any]], PyTree]) -> tuple
 
 def _weighted_rows(weights: Any, size: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
     """Rows drawn with replacement, by inversion of the cumulative weights."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (size,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(
-            f"batches: weights must be [{size}], finite, not negative and somewhere positive, got an array of shape "
-            f"{list(weights.shape)}"
-        )
+    weights = np.asarray(check_number("batches", "weights", weights, least=0, shape=(size,)), np.float64)
+    expect(bool(weights.any()), "batches", "weights", "somewhere positive", weights, ValueError)
     edges = np.cumsum(weights / weights.max())
 
     def rows_of(step: int) -> np.ndarray:

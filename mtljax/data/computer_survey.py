@@ -129,7 +129,7 @@ def load_computer_survey(data_dir: str | Path | None = None) -> dict[str, Batch]
         >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
         ((16, 14), 190)
     """
-    builder = prepare(lambda: ComputerSurvey(data_dir=data_dir))
+    builder = prepare("load_computer_survey", ComputerSurvey, data_dir)
     return {split: _as_batch(columns(builder, split)) for split in ("train", "test")}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_choice, check_count, check_names
 from mtljax.data import raw
 from mtljax.data.prepared import columns, prepare
 from mtljax.types import Batch
@@ -147,16 +148,11 @@ def load_dsprites_factors(
         >>> splits["test"].inputs.shape, sorted(splits["test"].targets)  # doctest: +SKIP
         ((4608, 64, 64, 1), ['shape', 'x_value'])
     """
-    if isinstance(tasks, str):
-        raise TypeError(f"load_dsprites_factors: tasks must be names in a list or tuple, got the string {tasks!r}")
-    chosen = list(_TASKS) if tasks is None else list(tasks)
-    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(_TASKS):
-        raise ValueError(
-            f"load_dsprites_factors: tasks must be one or more of {list(_TASKS)}, none of them twice, got {chosen}"
-        )
-    if split_seed < 0:
-        raise ValueError(f"load_dsprites_factors: split_seed must not be negative, got {split_seed}")
-    column = columns(prepare(lambda: DspritesFactors(data_dir=data_dir)), "train")
+    chosen = list(_TASKS) if tasks is None else check_names("load_dsprites_factors", "tasks", tasks)
+    for task in chosen:
+        check_choice("load_dsprites_factors", "a task of tasks", task, list(_TASKS))
+    check_count("load_dsprites_factors", "split_seed", split_seed, least=0)
+    column = columns(prepare("load_dsprites_factors", DspritesFactors, data_dir), "train")
     order = np.random.default_rng(split_seed).permutation(len(column["image"]))
     part = len(order) // 10
     rows = {"train": order[2 * part :], "validation": order[:part], "test": order[part : 2 * part]}

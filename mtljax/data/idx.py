@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mtljax.checks import expect
 from mtljax.data import raw
 
 SIDE = 28  # of an image of MNIST and Fashion-MNIST, in pixels
@@ -49,6 +50,7 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
         >>> read_idx(path, (None,)).tolist()
         [5, 0, 4]
     """
+    expect(isinstance(shape, Sequence), "read_idx", "shape", "a sequence of integers or None", shape, TypeError)
     try:
         with gzip.open(path) as file:
             magic, wanted = file.read(4), bytes([0, 0, _UNSIGNED_BYTE, len(shape)])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.checks import check_mask, check_number, expect
 from mtljax.types import Array, Batch, PyTree
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Batch])
@@ -67,10 +68,13 @@ def mask_missing(
         ([True, False, True], [True, True, False], [1.0, 0.0, 2.0])
     """
     known = {name for each in _batches(batch, "mask_missing").values() for name in each.targets}
+    if present is not None:
+        expect(isinstance(present, Mapping), "mask_missing", "present", "a dict by task", present, TypeError)
     for argument, given in (("sentinel", sentinel), ("present", present)):
-        unknown = sorted(set(given) - known) if isinstance(given, Mapping) else []
-        if unknown:
-            raise ValueError(f"mask_missing: {argument} names {unknown}, but the targets are {sorted(known)}")
+        if isinstance(given, Mapping) and set(given) - known:
+            raise ValueError(f"mask_missing: {argument} must be for the targets {sorted(known)}, found {sorted(given)}")
+    for number in sentinel.values() if isinstance(sentinel, Mapping) else () if sentinel is None else (sentinel,):
+        check_number("mask_missing", "sentinel", number, finite=False)
     if isinstance(batch, Batch):
         return _masked(batch, sentinel, present or {})
     found = {name: _masked(each, sentinel, present or {}) for name, each in batch.items()}
@@ -120,33 +124,36 @@ def _batches(batch: Any, caller: str) -> dict[str, Batch]:
     if not isinstance(entries, dict) or not all(isinstance(each, Batch) for each in entries.values()):
         raise TypeError(f"{caller}: batch must be a Batch, or a dict of Batch by task, found {type(batch).__name__}")
     for each in entries.values():
-        unknown = sorted(set(each.mask) - set(each.targets))
-        if unknown:
-            raise ValueError(f"{caller}: mask names {unknown}, but targets has {sorted(each.targets)}")
+        check_masks_named(caller, each)
     return entries
+
+
+def check_masks_named(where: str, batch: Batch) -> None:
+    """Raises unless targets and masks are dicts by task, and every mask is that of a target.
+
+    Example:
+        >>> check_masks_named("label_counts", Batch(0, {"a": 0}, {"b": True}))
+        Traceback (most recent call last):
+        ...
+        ValueError: label_counts: mask must be for the targets ['a'], found ['b']
+    """
+    for what, entries in (("targets", batch.targets), ("mask", batch.mask)):
+        expect(isinstance(entries, Mapping), where, what, "a dict by task name", entries, TypeError)
+    if set(batch.mask) - set(batch.targets):
+        raise ValueError(f"{where}: mask must be for the targets {sorted(batch.targets)}, found {sorted(batch.mask)}")
 
 
 def _mask_of(batch: Batch, name: str, size: int, caller: str) -> Array | None:
     mask = batch.mask.get(name)
-    return None if mask is None else checked_mask(mask, size, f"{caller}: mask[{name!r}]")
+    return None if mask is None else check_mask(caller, f"mask[{name!r}]", mask, (size,))
 
 
 def _size(target: PyTree, what: str) -> int:
     """B, which all leaves have as their first axis."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(target)]
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
-        raise ValueError(f"{what} must be arrays [B, ...] of one length, got shapes {shapes}")
+        raise ValueError(f"{what} must be arrays [B, ...] of one length, found shapes {shapes}")
     return shapes[0][0]
-
-
-def checked_mask(mask: Any, size: int, what: str) -> Any:
-    """The mask, after checking that it is an array of bool `[size]`; `what` opens the message."""
-    dtype = getattr(mask, "dtype", type(mask).__name__)
-    if dtype != jnp.bool_:
-        raise TypeError(f"{what} must be bool, got {dtype}")
-    if jnp.shape(mask) != (size,):
-        raise ValueError(f"{what} must be [{size}], one an example, got {list(jnp.shape(mask))}")
-    return mask
 
 
 def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
@@ -158,7 +165,7 @@ def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
             _check_sentinel(name, own, target)
         known = [_mask_of(batch, name, size, "mask_missing")]
         if name in present:
-            known.append(checked_mask(present[name], size, f"mask_missing: present[{name!r}]"))
+            known.append(check_mask("mask_missing", f"present[{name!r}]", present[name], (size,)))
         known += [_there(leaf, own) for leaf in jax.tree.leaves(target)]
         mask = np.ones(size, bool)
         for each in known:

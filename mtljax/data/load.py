@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mtljax.checks import expect
 from mtljax.data.prepared import prepare
 
 # Looked up when asked for: TFDS is slow to import, and some builders need packages of their own to prepare.
@@ -79,20 +81,21 @@ def load(name: str, split: str | None = None, *, data_dir: str | Path | None = N
         >>> load("multi_digit")
         Traceback (most recent call last):
         ...
-        ValueError: load: name must be one of computer_survey, ..., ud_english; got 'multi_digit'
+        ValueError: load: name must be one of computer_survey, ..., ud_english, found 'multi_digit'
     """
     loader = _find(_LOADERS, name, "load")
+    expect(split is None or isinstance(split, str), "load", "split", "a string or None", split, TypeError)
     known = inspect.signature(loader).parameters
     if data_dir is not None:
         options["data_dir"] = data_dir
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"load: {name} takes the options {sorted(known)}, got {unknown}")
+        raise ValueError(f"load: options of {name} must be among {sorted(known)}, found {unknown}")
     splits = loader(**options)
     if split is None:
         return splits
     if split not in splits:
-        raise ValueError(f"load: {name} has the splits {sorted(splits)}, got {split!r}")
+        raise ValueError(f"load: split of {name} must be one of {sorted(splits)}, found {split!r}")
     return splits[split]
 
 
@@ -122,14 +125,18 @@ def source(name: str, split: str, *, data_dir: str | Path | None = None, config:
         raise ValueError(f"source: {name} is generated, not stored; use load")
     make = _find(_BUILDERS, name, "source")
     config = _CONFIGS.get(name) if config is None else config
-    builder = prepare(lambda: make(data_dir=data_dir, **({} if config is None else {"config": config})))
+    expect(isinstance(split, str), "source", "split", "a string", split, TypeError)
+    expect(config is None or isinstance(config, str), "source", "config", "a string or None", config, TypeError)
+    options = {} if config is None else {"config": config}
+    builder = prepare("source", functools.partial(make, **options), data_dir)
     if split not in builder.info.splits:
-        raise ValueError(f"source: {name} has the splits {sorted(builder.info.splits)}, got {split!r}")
+        raise ValueError(f"source: split of {name} must be one of {sorted(builder.info.splits)}, found {split!r}")
     return builder.as_data_source(split)
 
 
 def _find(table: dict[str, str], name: str, caller: str) -> Callable[..., Any]:
+    expect(isinstance(name, str), caller, "name", "a string", name, TypeError)
     if name not in table:
-        raise ValueError(f"{caller}: name must be one of {', '.join(sorted(table))}; got {name!r}")
+        raise ValueError(f"{caller}: name must be one of {', '.join(sorted(table))}, found {name!r}")
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(f"mtljax.data.{module}"), attribute)

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtljax.checks import check_callable, check_count, check_mask, check_number, expect, found
 from mtljax.data.batches import Stream
-from mtljax.data.labels import checked_mask
 from mtljax.data.mixing_draws import Draw, one_task
 from mtljax.data.mixing_rates import LossDriven, Rates
 from mtljax.data.pipeline import leading_length
-from mtljax.sharing.network import task_names
+from mtljax.sharing.network import check_entries, task_names
 from mtljax.types import Batch
 
 
@@ -154,33 +154,33 @@ def mix(
         >>> batch["dogs"].mask["dogs"].tolist(), batch["cats"].mask["cats"].tolist()
         ([True, True, True, False], [True, False, False, False])
     """
-    names = task_names("mix", sources)
-    if batch_size < 1 or seed < 0:
-        raise ValueError(f"mix: batch_size must be at least 1, seed not negative, found {batch_size} and {seed}")
-    if isinstance(capacity, Mapping) and sorted(capacity) != list(names):
-        raise ValueError(f"mix: capacity is for {sorted(capacity)}, but the sources are {list(names)}")
+    expect(isinstance(sources, Mapping), "mix", "sources", "a dict by task name", sources, TypeError)
+    names = task_names("mix", sources, what="sources")
+    check_count("mix", "batch_size", batch_size)
+    check_count("mix", "seed", seed, least=0)
+    check_count("mix", "start_step", start_step, least=0)
+    check_callable("mix", "draw", draw)
+    if isinstance(capacity, Mapping):
+        check_entries("mix", "capacity", capacity, names)
     decks: dict[str, Any] = {}
     for name in names:
         source = sources[name]
         rows = capacity[name] if isinstance(capacity, Mapping) else batch_size if capacity is None else capacity
-        if rows < 1:
-            raise ValueError(f"mix: the capacity of {name!r} must be at least 1, found {rows}")
+        check_count("mix", f"capacity[{name!r}]" if isinstance(capacity, Mapping) else "capacity", rows)
         if isinstance(source, Batch):
             decks[name] = _Deck(name, source, rows, seed)
         elif hasattr(source, "get_state") and hasattr(source, "set_state"):
             decks[name] = _Whole(name, source, rows)
         else:
-            raise TypeError(
-                f"mix: source {name!r} must be a Batch, or a stream with get_state and set_state, "
-                f"found {type(source).__name__}"
-            )
+            expected = "a Batch, or a stream with get_state and set_state"
+            raise TypeError(f"mix: sources[{name!r}] must be {expected}, found {found(source)}")
     if isinstance(rates, dict):
         _checked_rates(rates, list(names))
+    elif not isinstance(rates, LossDriven):
+        check_callable("mix", "rates", rates, expected="a dict by task, a function of the step, or LossDriven")
     mixture = Mixture(decks, rates, draw, batch_size, seed)
-    if start_step < 0 or (
-        start_step and (isinstance(rates, LossDriven) or not all(isinstance(deck, _Deck) for deck in decks.values()))
-    ):
-        raise ValueError(f"mix: start_step must be 0 with streams or loss_driven, and not negative, found {start_step}")
+    if start_step and (isinstance(rates, LossDriven) or not all(isinstance(deck, _Deck) for deck in decks.values())):
+        raise ValueError(f"mix: start_step must be 0 with streams or loss_driven, found {start_step}")
     mixture.skip(start_step)
     return mixture
 
@@ -191,9 +191,9 @@ class _Deck:
     def __init__(self, name: str, source: Batch, capacity: int, seed: int):
         _check_target(name, source)
         self._name, self._capacity, self._taken = name, capacity, 0
-        self._size = leading_length(source, f"mix: source {name!r}")
-        own = np.asarray(source.mask.get(name, np.ones(self._size, bool)))
-        checked_mask(own, self._size, f"mix: the mask of source {name!r}")
+        self._size = leading_length(source._replace(mask={}), f"mix: sources[{name!r}]")
+        own = source.mask.get(name, np.ones(self._size, bool))
+        own = np.asarray(check_mask("mix", f"the mask of sources[{name!r}]", own, (self._size,)))
         self._arrays = jax.tree.map(np.asarray, source._replace(mask={name: own}))
         self._absent = _filler(name, self._arrays, capacity)
         stem = [seed, zlib.crc32(name.encode())]
@@ -233,9 +233,9 @@ class _Whole:
         first = jax.tree.map(np.asarray, next(source))
         source.set_state(start)
         _check_target(name, first)
-        size = leading_length(first, f"mix: source {name!r}")
+        size = leading_length(first, f"mix: sources[{name!r}]")
         if size != capacity:
-            raise ValueError(f"mix: the batches of source {name!r} must have {capacity} examples, found {size}")
+            raise ValueError(f"mix: the batches of sources[{name!r}] must have {capacity} examples, found {size}")
         self._absent = _filler(name, first, capacity)
 
     def take(self, count: int) -> Batch:
@@ -272,7 +272,9 @@ def _filler(name: str, arrays: Batch, capacity: int) -> Batch:
 def _check_target(name: str, batch: Batch) -> None:
     if not isinstance(batch, Batch) or set(batch.targets) != {name} or set(batch.mask) - {name}:
         found = (sorted(batch.targets), sorted(batch.mask)) if isinstance(batch, Batch) else type(batch).__name__
-        raise ValueError(f"mix: source {name!r} must have the target {name!r} alone, and no other mask, found {found}")
+        raise ValueError(
+            f"mix: sources[{name!r}] must have the target {name!r} alone, and no other mask, found {found}"
+        )
 
 
 def _check_count(name: str, count: int, capacity: int) -> None:
@@ -282,9 +284,8 @@ def _check_count(name: str, count: int, capacity: int) -> None:
 
 def _checked_rates(rates: Rates, names: list[str]) -> np.ndarray:
     """Rates as `[T]` in task order, which sum to 1."""
-    if sorted(rates) != names:
-        raise ValueError(f"mix: rates are for {sorted(rates)}, but the sources are {names}")
-    found = np.array([rates[name] for name in names], np.float64)
-    if not (found >= 0).all() or not 0 < found.sum() < np.inf:
+    check_entries("mix", "rates", rates, tuple(names))
+    known = np.array([check_number("mix", f"rates[{name!r}]", rates[name], least=0) for name in names], np.float64)
+    if not 0 < known.sum() < np.inf:
         raise ValueError(f"mix: rates must be finite, not negative and somewhere positive, found {dict(rates)}")
-    return found / found.sum()
+    return known / known.sum()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from mtljax.checks import check_count, check_number, expect
 from mtljax.sharing.network import task_names
 
 Rates = dict[str, float]
@@ -66,15 +67,14 @@ def proportional(
         >>> proportional({"small": 10, "large": 1000}, maximum=30)
         {'large': 0.75, 'small': 0.25}
     """
-    names = task_names("proportional", sizes)
-    for what, value in (("maximum", maximum), ("temperature", temperature), ("scale", scale)):
-        if value is not None and not value > 0:
-            raise ValueError(f"proportional: {what} must be positive, found {value}")
-    if not scale < math.inf:
-        raise ValueError(f"proportional: scale must be finite, found {scale}")
+    expect(isinstance(sizes, Mapping), "proportional", "sizes", "a dict by task name", sizes, TypeError)
+    names = task_names("proportional", sizes, what="sizes")
+    if maximum is not None:
+        check_number("proportional", "maximum", maximum, above=0, finite=False)
+    check_number("proportional", "temperature", temperature, above=0, finite=False)
+    check_number("proportional", "scale", scale, above=0)
     for name in names:
-        if not 0 < sizes[name] < math.inf:
-            raise ValueError(f"proportional: the size of {name!r} must be positive and finite, found {sizes[name]}")
+        check_number("proportional", f"sizes[{name!r}]", sizes[name], above=0)
     # Divided by the scale: it cancels but for the cap.
     capped = {name: min(sizes[name], math.inf if maximum is None else maximum / scale) for name in names}
     largest = max(capped.values())  # so that no power overflows
@@ -109,10 +109,9 @@ def annealed(
         >>> rates(99), rates(100)
         ({'a': 0.25, 'b': 0.75}, {'a': 0.5, 'b': 0.5})
     """
-    if epochs < 1 or steps_per_epoch < 1:
-        raise ValueError(f"annealed: epochs and steps_per_epoch must be at least 1, found {epochs}, {steps_per_epoch}")
-    if not 0 <= drop <= 1:
-        raise ValueError(f"annealed: drop must be from 0 to 1, found {drop}")
+    check_count("annealed", "epochs", epochs)
+    check_count("annealed", "steps_per_epoch", steps_per_epoch)
+    check_number("annealed", "drop", drop, least=0, most=1)
     proportional(sizes)  # for its checks
 
     def rates(step: int) -> Rates:
@@ -151,11 +150,9 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
         {'a': 0.75, 'b': 0.25}
     """
     names = task_names("loss_driven", tasks)
-    if not 0 <= decay < 1 or not 0 <= floor <= 1 or not math.isfinite(power):
-        raise ValueError(
-            f"loss_driven: decay must be at least 0 and below 1, floor from 0 to 1, power finite, "
-            f"found {decay}, {floor} and {power}"
-        )
+    check_number("loss_driven", "decay", decay, least=0, below=1)
+    check_number("loss_driven", "floor", floor, least=0, most=1)
+    check_number("loss_driven", "power", power)
 
     def init() -> dict[str, Any]:
         return {"first": {}, "mean": {}}
@@ -163,7 +160,7 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
     def update(state: dict[str, Any], losses: Mapping[str, float]) -> dict[str, Any]:
         unknown = sorted(set(losses) - set(names))
         if unknown:
-            raise ValueError(f"loss_driven: losses has unknown tasks {unknown}, expected {list(names)}")
+            raise ValueError(f"loss_driven: losses must be of the tasks {list(names)}, found {unknown}")
         first, mean = dict(state["first"]), dict(state["mean"])
         for name, value in losses.items():
             loss = float(value)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtljax.checks import check_count
 from mtljax.data.prepared import columns
 from mtljax.types import Batch
 
@@ -60,8 +61,7 @@ def fingerprints(smiles: Sequence[str], *, radius: int = 2, bits: int = 1024) ->
         >>> found.shape, found.sum(1).tolist(), readable.tolist()  # doctest: +SKIP
         ((2, 1024), [6, 0], [True, False])
     """
-    if radius < 0 or bits < 1:
-        raise ValueError(f"fingerprints: radius must not be negative and bits at least 1, got {radius} and {bits}")
+    check_fingerprints("fingerprints", radius, bits)
     try:
         from rdkit import Chem, rdBase
         from rdkit.Chem import rdFingerprintGenerator
@@ -75,6 +75,12 @@ def fingerprints(smiles: Sequence[str], *, radius: int = 2, bits: int = 1024) ->
             if molecule is not None:
                 found[row], readable[row] = generator.GetFingerprintAsNumPy(molecule), True
     return found, readable
+
+
+def check_fingerprints(where: str, radius: int, bits: int) -> None:
+    """Raises unless these are a radius and a number of bits."""
+    check_count(where, "radius", radius, least=0)
+    check_count(where, "bits", bits)
 
 
 def read_table(path: Path, tasks: Sequence[str]) -> Table:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtljax.checks import check_count, expect
 from mtljax.data.moving_shapes_scenes import MovingShapes, random_sequence
+from mtljax.sharing.network import is_sequence
 from mtljax.types import Batch
 
 STRIDE = 4  # pixels a cell of the grid on which targets stand
@@ -45,16 +47,16 @@ def load_moving_sequences(
         >>> load_moving_sequences(num_sequences=(2, 1, 1), length=3, size=24)["test"].box.shape
         (1, 3, 6, 4)
     """
-    if len(num_sequences) != len(_SPLITS):
-        raise ValueError(f"load_moving_sequences: num_sequences must be one for each of {_SPLITS}, got {num_sequences}")
-    least = {"num_sequences": min(num_sequences), "length": length, "max_objects": max_objects}
-    for name, value in least.items():
-        if value < 1:
-            raise ValueError(f"load_moving_sequences: {name} must be at least 1, got {value}")
-    if size < 24 or size % STRIDE:
-        raise ValueError(f"load_moving_sequences: size must be a multiple of {STRIDE} and at least 24, got {size}")
-    if seed < 0:
-        raise ValueError(f"load_moving_sequences: seed must not be negative, got {seed}")
+    where, expected = "load_moving_sequences", f"a sequence of integers, one for each of {_SPLITS}"
+    expect(is_sequence(num_sequences), where, "num_sequences", expected, num_sequences, TypeError)
+    expect(len(num_sequences) == len(_SPLITS), where, "num_sequences", expected, num_sequences, ValueError)
+    for i, number in enumerate(num_sequences):
+        check_count(where, f"num_sequences[{i}]", number)
+    check_count(where, "length", length)
+    check_count(where, "max_objects", max_objects)
+    check_count(where, "size", size, least=24)
+    expect(size % STRIDE == 0, where, "size", f"a multiple of {STRIDE}", size, ValueError)
+    check_count(where, "seed", seed, least=0)
     found = {}
     for split, (name, count) in enumerate(zip(_SPLITS, num_sequences, strict=True)):
         generators = [np.random.default_rng([seed, split, s]) for s in range(count)]
@@ -128,8 +130,9 @@ def as_pairs(sequences: MovingShapes) -> Batch:
         >>> batch.targets["motion"]["displacement"].shape
         (3, 6, 6, 2)
     """
+    expect(isinstance(sequences, MovingShapes), "as_pairs", "sequences", "MovingShapes", sequences, TypeError)
     if sequences.frames.shape[1] < 2:
-        raise ValueError(f"as_pairs: sequences must have at least 2 frames, got {sequences.frames.shape[1]}")
+        raise ValueError(f"as_pairs: sequences must have at least 2 frames, found {sequences.frames.shape[1]}")
     grid = sequences.frames.shape[2] // STRIDE
     place = sequences.box[..., :2] * np.float32(grid)
     index = np.minimum(place.astype(np.int32), grid - 1)  # x and y

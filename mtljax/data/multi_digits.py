@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_count
 from mtljax.data.prepared import columns, prepare
 from mtljax.types import Batch
 
@@ -223,13 +225,12 @@ def load_multi_digits(data_dir: str | Path | None = None, *, seed: int = 0) -> d
         >>> splits["train"].inputs.shape  # doctest: +SKIP
         (10000, 12, 16, 1)
     """
-    if seed < 0:
-        raise ValueError(f"load_multi_digits: seed must not be negative, got {seed}")
+    check_count("load_multi_digits", "seed", seed, least=0)
     name = f"seed_{seed}"
     config = MultiDigits.builder_configs.get(name)  # TFDS refuses a new configuration under a listed name
     if config is None:
         config = MultiDigitsConfig(name=name, seed=seed, description=f"Drawn from seed {seed}.")
-    builder = prepare(lambda: MultiDigits(config=config, data_dir=data_dir))
+    builder = prepare("load_multi_digits", functools.partial(MultiDigits, config=config), data_dir)
     return {name: _as_batch(columns(builder, name)) for name in _SIZES}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
+from mtljax.checks import check_flag
 from mtljax.data.prepared import columns, prepare
 from mtljax.data.two_digits import SPLITS, TwoDigits, TwoDigitsConfig
 from mtljax.types import Batch
@@ -125,9 +127,10 @@ def load_mnist_fashion(
 def _load(
     family: str, data_dir: str | Path | None, variant: str, overlap: int | None, seed: int, normalize: bool
 ) -> dict[str, Batch]:
+    check_flag(f"load_{family}", "normalize", normalize)
     config = TwoDigitsConfig(family=family, variant=variant, overlap=overlap, seed=seed)
     config = TwoDigits.builder_configs.get(config.name, config)  # TFDS refuses a new one under a listed name
-    builder = prepare(lambda: TwoDigits(config=config, data_dir=data_dir))
+    builder = prepare(f"load_{family}", functools.partial(TwoDigits, config=config), data_dir)
     return {name: _as_batch(columns(builder, name), normalize) for name in SPLITS}
 
 

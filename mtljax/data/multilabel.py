@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.data.labels import checked_mask
+from mtljax.checks import check_count, check_mask, check_names, check_number, expect
+from mtljax.data.labels import check_masks_named
 from mtljax.sharing.network import task_names
 from mtljax.types import Batch
 
@@ -56,11 +57,10 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
                 f"tasks_from_multilabel: the batch must have one target [N, L], found {sorted(labels.targets)}"
             )
         ((name, array),) = labels.targets.items()
-        if set(labels.mask) - {name}:
-            raise ValueError(f"tasks_from_multilabel: mask names {sorted(labels.mask)}, but the target is {name!r}")
+        check_masks_named("tasks_from_multilabel", labels)
         targets, mask = tasks_from_multilabel(array, names=names, sentinel=sentinel)
         if name in labels.mask:
-            known = checked_mask(labels.mask[name], len(array), f"tasks_from_multilabel: mask[{name!r}]")
+            known = check_mask("tasks_from_multilabel", f"mask[{name!r}]", labels.mask[name], (len(array),))
             mask = {each: present & known for each, present in mask.items()}
             targets = {each: _zeroed(targets[each], mask[each]) for each in targets}
         return labels._replace(targets=targets, mask=mask)
@@ -68,6 +68,10 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
         raise ValueError(f"tasks_from_multilabel: labels must be [N, L], L at least 1, found {list(jnp.shape(labels))}")
     xp = jnp if isinstance(labels, jax.Array) else np
     labels = xp.asarray(labels)
+    if labels.dtype.kind not in "biuf" and not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise TypeError(f"tasks_from_multilabel: labels must be numbers, found {labels.dtype}")
+    if sentinel is not None:
+        check_number("tasks_from_multilabel", "sentinel", sentinel, finite=False)
     names = _names("tasks_from_multilabel", names, labels.shape[1], "label")
     # Asked of JAX, for to NumPy bfloat16 is no floating type.
     present = ~xp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else xp.ones(labels.shape, bool)
@@ -104,15 +108,16 @@ def multilabel_from_tasks(
         [[1.0], [nan]]
     """
     names, mask = _order("multilabel_from_tasks", targets, names), mask or {}
+    expect(isinstance(mask, Mapping), "multilabel_from_tasks", "mask", "a dict by task", mask, TypeError)
     if set(mask) - set(names):
-        raise ValueError(f"multilabel_from_tasks: mask names {sorted(mask)}, but the tasks are {sorted(names)}")
+        raise ValueError(f"multilabel_from_tasks: mask must be for the tasks {sorted(names)}, found {sorted(mask)}")
     xp = jnp if any(isinstance(each, jax.Array) for each in (*targets.values(), *mask.values())) else np
     columns = []
     for name in names:
         column = xp.asarray(targets[name])
         column = column.astype(xp.promote_types(column.dtype, xp.float32))
         if name in mask:
-            present = checked_mask(mask[name], len(column), f"multilabel_from_tasks: mask[{name!r}]")
+            present = check_mask("multilabel_from_tasks", f"mask[{name!r}]", mask[name], (len(column),))
             column = xp.where(present, column, xp.nan)
         columns.append(column)
     return xp.stack(columns, axis=1)
@@ -144,13 +149,11 @@ def one_vs_rest(classes: Any, num_classes: int, *, names: Sequence[str] | None =
     classes = xp.asarray(classes)
     if not xp.issubdtype(classes.dtype, xp.integer):
         raise TypeError(f"one_vs_rest: classes must be integers, found {classes.dtype}")
-    if classes.ndim != 1 or num_classes < 2:
-        raise ValueError(
-            "one_vs_rest: classes must be [N] and num_classes at least 2, "
-            f"found {list(classes.shape)} and {num_classes}"
-        )
+    check_count("one_vs_rest", "num_classes", num_classes, least=2)
+    if classes.ndim != 1:
+        raise ValueError(f"one_vs_rest: classes must be [N], found {list(classes.shape)}")
     names = _names("one_vs_rest", names, num_classes, "class")
-    present = xp.ones(classes.shape, bool) if mask is None else checked_mask(mask, len(classes), "one_vs_rest: mask")
+    present = xp.ones(classes.shape, bool) if mask is None else check_mask("one_vs_rest", "mask", mask, classes.shape)
     if isinstance(classes, np.ndarray) and isinstance(present, np.ndarray):
         outside = present & ((classes < 0) | (classes >= num_classes))
         if outside.any():
@@ -193,13 +196,14 @@ def _names(caller: str, names: Sequence[str] | None, count: int, stem: str) -> l
     if names is None:
         digits = len(str(count - 1))
         return [f"{stem}_{i:0{digits}}" for i in range(count)]
-    if len(task_names(caller, names)) != count:
+    if len(task_names(caller, names, what="names")) != count:
         raise ValueError(f"{caller}: names must be {count}, one for each {stem}, found {list(names)}")
     return list(names)
 
 
 def _order(caller: str, entries: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
-    order = sorted(entries) if names is None else list(names)
+    expect(isinstance(entries, Mapping), caller, "the arrays", "a dict by task", entries, TypeError)
+    order = sorted(entries) if names is None else check_names(caller, "names", names)
     if sorted(order) != sorted(entries) or not order:
         raise ValueError(f"{caller}: names must be the tasks {sorted(entries)}, each once, found {order}")
     shapes = {name: list(jnp.shape(entries[name])) for name in order}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mtljax.checks import check_choice, check_count, check_key, expect
 from mtljax.data.pipeline import leading_length
 from mtljax.types import Array, Key
 
@@ -59,19 +60,20 @@ def on_device(
         [0, 1, 2, 3, 4, 5]
     """
     size = leading_length(batch, "on_device")
-    if not 1 <= batch_size <= size:
-        raise ValueError(f"on_device: batch_size must be between 1 and the {size} examples, got {batch_size}")
-    if seed < 0:
-        raise ValueError(f"on_device: seed must not be negative, got {seed}")
+    check_count("on_device", "batch_size", batch_size, most=size)
+    check_count("on_device", "seed", seed, least=0)
     if mesh is None:
         shards, place = 1, None
     else:
+        expect(isinstance(mesh, Mesh), "on_device", "mesh", "a jax.sharding.Mesh", mesh, TypeError)
         axis = mesh.axis_names if axis is None else axis
+        for name in (axis,) if isinstance(axis, str) else axis:
+            check_choice("on_device", "axis", name, mesh.axis_names)
         shards = math.prod(mesh.shape[name] for name in ((axis,) if isinstance(axis, str) else axis))
         place = NamedSharding(mesh, PartitionSpec(axis))
     for what, number in (("examples", size), ("batch_size", batch_size)):
         if number % shards:
-            raise ValueError(f"on_device: {what} must be a multiple of the {shards} devices, got {number}")
+            raise ValueError(f"on_device: {what} must be a multiple of the {shards} devices, found {number}")
     block, part = size // shards, batch_size // shards
     steps = block // part
 
@@ -87,7 +89,7 @@ def on_device(
     def take(data: Tree, step: Array) -> Tree:
         found = leading_length(data, "take")
         if found != size:
-            raise ValueError(f"take: data must be the {size} examples that on_device returned, got {found}")
+            raise ValueError(f"take: data must be the {size} examples that on_device returned, found {found}")
         step = jnp.asarray(step, jnp.int32)
         if mesh is None:
             return draw(data, step, jax.random.key(seed))
@@ -126,8 +128,8 @@ def permuted(key: Key, positions: Array, size: int) -> Array:
         >>> sorted(permuted(jax.random.key(0), jnp.arange(5), 5).tolist())
         [0, 1, 2, 3, 4]
     """
-    if not 1 <= size < 2**31:
-        raise ValueError(f"permuted: size must be from 1 to 2^31 - 1, got {size}")
+    check_key("permuted", "key", key)
+    check_count("permuted", "size", size, most=2**31 - 1)
     a = math.isqrt(size - 1) + 1
     b = -(-size // a)
     wide, narrow, limit = jnp.uint32(a), jnp.uint32(b), jnp.uint32(size)

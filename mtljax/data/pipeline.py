@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from mtljax.checks import check_count, check_flag, check_mask, expect
+from mtljax.data.labels import check_masks_named
 from mtljax.types import Batch, PyTree
 
 Tree = TypeVar("Tree")
@@ -52,10 +54,10 @@ def epochs(batch: Tree, *, batch_size: int, seed: int, start_step: int = 0, drop
     import grain  # slow to import, and only training needs it
 
     size = leading_length(batch, "epochs")
-    if not 1 <= batch_size <= size:
-        raise ValueError(f"epochs: batch_size must be between 1 and the {size} examples, got {batch_size}")
-    if seed < 0 or start_step < 0:
-        raise ValueError(f"epochs: seed and start_step must not be negative, got {seed} and {start_step}")
+    check_count("epochs", "batch_size", batch_size, most=size)
+    check_count("epochs", "seed", seed, least=0)
+    check_count("epochs", "start_step", start_step, least=0)
+    check_flag("epochs", "drop_last", drop_last)
     arrays = jax.tree.map(np.asarray, batch)
     rows_of = row_order(size, batch_size, seed, drop_last=drop_last)
 
@@ -125,20 +127,14 @@ def evaluation_batches(batch: Batch, batch_size: int) -> Iterator[Batch]:
         >>> last.inputs.tolist(), last.mask["a"].tolist()
         ([2.0, 2.0], [True, False])
     """
-    size = leading_length(batch, "evaluation_batches")
-    if batch_size < 1:
-        raise ValueError(f"evaluation_batches: batch_size must be at least 1, got {batch_size}")
-    unknown = sorted(set(batch.mask) - set(batch.targets))
-    if unknown:
-        raise ValueError(f"evaluation_batches: mask names {unknown}, but targets has {sorted(batch.targets)}")
+    expect(isinstance(batch, Batch), "evaluation_batches", "batch", "a Batch", batch, TypeError)
+    check_masks_named("evaluation_batches", batch)
+    size = leading_length(batch._replace(mask={}), "evaluation_batches")
+    check_count("evaluation_batches", "batch_size", batch_size)
     mask = {}
     for name in batch.targets:
-        mask[name] = np.asarray(batch.mask.get(name, np.ones(size, bool)))
-        if mask[name].dtype != bool or mask[name].shape != (size,):
-            raise ValueError(
-                f"evaluation_batches: mask[{name!r}] must be bool [{size}], "
-                f"got {mask[name].dtype} {list(mask[name].shape)}"
-            )
+        own = batch.mask.get(name, np.ones(size, bool))
+        mask[name] = np.asarray(check_mask("evaluation_batches", f"mask[{name!r}]", own, (size,)))
     arrays = jax.tree.map(np.asarray, batch._replace(mask=mask))
     return _padded(arrays, size, batch_size)
 
@@ -158,5 +154,5 @@ def leading_length(tree: PyTree, caller: str) -> int:
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
     if len(set(lengths.values())) != 1 or None in lengths.values() or 0 in lengths.values():
-        raise ValueError(f"{caller}: batch must hold arrays of one leading length, at least 1, got {lengths}")
+        raise ValueError(f"{caller}: batch must hold arrays of one leading length, at least 1, found {lengths}")
     return next(iter(lengths.values()))  # pyright: ignore[reportReturnType]

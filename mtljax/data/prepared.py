@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtljax.checks import expect
 
-def prepare(make_builder: Callable[[], Any]) -> Any:
+
+def prepare(where: str, make_builder: Callable[..., Any], data_dir: str | Path | None) -> Any:
     """A builder whose files are on disk, prepared now where they were not.
 
     TFDS writes to a folder of another name and renames it when all is there, so an interrupted preparation leaves
     nothing that is read later. Several processes may prepare one data set at once: the first that is done wins.
 
     Args:
-        make_builder: `() -> tfds.core.DatasetBuilder`; called again where another process was faster, since a builder
-            looks at the disk once, when it is made.
+        where: the public function's name, which opens the message.
+        make_builder: `(*, data_dir) -> tfds.core.DatasetBuilder`; called again where another process was faster, since
+            a builder looks at the disk once, when it is made.
+        data_dir: TFDS's data directory; None is TFDS's own default.
 
     Returns:
         The builder.
     """
-    builder = make_builder()
+    folder = data_dir is None or (isinstance(data_dir, str | Path) and str(data_dir) != "")
+    expect(folder, where, "data_dir", "the path of a folder or None", data_dir, TypeError)
+    builder = make_builder(data_dir=data_dir)
     # TFDS prints that it downloads, also where all files are at hand. Its progress bars, on stderr, tell the truth.
     for announcement in ("_log_download_bytes", "_log_download_done"):
         setattr(builder, announcement, lambda: None)
     try:
         builder.download_and_prepare()
     except FileExistsError:
-        builder = make_builder()
+        builder = make_builder(data_dir=data_dir)
     return builder
 
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.checks import check_count, check_key, expect
 from mtljax.data.ray_scenes import KINDS, Scene, Solids, Surface, camera_rays, cast, turned
-from mtljax.data.synthetic.common import check_count, check_key, drawn
+from mtljax.data.synthetic.common import drawn
 from mtljax.types import Array, Batch, Key
 
 CLASSES = ("floor", "wall", *KINDS)
@@ -131,7 +132,7 @@ def render_scene(scene: Scene, *, size: int = 64) -> Batch:
         >>> example.inputs.shape, sorted(example.targets)
         ((32, 32, 3), ['boxes', 'depth', 'edges', 'normals', 'segmentation'])
     """
-    check_count("render_scene", "size", size, 2)
+    check_count("render_scene", "size", size, least=2)
     slots = scene.solids.present.size
     rays = camera_rays(size, TANGENT, scene.position.dtype)
     surface = cast(scene, rays)
@@ -168,7 +169,10 @@ def random_scenes(keys: Key, *, size: int = 64) -> Batch:
         >>> batch.targets["depth"].shape
         (2, 64, 64, 1)
     """
-    check_key("random_scenes", "keys", keys, rank=1)
+    typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    expect(typed, "random_scenes", "keys", "typed keys, as jax.random.key makes them", keys, TypeError)
+    if keys.ndim != 1:
+        raise ValueError(f"random_scenes: keys must be [B], found keys of shape {keys.shape}")
     return jax.vmap(lambda key: render_scene(sample_scene(key), size=size))(keys)
 
 
@@ -206,8 +210,8 @@ def load_rendered_scenes(
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     for name, number in sizes.items():
         check_count("load_rendered_scenes", f"num_{name}", number)
-    check_count("load_rendered_scenes", "size", size, 2)
-    check_count("load_rendered_scenes", "seed", seed, 0)
+    check_count("load_rendered_scenes", "size", size, least=2)
+    check_count("load_rendered_scenes", "seed", seed, least=0)
 
     splits = {}
     for s, (name, number) in enumerate(sizes.items()):

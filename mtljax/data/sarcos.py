@@ -10,6 +10,7 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_count, check_flag
 from mtljax.data.prepared import columns, prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -130,18 +131,17 @@ def load_sarcos(
         >>> splits["train"].inputs.shape, splits["test"].targets["torque_7"].shape  # doctest: +SKIP
         ((600, 21), (1400,))
     """
-    if train_rows < 1 or test_rows < 1 or seed < 0:
-        raise ValueError(
-            "load_sarcos: train_rows and test_rows must be at least 1 and seed not negative, "
-            f"got {train_rows}, {test_rows} and {seed}"
-        )
-    found = columns(prepare(lambda: Sarcos(data_dir=data_dir)), "full")
+    check_count("load_sarcos", "train_rows", train_rows)
+    check_count("load_sarcos", "test_rows", test_rows)
+    check_count("load_sarcos", "seed", seed, least=0)
+    check_flag("load_sarcos", "standardise", standardise)
+    found = columns(prepare("load_sarcos", Sarcos, data_dir), "full")
     # In float64, so that what is standardised is so to float32's last digits.
     rows = np.concatenate([found["inputs"], found["torques"]], axis=1).astype(np.float64)
     if train_rows + test_rows > len(rows):
         raise ValueError(
             f"load_sarcos: train_rows and test_rows must be at most {len(rows)} together, "
-            f"got {train_rows} and {test_rows}"
+            f"found {train_rows} and {test_rows}"
         )
     order = np.random.default_rng(seed).permutation(len(rows))
     train, test = rows[order[:train_rows]], rows[order[train_rows : train_rows + test_rows]]

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_count, check_number
 from mtljax.data.prepared import columns, prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -135,9 +136,10 @@ def load_school(
         >>> schools["school_001"].inputs.shape  # doctest: +SKIP
         (150, 28)
     """
-    if train_share is not None and not 0 <= train_share <= 1:
-        raise ValueError(f"load_school: train_share must be from 0 to 1, or None for no split, got {train_share}")
-    found = columns(prepare(lambda: School(data_dir=data_dir)), "full")
+    if train_share is not None:
+        check_number("load_school", "train_share", train_share, least=0, most=1)
+    check_count("load_school", "seed", seed, least=0)
+    found = columns(prepare("load_school", School, data_dir), "full")
     inputs, scores = found["inputs"].astype(np.float32), found["score"].astype(np.float32)
     starts = np.flatnonzero(np.diff(found["school"])) + 1
     by_school = list(zip(np.split(inputs, starts), np.split(scores, starts), strict=True))

@@ -120,7 +120,7 @@ def compose(coverage: np.ndarray, colour: np.ndarray, background: np.ndarray) ->
     if not fits or colour.shape[:2] != coverage.shape[:2] or background.shape != (*coverage.shape[2:], colour.shape[2]):
         raise ValueError(
             "compose: coverage, colour and background must be [F, K, H, W], [F, K, C] and [H, W, C], "
-            f"got {coverage.shape}, {colour.shape} and {background.shape}"
+            f"found {coverage.shape}, {colour.shape} and {background.shape}"
         )
     pictures = np.zeros((coverage.shape[0], *background.shape), coverage.dtype)
     light = np.ones_like(coverage[:, 0])
@@ -186,12 +186,12 @@ def _checked(
     n = kinds.shape[0] if kinds.ndim else 0
     found = [kinds.shape, centres.shape, radii.shape, angles.shape]
     if found != [(n,), (n, 2), (n,), (n,)]:
-        raise ValueError(f"{caller}: kind, centre, radius, angle must be [N], [N, 2], [N], [N], got {found}")
+        raise ValueError(f"{caller}: kind, centre, radius, angle must be [N], [N, 2], [N], [N], found {found}")
     if not np.isin(kinds, np.arange(len(SHAPES))).all():
-        raise ValueError(f"{caller}: kind must be from 0 to {len(SHAPES) - 1}, got {np.unique(kinds).tolist()}")
+        raise ValueError(f"{caller}: kind must be from 0 to {len(SHAPES) - 1}, found {np.unique(kinds).tolist()}")
     if not (radii > 0).all():
-        raise ValueError(f"{caller}: radius must be positive, got {radii.min()}")
+        raise ValueError(f"{caller}: radius must be positive, found {radii.min()}")
     for name, array in {"centre": centres, "radius": radii, "angle": angles}.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{caller}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
+            raise ValueError(f"{caller}: {name} must be finite, found {array[~np.isfinite(array)][0]}")
     return kinds, centres, radii, angles

@@ -8,7 +8,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from mtljax.data.molecules import Table, dataset_info, examples, index_split, load_splits, read_table
+from mtljax.data.molecules import (
+    Table,
+    check_fingerprints,
+    dataset_info,
+    examples,
+    index_split,
+    load_splits,
+    read_table,
+)
 from mtljax.data.prepared import prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -139,4 +147,5 @@ def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
         >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
         ((1141, 1024), 27)
     """
-    return load_splits(prepare(lambda: Sider(data_dir=data_dir)), _TASKS, radius=radius, bits=bits)
+    check_fingerprints("load_sider", radius, bits)
+    return load_splits(prepare("load_sider", Sider, data_dir), _TASKS, radius=radius, bits=bits)

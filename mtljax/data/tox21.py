@@ -8,7 +8,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from mtljax.data.molecules import Table, dataset_info, examples, index_split, load_splits, read_table
+from mtljax.data.molecules import (
+    Table,
+    check_fingerprints,
+    dataset_info,
+    examples,
+    index_split,
+    load_splits,
+    read_table,
+)
 from mtljax.data.prepared import prepare
 from mtljax.data.raw import fetch
 from mtljax.types import Batch
@@ -133,4 +141,5 @@ def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
         >>> splits["validation"].inputs.shape  # doctest: +SKIP
         (800, 1024)
     """
-    return load_splits(prepare(lambda: Tox21(data_dir=data_dir)), _TASKS, radius=radius, bits=bits)
+    check_fingerprints("load_tox21", radius, bits)
+    return load_splits(prepare("load_tox21", Tox21, data_dir), _TASKS, radius=radius, bits=bits)

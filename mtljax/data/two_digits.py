@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_choice, check_count
 from mtljax.data.idx import ROOTS, read_published
 from mtljax.data.two_digits_canvas import layout, overlay, pair, resize
 
@@ -92,18 +92,12 @@ class TwoDigitsConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
-        if self.family not in _FAMILIES:
-            raise ValueError(f"TwoDigitsConfig: family must be one of {sorted(_FAMILIES)}, got {self.family!r}")
+        check_choice("TwoDigitsConfig", "family", self.family, sorted(_FAMILIES))
         self.overlap = layout(self.variant, self.overlap).overlap
-        try:
-            self.seed = operator.index(self.seed)
-        except TypeError:
-            raise TypeError(f"TwoDigitsConfig: seed must be a whole number, got {self.seed!r}") from None
-        if self.seed < 0:
-            raise ValueError(f"TwoDigitsConfig: seed must not be negative, got {self.seed}")
+        self.seed = check_count("TwoDigitsConfig", "seed", self.seed, least=0)
         name = f"{self.family}_{self.variant}_overlap_{self.overlap}_seed_{self.seed}"
         if self.name not in ("", name):
-            raise ValueError(f"TwoDigitsConfig: name must be left out or {name!r}, got {self.name!r}")
+            raise ValueError(f"TwoDigitsConfig: name must be left out or {name!r}, found {self.name!r}")
         self.name = name
         self.description = self.description or f"{self.family}, laid out as {self.variant}, drawn from {self.seed}."
 
@@ -212,7 +206,7 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
 
     def _config(self) -> TwoDigitsConfig:
         if not isinstance(self.builder_config, TwoDigitsConfig):
-            raise TypeError(f"TwoDigits: config must be a TwoDigitsConfig, got {self.builder_config!r}")
+            raise TypeError(f"TwoDigits: config must be a TwoDigitsConfig, found {self.builder_config!r}")
         return self.builder_config
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from mtljax.checks import check_choice, check_count
 from mtljax.data.idx import SIDE
 
 _CANVAS = 36  # the papers' side of the canvas
@@ -71,17 +71,11 @@ def layout(variant: str, overlap: int | None = None) -> Layout:
         >>> layout("mgda").right
         (6, 6)
     """
-    if variant not in _OVERLAP:
-        raise ValueError(f"layout: variant must be one of {sorted(_OVERLAP)}, got {variant!r}")
+    check_choice("layout", "variant", variant, sorted(_OVERLAP))
     if overlap is None:
         overlap = _OVERLAP[variant]
     least = 2 * SIDE - _CANVAS if variant == "mgda" else 0
-    try:
-        overlap = operator.index(overlap)
-    except TypeError:
-        raise TypeError(f"layout: overlap must be a whole number of pixels, got {overlap!r}") from None
-    if not least <= overlap < SIDE:
-        raise ValueError(f"layout: overlap of variant {variant!r} must be {least} to {SIDE - 1} pixels, got {overlap}")
+    overlap = check_count("layout", f"overlap of variant {variant!r}", overlap, least=least, most=SIDE - 1)
     apart = SIDE - overlap
     if variant == "mgda":
         return Layout(overlap, _CANVAS, (0, 0), (apart, apart), side=SIDE, repeats=1, distinct=False)
@@ -125,7 +119,7 @@ def pair(
         ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1])
     """
     if left.shape != right.shape:
-        raise ValueError(f"pair: left and right must be of one length, got {left.shape} and {right.shape}")
+        raise ValueError(f"pair: left and right must be of one length, found {left.shape} and {right.shape}")
     left, right = rng.permutation(left), rng.permutation(right)
 
     def mending(i: int, others: np.ndarray) -> np.ndarray:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mtljax.checks import check_count, expect
 from mtljax.data import ud_tags
 from mtljax.data.conllu import Sentence
 from mtljax.data.vocabulary import Vocabulary, build_vocabulary
+from mtljax.sharing.network import is_sequence
 from mtljax.token_losses import PADDING, UNSEEN
 from mtljax.types import Batch
 
@@ -50,8 +52,9 @@ def sentence_vocabularies(
         >>> vocabularies["words"].entries, vocabularies["feats_Tense"].entries
         (('<padding>', '<unknown>', '<mask>', 'he', 'went'), ('none', 'Past'))
     """
-    if max_offset < 1:
-        raise ValueError(f"sentence_vocabularies: max_offset must be at least 1, got {max_offset}")
+    check_count("sentence_vocabularies", "max_offset", max_offset)
+    check_count("sentence_vocabularies", "min_count", min_count)
+    _check_sentences("sentence_vocabularies", sentences)
     forms, labels = _forms(sentences), _labels(sentences)
     values: dict[str, list[str]] = {}
     for feats in labels["ufeats"]:
@@ -108,19 +111,21 @@ def sentence_batch(
         >>> batch.inputs["words"].tolist(), batch.targets["feats_Tense"].tolist()
         ([[3, 4, 0]], [[0, 1, -1]])
     """
+    expect(isinstance(vocabularies, Mapping), "sentence_batch", "vocabularies", "a dict", vocabularies, TypeError)
+    _check_sentences("sentence_batch", sentences)
+    check_count("sentence_batch", "max_length", max_length)
+    check_count("sentence_batch", "max_characters", max_characters, least=2)
     tasks = sorted(set(vocabularies) - set(_INPUTS))
     missing = [name for name in _INPUTS if name not in vocabularies]
     strange = [name for name in tasks if name not in _TASKS and not name.startswith(_FEATURE)]
     if missing or strange:
-        raise ValueError(f"sentence_batch: vocabularies lacks {missing} and has {strange}, which are no tasks")
-    if not sentences or max_length < 1 or max_characters < 2:
         raise ValueError(
-            "sentence_batch: expected a sentence, max_length of at least 1 and max_characters of at least 2, "
-            f"got {len(sentences)} sentences, {max_length} and {max_characters}"
+            f"sentence_batch: vocabularies must have {list(_INPUTS)} and tasks, found none of {missing}, and {strange}"
         )
+    expect(len(sentences) > 0, "sentence_batch", "sentences", "at least one", sentences, ValueError)
     empty = next((sentence.sent_id for sentence in sentences if not sentence.tokens), None)
     if empty is not None:
-        raise ValueError(f"sentence_batch: expected a word or more in each sentence, got none in {empty!r}")
+        raise ValueError(f"sentence_batch: sentences must have a word or more each, found none in {empty!r}")
     lengths = np.concatenate([_parts(len(sentence.tokens), max_length) for sentence in sentences])
     rows = np.repeat(np.arange(len(lengths)), lengths)
     columns = np.concatenate([np.arange(length) for length in lengths])
@@ -153,6 +158,11 @@ def sentence_batch(
             numbers = np.where([label is None for label in found], PADDING, vocabulary.encode(found))
         targets[task] = padded(numbers, PADDING)
     return Batch(inputs, targets, {task: (target != PADDING).any(1) for task, target in targets.items()})
+
+
+def _check_sentences(where: str, sentences: Any) -> None:
+    known = is_sequence(sentences) and all(isinstance(sentence, Sentence) for sentence in sentences)
+    expect(known, where, "sentences", "a sequence of Sentence", sentences, TypeError)
 
 
 def _forms(sentences: Sequence[Sentence]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtljax.checks import check_count, expect
 from mtljax.data import raw
 from mtljax.data.conllu import UPOS, Sentence, Token, read_conllu
 from mtljax.data.prepared import prepare
@@ -152,7 +153,11 @@ def load_ud_english(
         >>> splits["test"].targets["upos"].shape  # doctest: +SKIP
         (2082, 64)
     """
-    builder = prepare(lambda: UdEnglish(data_dir=data_dir))
+    check_count("load_ud_english", "max_length", max_length)
+    check_count("load_ud_english", "max_characters", max_characters, least=2)
+    if vocabularies is not None:
+        expect(isinstance(vocabularies, Mapping), "load_ud_english", "vocabularies", "a dict", vocabularies, TypeError)
+    builder = prepare("load_ud_english", UdEnglish, data_dir)
     splits = {split: _sentences(builder, split) for split in _FILES}
     known = sentence_vocabularies(splits["train"]) if vocabularies is None else vocabularies
     return {
@@ -187,7 +192,9 @@ def ud_vocabularies(
         >>> vocabularies["feats_Tense"].entries  # doctest: +SKIP
         ('none', 'Past', 'Pres')
     """
-    builder = prepare(lambda: UdEnglish(data_dir=data_dir))
+    check_count("ud_vocabularies", "min_count", min_count)
+    check_count("ud_vocabularies", "max_offset", max_offset)
+    builder = prepare("ud_vocabularies", UdEnglish, data_dir)
     return sentence_vocabularies(_sentences(builder, "train"), min_count=min_count, max_offset=max_offset)
 
 

@@ -74,7 +74,7 @@ def lemma_script(form: str, lemma: str) -> LemmaScript:
         ('go', 'replace')
     """
     if not form or not lemma:
-        raise ValueError(f"lemma_script: form and lemma must not be empty, got {form!r} and {lemma!r}")
+        raise ValueError(f"lemma_script: form and lemma must not be empty, found {form!r} and {lemma!r}")
     best, cost = LemmaScript("replace", 0, "", 0, lemma), None
     for case, change in _CASES.items():
         changed = change(form)
@@ -106,7 +106,7 @@ def apply_lemma_script(script: LemmaScript, form: str) -> str:
     if script.case == "replace":
         return script.suffix
     if script.case not in _CASES:
-        raise ValueError(f"apply_lemma_script: case must be one of {[*_CASES, 'replace']}, got {script.case!r}")
+        raise ValueError(f"apply_lemma_script: case must be one of {[*_CASES, 'replace']}, found {script.case!r}")
     changed = _CASES[script.case](form)
     end = max(len(changed) - script.strip_back, 0)
     return script.prefix + changed[script.strip_front : end] + script.suffix

@@ -9,6 +9,8 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 
+from mtljax.checks import check_count, expect
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
@@ -36,13 +38,16 @@ class Vocabulary:
     unknown: int = -1
 
     def __post_init__(self) -> None:
-        if len(self.numbers) < len(self.values):
-            raise ValueError("Vocabulary: values must each stand once")
-        if self.unknown >= len(self.reserved):
-            raise ValueError(
-                f"Vocabulary: unknown must be the number of one of the reserved entries {self.reserved} or negative, "
-                f"got {self.unknown}"
-            )
+        expect(isinstance(self.values, tuple), "Vocabulary", "values", "a tuple", self.values, TypeError)
+        strings = isinstance(self.reserved, tuple) and all(isinstance(entry, str) for entry in self.reserved)
+        expect(strings, "Vocabulary", "reserved", "a tuple of strings", self.reserved, TypeError)
+        expect(
+            len(self.numbers) == len(self.values), "Vocabulary", "values", "values that differ", self.values, ValueError
+        )
+        whole = isinstance(self.unknown, int | np.integer) and not isinstance(self.unknown, bool)
+        expect(whole, "Vocabulary", "unknown", "an integer", self.unknown, TypeError)
+        expected = f"the number of one of the reserved entries {self.reserved} or negative"
+        expect(self.unknown < len(self.reserved), "Vocabulary", "unknown", expected, self.unknown, ValueError)
 
     @property
     def entries(self) -> tuple[Hashable, ...]:
@@ -85,10 +90,10 @@ def build_vocabulary(
         >>> build_vocabulary("banana", unknown=0, min_count=2, reserved=("?",)).entries
         ('?', 'a', 'n')
     """
-    if min_count < 1:
-        raise ValueError(f"build_vocabulary: min_count must be at least 1, got {min_count}")
+    expect(isinstance(values, Iterable), "build_vocabulary", "values", "several values", values, TypeError)
+    check_count("build_vocabulary", "min_count", min_count)
     counts = collections.Counter(values)
     kept = sorted((-count, value) for value, count in counts.items() if count >= min_count)  # pyright: ignore[reportArgumentType]
     if not kept:
-        raise ValueError(f"build_vocabulary: none of {len(counts)} values occurs {min_count} times")
+        raise ValueError(f"build_vocabulary: values must hold one that occurs {min_count} times, found none")
     return Vocabulary(tuple(value for _, value in kept), reserved=reserved, unknown=unknown)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtljax.checks import check_count, check_mask, check_number, expect
 from mtljax.types import Batch
 
 
@@ -28,19 +29,16 @@ def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndar
         >>> class_counts(np.array([0, 2, 2, -1]), 3, mask=np.array([True, True, True, False])).tolist()
         [1, 0, 2]
     """
+    check_count("class_counts", "num_classes", num_classes)
     targets = np.asarray(targets)
+    expect(targets.dtype.kind in "biuf", "class_counts", "targets", "classes", targets, TypeError)
     if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"class_counts: mask must be bool {list(targets.shape[:1])}, found {mask.dtype} {list(mask.shape)}"
-            )
-        targets = targets[mask]
+        targets = targets[np.asarray(check_mask("class_counts", "mask", mask, targets.shape[:1]))]
     with np.errstate(invalid="ignore"):  # NaN becomes some class, and is found to differ from it below
         classes = targets.astype(np.int64).ravel()
     wrong = classes[(classes < 0) | (classes >= num_classes) | (classes != targets.ravel())]
     if len(wrong):
-        raise ValueError(f"class_counts: labels must be from 0 to {num_classes - 1}, found {len(wrong)} that are not")
+        raise ValueError(f"class_counts: targets must be from 0 to {num_classes - 1}, found {len(wrong)} that are not")
     return np.bincount(classes, minlength=num_classes)
 
 
@@ -97,8 +95,7 @@ def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
     counts = checked_counts("effective_number", counts)
     if beta is None:
         beta = 1.0 - 1.0 / float(counts.sum())
-    if not 0 <= beta < 1:
-        raise ValueError(f"effective_number: beta must be at least 0 and below 1, found {beta}")
+    check_number("effective_number", "beta", beta, least=0, below=1)
     # expm1 keeps the digits that 1 - beta^n loses near beta = 1.
     numbers = -np.expm1(counts * np.log(beta)) if beta > 0 else (counts > 0).astype(np.float64)
     return _normalised(np.divide(1.0, numbers, out=np.zeros_like(counts), where=numbers > 0), counts)
@@ -128,18 +125,20 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
         >>> sampling_weights(split, {"rare": inverse_frequency([3, 1])}).round(3).tolist()
         [0.667, 0.667, 0.667, 2.0]
     """
+    expect(isinstance(batch, Batch), "sampling_weights", "batch", "a Batch", batch, TypeError)
+    expect(isinstance(weights, Mapping), "sampling_weights", "weights", "a dict by task", weights, TypeError)
     if not weights or not set(weights) <= set(batch.targets):
         raise ValueError(
             f"sampling_weights: weights must be for tasks of {sorted(batch.targets)}, found {sorted(weights)}"
         )
     total, tasks = 0.0, 0
     for name, own in weights.items():
+        own = check_number("sampling_weights", f"weights[{name!r}]", own, least=0, shape=("C",))
         table, classes = np.asarray(own, np.float64), np.asarray(batch.targets[name])
-        present = np.asarray(batch.mask.get(name, np.ones(classes.shape, bool)))
         if classes.ndim != 1:
             raise ValueError(f"sampling_weights: targets[{name!r}] must be [N], found {list(classes.shape)}")
-        if table.ndim != 1 or not ((table >= 0) & (table < np.inf)).all():
-            raise ValueError(f"sampling_weights: weights of {name!r} must be [C], finite, not negative, found {own}")
+        mask = batch.mask.get(name, np.ones(classes.shape, bool))
+        present = np.asarray(check_mask("sampling_weights", f"mask[{name!r}]", mask, classes.shape))
         class_counts(classes, len(table), mask=present)
         total = total + np.where(present, table[np.where(present, classes, 0).astype(np.int64)], 0.0)
         tasks = tasks + present
@@ -151,9 +150,8 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
 
 def checked_counts(caller: str, counts: Any) -> np.ndarray:
     """Counts as float64 `[C]`, after checking them; `caller` opens the message."""
-    counts = np.asarray(counts, np.float64)
-    if counts.ndim != 1 or not ((counts >= 0) & (counts < np.inf)).all() or not counts.any():
-        raise ValueError(f"{caller}: counts must be [C], finite, not negative and not all 0, found {counts.tolist()}")
+    counts = np.asarray(check_number(caller, "counts", counts, least=0, shape=("C",)), np.float64)
+    expect(bool(counts.any()), caller, "counts", "not all 0", counts, ValueError)
     return counts
 
 

@@ -197,7 +197,7 @@ def test_intercepts_make_shifts_of_data_immaterial(x64):
 
 def test_mistakes():
     x, y, mask = problem(WIDE)
-    with pytest.raises(ValueError, match="feature_learning: gamma must be positive, found 0"):
+    with pytest.raises(ValueError, match=r"feature_learning: gamma must be above 0, found 0\.0"):
         feature_learning(x, y, gamma=0.0)
     with pytest.raises(ValueError, match="relation_learning: lambda1 must be at least 0, found -1"):
         relation_learning(x, y, lambda1=-1.0, lambda2=1.0)

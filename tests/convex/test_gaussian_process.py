@@ -278,7 +278,7 @@ def test_mistakes():
         gp.init(data._replace(targets=data.targets[1:]), TASKS)
     with pytest.raises(TypeError, match="tasks must be of type integer, found float"):
         gp.init(data._replace(tasks=data.targets), TASKS)
-    with pytest.raises(ValueError, match="rank must be from 0 to the number of tasks 4, found 5"):
+    with pytest.raises(ValueError, match="init: rank must be from 0 to 4, found 5"):
         gp.init(data, TASKS, rank=5)
     with pytest.raises(ValueError, match="jitter must be at least 0, found -1"):
         gp.log_marginal_likelihood(params, data, jitter=-1)
@@ -294,5 +294,5 @@ def test_mistakes():
         gp.block_log_likelihood(params, block()._replace(targets=np.ones((6, 3))))
     with pytest.raises(ValueError, match="params are of 4 tasks, but data of 3"):
         gp.linear_log_likelihood(params, gp.LinearStatistics(*6 * [np.zeros((3, 3))]))
-    with pytest.raises(ValueError, match="kernels is empty"):
+    with pytest.raises(ValueError, match="sum_of: kernels must be at least one"):
         gp.sum_of()

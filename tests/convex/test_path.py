@@ -115,11 +115,11 @@ def test_strengths_may_be_several_and_losses_others():
 def test_mistakes_are_named():
     rows = columns(np.ones((4, 2)), np.ones((4, 2)))
     strengths = jnp.ones(2)
-    with pytest.raises(ValueError, match="cross_validate: drawing 5 folds takes a key"):
+    with pytest.raises(TypeError, match="cross_validate: key must be one PRNG key"):
         cross_validate(rows, l21, strengths)
-    with pytest.raises(ValueError, match="fold_numbers: expected at least 2 folds, found 1"):
+    with pytest.raises(ValueError, match="cross_validate: folds must be at least 2, found 1"):
         cross_validate(rows, l21, strengths, folds=1, key=jax.random.key(0))
-    with pytest.raises(TypeError, match="cross_validate: folds must be integers, found float32"):
+    with pytest.raises(TypeError, match="cross_validate: folds must be integers, found"):
         cross_validate(rows, l21, strengths, folds=jnp.ones((1, 4)))
     with pytest.raises(ValueError, match=r"folds must have the shape of the mask, \(1, 4\), found \(2, 4\)"):
         cross_validate(rows, l21, strengths, folds=jnp.ones((2, 4), int))

@@ -95,22 +95,22 @@ def test_mistakes():
         (
             {"sentinel": {"no": 1}},
             ValueError,
-            r"sentinel names \['no'\], but the targets are \['class', 'map', 'value'\]",
+            r"sentinel must be for the targets \['class', 'map', 'value'\], found \['no'\]",
         ),
-        ({"present": {"no": np.ones(4, bool)}}, ValueError, r"present names \['no'\]"),
+        ({"present": {"no": np.ones(4, bool)}}, ValueError, r"present must be for .* found \['no'\]"),
         (
             {"present": {"map": np.ones(3, bool)}},
             ValueError,
-            r"present\['map'\] must be \[4\], one an example, got \[3\]",
+            r"present\['map'\] must be of shape \(4,\), found .* \(3,\)",
         ),
-        ({"present": {"map": np.ones(4)}}, TypeError, r"present\['map'\] must be bool, got float"),
-        ({"present": {"map": [True] * 4}}, TypeError, r"present\['map'\] must be bool, got list"),
+        ({"present": {"map": np.ones(4)}}, TypeError, r"present\['map'\] must be of dtype bool, found float"),
+        ({"present": {"map": [True] * 4}}, TypeError, r"present\['map'\] must be an array of bool, found"),
         ({"sentinel": {"class": 0.5}}, ValueError, "sentinel of 'class' is 0.5, which int32 cannot hold"),
         ({"sentinel": {"map": 1e39}}, ValueError, r"sentinel of 'map' is 1e\+39, which float32 cannot hold"),
     ):
         with pytest.raises(error, match=f"mask_missing: {message}"):
             mask_missing(example(), **arguments)
-    with pytest.raises(ValueError, match=r"mask_missing: mask names \['no'\]"):
+    with pytest.raises(ValueError, match=r"mask_missing: mask must be for .* found \['no'\]"):
         mask_missing(example()._replace(mask={"no": np.ones(4, bool)}))
     for target, shapes in (
         ({"u": np.zeros(4), "v": np.zeros(1)}, r"\[\(4,\), \(1,\)\]"),
@@ -118,7 +118,9 @@ def test_mistakes():
         ((), r"\[\]"),
     ):
         for call in (mask_missing, label_counts):
-            with pytest.raises(ValueError, match=rf"targets\['a'\] must be arrays .* one length, got shapes {shapes}"):
+            with pytest.raises(
+                ValueError, match=rf"targets\['a'\] must be arrays .* one length, found shapes {shapes}"
+            ):
                 call(Batch(np.zeros(4), {"a": target}))
     with pytest.raises(TypeError, match=r"label_counts: batch must be a Batch.* found int"):
         label_counts([3])

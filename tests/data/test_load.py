@@ -25,9 +25,11 @@ def test_a_generated_set_by_name_split_and_options():
     one = mtljax.data.load("moving_shapes", "train", **options)
     all_of_them = mtljax.data.load("moving_shapes", **options)
     np.testing.assert_array_equal(one.inputs, all_of_them["train"].inputs)
-    with pytest.raises(ValueError, match=r"moving_shapes has the splits \['test', 'train', 'validation'\], got 'dev'"):
+    with pytest.raises(
+        ValueError, match=r"load: split of moving_shapes must be one of \['test', 'train', 'validation'\]"
+    ):
         mtljax.data.load("moving_shapes", "dev", **options)
-    with pytest.raises(ValueError, match=r"moving_shapes takes the options .*'length'.*, got \['data_dir'\]"):
+    with pytest.raises(ValueError, match=r"options of moving_shapes must be among .*'length'.*, found \['data_dir'\]"):
         mtljax.data.load("moving_shapes", data_dir="/tmp", **options)
 
 
@@ -35,7 +37,7 @@ def test_stored_rows_and_arrays_in_memory_are_the_same(tmp_path, real_data):
     real_data("sarcos")
     rows = mtljax.data.source("sarcos", "full", data_dir=tmp_path)
     assert len(rows) == 4449
-    with pytest.raises(ValueError, match=r"sarcos has the splits \['full'\], got 'train'"):
+    with pytest.raises(ValueError, match=r"split of sarcos must be one of \['full'\], found 'train'"):
         mtljax.data.source("sarcos", "train", data_dir=tmp_path)
 
 

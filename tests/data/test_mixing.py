@@ -200,30 +200,30 @@ def test_capacities():
 def test_mistakes():
     good = {"batch_size": 2, "seed": 0}
     for sources, rates, more, error, message in (
-        (SOURCES, {"a": 1.0}, {}, ValueError, r"rates are for \['a'\], but the sources are \['a', 'b', 'c'\]"),
+        (SOURCES, {"a": 1.0}, {}, ValueError, r"rates must be for the tasks \['a', 'b', 'c'\], found \['a'\]"),
         (SOURCES, dict.fromkeys("abc", 0.0), {}, ValueError, "somewhere positive"),
-        (SOURCES, RATES | {"a": -1.0}, {}, ValueError, "not negative"),
+        (SOURCES, RATES | {"a": -1.0}, {}, ValueError, "must be at least 0, found -1.0"),
         (SOURCES, RATES, {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        (SOURCES, RATES, {"capacity": {"a": 2}}, ValueError, r"capacity is for \['a'\]"),
-        (SOURCES, RATES, {"capacity": 0}, ValueError, "the capacity of 'a' must be at least 1, found 0"),
-        (SOURCES, RATES, {"start_step": -1}, ValueError, "not negative, found -1"),
+        (SOURCES, RATES, {"capacity": {"a": 2}}, ValueError, r"capacity must be for .* found \['a'\]"),
+        (SOURCES, RATES, {"capacity": 0}, ValueError, "capacity must be at least 1, found 0"),
+        (SOURCES, RATES, {"start_step": -1}, ValueError, "start_step must be at least 0, found -1"),
         (SOURCES, loss_driven(SOURCES), {"start_step": 1}, ValueError, "start_step must be 0 with streams or loss"),
-        ({"a": SOURCES["b"]}, {"a": 1.0}, {}, ValueError, "source 'a' must have the target 'a' alone"),
+        ({"a": SOURCES["b"]}, {"a": 1.0}, {}, ValueError, r"sources\['a'\] must have the target 'a' alone"),
         (
             {"a": SOURCES["a"]._replace(mask={"a": np.ones(7)})},
             {"a": 1.0},
             {},
             TypeError,
-            "'a' must be bool, got float",
+            "must be of dtype bool, found float",
         ),
         (
             {"a": SOURCES["a"]._replace(mask={"a": np.ones((7, 1), bool)})},
             {"a": 1.0},
             {},
             ValueError,
-            r"the mask of source 'a' must be \[7\], one an example, got \[7, 1\]",
+            r"the mask of sources\['a'\] must be of shape \(7,\), found .* \(7, 1\)",
         ),
-        ({"a": iter([])}, {"a": 1.0}, {}, TypeError, "source 'a' must be a Batch, or a stream"),
+        ({"a": iter([])}, {"a": 1.0}, {}, TypeError, r"sources\['a'\] must be a Batch, or a stream"),
     ):
         with pytest.raises(error, match=f"mix: .*{message}"):
             mix(sources, rates, **(good | more))

@@ -87,14 +87,17 @@ def test_loss_driven_rates_stay_finite_whatever_the_losses_are():
 
 def test_mistakes():
     for call, message in (
-        (lambda: proportional({"a": 0}), "the size of 'a' must be positive and finite, found 0"),
-        (lambda: proportional(GLUE, temperature=0), "temperature must be positive, found 0"),
-        (lambda: proportional(GLUE, scale=np.inf), "scale must be finite, found inf"),
-        (lambda: loss_driven(["a"], power=np.inf), "power finite, found 0.9, 0.1 and inf"),
-        (lambda: annealed(GLUE, epochs=0, steps_per_epoch=1), "epochs and steps_per_epoch must be at least 1"),
-        (lambda: annealed(GLUE, epochs=1, steps_per_epoch=1, drop=2), "drop must be from 0 to 1, found 2"),
+        (lambda: proportional({"a": 0}), r"proportional: sizes\['a'\] must be above 0, found 0"),
+        (lambda: proportional(GLUE, temperature=0), "temperature must be above 0, found 0"),
+        (lambda: proportional(GLUE, scale=np.inf), "scale must be finite and above 0, found inf"),
+        (lambda: loss_driven(["a"], power=np.inf), "power must be finite, found inf"),
+        (lambda: annealed(GLUE, epochs=0, steps_per_epoch=1), "epochs must be at least 1, found 0"),
+        (lambda: annealed(GLUE, epochs=1, steps_per_epoch=1, drop=2), "drop must be at least 0 and at most 1, found 2"),
         (lambda: loss_driven(["a"], decay=1.0), "decay must be at least 0 and below 1"),
-        (lambda: loss_driven(["a"]).update({"first": {}, "mean": {}}, {"b": 1.0}), r"unknown tasks \['b'\]"),
+        (
+            lambda: loss_driven(["a"]).update({"first": {}, "mean": {}}, {"b": 1.0}),
+            r"must be of the tasks \['a'\], found \['b'\]",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -266,13 +266,17 @@ def test_hues_are_those_of_the_standard_library():
 @pytest.mark.parametrize(
     "argument, value, message",
     [
-        ("num_sequences", (1, 1), "num_sequences must be one for each of .*, got "),
-        ("num_sequences", (1, 0, 1), "num_sequences must be at least 1, got 0"),
-        ("length", 0, "length must be at least 1, got 0"),
-        ("max_objects", 0, "max_objects must be at least 1, got 0"),
-        ("size", 30, "size must be a multiple of 4 and at least 24, got 30"),
-        ("size", 20, "size must be a multiple of 4 and at least 24, got 20"),
-        ("seed", -1, "seed must not be negative, got -1"),
+        (
+            "num_sequences",
+            (1, 1),
+            r"num_sequences must be a sequence of integers, one for each of \('train', 'validation', 'test'\)",
+        ),
+        ("num_sequences", (1, 0, 1), r"num_sequences\[1\] must be at least 1, found 0"),
+        ("length", 0, "length must be at least 1, found 0"),
+        ("max_objects", 0, "max_objects must be at least 1, found 0"),
+        ("size", 30, "size must be a multiple of 4, found 30"),
+        ("size", 20, "size must be at least 24, found 20"),
+        ("seed", -1, "seed must be at least 0, found -1"),
     ],
 )
 def test_numbers_out_of_range(argument, value, message):
@@ -281,19 +285,21 @@ def test_numbers_out_of_range(argument, value, message):
 
 
 def test_mistakes_in_shapes():
-    with pytest.raises(ValueError, match=r"shape_boxes: kind, centre, radius, angle must be .*, got \[\(1,\), \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"shape_boxes: kind, centre, radius, angle must be .*, found \[\(1,\), \(2,\)"
+    ):
         shape_boxes([0], [1.0, 2.0], [1.0], [0.0])
-    with pytest.raises(ValueError, match=r"kind must be from 0 to 3, got \[0, 4\]"):
+    with pytest.raises(ValueError, match=r"kind must be from 0 to 3, found \[0, 4\]"):
         shape_boxes([4, 0], [[1.0, 2.0]] * 2, [1.0] * 2, [0.0] * 2)
-    with pytest.raises(ValueError, match="shape_coverage: radius must be positive, got 0"):
+    with pytest.raises(ValueError, match="shape_coverage: radius must be positive, found 0"):
         shape_coverage([0], [[1.0, 2.0]], [0.0], [0.0], height=4, width=4)
     for name, number in (("centre", np.nan), ("radius", np.inf), ("angle", np.inf)):
         shape = {"centre": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
         shape[name] = np.full_like(shape[name], number)
-        with pytest.raises(ValueError, match=f"shape_boxes: {name} must be finite, got {number}"):
+        with pytest.raises(ValueError, match=f"shape_boxes: {name} must be finite, found {number}"):
             shape_boxes([0], **shape)
     with pytest.raises(ValueError, match="compose: coverage, colour and background must be"):
         compose(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 3)), np.zeros((4, 4, 3)))
     one = load_moving_sequences(num_sequences=(1, 1, 1), length=1, size=24, max_objects=1)["test"]
-    with pytest.raises(ValueError, match="as_pairs: sequences must have at least 2 frames, got 1"):
+    with pytest.raises(ValueError, match="as_pairs: sequences must have at least 2 frames, found 1"):
         as_pairs(one)

@@ -191,7 +191,7 @@ def test_another_seed_gives_other_data_beside_the_first(few, tmp_path):
     assert not np.array_equal(other["train"].targets["left"], first["train"].targets["left"])
     again = load_multi_digits(tmp_path)
     np.testing.assert_array_equal(again["train"].inputs, first["train"].inputs)
-    with pytest.raises(ValueError, match="load_multi_digits: seed must not be negative, got -1"):
+    with pytest.raises(ValueError, match="load_multi_digits: seed must be at least 0, found -1"):
         load_multi_digits(tmp_path, seed=-1)
 
 

@@ -150,15 +150,15 @@ def test_the_sharded_step_takes_the_data_for_its_batch():
 def test_mistakes():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     for size, arguments, message in (
-        (10, {"batch_size": 11, "seed": 0}, "batch_size must be between 1 and the 10 examples, got 11"),
-        (10, {"batch_size": 2, "seed": -1}, "seed must not be negative, got -1"),
-        (10, {"batch_size": 4, "seed": 0, "mesh": mesh}, "examples must be a multiple of the 4 devices, got 10"),
-        (12, {"batch_size": 6, "seed": 0, "mesh": mesh}, "batch_size must be a multiple of the 4 devices, got 6"),
+        (10, {"batch_size": 11, "seed": 0}, "batch_size must be from 1 to 10, found 11"),
+        (10, {"batch_size": 2, "seed": -1}, "seed must be at least 0, found -1"),
+        (10, {"batch_size": 4, "seed": 0, "mesh": mesh}, "examples must be a multiple of the 4 devices, found 10"),
+        (12, {"batch_size": 6, "seed": 0, "mesh": mesh}, "batch_size must be a multiple of the 4 devices, found 6"),
     ):
         with pytest.raises(ValueError, match=f"on_device: {message}"):
             on_device(numbered(size), **arguments)
     _, take = on_device(numbered(10), batch_size=2, seed=0)
-    with pytest.raises(ValueError, match="take: data must be the 10 examples that on_device returned, got 9"):
+    with pytest.raises(ValueError, match="take: data must be the 10 examples that on_device returned, found 9"):
         take(numbered(9), 0)
     with pytest.raises(ValueError, match="permuted: size must be from 1 to"):
         permuted(jax.random.key(0), jnp.arange(3), 0)

@@ -84,7 +84,7 @@ def test_a_split_is_that_of_split_rows_whatever_jax_is_set_to(fake, tmp_path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_is_from_0_to_1(share, tmp_path):
-    with pytest.raises(ValueError, match=f"load_school: train_share must be from 0 to 1, .* got {share}"):
+    with pytest.raises(ValueError, match=f"load_school: train_share must be at least 0 and at most 1, found {share}"):
         load_school(tmp_path, train_share=share)
 
 

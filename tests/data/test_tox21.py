@@ -41,7 +41,7 @@ def table(smiles=SMILES, labels=LABELS, header=(*ASSAYS, "mol_id", "smiles")):
 def test_molecules_and_labels_are_stored_without_rdkit(fake_raw, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit", None)
     fake_raw("tox21", {TOX21: table()})
-    builder = prepare(lambda: Tox21(data_dir=tmp_path))
+    builder = prepare("load_tox21", Tox21, tmp_path)
     for split, rows in (("train", slice(16)), ("validation", slice(16, 18)), ("test", slice(18, 20))):
         found = columns(builder, split)
         assert [text.decode() for text in found["smiles"]] == SMILES[rows]

@@ -174,9 +174,9 @@ def test_a_script_serves_other_words_and_any_word():
     script = lemma_script("Cities", "city")
     assert [apply_lemma_script(script, form) for form in ("ponies", "as", "")] == ["pony", "y", "y"]
     assert apply_lemma_script(LemmaScript("keep", 2, "a", 2, "b"), "xyz") == "ab"
-    with pytest.raises(ValueError, match=r"apply_lemma_script: case must be one of .*, got 'camel'"):
+    with pytest.raises(ValueError, match=r"apply_lemma_script: case must be one of .*, found 'camel'"):
         apply_lemma_script(LemmaScript("camel", 0, "", 0, ""), "x")
-    with pytest.raises(ValueError, match="lemma_script: form and lemma must not be empty, got 'a' and ''"):
+    with pytest.raises(ValueError, match="lemma_script: form and lemma must not be empty, found 'a' and ''"):
         lemma_script("a", "")
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.data.synthetic.common import check_count, check_within, drawn, task_and_example_keys, task_names
+from mtljax.checks import check_count, check_number
+from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
 from mtljax.types import Array, Batch, Key
 
 
@@ -88,7 +89,7 @@ def clustered_linear(
     for argument, count in counts.items():
         check_count(name, argument, count)
     for argument, variance in {"within": within, "between": between, "noise": noise}.items():
-        check_within(name, argument, variance, 0, float("inf"))
+        check_number(name, argument, variance, least=0)
     task_key, draw_key = task_and_example_keys(name, key, example_key)
     num_tasks = num_clusters * tasks_per_cluster
     clusters = jnp.repeat(jnp.arange(num_clusters, dtype=jnp.int32), tasks_per_cluster)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jax.typing import ArrayLike
 
+from mtljax.checks import check_key
 from mtljax.types import Array, Key
 
 
@@ -43,45 +42,6 @@ def drawn(draw: Callable[..., Array], key: Key, *shapes: tuple[int, ...]) -> lis
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def check_count(name: str, argument: str, count: int, least: int = 1) -> None:
-    """Raises unless a count is an integer of at least `least`.
-
-    Example:
-        >>> check_count("mmoe_toy", "num_features", 1, 2)
-        Traceback (most recent call last):
-        ...
-        ValueError: mmoe_toy: num_features must be an integer of at least 2, found 1
-    """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < least:
-        raise ValueError(f"{name}: {argument} must be an integer of at least {least}, found {count!r}")
-
-
-def check_within(name: str, argument: str, number: ArrayLike, low: float, high: float) -> None:
-    """Raises unless a number is a finite scalar from `low` to `high`; a traced one passes, its value is not known.
-
-    Example:
-        >>> check_within("mmoe_toy", "p", 2.0, -1, 1)
-        Traceback (most recent call last):
-        ...
-        ValueError: mmoe_toy: p must be a finite number from -1 to 1, found 2.0
-    """
-    if jnp.shape(number) != ():
-        raise ValueError(f"{name}: {argument} must be a scalar, found an array of shape {jnp.shape(number)}")
-    value = known(number)
-    if value is not None and not (low <= value <= high and np.isfinite(value)):
-        raise ValueError(f"{name}: {argument} must be a finite number from {low} to {high}, found {number}")
-
-
-def known(numbers: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | None:
-    """The numbers as they are now, within jit too; None where one of them is traced, since there are none yet.
-
-    Example:
-        >>> known([1.0, 2.0]), jax.eval_shape(lambda x: known([x, 1.0]), 1.0)
-        (array([1., 2.]), None)
-    """
-    return None if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(numbers)) else np.asarray(numbers)
-
-
 def task_and_example_keys(name: str, key: Any, example_key: Any) -> tuple[Key, Key]:
     """The key from which tasks are drawn and the one from which examples are, after checking both.
 
@@ -96,18 +56,3 @@ def task_and_example_keys(name: str, key: Any, example_key: Any) -> tuple[Key, K
         return tasks, examples
     check_key(name, "example_key", example_key)
     return tasks, example_key
-
-
-def check_key(name: str, argument: str, key: Any, rank: int = 0) -> None:
-    """Raises unless `key` is a typed PRNG key, one (rank 0) or a row of them (rank 1).
-
-    Example:
-        >>> check_key("mmoe_toy", "key", 0)
-        Traceback (most recent call last):
-        ...
-        TypeError: mmoe_toy: key must be typed, as jax.random.key makes it, found int
-    """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"{name}: {argument} must be typed, as jax.random.key makes it, found {type(key).__name__}")
-    if key.ndim != rank:
-        raise ValueError(f"{name}: {argument} must have shape {('[]', '[B]')[rank]}, found {key.shape}")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.data.synthetic.common import check_count, check_within, drawn, known, task_and_example_keys, task_names
+from mtljax.checks import check_count, check_number
+from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
 from mtljax.types import Batch, Key
 
 _SCALE = 50.0  # standard deviation of the normal numbers whose sizes are the scales of tasks
@@ -81,14 +81,10 @@ def gradnorm_toy(
     }
     for argument, count in counts.items():
         check_count(name, argument, count)
-    check_within(name, "shared_variance", shared_variance, 0, float("inf"))
-    check_within(name, "task_variance", task_variance, 0, float("inf"))
+    check_number(name, "shared_variance", shared_variance, least=0)
+    check_number(name, "task_variance", task_variance, least=0)
     if scales is not None:
-        values, scales = known(scales), jnp.asarray(scales, float)
-        if scales.shape != (num_tasks,):
-            raise ValueError(f"{name}: scales must be [{num_tasks}], one a task, found shape {scales.shape}")
-        if values is not None and not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name}: scales must be positive and finite, found {values}")
+        scales = jnp.asarray(check_number(name, "scales", scales, above=0, shape=(num_tasks,)), float)
     task_key, input_key = task_and_example_keys(name, key, example_key)
     shape = (num_outputs, num_features)
     sizes, shared, own = drawn(jax.random.normal, task_key, (num_tasks,), shape, (num_tasks, *shape))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.data.synthetic.common import check_count, check_within, drawn, known, task_and_example_keys, task_names
+from mtljax.checks import check_count, check_number
+from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
 from mtljax.types import Array, Batch, Key
 
 _SINES = 5  # m, where alpha and beta are drawn
@@ -72,18 +72,16 @@ def mmoe_toy(
     """
     name = "mmoe_toy"
     check_count(name, "num_examples", num_examples)
-    check_count(name, "num_features", num_features, 2)
-    check_within(name, "p", p, -1, 1)
-    check_within(name, "scale", scale, -float("inf"), float("inf"))
-    check_within(name, "noise", noise, 0, float("inf"))
+    check_count(name, "num_features", num_features, least=2)
+    check_number(name, "p", p, least=-1, most=1)
+    check_number(name, "scale", scale)
+    check_number(name, "noise", noise, least=0)
     given: dict[str, Array] = {}
     for argument, numbers in (("alpha", alpha), ("beta", beta)):
         if numbers is not None:
-            values, given[argument] = known(numbers), jnp.asarray(numbers, float)
-            if values is not None and not np.isfinite(values).all():
-                raise ValueError(f"{name}: {argument} must be finite, found {values}")
+            given[argument] = jnp.asarray(check_number(name, argument, numbers, shape=("m",)), float)
     sines = [numbers.shape for numbers in given.values()] or [(_SINES,)]
-    if len(sines[0]) != 1 or sines[0] != sines[-1]:
+    if sines[0] != sines[-1]:
         raise ValueError(f"{name}: alpha and beta must both be [m], found shapes {sines}")
     task_key, draw_key = task_and_example_keys(name, key, example_key)
 

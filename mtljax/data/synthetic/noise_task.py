@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mtljax.data.synthetic.common import check_count, check_key
+from mtljax.checks import check_count, check_key, expect
 from mtljax.types import Batch, Key
 
 
@@ -40,8 +40,11 @@ def noise_task(
         >>> labels.shape, labels.dtype
         ((4,), dtype('int32'))
     """
-    if not isinstance(batch, Batch):
-        raise TypeError(f"noise_task: batch must be a Batch, found {type(batch).__name__}")
+    expect(isinstance(batch, Batch), "noise_task", "batch", "a Batch", batch, TypeError)
+    expect(isinstance(task, str), "noise_task", "task", "a string", task, TypeError)
+    expect(isinstance(shape, tuple), "noise_task", "shape", "a tuple of integers", shape, TypeError)
+    for size in shape:
+        check_count("noise_task", "shape", size, least=0)
     check_key("noise_task", "key", key)
     if task in batch.targets:
         raise ValueError(f"noise_task: task must be a new name, found '{task}', which the batch has already")
@@ -52,6 +55,6 @@ def noise_task(
     if num_classes is None:
         labels = jax.random.normal(key, shape)
     else:
-        check_count("noise_task", "num_classes", num_classes, 2)
+        check_count("noise_task", "num_classes", num_classes, least=2)
         labels = jax.random.randint(key, shape, 0, num_classes, jnp.int32)
     return batch._replace(targets={**batch.targets, task: labels})

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.data.synthetic.common import check_count, check_within, drawn, task_and_example_keys, task_names
+from mtljax.checks import check_count, check_number
+from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
 from mtljax.types import Batch, Key
 
 _WAVES = 4  # sines that the function is a sum of, or the number of features where that is less
@@ -64,7 +65,7 @@ def same_function(
     counts = {"num_tasks": num_tasks, "num_examples": num_examples, "num_features": num_features}
     for argument, count in counts.items():
         check_count(name, argument, count)
-    check_within(name, "noise", noise, 0, 1)
+    check_number(name, "noise", noise, least=0, most=1)
     task_key, draw_key = task_and_example_keys(name, key, example_key)
     waves = min(_WAVES, num_features)
     matrix, points = drawn(jax.random.normal, task_key, (num_features, waves), (2, waves))

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.data.views.common import fraction, images, positive, whole
+from mtljax.checks import check_callable, check_count, check_number
+from mtljax.data.views.common import images
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key
 
@@ -35,7 +36,7 @@ def flip(*, probability: float = 0.5) -> Augmentation:
         >>> flip(probability=1.0)(jax.random.key(0), jnp.arange(3).reshape(1, 1, 3, 1)).ravel().tolist()
         [2, 1, 0]
     """
-    probability = fraction("flip", "probability", probability, closed=True)
+    probability = check_number("flip", "probability", probability, least=0, most=1)
 
     def augment(key: Key, x: Any) -> Array:
         x = images("flip", x)
@@ -62,7 +63,7 @@ def crop(pixels: int) -> Augmentation:
         >>> crop(1)(jax.random.key(0), jnp.ones((2, 4, 4, 1))).shape
         (2, 4, 4, 1)
     """
-    pixels = whole("crop", "pixels", pixels)
+    pixels = check_count("crop", "pixels", pixels)
 
     def augment(key: Key, x: Any) -> Array:
         x = images("crop", x)
@@ -94,7 +95,7 @@ def noise(std: float) -> Augmentation:
         >>> noise(0.1)(jax.random.key(0), jnp.ones((2, 4, 4, 1), jnp.bfloat16)).dtype.name
         'bfloat16'
     """
-    std = positive("noise", "std", std)
+    std = check_number("noise", "std", std, above=0)
 
     def augment(key: Key, x: Any) -> Array:
         x = images("noise", x, floating=True)
@@ -123,7 +124,7 @@ def cutout(side: int) -> Augmentation:
         >>> float(cutout(1)(jax.random.key(0), jnp.ones((1, 4, 4, 1))).sum())
         15.0
     """
-    side = whole("cutout", "side", side)
+    side = check_count("cutout", "side", side)
 
     def augment(key: Key, x: Any) -> Array:
         x = images("cutout", x)
@@ -158,7 +159,9 @@ def chain(*augmentations: Augmentation) -> Augmentation:
         (2, 4, 4, 1)
     """
     if not augmentations:
-        raise ValueError("chain: expected at least one augmentation, got none")
+        raise ValueError("chain: augmentations must be at least one, found none")
+    for augmentation in augmentations:
+        check_callable("chain", "an augmentation", augmentation)
 
     def augment(key: Key, x: Any) -> Array:
         for part, own in zip(augmentations, jax.random.split(key, len(augmentations)), strict=True):

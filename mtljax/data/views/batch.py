@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.checks import check_callable, check_count, check_key, expect
 from mtljax.data import pipeline
 from mtljax.sharing.network import key_for
 from mtljax.types import Batch, Key, PyTree, TaskInputs
@@ -51,8 +52,8 @@ def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
         >>> batch.inputs.by_task["negate"].tolist(), sorted(batch.targets)
         ([-0.0, -1.0], ['label', 'negate'])
     """
-    if not views:
-        raise ValueError("add: views is empty, expected a view by task name")
+    _check_views("add", views)
+    check_key("add", "key", key)
     if isinstance(batch, Batch):
         _check_new("the batch", batch, views)
         shown = {name: _look(name, view, key, batch) for name, view in views.items()}
@@ -61,8 +62,8 @@ def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
             {**batch.targets, **{name: own.targets[name] for name, own in shown.items()}},
             {**batch.mask, **{name: own.mask[name] for name, own in shown.items() if name in own.mask}},
         )
-    if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
-        raise TypeError(f"add: expected a Batch, or a dict of Batch by task name, got {type(batch).__name__}")
+    batches = isinstance(batch, dict) and all(isinstance(each, Batch) for each in batch.values())
+    expect(batches, "add", "batch", "a Batch, or a dict of Batch by task name", batch, TypeError)
     new = dict(batch)
     for name, view in views.items():
         if name not in batch:
@@ -98,16 +99,17 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
         >>> f(2.0, (), Batch(jnp.ones(3), {}), jax.random.key(0), True)[0]
         {'negate': Array(-6., dtype=float32)}
     """
+    check_callable("with_views", "losses_fn", losses_fn)
+    _check_views("with_views", views)
+    check_count("with_views", "seed", seed, least=0)
     views = dict(views)
-    if not views:
-        raise ValueError("with_views: views is empty, expected a view by task name")
 
     @functools.wraps(losses_fn)
     def f(params: Any, state: PyTree, batch: Any, key: Key | None = None, train: bool = False) -> Any:
         if not train:
             return losses_fn(params, state, add(batch, jax.random.key(seed), views), key, train)
         if key is None:
-            raise ValueError("with_views: in training the views are drawn from the key, got key=None")
+            raise ValueError("with_views: key must be given in training, since views are drawn from it, found None")
         view_key, key = jax.random.split(key)
         return losses_fn(params, state, add(batch, view_key, views), key, train)
 
@@ -139,15 +141,29 @@ def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View],
         >>> [b.mask["negate"].tolist() for b in evaluation_batches(data, 2, {"negate": lambda key, x: (-x, x)})]
         [[True, True], [True, False]]
     """
-    if not isinstance(batch, Batch):
-        raise TypeError(f"evaluation_batches: expected a Batch, got {type(batch).__name__}")
+    expect(isinstance(batch, Batch), "evaluation_batches", "batch", "a Batch", batch, TypeError)
+    _check_views("evaluation_batches", views)
+    check_count("evaluation_batches", "batch_size", batch_size)
+    check_count("evaluation_batches", "seed", seed, least=0)
     _check_new("the batch", batch, views)
     size = _size(batch)
+    return _evaluated(batch, batch_size, views, seed, size)
+
+
+def _evaluated(batch: Batch, batch_size: int, views: Mapping[str, View], seed: int, size: int) -> Iterator[Batch]:
     # Targets that stand for the views' for a while, so that they get masks which leave out what is filled up.
     widened = batch._replace(targets={**batch.targets, **{name: np.zeros(size, bool) for name in views}})
     for index, part in enumerate(pipeline.evaluation_batches(widened, batch_size)):
         part = part._replace(targets={name: part.targets[name] for name in batch.targets})
         yield add(part, jax.random.fold_in(jax.random.key(seed), index), views)
+
+
+def _check_views(where: str, views: Any) -> None:
+    expect(isinstance(views, Mapping), where, "views", "a dict of views by task name", views, TypeError)
+    expect(len(views) > 0, where, "views", "at least one view by task name", views, ValueError)
+    for name, view in views.items():
+        expect(isinstance(name, str), where, "the names of views", "strings", name, TypeError)
+        check_callable(where, f"views[{name!r}]", view, expected="a view, a function of a key and inputs")
 
 
 def _check_new(what: str, batch: Batch, views: Mapping[str, View]) -> None:
@@ -165,18 +181,18 @@ def _look(name: str, view: View, key: Key, batch: Batch) -> Batch:
     if type(found) is not tuple or len(found) not in (2, 3):
         raise TypeError(
             f"add: view '{name}' must return a tuple (inputs, targets) or (inputs, targets, mask), "
-            f"got {type(found).__name__}"
+            f"found {type(found).__name__}"
         )
     parts = dict(zip(("inputs", "targets", "mask"), found, strict=False))
     for part, tree in parts.items():
         for leaf in jax.tree.leaves(tree):
             if jnp.shape(leaf)[:1] != (size,):
-                raise ValueError(f"add: {part} of view '{name}' must be [{size}, ...], got {list(jnp.shape(leaf))}")
+                raise ValueError(f"add: {part} of view '{name}' must be [{size}, ...], found {list(jnp.shape(leaf))}")
     masks = [jnp.asarray(mask) for mask in (parts.get("mask"), batch.mask.get(name)) if mask is not None]
     for mask in masks:
         if mask.dtype != jnp.bool_ or mask.shape != (size,):
             raise TypeError(
-                f"add: the mask of view '{name}' must be bool [{size}], got {mask.dtype} {list(mask.shape)}"
+                f"add: the mask of view '{name}' must be bool [{size}], found {mask.dtype} {list(mask.shape)}"
             )
     own = {name: masks[0] if len(masks) == 1 else masks[0] & masks[1]} if masks else {}
     return Batch(parts["inputs"], {name: parts["targets"]}, own)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.data.views.common import divides, height_and_width, images, whole
+from mtljax.checks import check_count, expect, found
+from mtljax.data.views.common import divides, height_and_width, images
 from mtljax.types import Array, Key
 
 
@@ -47,7 +48,7 @@ def jigsaw(grid: int | tuple[int, int] = 2, *, permutations: Any = None) -> Call
     rows, columns = height_and_width("jigsaw", "grid", grid)
     cells = rows * columns
     if cells < 2:
-        raise ValueError(f"jigsaw: grid must have at least two cells, got {grid}")
+        raise ValueError(f"jigsaw: grid must have at least two cells, found {grid}")
     if permutations is None:
         if cells > 4:
             raise ValueError(
@@ -56,10 +57,13 @@ def jigsaw(grid: int | tuple[int, int] = 2, *, permutations: Any = None) -> Call
             )
         permutations = list(itertools.permutations(range(cells)))
     table = np.asarray(permutations)
+    expect(table.dtype.kind in "iu", "jigsaw", "permutations", "integers", permutations, TypeError)
     if table.ndim != 2 or table.shape[1] != cells or not (np.sort(table, axis=1) == np.arange(cells)).all():
-        raise ValueError(f"jigsaw: permutations must be [P, {cells}], each row an order of 0 to {cells - 1}")
+        raise ValueError(
+            f"jigsaw: permutations must be [P, {cells}], each row an order of 0 to {cells - 1}, found {found(table)}"
+        )
     if not 2 <= len(table) == len(np.unique(table, axis=0)):
-        raise ValueError(f"jigsaw: permutations must be two or more different ones, got {len(table)} rows")
+        raise ValueError(f"jigsaw: permutations must be two or more different ones, found {len(table)} rows")
     table = table.astype(np.int32)
 
     def view(key: Key, x: Any) -> tuple[Array, Array]:
@@ -101,11 +105,11 @@ def far_permutations(cells: int, count: int) -> np.ndarray:
         [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1]]
     """
     cells, count = (
-        whole("far_permutations", "cells", cells, least=2),
-        whole("far_permutations", "count", count, least=2),
+        check_count("far_permutations", "cells", cells, least=2),
+        check_count("far_permutations", "count", count, least=2),
     )
     if cells > 9:
-        raise ValueError(f"far_permutations: cells must be at most 9, got {cells}: there are {cells}! permutations")
+        raise ValueError(f"far_permutations: cells must be at most 9, found {cells}: there are {cells}! permutations")
     if count > math.factorial(cells):
         raise ValueError(
             f"far_permutations: {cells} cells have {math.factorial(cells)} permutations, asked for {count}"

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.data.views.common import fraction, whole
+from mtljax.checks import check_callable, check_choice, check_count, check_number, expect, found
 from mtljax.data.views.tokens import IGNORED, check_padding, like, read
+from mtljax.sharing.network import is_sequence
 from mtljax.types import Array, Key
 
 TextView = Callable[[Key, Any], tuple[Any, Array, Array]]
@@ -72,7 +73,7 @@ def subset(rate: float = 0.15) -> Select:
         >>> subset(0.5)(jax.random.key(0), jnp.array([[True, True, True, True, False]])).sum(1).tolist()
         [2]
     """
-    rate = fraction("subset", "rate", rate)
+    rate = check_number("subset", "rate", rate, above=0, below=1)
 
     def select(key: Key, eligible: Array) -> Array:
         draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), jnp.inf)
@@ -105,10 +106,9 @@ def span(rate: float, *, at: At = "anywhere") -> Select:
         >>> select(jax.random.key(0), jnp.array([[True, True, True, True, False]])).tolist()
         [[False, False, True, True, False]]
     """
-    rate = fraction("span", "rate", rate)
+    rate = check_number("span", "rate", rate, above=0, below=1)
     places = ("start", "middle", "end", "ends", "anywhere")
-    if at not in places:
-        raise ValueError(f"span: at must be one of {places}, got {at!r}")
+    check_choice("span", "at", at, places)
 
     def select(key: Key, eligible: Array) -> Array:
         hidden, size = _count(rate, eligible), jnp.sum(eligible, axis=1)
@@ -169,21 +169,24 @@ def masked_tokens(
         >>> inputs.tolist(), labels.tolist()
         ([[5, 7, 1, 1, 0]], [[-1, -1, 6, 8, -1]])
     """
-    vocabulary = whole("masked_tokens", "vocabulary", vocabulary)
+    vocabulary = check_count("masked_tokens", "vocabulary", vocabulary)
     check_padding("masked_tokens", padding)
-    never = {whole("masked_tokens", "mask_id", mask_id, least=0)}
+    never = {check_count("masked_tokens", "mask_id", mask_id, least=0)}
     if mask_id == padding:
         raise ValueError(f"masked_tokens: mask_id and padding are both {mask_id}; hidden tokens would read as padding")
-    never |= {whole("masked_tokens", "special", each, least=0) for each in special}
+    expect(is_sequence(special), "masked_tokens", "special", "a sequence of token ids", special, TypeError)
+    never |= {check_count("masked_tokens", "special", each, least=0) for each in special}
     outside = sorted(each for each in never if each >= vocabulary)
     if outside:
         raise ValueError(f"masked_tokens: id {outside[0]} is outside the vocabulary of {vocabulary}")
-    if len(replace) != 3 or not all(0 <= each <= 1 for each in replace) or not math.isclose(sum(replace), 1):
-        raise ValueError(f"masked_tokens: replace must be three probabilities that sum to 1, got {replace}")
+    expected = "three probabilities that sum to 1"
+    shares = np.asarray(check_number("masked_tokens", "replace", replace, least=0, most=1, shape=("P",)))
+    sound = len(shares) == 3 and math.isclose(shares.sum(), 1, rel_tol=1e-6)
+    expect(sound, "masked_tokens", "replace", expected, replace, ValueError)
     drawn = np.setdiff1d(np.arange(vocabulary), [*never, -1 if padding is None else padding])
     if not len(drawn):
         raise ValueError(f"masked_tokens: of {vocabulary} ids none is left to be drawn")
-    select = subset() if select is None else select
+    select = subset() if select is None else check_callable("masked_tokens", "select", select)
 
     def view(key: Key, x: Any) -> tuple[Any, Array, Array]:
         tokens, present = read("masked_tokens", x, padding)
@@ -193,9 +196,7 @@ def masked_tokens(
         where, kind, which = jax.random.split(key, 3)
         chosen = select(where, eligible)
         if chosen.shape != tokens.shape or chosen.dtype != jnp.bool_:
-            raise ValueError(
-                f"masked_tokens: select must return bool {list(tokens.shape)}, got {chosen.dtype} {list(chosen.shape)}"
-            )
+            raise ValueError(f"masked_tokens: select must return bool {tokens.shape}, found {found(chosen)}")
         chosen = chosen & eligible
         draw = jax.random.uniform(kind, tokens.shape)
         random = jnp.asarray(drawn)[jax.random.randint(which, tokens.shape, 0, len(drawn))].astype(tokens.dtype)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from mtljax.data.views.common import divides, fraction, height_and_width, images
+from mtljax.checks import check_callable, check_flag, check_number, expect
+from mtljax.data.views.common import divides, height_and_width, images
 from mtljax.losses import masked_loss
 from mtljax.types import Array, Key
 
@@ -60,7 +62,10 @@ def masked_cells(
         (8.0, 16.0)
     """
     sides = height_and_width("masked_cells", "cell", cell)
-    ratio = fraction("masked_cells", "ratio", ratio)
+    check_number("masked_cells", "ratio", ratio, above=0, below=1)
+    # How many cells are hidden is part of the program.
+    expect(not isinstance(ratio, Tracer), "masked_cells", "ratio", "known when the view is made", ratio, TypeError)
+    check_flag("masked_cells", "hidden_only", hidden_only)
 
     def view(key: Key, x: Any) -> tuple[Array, Any]:
         x = images("masked_cells", x)
@@ -101,15 +106,16 @@ def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixel
         >>> hidden_loss(squared_error)(jnp.array([3.0, 5.0]).reshape(1, 1, 2, 1), targets).tolist()
         [9.0]
     """
+    check_callable("hidden_loss", "loss", loss)
 
     def masked(outputs: Any, targets: HiddenPixels) -> Array:
         if not isinstance(targets, HiddenPixels):
-            raise TypeError(f"hidden_loss: targets must be HiddenPixels, got {type(targets).__name__}")
+            raise TypeError(f"hidden_loss: targets must be HiddenPixels, found {type(targets).__name__}")
         values, hidden = targets
         outputs = jnp.asarray(outputs)
         if outputs.shape[:3] != hidden.shape:
             raise ValueError(
-                f"hidden_loss: outputs must be [B, H, W, ...] with {list(hidden.shape)}, got {list(outputs.shape)}"
+                f"hidden_loss: outputs must be [B, H, W, ...] with {list(hidden.shape)}, found {list(outputs.shape)}"
             )
         pixels = (array.reshape(array.shape[0], -1, *array.shape[3:]) for array in (outputs, values, hidden))
         return jax.vmap(lambda z, y, m: masked_loss(loss, z, y, mask=m)[0])(*pixels)

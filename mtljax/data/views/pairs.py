@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax.sharing.network import Network
+from mtljax.checks import check_callable
+from mtljax.sharing.network import Network, check_network
 from mtljax.types import Array, Key, PyTree
 
 
@@ -49,7 +50,8 @@ def contrastive_pairs(
         >>> inputs.second.shape, targets.tolist()
         ((2, 4, 4, 1), [True, True])
     """
-    second = first if second is None else second
+    check_callable("contrastive_pairs", "first", first)
+    second = first if second is None else check_callable("contrastive_pairs", "second", second)
 
     def view(key: Key, x: PyTree) -> tuple[Pair, Array]:
         left, right = jax.random.split(key)
@@ -75,6 +77,7 @@ def on_pairs(network: Network) -> Network:
         >>> on_pairs(double).apply((), (), Pair(jnp.ones(1), jnp.zeros(1)))[0]
         Pair(first=Array([2.], dtype=float32), second=Array([0.], dtype=float32))
     """
+    check_network("on_pairs", "network", network)
 
     def init(key: Key, inputs: PyTree) -> tuple[PyTree, PyTree]:
         return network.init(key, _joined(inputs) if isinstance(inputs, Pair) else inputs)

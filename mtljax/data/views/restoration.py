@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.data.views.common import divides, images, positive, whole
+from mtljax.checks import check_count, check_flag, check_number
+from mtljax.data.views.common import divides, images
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, PyTree
 
@@ -51,7 +52,7 @@ def denoising(std: float) -> ImageView:
         >>> f"{jnp.std(inputs - targets):.1f}"
         '0.5'
     """
-    std = positive("denoising", "std", std)
+    std = check_number("denoising", "std", std, above=0)
 
     def view(key: Key, x: Any) -> tuple[Array, Array]:
         x = images("denoising", x, floating=True)
@@ -84,11 +85,14 @@ def colorization(*, keep_channels: bool = True) -> ImageView:
         >>> [f"{value:.3f}" for value in inputs.ravel()]
         ['0.299', '0.299', '0.299']
     """
+    check_flag("colorization", "keep_channels", keep_channels)
 
     def view(key: Key, x: Any) -> tuple[Array, Array]:
         x = images("colorization", x, floating=True)
         if x.shape[3] != 3:
-            raise ValueError(f"colorization: expected three channels (red, green, blue), got {x.shape[3]}")
+            raise ValueError(
+                f"colorization: the inputs must have three channels (red, green, blue), found {x.shape[3]}"
+            )
         wide = x.astype(accumulator(x.dtype))
         grey = 0.299 * wide[..., :1] + 0.587 * wide[..., 1:2] + 0.114 * wide[..., 2:]
         inputs = jnp.broadcast_to(grey, x.shape) if keep_channels else grey
@@ -121,7 +125,8 @@ def super_resolution(factor: int, *, keep_size: bool = True) -> ImageView:
         >>> super_resolution(2)(jax.random.key(0), x)[0].ravel().tolist()
         [1.5, 1.5, 1.5, 1.5]
     """
-    factor = whole("super_resolution", "factor", factor, least=2)
+    factor = check_count("super_resolution", "factor", factor, least=2)
+    check_flag("super_resolution", "keep_size", keep_size)
 
     def view(key: Key, x: Any) -> tuple[Array, Array]:
         x = images("super_resolution", x, floating=True)

@@ -36,7 +36,7 @@ def rotation() -> Callable[[Key, Any], tuple[Array, Array]]:
     def view(key: Key, x: Any) -> tuple[Array, Array]:
         x = images("rotation", x)
         if x.shape[1] != x.shape[2]:
-            raise ValueError(f"rotation: expected square images, got {x.shape[1]} by {x.shape[2]}")
+            raise ValueError(f"rotation: the inputs must be square images, found {x.shape[1]} by {x.shape[2]}")
         turns = jax.random.randint(key, (x.shape[0],), 0, 4, jnp.int32)
         # A half turn and a quarter turn, each or not: two selections, where picking one of four copies takes three.
         half, quarter = (turns >= 2)[:, None, None, None], (turns % 2 == 1)[:, None, None, None]

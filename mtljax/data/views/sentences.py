@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.data.views.common import fraction
+from mtljax.checks import check_number
 from mtljax.data.views.tokens import Text, check_padding, like, read
 from mtljax.types import Array, Key
 
@@ -45,19 +45,19 @@ def next_sentence(
         >>> [[int(a), int(b), int(y)] for a, b, y in zip(inputs[0][:, 0], inputs[1][:, 0], labels)]
         [[1, 3, 1], [2, 3, 0]]
     """
-    negatives = fraction("next_sentence", "negatives", negatives)
+    negatives = check_number("next_sentence", "negatives", negatives, above=0, below=1)
     check_padding("next_sentence", padding)
 
     def view(key: Key, x: tuple[Any, Any]) -> tuple[tuple[Any, Any], Array, Array]:
         if isinstance(x, Text) or not isinstance(x, tuple) or len(x) != 2:
-            raise TypeError(f"next_sentence: expected a pair (first, second) of texts, got {type(x).__name__}")
+            raise TypeError(f"next_sentence: expected a pair (first, second) of texts, found {type(x).__name__}")
         first, second = x
         _, before = read("next_sentence", first, padding)
         tokens, after = read("next_sentence", second, padding)
         size = tokens.shape[0]
         if size < 2 or before.shape[0] != size:
             raise ValueError(
-                f"next_sentence: expected two or more pairs, got {before.shape[0]} first and {size} second sentences"
+                f"next_sentence: expected two or more pairs, found {before.shape[0]} first and {size} second sentences"
             )
         swap, which = jax.random.split(key)
         swapped = jax.random.bernoulli(swap, negatives, (size,))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from mtljax.checks import expect, found
 from mtljax.types import Array
 
 IGNORED = -1
@@ -49,11 +50,13 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
         >>> read("next_token", Text(jnp.array([[5, 0]]), jnp.array([2])), None)[1].tolist()
         [[True, True]]
     """
-    tokens = jnp.asarray(x.tokens if isinstance(x, Text) else x)
+    given = x.tokens if isinstance(x, Text) else x
+    expect(hasattr(given, "dtype"), name, "the inputs", "token ids, an array of integers", given, TypeError)
+    tokens = jnp.asarray(given)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"{name}: expected token ids, integers, got {tokens.dtype}")
+        raise TypeError(f"{name}: the inputs must be token ids, integers, found {tokens.dtype}")
     if tokens.ndim != 2 or 0 in tokens.shape:
-        raise ValueError(f"{name}: expected token ids [B, L] with no empty axis, got {list(tokens.shape)}")
+        raise ValueError(f"{name}: the inputs must be token ids [B, L] with no empty axis, found {list(tokens.shape)}")
     if not isinstance(x, Text):
         if padding is None:
             raise TypeError(f"{name}: token ids without lengths need a padding id; give padding=, or a Text")
@@ -63,9 +66,9 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
         return tokens, tokens != padding
     lengths = jnp.asarray(x.lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"{name}: expected lengths that are integers, got {lengths.dtype}")
+        raise TypeError(f"{name}: the lengths must be integers, found {lengths.dtype}")
     if lengths.shape != tokens.shape[:1]:
-        raise ValueError(f"{name}: expected lengths [{tokens.shape[0]}], got {list(lengths.shape)}")
+        raise ValueError(f"{name}: the lengths must be [{tokens.shape[0]}], found {list(lengths.shape)}")
     return tokens, jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
 
 
@@ -86,7 +89,7 @@ def check_padding(name: str, padding: int | None) -> None:
         >>> check_padding("cbow", 0.5)
         Traceback (most recent call last):
         ...
-        TypeError: cbow: padding must be a token id or None, got 0.5
+        TypeError: cbow: padding must be a token id or None, found 0.5
     """
     if padding is not None and (isinstance(padding, bool) or not isinstance(padding, int)):
-        raise TypeError(f"{name}: padding must be a token id or None, got {padding!r}")
+        raise TypeError(f"{name}: padding must be a token id or None, found {found(padding)}")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.data.views.common import whole
+from mtljax.checks import check_count, check_flag, check_number
 from mtljax.data.views.tokens import IGNORED, check_padding, read
 from mtljax.types import Array, Key
 
@@ -64,7 +64,8 @@ def cbow(window: int, *, shrink: bool = True, padding: int | None = 0) -> Callab
         >>> inputs.tokens.tolist(), labels.tolist()
         ([[[0, 7], [5, 6], [7, 0], [0, 0]]], [[5, 7, 6, -1]])
     """
-    window = whole("cbow", "window", window)
+    window = check_count("cbow", "window", window)
+    check_flag("cbow", "shrink", shrink)
     check_padding("cbow", padding)
 
     def view(key: Key, x: Any) -> tuple[Context, Array, Array]:
@@ -122,10 +123,10 @@ def skip_gram(
         >>> inputs.centres.tolist(), inputs.candidates[0, :, 0].tolist(), targets[0, :, 0].tolist()
         ([[0, 1, 2, 0, 0, 0]], [0, 2, 1, 0, 0, 0], [-1, 1, 1, -1, -1, -1])
     """
-    window, negatives = whole("skip_gram", "window", window), whole("skip_gram", "negatives", negatives)
+    window, negatives = check_count("skip_gram", "window", window), check_count("skip_gram", "negatives", negatives)
     check_padding("skip_gram", padding)
-    if not 0 <= power < float("inf"):
-        raise ValueError(f"skip_gram: power must be a finite number from 0, got {power}")
+    check_number("skip_gram", "power", power, least=0)
+    check_flag("skip_gram", "shrink", shrink)
     table = _cumulative(counts, power, padding)
 
     def view(key: Key, x: Any) -> tuple[WordPairs, Array, Array]:
@@ -163,10 +164,7 @@ def _neighbours(key: Key, tokens: Array, present: Array, window: int, shrink: bo
 
 def _cumulative(counts: Any, power: float, padding: int | None) -> np.ndarray:
     """The upper ends of each id's part of [0, 1), the last one beyond it so that no draw falls out."""
-    counts = np.asarray(counts, np.float64)
-    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
-        raise ValueError("skip_gram: counts must be numbers from 0, one a token id, [vocabulary]")
-    counts = counts.copy()
+    counts = np.array(check_number("skip_gram", "counts", counts, least=0, shape=("vocabulary",)), np.float64)
     if padding is not None and 0 <= padding < len(counts):
         counts[padding] = 0
     if not counts.any():

@@ -88,7 +88,7 @@ def test_views_are_fresh_in_training_and_fixed_in_evaluation():
     assert (key, train) == (None, False)
     assert (still == f((), (), BATCH, KEY, False)[0]).all()
     assert (still != views.with_views(losses_fn, {"noise": noisy}, seed=1)((), (), BATCH)[0]).all()
-    with pytest.raises(ValueError, match="in training the views are drawn from the key, got key=None"):
+    with pytest.raises(ValueError, match="with_views: key must be given in training, since views are drawn from it"):
         f((), (), BATCH, None, True)
 
 
@@ -144,30 +144,30 @@ def test_an_evaluation_scores_the_same_views_each_time_each_example_once():
     first, second = (np.square(jax.random.normal(key, (3, *X.shape[1:]))) for key in keys)
     np.testing.assert_allclose(evaluate(state)["noise"]["loss"], np.mean([*first, second[0]]), rtol=1e-6)
     assert evaluate(state) == evaluate(state)
-    with pytest.raises(TypeError, match="evaluation_batches: expected a Batch, got dict"):
+    with pytest.raises(TypeError, match="evaluation_batches: batch must be a Batch, found a dict"):
         next(views.evaluation_batches({"noise": data}, 3, {"noise": noise}))
 
 
 @pytest.mark.parametrize(
     ("batch", "chosen", "error", "message"),
     [
-        (BATCH, {}, ValueError, "views is empty"),
-        (X, {"a": negated}, TypeError, "expected a Batch, or a dict of Batch by task name, got"),
+        (BATCH, {}, ValueError, r"add: views must be at least one view by task name, found \{\}"),
+        (X, {"a": negated}, TypeError, "add: batch must be a Batch, or a dict of Batch by task name"),
         (BATCH, {"label": negated}, ValueError, "the batch has targets for task 'label' already"),
         (BATCH._replace(inputs=TaskInputs({"label": X})), {"a": negated}, ValueError, "are TaskInputs already"),
         (Batch((), {}), {"a": negated}, ValueError, r"the batch has no inputs \[B, ...\]"),
         ({"label": BATCH}, {"a": negated}, ValueError, r"no entry for view 'a', only for \['label'\]"),
         ({"a": Batch(X, {"a": X})}, {"a": negated}, ValueError, "the batch of task 'a' has targets for task 'a'"),
-        (BATCH, {"a": lambda key, x: x}, TypeError, "view 'a' must return a tuple .* got"),
-        (BATCH, {"a": lambda key, x: views.Pair(x, x)}, TypeError, "view 'a' must return a tuple .* got Pair"),
+        (BATCH, {"a": lambda key, x: x}, TypeError, "view 'a' must return a tuple .* found"),
+        (BATCH, {"a": lambda key, x: views.Pair(x, x)}, TypeError, "view 'a' must return a tuple .* found Pair"),
         (
             BATCH,
             {"a": lambda key, x: (x[:2], x)},
             ValueError,
-            r"inputs of view 'a' must be \[4, ...\], got \[2, 4, 4, 1\]",
+            r"inputs of view 'a' must be \[4, ...\], found \[2, 4, 4, 1\]",
         ),
-        (BATCH, {"a": lambda key, x: (x, 1.0)}, ValueError, r"targets of view 'a' must be \[4, ...\], got \[\]"),
-        (BATCH, {"a": lambda key, x: (x, x, LABELS)}, TypeError, r"mask of view 'a' must be bool \[4\], got int32"),
+        (BATCH, {"a": lambda key, x: (x, 1.0)}, ValueError, r"targets of view 'a' must be \[4, ...\], found \[\]"),
+        (BATCH, {"a": lambda key, x: (x, x, LABELS)}, TypeError, r"mask of view 'a' must be bool \[4\], found int32"),
     ],
 )
 def test_mistakes_are_named(batch, chosen, error, message):
@@ -176,5 +176,5 @@ def test_mistakes_are_named(batch, chosen, error, message):
 
 
 def test_no_views_are_refused_before_the_step():
-    with pytest.raises(ValueError, match="with_views: views is empty"):
+    with pytest.raises(ValueError, match=r"with_views: views must be at least one view by task name, found \{\}"):
         views.with_views(losses_fn, {})

@@ -143,9 +143,9 @@ def test_hidden_loss_counts_hidden_pixels_alone():
         expected = [pixel[i][hidden[i]].mean() if hidden[i].any() else 0 for i in range(3)]
         np.testing.assert_allclose(mean, expected, rtol=1e-6)
     np.testing.assert_array_equal((np.asarray(slopes) != 0).all(-1), hidden)  # NaN would be unequal, too
-    with pytest.raises(TypeError, match="hidden_loss: targets must be HiddenPixels, got ndarray"):
+    with pytest.raises(TypeError, match="hidden_loss: targets must be HiddenPixels, found ndarray"):
         views.hidden_loss(squared_error)(outputs, values)
-    with pytest.raises(ValueError, match=r"hidden_loss: outputs must be .* with \[3, 4, 4\], got \[3, 4, 2\]"):
+    with pytest.raises(ValueError, match=r"hidden_loss: outputs must be .* with \[3, 4, 4\], found \[3, 4, 2\]"):
         views.hidden_loss(squared_error)(outputs[..., 0, :], targets)
 
 
@@ -221,29 +221,54 @@ X = jax.ShapeDtypeStruct((2, 4, 6, 3), jnp.float32)
 @pytest.mark.parametrize(
     ("make", "x", "error", "message"),
     [
-        (views.rotation, X, ValueError, "rotation: expected square images, got 4 by 6"),
-        (views.rotation, X.update(shape=(4, 4, 3)), ValueError, r"expected images \[B, H, W, C\] .* got \[4, 4, 3\]"),
+        (views.rotation, X, ValueError, "rotation: the inputs must be square images, found 4 by 6"),
+        (
+            views.rotation,
+            X.update(shape=(4, 4, 3)),
+            ValueError,
+            r"rotation: the inputs must be images \[B, H, W, C\] with no empty axis",
+        ),
         (lambda: views.jigsaw(3), X, ValueError, "jigsaw: a grid of 3 by 3 has 362880 permutations; choose some"),
         (lambda: views.jigsaw(1), X, ValueError, "jigsaw: grid must have at least two cells"),
         (lambda: views.jigsaw((1, 4)), X, ValueError, r"jigsaw: grid \(1, 4\) does not divide images of 4 by 6"),
         (lambda: views.jigsaw(2, permutations=[[0, 1, 2, 2], [0, 1, 2, 3]]), X, ValueError, "each row an order of"),
         (lambda: views.jigsaw(2, permutations=[[0, 1, 2, 3]] * 2), X, ValueError, "two or more different ones"),
-        (lambda: views.far_permutations(10, 4), X, ValueError, "cells must be at most 9, got 10"),
+        (lambda: views.far_permutations(10, 4), X, ValueError, "cells must be at most 9, found 10"),
         (lambda: views.far_permutations(3, 7), X, ValueError, "3 cells have 6 permutations, asked for 7"),
-        (lambda: views.masked_cells(0), X, ValueError, "masked_cells: cell must be at least 1, got 0"),
-        (lambda: views.masked_cells(2.0), X, TypeError, "masked_cells: cell must be an integer, got 2.0"),
+        (lambda: views.masked_cells(0), X, ValueError, "masked_cells: cell must be at least 1, found 0"),
+        (lambda: views.masked_cells(2.0), X, TypeError, "masked_cells: cell must be an integer, found 2.0"),
         (lambda: views.masked_cells((1, 2, 3)), X, ValueError, "cell must be an integer or a pair"),
-        (lambda: views.masked_cells(2, ratio=1.0), X, ValueError, "ratio must be between 0 and 1, got 1.0"),
+        (
+            lambda: views.masked_cells(2, ratio=1.0),
+            X,
+            ValueError,
+            r"masked_cells: ratio must be above 0 and below 1, found 1\.0",
+        ),
         (lambda: views.masked_cells(2, ratio=0.01), X, ValueError, "ratio 0.01 of 2 by 3 cells hides 0 of them"),
         (lambda: views.masked_cells(4), X, ValueError, r"cell \(4, 4\) does not divide images of 4 by 6"),
-        (lambda: views.denoising(0.0), X, ValueError, "denoising: std must be positive and finite, got 0.0"),
-        (lambda: views.denoising(1.0), X.update(dtype=jnp.uint8), TypeError, "expected floating images, got uint8"),
-        (views.colorization, X.update(shape=(2, 4, 4, 1)), ValueError, "expected three channels .* got 1"),
+        (lambda: views.denoising(0.0), X, ValueError, r"denoising: std must be above 0, found 0\.0"),
+        (
+            lambda: views.denoising(1.0),
+            X.update(dtype=jnp.uint8),
+            TypeError,
+            "denoising: the inputs must be floating images, found uint8; convert them first",
+        ),
+        (
+            views.colorization,
+            X.update(shape=(2, 4, 4, 1)),
+            ValueError,
+            r"colorization: the inputs must have three channels \(red, green, blue\), found 1",
+        ),
         (lambda: views.super_resolution(4), X, ValueError, r"factor \(4, 4\) does not divide"),
-        (lambda: views.flip(probability=2), X, ValueError, "flip: probability must be from 0 to 1, got 2"),
-        (lambda: views.flip(probability="half"), X, TypeError, "flip: probability must be a real number, got 'half'"),
-        (lambda: views.noise(None), X, TypeError, "noise: std must be a real number, got None"),
-        (views.chain, X, ValueError, "chain: expected at least one augmentation"),
+        (
+            lambda: views.flip(probability=2),
+            X,
+            ValueError,
+            "flip: probability must be at least 0 and at most 1, found 2",
+        ),
+        (lambda: views.flip(probability="half"), X, TypeError, "flip: probability must be a number, found 'half'"),
+        (lambda: views.noise(None), X, TypeError, "noise: std must be a number, found None"),
+        (views.chain, X, ValueError, "chain: augmentations must be at least one, found none"),
     ],
 )
 def test_mistakes_are_named(make, x, error, message):
