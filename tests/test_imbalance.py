@@ -231,11 +231,11 @@ def test_mistakes():
         (lambda: imbalance.class_counts([0.5, np.nan], 2), ValueError, "targets must be from 0 to 1, found 2 that"),
         (lambda: imbalance.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be of shape \(1,\)"),
         (lambda: imbalance.inverse_frequency([0, 0]), ValueError, "inverse_frequency: counts must be"),
-        (lambda: imbalance.inverse_frequency([-1, 2]), ValueError, "not negative"),
+        (lambda: imbalance.inverse_frequency([-1, 2]), ValueError, "must be at least 0, found"),
         (
             lambda: imbalance.effective_number([np.inf, 2]),
             ValueError,
-            r"effective_number: counts must be \[C\], finite",
+            "effective_number: counts must be",
         ),
         (
             lambda: imbalance.effective_number([1], beta=1.0),

@@ -260,13 +260,13 @@ def test_bad_arguments_are_refused():
         load_rendered_scenes(seed=-1)
     with pytest.raises(ValueError, match="load_rendered_scenes: size must be at least 2, found 1"):
         load_rendered_scenes(size=1)
-    with pytest.raises(ValueError, match=r"render_scene: size must be an integer of at least 2, found 32\.0"):
+    with pytest.raises(TypeError, match=r"render_scene: size must be an integer, found 32\.0"):
         jax.eval_shape(lambda key: render_scene(sample_scene(key), size=32.0), jax.random.key(0))
-    with pytest.raises(TypeError, match=r"sample_scene: key must be typed, as jax\.random\.key makes it, found int"):
+    with pytest.raises(TypeError, match="sample_scene: key must be one PRNG key"):
         sample_scene(0)
-    with pytest.raises(ValueError, match=r"sample_scene: key must have shape \[\], found \(2,\)"):
+    with pytest.raises(ValueError, match=r"sample_scene: key must be one PRNG key, .* shape \(2,\)"):
         sample_scene(jax.random.split(jax.random.key(0), 2))
-    with pytest.raises(ValueError, match=r"random_scenes: keys must have shape \[B\], found \(\)"):
+    with pytest.raises(ValueError, match=r"random_scenes: keys must be \[B\], found keys of shape \(\)"):
         jax.eval_shape(random_scenes, jax.random.key(0))
 
 
