@@ -72,10 +72,9 @@ def layout(variant: str, overlap: int | None = None) -> Layout:
         (6, 6)
     """
     check_choice("layout", "variant", variant, sorted(_OVERLAP))
-    if overlap is None:
-        overlap = _OVERLAP[variant]
+    chosen = _OVERLAP[variant] if overlap is None else overlap
     least = 2 * SIDE - _CANVAS if variant == "mgda" else 0
-    overlap = check_count("layout", f"overlap of variant {variant!r}", overlap, least=least, most=SIDE - 1)
+    overlap = check_count("layout", f"overlap of variant {variant!r}", chosen, least=least, most=SIDE - 1)
     apart = SIDE - overlap
     if variant == "mgda":
         return Layout(overlap, _CANVAS, (0, 0), (apart, apart), side=SIDE, repeats=1, distinct=False)
