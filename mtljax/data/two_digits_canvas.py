@@ -74,17 +74,17 @@ def layout(variant: str, overlap: int | None = None) -> Layout:
     check_choice("layout", "variant", variant, sorted(_OVERLAP))
     chosen = _OVERLAP[variant] if overlap is None else overlap
     least = 2 * SIDE - _CANVAS if variant == "mgda" else 0
-    overlap = check_count("layout", f"overlap of variant {variant!r}", chosen, least=least, most=SIDE - 1)
-    apart = SIDE - overlap
+    pixels: int = check_count("layout", f"overlap of variant {variant!r}", chosen, least=least, most=SIDE - 1)
+    apart = SIDE - pixels
     if variant == "mgda":
-        return Layout(overlap, _CANVAS, (0, 0), (apart, apart), side=SIDE, repeats=1, distinct=False)
+        return Layout(pixels, _CANVAS, (0, 0), (apart, apart), side=SIDE, repeats=1, distinct=False)
     canvas = max(_CANVAS, SIDE + apart)
     left = (canvas - SIDE - apart) // 2
 
     def around(place: int) -> tuple[int, int]:
         return max(0, place - _JITTER), min(canvas - SIDE, place + _JITTER)
 
-    return Layout(overlap, canvas, around(left), around(left + apart), side=canvas, repeats=2, distinct=True)
+    return Layout(pixels, canvas, around(left), around(left + apart), side=canvas, repeats=2, distinct=True)
 
 
 def pair(
