@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.bad_calls.bad import Bad
@@ -52,6 +54,20 @@ def test_bad_calls(group: str):
         if wrong is not None:
             faults.append(f"row {place} {getattr(bad.call, 'args', '')} {wrong}")
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("room", ["adapters", "methods", "metrics", "penalties", "sharing"])
+def test_every_public_function_has_a_row(room: str):
+    module = importlib.import_module(f"mtljax.{room}")
+    named = {name for rows in AREAS.values() for row in rows for name in np.ravel(row.names)}
+    public = [(name, getattr(module, name)) for name in module.__all__]
+    missing = [
+        name
+        for name, function in public
+        if inspect.isfunction(function) and inspect.signature(function).parameters and name not in named
+    ]
+    # `cr_mogm` is `ema`; `as_markdown` takes rows of the table of methods.
+    assert set(missing) <= {"cr_mogm", "as_markdown"}
 
 
 def test_the_table_is_large_enough():
