@@ -90,16 +90,20 @@ def test_the_value_is_the_objective_with_the_steps_weights(method):
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-def test_it_is_the_same_on_all_devices():
+@pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
+def test_it_is_the_same_on_all_devices(how):
     state, step = recorded(inverse_norms())
     expected = jax.jit(step)(state, X)[0].opt_state
     state, step = recorded(inverse_norms(), axis_name="batch")
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
-    specs = (PartitionSpec(), PartitionSpec("batch"))
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
+    if how == "pmap":
+        found = training.pmap(step)(state, training.split_batch(X, 8))[0].opt_state
+    else:
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+        specs = (PartitionSpec(), PartitionSpec("batch"))
+        mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
+        found = mapped(state, X)[0].opt_state
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, mapped(state, X)[0].opt_state, expected)
-    jax.tree.map(close, training.pmap(step)(state, training.split_batch(X, 8))[0].opt_state, expected)
+    jax.tree.map(close, found, expected)
 
 
 OPTIMIZERS = {
