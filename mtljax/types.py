@@ -77,7 +77,10 @@ class Method(NamedTuple):
         update: `update(evidence, state, *, losses=None, active=None, key=None, **extra)` returning
             `(weights [T], state)` where `reads` is "losses" or "gramian", and `(update like shared, state)` where
             it is "task_grads". `active` is bool `[T]`: a task that is not active leaves every other number exactly
-            as if it were not there, and gets weight 0. Unknown `extra` are ignored. Methods of the library raise at
+            as if it were not there, and gets weight 0. Unknown `extra` are ignored. A Gramian comes as
+            that of the gradients times `scale`, float32 `[]`, a power of two that is 1 unless they are very large or
+            small (`mtljax.ranges`): a rule whose weights change with the gradients' scale reads it; the true Gramian is
+            `gramian / scale**2`, the true norms `norms / scale`. Methods of the library raise at
             trace time where evidence, mask, losses, key or state are not what their `init` was made for.
         observe: `observe(losses_after, state) -> state`, called with the losses of the same batch after the
             parameters moved, `[T]` or a dict by task, for methods that learn from the decrease; None for the others. A

@@ -16,7 +16,7 @@ from tests.methods.table import CASES, over
 
 ROWS = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 SCALES = (2e19, 1e12, 1e-12, 1e-30)
-HOMOGENEOUS = [case for case in CASES if case.degree == 1.0 and case.make(2).reads != "losses"]
+HOMOGENEOUS = [case for case in CASES if case.degree is not None and case.make(2).reads != "losses"]
 
 
 @functools.cache
@@ -25,13 +25,25 @@ def aggregated(name):
     return jax.jit(lambda rows: mtljax.aggregate(method, rows, losses=jnp.array([0.5, 2.0]), key=jax.random.key(0)))
 
 
-@over(HOMOGENEOUS, at_once=lambda case: case.name in {"pcgrad", "imtl_g", "graddrop", "every"})
+@over(HOMOGENEOUS, at_once=lambda case: case.name in {"pcgrad", "graddrop", "normalize"})
 def test_the_update_scales_from_one_end_of_float32_to_the_other(case):
     f = aggregated(case.name)
     expected = np.asarray(f(ROWS), np.float64)
     for scale in SCALES:
-        found = np.asarray(f(ROWS * scale), np.float64) / scale
+        found = np.asarray(f(ROWS * scale), np.float64) / scale**case.degree
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max(), err_msg=str(scale))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [methods.rescale(methods.ntkmtl(), 5.0), methods.clip(methods.ntkmtl(), 1e-3)],
+    ids=["rescale", "clip"],
+)
+def test_a_length_is_that_of_the_gradients_themselves(method):
+    f = jax.jit(lambda rows: mtljax.aggregate(method, rows))
+    expected = np.asarray(f(ROWS))
+    for scale in (2e19, 1e12):
+        np.testing.assert_allclose(f(ROWS * scale), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 def losses_fn(params, scale):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mtljax import trees
+from mtljax import ranges, trees
 from mtljax.checks import check_method, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.wrappers.common import (
@@ -19,6 +19,7 @@ from mtljax.methods.wrappers.common import (
     titled,
     tree_norm,
 )
+from mtljax.ranges import Ranged
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 Length = Callable[[Array, Array], Array]
@@ -80,7 +81,7 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         method: reads "gramian" or "task_grads".
         to: l, a positive number or a function `(gramian [T, T], active bool [T]) -> []`: `sum_norm` (default) for the
             length of the plain sum of task gradients, `mean_norm` for the mean's. It must not read what belongs to a
-            task that is not active.
+            task that is not active. A function of your own is given the true Gramian, which must be in float32's range.
 
     Returns:
         `Method` that reads what `method` reads. Weights are multiplied, so heads follow where the method weighs them.
@@ -103,10 +104,15 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
     if callable(to):
         refuse_pick("rescale", method, "which makes no Gramian: give to= a number")
 
-    def factor(length: Array, gramian: Callable[[], Array], active: Array) -> Array:
+    def factor(length: Array, gramian: Callable[[], Ranged], active: Array) -> Array:
         target: Any = to
         if callable(to):
-            target = check_number("rescale", "what to returned", to(gramian(), active))
+            found = gramian()
+            # Lengths go with the scale; what another function makes of a Gramian is known for the true one alone.
+            lengths = to in (sum_norm, mean_norm)
+            seen = found.gramian if lengths else found.gramian / found.scale / found.scale
+            target = check_number("rescale", "what to returned", to(seen, active))
+            target = target / found.scale if lengths else target
         return jnp.where(length > 0, target / jnp.where(length > 0, length, 1.0), 1.0)
 
     return _set_length(method, f"rescale({method.name})", factor)
@@ -139,13 +145,13 @@ def clip(method: Method, max_norm: float) -> Method:
     check_number("clip", "max_norm", max_norm, above=0, finite=False)
     refuse_losses("clip", method)
 
-    def factor(length: Array, gramian: Callable[[], Array], active: Array) -> Array:
+    def factor(length: Array, gramian: Callable[[], Ranged], active: Array) -> Array:
         return jnp.where(length > max_norm, max_norm / jnp.where(length > max_norm, length, 1.0), 1.0)
 
     return _set_length(method, titled("clip", method, max_norm), factor)
 
 
-def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[], Array], Array], Array]) -> Method:
+def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[], Ranged], Array], Array]) -> Method:
     """The method with its update times `factor(length, gramian, active)`."""
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
@@ -167,9 +173,11 @@ def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[],
         result, inner = method.update(evidence, state.inner.method, losses=losses, active=active, key=key, **extra)
         mask = present(state, active)
         if method.reads == "gramian":
-            by = factor(combined_length(evidence, result, mask), lambda: evidence, mask).astype(jnp.float32)
+            scale = jnp.asarray(extra.get("scale", 1.0), jnp.float32)
+            length = combined_length(evidence, result, mask) / scale
+            by = factor(length, lambda: Ranged(evidence, scale, mask), mask).astype(jnp.float32)
             return result * by, wrap(result * by, inner, by)
-        by = factor(tree_norm(result), lambda: trees.gramian(evidence, num_tasks=mask.shape[0]), mask)
+        by = factor(tree_norm(result), lambda: ranges.gramian(evidence, num_tasks=mask.shape[0]), mask)
         by = by.astype(jnp.float32)
         return trees.scale(by, result), wrap(inner.weights * by, inner, by)
 

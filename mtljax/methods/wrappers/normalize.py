@@ -57,7 +57,7 @@ def normalize(method: Method) -> Method:
             length = row_norms(evidence, active.shape[0])
         return 1.0 / jnp.where(length > 0, length, 1.0), active
 
-    return scale_tasks(method, name, factors)
+    return scale_tasks(method, name, factors, unit_free=True)
 
 
 def _picked(method: Method, name: str) -> Method:

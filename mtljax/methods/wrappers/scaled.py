@@ -34,6 +34,7 @@ def scale_tasks(
     *,
     weigh_tasks: bool | None = None,
     least_loss: Any = None,
+    unit_free: bool = False,
 ) -> Method:
     """A method that is fed scaled task gradients, and whose weights are turned back into weights of the plain ones.
 
@@ -46,6 +47,8 @@ def scale_tasks(
         weigh_tasks: as in `Method`; None for what the method says. Where a method that reads task gradients leaves
             heads alone and this is True, heads are multiplied by the factors.
         least_loss: as in `Method`; None for what the method says.
+        unit_free: whether the scaled gradients have no unit, so that of a Gramian that came times `scale` squared (see
+            `Method`) one without a scale is left.
     """
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
@@ -66,6 +69,7 @@ def scale_tasks(
         **extra: Any,
     ) -> tuple[Any, MethodState]:
         kept: ScaledState = state.inner
+        scale = extra.pop("scale", 1.0) if unit_free else 1.0
         factor, mask = factors(evidence, losses, present(state, active))
         # 1 and not 0, so that what an inactive task holds reaches the method as it is, for the method to leave out.
         factor = jnp.where(mask, factor, 1.0).astype(jnp.float32)
@@ -76,6 +80,7 @@ def scale_tasks(
             evidence = jax.vmap(trees.scale)(factor, evidence)
         else:
             evidence = see(evidence)
+        factor = factor * scale
         seen = None if losses is None else see(losses)
         result, inner = method.update(evidence, kept.method, losses=seen, active=mask, key=key, **extra)
         if method.reads == "task_grads":
