@@ -20,10 +20,10 @@ def found(value: Any) -> str:
         >>> found("1"), found(np.ones((3, 4))), found(found)
         ("'1'", 'an array of shape (3, 4) and dtype float64', "the function 'found'")
     """
-    if isinstance(value, Tracer) or (isinstance(value, jax.Array | np.ndarray) and np.size(value) > 4):
-        return f"an array of shape {np.shape(value)} and dtype {value.dtype.name}"
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return f"{value}"
+        # What has more than one line, as matrices and keys have, is told by its kind.
+        short = not isinstance(value, Tracer) and np.size(value) <= 4 and "\n" not in str(value)
+        return str(value) if short else f"an array of shape {np.shape(value)} and dtype {value.dtype.name}"
     if isinstance(value, type):
         return f"the class '{value.__name__}'"
     if isinstance(value, Method):

@@ -28,6 +28,8 @@ BAD = [
     Bad(lambda: traced(jnp.ones(2)), (*NAMES, "scalar", "(2,)")),
     Bad(lambda: traced(jnp.ones((), bool)), (*NAMES, "bool"), TypeError),
     Bad(lambda: traced(jnp.ones((), complex)), (*NAMES, "complex64"), TypeError),
+    Bad(lambda: checks.check_number(*NAMES, jax.random.key(0)), (*NAMES, "key"), TypeError),
+    Bad(lambda: checks.check_number(*NAMES, np.full((2, 2), NAN), shape=(2, 2)), (*NAMES, "(2, 2)", "float64")),
     *count(lambda x: checks.check_count(*NAMES, x, most=5), NAMES, 0, 6, np.int32(-1)),
     *each(lambda x: checks.check_flag(*NAMES, x), NAMES, NO_FLAGS, TypeError),
     *each(lambda x: checks.check_callable(*NAMES, x), NAMES, NO_FUNCTIONS, TypeError),
