@@ -15,7 +15,7 @@ from mtljax import training
 from tests.methods.table import CASES, over
 
 NAMES, SIZE, STEPS, MIDDLE, LEAST = ("a", "b", "c"), 12, 120, 40, 0.5
-OPTIMIZERS = {"adam": optax.adam(0.02), "sgd": optax.sgd(0.5)}
+OPTIMIZERS = {"adam": optax.adam(0.02), "sgd": optax.sgd(0.2)}
 AT_ONCE = {"equal", "famo", "nash_mtl", "uncertainty", "gradnorm", "db_mtl"}
 # The shortest combination of gradients of which one is zero is zero, and zero is the gradient nearest to all others: by
 # their definitions these methods hold that nothing is left to gain.
@@ -59,12 +59,12 @@ def trained(case, optimizer, factor, shift):
 @every_method
 @every_optimizer
 def test_one_enormous_step_is_not_remembered_for_ever(case, optimizer):
-    """A loss of 1e30 with a gradient of 1e25, once; then all losses fall again, that task's too."""
+    """A loss of 1e30 with a gradient of 1e25, once; eighty steps later losses are where they are without it."""
     factor, shift = np.ones((STEPS, 3), np.float32), np.zeros((STEPS, 3), np.float32)
+    usual, _ = trained(case, optimizer, factor, shift)
     factor[MIDDLE, 1], shift[MIDDLE, 1] = 1e25, 1e30
     losses, _ = trained(case, optimizer, factor, shift)
-    after, last = losses[MIDDLE + 1], losses[-1]
-    assert (last.sum() < 0.8 * after.sum()) and (last < 1.05 * after).all(), (losses[::10], after, last)
+    assert (losses[-1] < 1.25 * usual[-1] + 0.05 * usual[0]).all(), (losses[::10], usual[::10])
 
 
 @every_other
