@@ -2,7 +2,7 @@
 
 Reductions over parameters accumulate in float32 at least, whatever the leaves are. On accelerators they contract all
 trailing axes with one `lax.dot_general`, so that a sharded leaf is never gathered. Squares are formed in that
-precision: gradients with norms from about 1e-18 to 1e18 are safe.
+precision: gradients with norms from about 1e-18 to 1e18 are safe; `mtljax.ranges` has Gramians of any size.
 """
 
 from __future__ import annotations

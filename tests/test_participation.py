@@ -128,6 +128,25 @@ def test_sharpness_leaves_it_out():
     assert np.isfinite(flat(grads)).all() and flat(grads.shared).any()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        methods.auto_lambda,
+        pytest.param(methods.moml, marks=pytest.mark.slow),
+        pytest.param(methods.forum, marks=pytest.mark.slow),
+    ],
+)
+def test_bilevel_steps_are_void(make):
+    method = make(losses_fn, inner_lr=0.1)
+    state, update = method.init(3), jax.jit(method.update)
+    for train, val in ((0.0, 1.0), (1.0, 0.0), (jnp.nan, 1.0)):
+        _, grads, after = update(PARAMS, state, (train,), (val,))
+        np.testing.assert_array_equal(flat(grads), 0.0)
+        jax.tree.map(np.testing.assert_array_equal, after, state)
+    _, grads, after = update(PARAMS, state, (1.0,), (1.0,))
+    assert np.isfinite(flat(grads)).all() and flat(grads.shared).any()
+
+
 @pytest.mark.parametrize("method", [methods.ntkmtl(), methods.graddrop(), methods.equal()], ids=lambda m: m.name)
 def test_a_link_of_optax_leaves_it_out(method):
     rows = mtljax.Params({"w": jnp.arange(6.0).reshape(3, 2).at[1, 0].set(jnp.nan)}, {k: jnp.ones(1) for k in NAMES})

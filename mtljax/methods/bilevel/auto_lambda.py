@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_callable, check_flag, check_number, check_optimizer
-from mtljax.methods.bilevel.common import Bilevel, BilevelState, check_params, descend, softmax, vector_of, without
+from mtljax.methods.bilevel.common import Bilevel, BilevelState, check_params, descend, settled, softmax, vector_of
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.types import Array, Key, Params
 
@@ -130,8 +130,7 @@ def auto_lambda(
         meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, mask)
         weights = to_weights(meta, mask)
         (grads,) = pull(weights.astype(vector.dtype))
-        grads = without(grads, mask)
         done = BilevelState(weights, state.residual, meta, optimizer_state, state.inner + 1)
-        return (point.losses, point.aux), grads, done
+        return (point.losses, point.aux), *settled(grads, done, state, mask)
 
     return Bilevel(init, update, "auto_lambda")

@@ -26,7 +26,8 @@ class Bilevel(NamedTuple):
             `losses_fn(params, *val_args)` the validation batch. `losses` and `aux` are the training batch's; `grads`
             go into an optimiser as those of `mtljax.value_and_grad` do, and heads follow the weights, as for every
             weighted sum of losses. `active` is bool `[T]`: a task that is not active is as good as absent; its loss
-            must be differentiable all the same (a missing label masked inside the loss). `key` is not used.
+            must be differentiable all the same (a missing label masked inside the loss). Where a loss or a gradient of
+            any task is not finite the step is void: gradients of zero and the state as it was. `key` is not used.
         name: the method's public name.
     """
 
@@ -129,7 +130,13 @@ def inner_steps(
     return lax.scan(step, params, None, length=count)[0]
 
 
-def without(grads: Params, active: Array) -> Params:
-    """The gradients with nothing for heads of inactive tasks, whatever is there."""
+def settled(grads: Params, new: BilevelState, old: BilevelState, active: Array) -> tuple[Params, BilevelState]:
+    """Gradients with nothing for heads of inactive tasks, and the new state; a void step where either is not finite.
+
+    Weighted sums of losses are differentiated as one, so that a NaN of one task has met the others.
+    """
     names = sorted(grads.tasks)
-    return Params(grads.shared, {name: trees.where(active[k], grads.tasks[name]) for k, name in enumerate(names)})
+    own = {name: trees.where(active[k], grads.tasks[name]) for k, name in enumerate(names)}
+    sound = trees.all_finite((grads.shared, own, new))
+    found = trees.where(sound, Params(grads.shared, own))
+    return found, jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)

@@ -17,9 +17,9 @@ from mtljax.methods.bilevel.common import (
     BilevelState,
     check_params,
     inner_steps,
+    settled,
     softmax,
     vector_of,
-    without,
 )
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import Solution, min_norm
@@ -218,6 +218,6 @@ def forum(
         grads = jax.tree.map(jnp.add, descent, trees.scale(push, q))
         inner = ForumState(kept.count + mask, average)
         done = BilevelState(softmax(meta, mask), solution.residual, meta, optimizer_state, inner)
-        return (point.losses, point.aux), without(grads, mask), done
+        return (point.losses, point.aux), *settled(grads, done, state, mask)
 
     return Bilevel(init, update, "forum")

@@ -15,9 +15,9 @@ from mtljax.methods.bilevel.common import (
     BilevelState,
     check_params,
     inner_steps,
+    settled,
     softmax,
     vector_of,
-    without,
 )
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import min_norm
@@ -156,6 +156,6 @@ def moml(
         vector, pull, point = jax.vjp(train, params, has_aux=True)
         (grads,) = pull(weights.astype(vector.dtype))
         done = BilevelState(weights, solution.residual, meta, optimizer_state)
-        return (point.losses, point.aux), without(grads, mask), done
+        return (point.losses, point.aux), *settled(grads, done, state, mask)
 
     return Bilevel(init, update, "moml")
