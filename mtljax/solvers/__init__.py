@@ -3,7 +3,7 @@
 from mtljax.solvers import spectral
 from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.cone_around_mean import max_min_around_mean
-from mtljax.solvers.cone_projection import cone_projection
+from mtljax.solvers.cone_projection import cone_projection, projected_rows
 from mtljax.solvers.conflict_averse import conflict_averse
 from mtljax.solvers.scaling import TRUSTED, Solution
 from mtljax.solvers.sequential import sequential
@@ -22,6 +22,7 @@ __all__ = [
     "min_norm",
     "min_norm_towards",
     "project_simplex",
+    "projected_rows",
     "sequential",
     "simplex_lp",
     "spectral",

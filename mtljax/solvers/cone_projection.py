@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
-from mtljax.solvers.doubled import DOUBLED_ERROR, accurately, sliced
-from mtljax.solvers.pivoting import pivot
-from mtljax.solvers.scaling import (
-    STATIONARY,
-    WEIGHT_ERROR,
-    Scaled,
-    Solution,
-    as_float32,
-    as_rows,
-    multiply,
-    power_of_two,
-    relative,
-    scale,
-)
+from mtljax.solvers.nonnegative import certificate, nonnegative
+from mtljax.solvers.scaling import Scaled, Solution, accurate_product, as_float32, multiply, power_of_two, scale
 from mtljax.types import Array
 
 
-def project_row(scaled: Scaled, slices: Array, lower: Array) -> Solution:
-    """One row of `cone_projection`, the Gramian being scaled and sliced already."""
+def _project(scaled: Scaled, lower: Array) -> tuple[Solution, Array]:
+    """One projection, and the error of its direction in the task gradients' own unit."""
     matrix, norm, active, nonzero = scaled
     lower = jnp.where(active, lower, 0.0)
     bound = jnp.where(nonzero, lower * norm, 0.0)
     unit = power_of_two(jnp.max(jnp.abs(bound)))
     bound = bound / unit
-    own = jnp.sqrt(jnp.where(nonzero, jnp.diagonal(matrix), 1.0))
-    least = jnp.min(jnp.where(nonzero, own * (norm / unit), jnp.inf))
-    least = jnp.where(jnp.any(nonzero), least, 0.0) * jnp.sum(jnp.abs(lower))
-    enough = jnp.square(STATIONARY * least)
-
-    guess = nonzero & (multiply(matrix, bound) < 0)
-    nothing = jnp.zeros_like(bound)
-    z = pivot(matrix, bound, nothing, bound, guess, nonzero, simplex=False, enough=enough, slices=slices).z
-
-    pull = accurately(slices, z)
-    size = jnp.sum(jnp.abs(z))
-    error = DOUBLED_ERROR * size
-    square = jnp.sum(z * pull)
-    length = jnp.sqrt(jnp.maximum(square, 0.0))
-    # The diagonal is |g_i|^2 in units of norm^2: dividing turns <g_i, d> into |d| times a cosine.
-    conflict = jnp.max(jnp.where(nonzero, jnp.maximum(error - pull, 0.0) / own, 0.0))
-    slack = jnp.sum((z - bound) * (jnp.abs(pull) + error))
-    residual = relative(jnp.sqrt(slack) + conflict + WEIGHT_ERROR * size, length)
-    residual = jnp.where((square < enough) & (size > 0), 1.0, residual)
-    return Solution(jnp.where(nonzero, z * unit / norm, lower), residual)
+    force = jnp.where(nonzero, -accurate_product(matrix, bound), 0.0)
+    found = nonnegative(matrix, force, nonzero, free=force > 0)
+    z = bound + found.y
+    residual = certificate(matrix, z, found.error)
+    return Solution(jnp.where(nonzero, z * unit / norm, lower), residual), unit * found.error
 
 
 def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None) -> Solution:
@@ -63,23 +37,23 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights in the shape of `lower`, which they never fall below. Weights are constants under
-        differentiation. `residual` is the worst over rows of
-        `(sqrt(sum_i (v_i - lower_i) |<g_i, d>|) + max_i -<g_i, d> / |g_i|) / |d|`, with allowance for rounding, so it
-        bounds the conflict: `<g_i, d> >= -residual |g_i| |d|`; and, where there is no conflict, the relative error
-        `|d - d*| / |d|` against the exact projection for this Gramian. It is 1 where that exceeds 1, and where |d| is
-        below 2^-10 of the shortest gradient that is not zero, times `sum_i |lower_i|`: such a point is
-        Pareto-stationary to working precision, and d is not refined further.
+        `Solution` with weights in the shape of `lower`, which they never fall below, and a residual for each
+        projection: an estimate of the relative error `|d - d*| / |d|` against the exact projection d* of the gradients
+        themselves; 1 where |d| is below 2^-9 of `sum_i |v_i| |g_i|`, which is Pareto-stationary to the precision of a
+        Gramian. Weights are constants under differentiation.
 
-        Float32 weights move a direction by up to `2^-24 sum_i |v_i| |g_i|` in rounding alone. Up to twice that, d is as
-        short as said where d* is, and within 1e-3 of d* elsewhere.
+        What is promised, for a Gramian that is right to float32's rounding: `|d| <= |u|`, but for
+        `2^-11 sum_i |lower_i| |g_i|`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
+        `2^-11 sum_i |v*_i| |g_i|`. Of multipliers that are as good the smallest are taken. So where nothing of the
+        direction is certain, what is returned is safe: a projection that a ridge of the Gramian's rounding has made
+        shorter, with bounded weights.
 
     Raises:
-        ValueError: shapes do not go together.
+        ValueError: shapes do not match.
 
     D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv 1706.08840;
-    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: no
-    regularisation of the Gramian.
+    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: the
+    Gramian is regularised by its own rounding only.
 
     Example:
         >>> gramian = jnp.array([[1.0, -0.5], [-0.5, 1.0]])
@@ -91,6 +65,31 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
     if lower.ndim not in (1, 2) or lower.shape[-1:] != shape[-1:]:
         raise ValueError(f"lower must have shape [T] or [K, T] with T as in gramian {shape}, found {lower.shape}")
     scaled = scale(gramian, active)
-    slices = sliced(scaled.matrix)
-    weights, residual = as_rows(lambda row: project_row(scaled, slices, row), lower)
-    return Solution(weights, jnp.max(residual))
+    if lower.ndim == 1:
+        return _project(scaled, lower)[0]
+    return jax.vmap(lambda row: _project(scaled, row)[0])(lower)
+
+
+def projected_rows(gramian: Array, shares: Array, *, active: Array | None = None) -> Solution:
+    """Weights of `sum_k shares_k P(g_k)`, with P the projection of `cone_projection`.
+
+    Args:
+        gramian: floating point `[T, T]`, as in `cone_projection`.
+        shares: float32 `[T]`, 0 for inactive tasks.
+        active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
+
+    Returns:
+        `Solution` with weights `[T]`, for which each projection promises what `cone_projection` says. `residual` is
+        that of the sum: the errors of its parts over its length.
+
+    Example:
+        >>> projected_rows(jnp.array([[1.0, -0.5], [-0.5, 1.0]]), jnp.array([1.0, 1.0])).weights.tolist()
+        [1.5, 1.5]
+    """
+    scaled = scale(gramian, active)
+    rows = jnp.diag(jnp.ones_like(scaled.norm))
+    found, errors = jax.vmap(lambda row: _project(scaled, row))(rows)
+    weights = multiply(shares, found.weights)
+    z = jnp.where(scaled.nonzero, weights * scaled.norm, 0.0)
+    unit = power_of_two(jnp.max(jnp.abs(z)))
+    return Solution(weights, certificate(scaled.matrix, z / unit, jnp.sum(shares * errors) / unit))

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jax import lax
 
-from mtljax.solvers.doubled import DOUBLED_ERROR, accurately, centred, doubled_product, sliced
-from mtljax.solvers.pivoting import pivot, solve_factored
-from mtljax.solvers.scaling import (
-    WEIGHT_ERROR,
-    Solution,
-    as_float32,
-    duality_gap,
-    power_of_two,
-    relative,
-    scale,
-)
+from mtljax.solvers.level_path import Point, mean_of, search
+from mtljax.solvers.nonnegative import certificate
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale
 from mtljax.types import Array
 
-# Newton steps that end on the right active set are exact; the limit is for bisection in degenerate problems.
-LIMIT = 40
-LEVEL_TOLERANCE = 2.0**-24
-TINY = 2.0**-126
-CLOSE = 2.0**-18
-RADIUS_TOLERANCE = 2.0**-23
-SHORTFALL_TOLERANCE = 2.0**-16
-
-
-class _State(NamedTuple):
-    low: Array
-    high: Array
-    level: Array
-    z: Array
-    safe: Array
-    free: Array
-    done: Array
-    count: Array
+# Of the radius: a direction that ends this close to the surface of the ball is moved onto it.
+CLOSE = 1e-3
 
 
 def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = None) -> Solution:
@@ -54,15 +27,19 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights `[T]`. `residual` is at least
-        `sqrt(2 sum_i x_i (<g_i, d> - min_j <g_j, d>) + (c |g_0|)^2 - |d - g_0|^2) / |d|` with `x = weights - 1/T`,
-        which bounds the relative error `|d - d*| / |d|` against every exact maximiser d* for this Gramian; 1 where
-        that bound exceeds 1. Where the best worst case is reached inside the ball (at Pareto-stationary points alone:
-        a task without gradient, opposed tasks), maximisers are many and d is the one nearest to `g_0`. Weights are
-        constants under differentiation.
+        `Solution` with weights `[T]`. `residual` estimates the relative error `|d - d*| / |d|` at the level found, for
+        the gradients themselves; it is 1 where |d| is below 2^-9 of `sum_i |weights_i| |g_i|`. Weights are constants
+        under differentiation.
+        Where the best worst case is reached inside the ball (a task without gradient; Pareto-stationary gradients, as
+        far as a float32 Gramian tells: a convex combination below 2^-11 of the lengths of its parts), maximisers are
+        many and d is the one nearest to `g_0`, which is the safe direction wherever nothing else is certain.
+
+        What is promised, for a Gramian that is right to float32's rounding: `|d - g_0| <= c |g_0|` but for
+        `2^-11 sum_i |g_i| / T`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
+        `2^-11 sum_i |weights*_i| |g_i|`.
 
     Raises:
-        ValueError: the Gramian is not square, `active` does not go with it, or c is a negative number.
+        ValueError: the Gramian is not square, `active` does not match it, or c is a negative number.
 
     B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
     NeurIPS, arXiv 2110.14048. Departures: solved exactly, as the largest level t for which
@@ -74,113 +51,24 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     """
     if isinstance(c, (int, float)) and not c >= 0:
         raise ValueError(f"c must be at least 0, found {c}")
-    matrix, norm, active, nonzero = scale(gramian, active)
+    scaled = scale(gramian, active)
+    matrix, _, _, nonzero = scaled
     c = as_float32(c)
-    mean = jnp.where(active, 1.0, 0.0) / jnp.maximum(jnp.sum(active), 1)
-    bound = jnp.where(nonzero, mean * norm, 0.0)
-    unit = power_of_two(jnp.max(jnp.abs(bound)))
-    bound = bound / unit
-    shortest = jnp.min(jnp.where(nonzero, norm, jnp.inf))
-    shift = jnp.where(nonzero, shortest / norm, 0.0)
-    per_shift = jnp.where(nonzero, 1.0 / jnp.where(nonzero, shift, 1.0), 0.0)
+    mean, bound, unit = mean_of(scaled)
 
-    # <g_i, d> in the same unit for all tasks is product / shift; at g_0 the least is `low`. Reaching level t takes a
-    # step of at least (t - <g_i, g_0>) / |g_i| for each i, which bounds t by `high`.
-    slices = sliced(matrix)
-    at_mean = accurately(slices, bound)
-    square_at_mean = jnp.maximum(jnp.sum(bound * at_mean), 0.0)
-    radius = c * jnp.sqrt(square_at_mean)
-    reach = radius * radius
-    own = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0.0))
-    ceiling = jnp.where(jnp.any(active & ~nonzero) | ~jnp.any(nonzero), 0.0, jnp.inf)
-    low = jnp.minimum(jnp.min(jnp.where(nonzero, at_mean * per_shift, jnp.inf)), ceiling)
-    high = jnp.minimum(jnp.min(jnp.where(nonzero, (at_mean + radius * own) * per_shift, jnp.inf)), ceiling)
-    from_mean = square_at_mean + radius * jnp.sqrt(square_at_mean)
-    high = jnp.minimum(high, from_mean / jnp.maximum(jnp.sum(shift * bound), TINY))
-    rounding = 16.0 * DOUBLED_ERROR * jnp.sum(bound)
+    def length(z: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0))
 
-    def step(state: _State) -> _State:
-        level = state.level
-        pointless = 0.5 * square_at_mean - level * jnp.sum(shift * bound) - reach
-        found = pivot(
-            matrix,
-            bound,
-            shift * level,
-            state.z,
-            state.free,
-            nonzero,
-            simplex=False,
-            enough=-1.0,
-            pointless=pointless,
-            slices=slices,
-        )
-        rise = found.z - bound
-        pull = accurately(slices, rise)
-        square = jnp.sum(rise * pull)
-        missing = reach - square
-        # A level that no direction reaches shows as tasks left short of it, whatever the multipliers ran up to.
-        short = shift * level - (at_mean + pull)
-        reached = jnp.all(~nonzero | (short <= SHORTFALL_TOLERANCE * radius * own + rounding))
-        # Just outside will do, being stretched onto the ball's surface in the end; but the search goes on to rounding.
-        close = reached & (jnp.abs(missing) <= CLOSE * reach)
-        done = reached & (jnp.abs(missing) <= RADIUS_TOLERANCE * reach)
-        slope = jnp.sum(shift * rise)
-        # By duality no level above this is within reach, whatever the multipliers.
-        most = jnp.sum(rise * at_mean) + radius * jnp.sqrt(jnp.maximum(square, 0.0))
-        cut = most / jnp.where(slope > 0, slope, 1.0)
-        within = reached & (missing >= 0)
-        low = jnp.where(within, level, state.low)
-        high = jnp.where(within, state.high, jnp.minimum(level, state.high))
-        high = jnp.where(slope > 0, jnp.maximum(jnp.minimum(high, cut), low), high)
-        # On a fixed active set the squared distance is a quadratic of the level: its root, unless out of the bracket.
-        along = solve_factored(found.inverse, jnp.where(found.free, shift, 0.0))
-        root = slope * slope + missing * jnp.sum(shift * along)
-        divisor = slope + jnp.sqrt(jnp.maximum(root, 0.0))
-        newton = level + missing / jnp.where(divisor > 0, divisor, 1.0)
-        usable = reached & (root > 0) & (divisor > 0) & (newton > low)
-        middle = jnp.where(high < level, high, 0.5 * (low + high))
-        next_level = jnp.where(usable, jnp.minimum(newton, high), middle)
-        return _State(
-            low=low,
-            high=high,
-            level=next_level,
-            z=jnp.where(reached, found.z, state.safe),
-            safe=jnp.where(within | close, found.z, state.safe),
-            free=jnp.where(reached, found.free, state.free),
-            done=done | (next_level <= low) | (next_level == level) | (high - low <= LEVEL_TOLERANCE * radius),
-            count=state.count + 1,
-        )
+    def excess(point: Point) -> Array:
+        away, radius = length(point.y), c * length(point.mean)
+        total = away + radius
+        return (away - radius) / jnp.where(total > 0, total, 1.0)
 
-    # No conflict at all is a level that some direction reaches, be it the zero one; only above it may none do.
-    level = jnp.clip(0.0, low, high)
-    zero = jnp.sum(jnp.where(nonzero & (at_mean == radius), 0, 0))
-    first = _State(
-        low=low,
-        high=high,
-        level=level,
-        z=bound + 0.0 * radius,
-        safe=bound + 0.0 * radius,
-        free=nonzero & (at_mean < shift * level),
-        done=high <= low,
-        count=zero,
-    )
-    z = lax.while_loop(lambda s: ~s.done & (s.count < LIMIT), step, first).safe
-
-    # To the ball's surface exactly, unless the search ended inside.
-    rise = z - bound
-    length = jnp.sqrt(jnp.maximum(jnp.sum(rise * accurately(slices, rise)), 0.0))
-    stretch = radius / jnp.where(length > 0, length, 1.0)
-    saturated = jnp.abs(stretch - 1.0) < 1e-3
-    rise = jnp.where(saturated, stretch, 1.0) * rise
-    z = bound + rise
-
-    product = doubled_product(slices, z)
-    pull = product.lead + product.rest
-    size = jnp.sum(jnp.abs(z))
-    gap = duality_gap(rise, centred(product, shift, nonzero), shift, nonzero, DOUBLED_ERROR * size)
-    inside = jnp.maximum((radius - length) * (radius + length), 0.0)
-    inside = jnp.where(saturated, 0.0, inside)
-    square = jnp.sum(z * pull)
-    total = jnp.sqrt(2.0 * gap + inside) + WEIGHT_ERROR * size
-    residual = relative(jnp.where(jnp.any(nonzero), total, 0.0), jnp.sqrt(jnp.maximum(square, 0.0)))
-    return Solution(jnp.where(nonzero, z * unit / norm, mean), residual)
+    # A task without gradient cannot gain, which caps the level at 0.
+    found = search(scaled, bound, excess, ceiling=jnp.any(scaled.active & ~nonzero))
+    away, radius = length(found.y), c * length(found.mean)
+    stretch = radius / jnp.where(away > 0, away, 1.0)
+    y = jnp.where(jnp.abs(stretch - 1.0) < CLOSE, stretch, 1.0) * found.y
+    share = jnp.where(jnp.max(bound) > 0, jnp.max(found.mean) / jnp.where(jnp.max(bound) > 0, jnp.max(bound), 1.0), 1.0)
+    z = bound + y / share
+    return Solution(jnp.where(nonzero, z * unit, mean), certificate(matrix, z, found.error / share))

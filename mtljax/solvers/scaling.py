@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
@@ -21,6 +20,8 @@ from mtljax.types import Array
 # is exact, the trailing one is below 2^-7 and rounds at 2^-24 of that; two bits of margin for its sums.
 PRODUCT_ERROR = 2.0**-29
 WEIGHT_ERROR = 2.0**-24
+# The smallest normal number.
+TINY = 2.0**-126
 # A direction shorter than this share of the shortest gradient counts as none: Pareto-stationary to working precision.
 STATIONARY = 2.0**-10
 
@@ -34,9 +35,9 @@ class Solution(NamedTuple):
 
     Attributes:
         weights: float32, the minimiser; its shape is the solver's.
-        residual: float32 `[]` in [0, 1], the certificate that the solver's docstring defines. About 1e-4 and below:
-            the direction is right to that share of its length. 1: no digit of the direction is certain, as at a point
-            that is Pareto-stationary to working precision.
+        residual: float32 `[]` in [0, 1], an estimate of the direction's relative error, which the solver's docstring
+            defines. 0: exact. Above `TRUSTED`: what is returned is the solver's safe direction. 1: no digit of the
+            direction is certain, as at a point that is Pareto-stationary to working precision.
     """
 
     weights: Array
@@ -80,7 +81,8 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
         active: bool `[T]` or None for all.
 
     Returns:
-        The scaled Gramian; what an inactive task's row and column held, NaN included, is not read.
+        The scaled Gramian; what an inactive task's row and column held, NaN included, is not read. Entries below 2^-126
+        count as 0: a task whose gradient is shorter than 2^-63 has none.
 
     Raises:
         ValueError: the Gramian is not square, or `active` is not `[T]`.
@@ -91,6 +93,8 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
     if active is not None and jnp.shape(active) != shape[:1]:
         raise ValueError(f"active must have shape {shape[:1]} to go with the gramian, found {jnp.shape(active)}")
     gramian = as_float32(gramian)
+    # Below float32's normal numbers, whether a number is 0 depends on the thread that looks at it.
+    gramian = jnp.where(jnp.abs(gramian) < TINY, 0.0, gramian)
     squares = jnp.diagonal(gramian)
     active = jnp.ones_like(squares, dtype=bool) if active is None else jnp.asarray(active).astype(bool)
     # Not `squares > 0`: a NaN of an active task must come out again, not pass for a zero gradient.
@@ -126,36 +130,8 @@ def accurate_product(matrix: Array, vector: Array) -> Array:
     return multiply(matrix_lead, vector_lead) + rest
 
 
-def duality_gap(amounts: Array, pull: Array, shift: Array, nonzero: Array, error: Array) -> Array:
-    """`sum_i amounts_i (pull_i - shift_i min_j pull_j / shift_j)`, rounded up.
-
-    Args:
-        amounts: float32 `[T]`, non-negative.
-        pull: float32 `[T]`, `<g_i, d>` in each task's own unit, known to `error`.
-        shift: float32 `[T]`, powers of two: `pull / shift` is in one unit for all tasks.
-        nonzero: bool `[T]`, the tasks that count.
-        error: float32 `[]`.
-
-    Returns:
-        float32 `[]`, at least 0.
-    """
-    per_shift = jnp.where(nonzero, 1.0 / jnp.where(nonzero, shift, 1.0), 0.0)
-    common = pull * per_shift
-    least = jnp.min(jnp.where(nonzero, common, jnp.inf))
-    least = jnp.where(jnp.any(nonzero), least, 0.0)
-    # Differences first, allowances after: added to `pull` they would be lost in its rounding.
-    margin = jnp.max(jnp.where(nonzero, error * per_shift - (common - least), 0.0))
-    gap = jnp.sum(amounts * (pull - shift * least))
-    return jnp.maximum(gap, 0.0) + error * jnp.sum(amounts) + margin * jnp.sum(amounts * shift)
-
-
 def relative(error: Array, length: Array) -> Array:
     """`error / length` capped to 1, and 0 where the error is 0 whatever the length."""
     ratio = error / jnp.where(length > 0, length, 1.0)
     ratio = jnp.where(length > 0, jnp.minimum(ratio, 1.0), 1.0)
     return jnp.where(error == 0, 0.0, ratio)
-
-
-def as_rows(solve, lower: Array):
-    """Runs `solve` over the rows of `[K, T]`, or once on `[T]`."""
-    return jax.vmap(solve)(lower) if lower.ndim == 2 else solve(lower)

@@ -6,16 +6,18 @@ What counts as a zero eigenvalue is decided relative to the largest one, never a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.solvers.scaling import accurate_product, as_float32, multiply, power_of_two, scale
 from mtljax.types import Array
 
-# Relative to the largest eigenvalue. Task gradients of unit length are known to a few 2^-24.
-RANK_TOLERANCE = 2.0**-20
+# Of the sum of |v_k| squared, v an eigenvector: what the square of a combination of unit gradients is known to.
+RANK_TOLERANCE = 2.0**-23
 REFINEMENTS = 2
 # Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
 CANCELLED = 2.0**-12
@@ -42,6 +44,11 @@ class Projections(NamedTuple):
     residual: Array
 
 
+def _squares(product: Callable[[Array], Array], vectors: Array) -> Array:
+    """`v'Mv` of every column: an eigenvalue as far as M tells it, which `eigh` has to 2^-24 of the largest only."""
+    return jnp.sum(vectors * jax.vmap(product, 1, 1)(vectors), axis=0)
+
+
 def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Array | None = None) -> Projections:
     """The shortest direction u with `<g_i, u> / |g_i| = targets_i` for all tasks, in the least-squares sense.
 
@@ -55,7 +62,8 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
             has no direction and takes no part either.
 
     Returns:
-        `Projections`, constants under differentiation. Eigenvalues of `UU'` below 2^-20 of the largest count as zero.
+        `Projections`, constants under differentiation. An eigenvalue of `UU'` with the unit eigenvector v counts as
+        zero up to `2^-23 (sum_k |v_k|)^2`, below which the rounding of a Gramian hides it.
         Where that leaves no gain above 2^-12 of the largest target, as for opposed tasks, u is 0 and the residual 1.
 
     Raises:
@@ -73,20 +81,22 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         raise ValueError(f"targets must have shape {norm.shape} to go with the gramian, found {targets.shape}")
     targets = jnp.where(takes_part, targets, 0.0)
     own = jnp.sqrt(jnp.where(takes_part, jnp.diagonal(matrix), 1.0))
-    values, vectors = jnp.linalg.eigh(matrix / own[:, None] / own[None, :])
-    kept = values > RANK_TOLERANCE * values[-1]
-    inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
+    _, vectors = jnp.linalg.eigh(matrix / own[:, None] / own[None, :])
 
-    def gains_of(amounts: Array) -> Array:
+    def product(amounts: Array) -> Array:
         # From the Gramian as it was given, not as the division by `own` rounded it.
         return jnp.where(takes_part, accurate_product(matrix, amounts / own) / own, 0.0)
 
+    values = _squares(product, vectors)
+    kept = values > RANK_TOLERANCE * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
+
     amounts = jnp.zeros_like(targets)
     for step in range(1 + REFINEMENTS):
-        missing = targets - gains_of(amounts) if step else targets
+        missing = targets - product(amounts) if step else targets
         change = multiply(vectors, inverse * multiply(vectors.T, missing))
         amounts = amounts + jnp.where(takes_part, change, 0.0)
-    gains = gains_of(amounts)
+    gains = product(amounts)
     largest = jnp.max(jnp.abs(targets))
     certain = jnp.max(jnp.abs(gains)) > CANCELLED * largest
     amounts, gains = jnp.where(certain, amounts, 0.0), jnp.where(certain, gains, 0.0)
@@ -174,9 +184,12 @@ def alignment(
         raise ValueError(f"weights must have shape {norm.shape} to go with the gramian, found {weights.shape}")
     weights = jnp.where(active, weights, 0.0)
     # Alignment depends on the tasks' relative sizes: one unit for all of them, then, a power of two.
+    # `norm` exceeds the norms, so that entries are at most 1.
     unit = power_of_two(jnp.max(jnp.where(nonzero, norm, 0.0)))
     whole = nonzero[:, None] & nonzero[None, :]
-    values, vectors = jnp.linalg.eigh(jnp.where(whole, as_float32(gramian), 0.0) / unit / unit)
+    matrix = jnp.where(whole, as_float32(gramian), 0.0) / unit / unit
+    _, vectors = jnp.linalg.eigh(matrix)
+    values = _squares(partial(accurate_product, matrix), vectors)
     kept = values > 2.0**-23 * jnp.sum(active) * values[-1]
     root = jnp.sqrt(jnp.where(kept, values, 1.0))
     stretch = jnp.where(kept, jnp.sqrt(level(values, kept)) / root, 0.0)

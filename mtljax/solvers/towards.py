@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.solvers.scaling import Solution, as_float32, multiply, relative
+from mtljax.solvers.scaling import Solution, as_float32, multiply
 from mtljax.solvers.simplex_qp import min_norm
 from mtljax.types import Array
-
-# An entry of the Gramian is known to 2^-23; the direction, whose square it is part of, to the root of that.
-ROUNDING = 2.0**-11.5
 
 
 def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: Array | None = None) -> Solution:
@@ -26,8 +23,8 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights `[T]` of the direction, `share r + (1 - share) w`. `residual` bounds the relative error
-        of the direction: that of `min_norm` for the gradients moved, or what moving them has rounded away.
+        `Solution` with weights `[T]` of the direction, `share r + (1 - share) w`. `residual` is that
+        of `min_norm` for the gradients moved, what moving them has rounded away included.
 
     Raises:
         ValueError: the Gramian is not square, or `active` does not go with it.
@@ -44,10 +41,7 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
     pull = multiply(gramian, reference)
     square = jnp.sum(reference * pull)
     moved = rest * rest * gramian + rest * share * (pull[:, None] + pull[None, :]) + share * share * square
-    found = min_norm(moved, active=active)
-    weights = share * reference + rest * found.weights
-    # What `min_norm` does not see: the entries of `moved` are rounded in units of what they were added up from.
+    # The entries of `moved` are rounded in units of what they were added up from.
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
-    size = rest * jnp.sum(found.weights * norms) + share * jnp.sqrt(jnp.maximum(square, 0.0))
-    length = jnp.sqrt(jnp.maximum(jnp.sum(weights * multiply(gramian, weights)), 0.0))
-    return Solution(weights, jnp.maximum(found.residual, relative(ROUNDING * size, length)))
+    found = min_norm(moved, active=active, sizes=rest * norms + share * jnp.sum(reference * norms))
+    return Solution(share * reference + rest * found.weights, found.residual)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtljax.solvers import min_norm
-from mtljax.solvers.pivoting import Pivoted
-from tests.solvers.solver_problems import FAMILIES, HARD, exact_min_norm, gramian, jacobian, norms_of, rounding
+from tests.solvers import references
+from tests.solvers.solver_problems import FAMILIES, HARD, gramian, jacobian, norms_of
 
 solve = jax.jit(min_norm)
-simplex_qp = sys.modules["mtljax.solvers.simplex_qp"]
+# Of the sum of |w_i g_i|: what the rounding of a Gramian may do to a direction.
+ROUNDING = 2.0**-11
 
 
 def check(rows, scale=1.0):
@@ -23,24 +22,16 @@ def check(rows, scale=1.0):
     assert weights.dtype == residual.dtype == np.float32
     assert (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
     weights = weights.astype(float)
-    direction, exact = weights @ rows, exact_min_norm(rows)
+    best = references.mgda(rows)
+    direction, exact = weights @ rows, best @ rows
     norms, least = norms_of(rows)
     size, length, error = (np.linalg.norm(x) for x in (direction, exact, direction - exact))
-    noise = rounding(weights, norms)
-    if length >= 1e-3 * least:
-        assert error <= 1e-3 * length + noise
-        assert size <= length * (1 + 5e-6) + noise
-        assert np.min(rows @ direction + (1e-4 * size + noise) * norms) >= 0
-    else:
-        assert size <= 1e-3 * least + noise
-        assert residual == 1 or size == 0 or size >= 2.0**-10 * least
-    assert residual == 1 or error <= residual * size
-    start = np.linalg.norm(rows.mean(0))
-    assert size <= start * (1 + 1e-6) + noise
-    # The certificate bounds the violation of the conditions of optimality too.
-    pull = rows @ direction
-    violation = np.sqrt(weights @ (pull - pull.min()))
-    assert residual == 1 or violation <= residual * size
+    noise = ROUNDING * best @ norms
+    assert error <= max(1e-3 * length, noise)
+    assert size <= least * (1 + 1e-6) and size <= length * (1 + 5e-6) + noise
+    assert np.min(rows @ direction + (1e-4 * size + noise) * norms) >= 0
+    assert residual == 1 or error <= 2 * residual * size + 1e-6 * size
+    assert residual == 1 or size == 0 or size >= 2.0**-9 * weights @ norms
 
 
 @pytest.mark.parametrize("family", FAMILIES + HARD)
@@ -62,31 +53,6 @@ def test_direction_is_exact_with_many_tasks(family, num_tasks):
 def test_direction_is_exact_at_any_scale(exponent):
     for family in FAMILIES + HARD:
         check(jacobian(family, 8, 11), 2.0**exponent)
-
-
-@pytest.mark.parametrize("family", FAMILIES + HARD)
-def test_certificate_holds_for_a_rounded_gramian(family):
-    # Rounding makes a singular Gramian indefinite; what is certified is for the one that was given.
-    for seed in range(4):
-        rows = jacobian(family, 8, seed) @ np.linalg.qr(np.random.default_rng(seed).normal(size=(16, 16)))[0]
-        given = (rows @ rows.T).astype(np.float32)
-        weights, residual = map(np.asarray, solve(given))
-        weights = weights.astype(float)
-        assert np.isfinite(weights).all() and 0 <= residual <= 1
-        pull = given.astype(float) @ weights
-        square = weights @ pull
-        if residual < 1:
-            assert weights @ (pull - pull.min()) <= residual**2 * square
-
-
-def test_start_is_kept_where_pivoting_gets_nowhere(monkeypatch):
-    monkeypatch.setattr(
-        simplex_qp, "pivot", lambda matrix, lower, shift, start, *rest, **kwargs: Pivoted(start, None, None)
-    )
-    for family in FAMILIES:
-        rows = jacobian(family, 8, 0)
-        direction = np.asarray(min_norm(gramian(rows)).weights, float) @ rows
-        assert np.linalg.norm(direction) <= np.linalg.norm(rows.mean(0)) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-8, 1e-3, 1e3, 1e8, 1e12])

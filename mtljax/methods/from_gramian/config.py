@@ -49,9 +49,9 @@ def config(
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
     Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural networks",
-    ICLR, arXiv 2408.11104. Departures: linearly dependent gradients in the least-squares sense, with a relative rank
-    tolerance of 2^-20 on squares; weights 0 where unit gradients cancel, so that u is rounding. The authors' code and
-    TorchJD agree with the default.
+    ICLR, arXiv 2408.11104. Departures: linearly dependent gradients in the least-squares sense, with the rank
+    tolerance of `mtljax.solvers.spectral.projections`, since below it no float32 Gramian tells; weights 0 where unit
+    gradients cancel, so that u is rounding. The authors' code and TorchJD agree with the default.
 
     Example:
         >>> method = config()

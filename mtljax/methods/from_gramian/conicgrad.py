@@ -23,8 +23,8 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, non-negative;
-        `state.residual` is that of `mtljax.solvers.cone_around_mean`, a bound on the relative error of the direction.
-        The update is zero where the mean gradient is.
+        `state.residual` is that of `mtljax.solvers.max_min_around_mean`, the relative error of the direction. The
+        update is zero where the mean gradient is. A task without gradient counts in the mean alone: the others go on.
 
     Raises:
         ValueError: c is outside [0, 1]; from `update`, where the Gramian or `active` does not go with the number of
@@ -35,7 +35,7 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
     updates and how to find them in a cone", arXiv 2502.00217. Departures: the paper fixes the multiplier of the
     constraint, takes d for given task weights in closed form and moves the weights by one gradient step a training
     step; here weights and multiplier solve the problem above exactly, so there is no state. Where the parameters are
-    Pareto-stationary, so that no direction helps all tasks, d is the one on the cone, or the best certain one inside.
+    Pareto-stationary, so that no direction helps all tasks, d is the one on the cone's surface that does least harm.
     The default of c is this library's; the paper tunes it.
 
     Example:

@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers.cone_projection import cone_projection
-from mtljax.solvers.scaling import as_float32, multiply
+from mtljax.solvers.cone_projection import projected_rows
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -27,8 +26,8 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
             TorchJD and LibMTL.
 
     Returns:
-        `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`; `state.residual` is the
-        worst over the T projections, see `mtljax.solvers.cone_projection`.
+        `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`; `state.residual` is
+        that of `mtljax.solvers.projected_rows`, the errors of the projections over the length of the update.
 
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
@@ -36,8 +35,8 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
             tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: no
-    regularisation of the Gramian. The preference is the weighting of rows of the authors' library.
+    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: the
+    Gramian is regularised by its own rounding only. The preference is the weighting of rows of the authors' library.
 
     Example:
         >>> method = upgrad()
@@ -61,15 +60,12 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
         key: Key | None = None,
         **extra,
     ) -> tuple[Array, MethodState]:
-        gramian = as_float32(gramian)
-        takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
+        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         if shares is None:
             share = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
         else:
             share = jnp.where(takes_part, shares, 0.0)
-        rows = jnp.diag(jnp.ones_like(gramian[0]))
-        projected, residual = cone_projection(gramian, rows, active=active)
-        weights = multiply(share, projected)
+        weights, residual = projected_rows(gramian, share, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="upgrad"))

@@ -1,0 +1,197 @@
+"""The quadratic problem that the solvers of this folder share: `min 1/2 y'My - force'y  subject to  y >= 0`.
+
+A Gramian in float32 is rounded: entry (i, j) is known to about `2^-24 |g_i| |g_j|`. So it need not be positive
+semi-definite, and `|d|^2 = y'My` is known to `2^-24 (sum_i y_i |g_i|)^2` and no better: along a combination of task
+gradients that all but cancels, rounding alone decides in which direction the objective falls, and how far. What is
+solved is therefore the problem with a ridge, `M + ridge I`, the ridge being as large as the rounding may be. That
+problem is strictly convex and has one solution however singular M is, which has the smallest y of those that are as
+good to rounding. Its objective is at most 0, that of y = 0, whatever M was before it was rounded.
+
+Which entries of y are positive, the free set, is found by block principal pivoting: a guess of the set gives y by one
+Cholesky factorisation, and every task on the wrong side of its bound or of its multiplier then changes side at once.
+Where that makes no progress, the active-set method of Lawson and Hanson takes over from y = 0 on: one task at a time is
+freed or bound, y is feasible throughout and the objective never rises, so that wherever it is stopped y is safe.
+
+J. J. Judice, F. M. Pires (1994), "A block principal pivoting algorithm for large-scale strictly monotone linear
+complementarity problems", Computers & Operations Research 21(5); C. L. Lawson, R. J. Hanson (1974), "Solving least
+squares problems", chapter 23.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.solvers.scaling import WEIGHT_ERROR, accurate_product, multiply
+from mtljax.types import Array
+
+# Of |g_i|^2: what the rounding of a Gramian, and of its factorisation, amount to.
+RIDGE = 2.0**-22
+GROWTH = 16.0
+# Of the sum of |z_k g_k|: a direction that is shorter may be what rounding has left of it.
+CERTAIN = 2.0**-9
+# Of the largest entry of y, and of the sum of y: what y and its multipliers are known to.
+BOUND_TOLERANCE = 2.0**-20
+SLOPE_TOLERANCE = 2.0**-23
+PATIENCE = 3
+REFINEMENTS = 2
+POLISHES = 2
+SINGLE_THREAD = 28
+
+
+class Nonnegative(NamedTuple):
+    """A solution.
+
+    Attributes:
+        y: float32 `[T]`, non-negative, 0 where not valid.
+        free: bool `[T]`, the tasks that may be positive.
+        error: float32 `[]`, an estimate of `|d - d*|` for `d = sum_k y_k g_k`, all errors in one: how far y is from
+            optimal, and how far a change of the Gramian by its own rounding moved d.
+    """
+
+    y: Array
+    free: Array
+    error: Array
+
+
+class _State(NamedTuple):
+    at: Array
+    free: Array
+    ridge: Array
+    fewest: Array
+    patience: Array
+    settled: Array
+    count: Array
+
+
+def inverse_factor(block: Array) -> Array:
+    """Inverse of the Cholesky factor of `[n, n]`, by halves down to what LAPACK does on one thread.
+
+    From about 32 on, the BLAS of XLA:CPU starts threads, which on a busy machine wait for milliseconds to do
+    microseconds of work.
+    """
+    size = block.shape[0]
+    if size <= SINGLE_THREAD:
+        lower = lax.linalg.cholesky(block, symmetrize_input=False)
+        return lax.linalg.triangular_solve(lower, jnp.diag(jnp.ones_like(lower[0])), left_side=True, lower=True)
+    half = size // 2
+    first = inverse_factor(block[:half, :half])
+    below = multiply(block[half:, :half], first.T)
+    second = inverse_factor(block[half:, half:] - multiply(below, below.T))
+    across = -multiply(second, multiply(below, first))
+    return jnp.block([[first, jnp.zeros_like(across.T)], [across, second]])
+
+
+def solve_factored(inverse: Array, vector: Array) -> Array:
+    """`M^-1 vector` from the inverse Cholesky factor of M."""
+    return multiply(inverse.T, multiply(inverse, vector))
+
+
+def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes: Array | float = 1.0) -> Nonnegative:
+    """Solves the problem of this file's head.
+
+    Args:
+        matrix: float32 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
+        force: float32 `[T]`.
+        valid: bool `[T]`, the tasks that may be positive.
+        free: bool `[T]`, the first guess of those that are.
+        sizes: float32 `[T]`, what rounding is relative to, where that is more than the task gradients' lengths.
+
+    Returns:
+        The solution as `Nonnegative`.
+    """
+    num_tasks = force.shape[0]
+    order = jnp.arange(num_tasks)
+    limit = 40 + 4 * num_tasks
+    noise = sizes * sizes * jnp.ones_like(force)
+
+    def on(free: Array, ridge: Array):
+        """What solves for y on a free set."""
+        block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
+        inverse = inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
+        return lambda vector: solve_factored(inverse, jnp.where(free, vector, 0.0))
+
+    def step(state: _State) -> _State:
+        at, free, ridge = state.at, state.free, state.ridge
+        solve = on(free, ridge)
+        y = solve(force)
+        for _ in range(REFINEMENTS):
+            y = y + solve(force - accurate_product(matrix, y) - ridge * noise * y)
+        slope = accurate_product(matrix, y) + ridge * noise * y - force
+        size = jnp.sum(jnp.abs(y))
+        below = free & (y < -BOUND_TOLERANCE * jnp.max(jnp.abs(y)))
+        pulled = valid & ~free & (slope < -SLOPE_TOLERANCE * size)
+        wrong = below | pulled
+        found = jnp.sum(wrong)
+        # A factorisation that breaks down shows as NaN.
+        broken = ~jnp.isfinite(size)
+        settled = (found == 0) & ~broken
+
+        # All at once, as long as there are fewer than ever after some exchanges; after that from y = 0 on, one by one.
+        one_by_one = state.patience < 0
+        patience = jnp.where(found < state.fewest, PATIENCE, state.patience - 1)
+        patience = jnp.where(one_by_one, -1, patience)
+        # One by one: from where we are towards y, up to the first bound; at y, the task that is pulled most is freed.
+        share = jnp.where(below, at / jnp.where(below, at - y, 1.0), jnp.inf)
+        reach = jnp.minimum(jnp.min(share), 1.0)
+        next_at = jnp.where(free & (share > reach), jnp.maximum(at + reach * (y - at), 0.0), 0.0)
+        most = pulled & (order == jnp.argmin(jnp.where(pulled, slope, jnp.inf)))
+        next_free = jnp.where(jnp.any(below), free & (share > reach), free | most)
+        next_free = jnp.where(one_by_one, next_free, (free ^ wrong) & (patience >= 0))
+        return _State(
+            at=jnp.where(settled, jnp.maximum(y, 0.0), jnp.where(one_by_one & ~broken, next_at, at)),
+            free=jnp.where(settled | broken, free, next_free),
+            ridge=jnp.where(broken, GROWTH * ridge, ridge),
+            fewest=jnp.where(broken, state.fewest, jnp.minimum(found, state.fewest)),
+            patience=jnp.where(broken, state.patience, patience),
+            settled=settled,
+            count=state.count + 1,
+        )
+
+    # Every carried value is made from the input, so that it varies over the devices of a mesh as the input does.
+    zero = jnp.sum(jnp.where(valid & (matrix[0] + force + noise == 0), 0, 0))
+    first = _State(
+        at=0.0 * (force + zero),
+        free=free & valid & (zero == 0),
+        ridge=RIDGE + 0.0 * zero,
+        fewest=num_tasks + 1 + zero,
+        patience=PATIENCE + zero,
+        settled=zero != 0,
+        count=zero,
+    )
+    found = lax.while_loop(lambda s: ~s.settled & (s.count < limit), step, first)
+
+    # Steps on the free set without the ridge, as far as the bounds allow, for what M does see of all that.
+    y, solve = found.at, on(found.free, found.ridge)
+    for _ in range(POLISHES):
+        change = solve(force - accurate_product(matrix, y))
+        falls = change < 0
+        room = jnp.min(jnp.where(falls, y / jnp.where(falls, -change, 1.0), jnp.inf))
+        y = jnp.where(found.settled, jnp.maximum(y + jnp.minimum(room, 1.0) * change, 0.0), y)
+
+    # Where f is the objective, f(y) - f(y*) <= slope'(y - y*), and |d - d*|^2 is at most twice that.
+    slope = jnp.where(valid, accurate_product(matrix, y) - force, 0.0)
+    worst = jnp.max(jnp.maximum(-slope, 0.0))
+    gap = jnp.sum(jnp.abs(slope) * y) + worst * (worst + jnp.sum(y))
+    moved = y - found.at
+    moved = jnp.sqrt(jnp.maximum(jnp.sum(moved * multiply(matrix, moved)), 0.0))
+    return Nonnegative(y, found.free, jnp.sqrt(2.0 * gap) + moved)
+
+
+def certificate(matrix: Array, z: Array, error: Array) -> Array:
+    """The residual of a direction `d = sum_k z_k g_k`: its error over its length.
+
+    Args:
+        matrix: float32 `[T, T]`, as above.
+        z: float32 `[T]`.
+        error: float32 `[]`, of d.
+
+    Returns:
+        float32 `[]` in [0, 1]. 1 where |d| is below 2^-9 of `sum_k |z_k g_k|`, unless that is 0.
+    """
+    size = jnp.sum(jnp.abs(z))
+    square = jnp.sum(z * accurate_product(matrix, z)) - jnp.square(CERTAIN * size)
+    ratio = (error + 2.0 * WEIGHT_ERROR * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    return jnp.where(size == 0, 0.0, jnp.where(square > 0, jnp.minimum(ratio, 1.0), 1.0))
