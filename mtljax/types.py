@@ -41,7 +41,8 @@ class MethodState(NamedTuple):
 
     Attributes:
         weights: float32 `[T]`, the last weights, for logs.
-        residual: float32 `[]`, certificate of the inner solve (relative KKT residual; 0 where there is no solve).
+        residual: float32 `[]`, relative error of the inner solve; 0 where it is exact or there is none. Above
+            `mtljax.solvers.TRUSTED` the method takes the safe direction that its solver's docstring defines.
         inner: pytree of arrays, the method's own state; `()` for a stateless rule.
     """
 

@@ -203,6 +203,7 @@ def bargaining(
     shares: ArrayLike | None = None,
     alpha: Any = 1.0,
     active: Array | None = None,
+    magnified: ArrayLike = 1.0,
 ) -> Solution:
     """Weights of the direction in which every task's gain answers its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
 
@@ -217,6 +218,9 @@ def bargaining(
         alpha: positive number.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
+        magnified: positive number by which the task gradients were multiplied before G was taken of them; the weights
+            are for the gradients as they were, `magnified^(2 alpha / (1 + alpha))` times those for G.
+
     Returns:
         `Solution` with weights `[T]`. No direction has a gain for a task without gradient: such a task takes no part
         and has weight 0, as has one whose share is not positive. `residual` is at least
@@ -226,7 +230,7 @@ def bargaining(
         beyond rounding; far below alpha = 1, or with very uneven shares, this happens at good answers too, where a
         gain is right to be that small.
         At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the
-        answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. There the gradients that cancel add next to
+        safe answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. There the gradients that cancel add next to
         nothing to d, and the other tasks bargain over what is orthogonal to them.
         Weights are constants under differentiation.
 
@@ -266,4 +270,7 @@ def bargaining(
     z, s, rest = _newton(matrix, curves, valid)
     residual = _certificate(matrix, curves, z, s, rest)
     shift = jnp.where(valid, exponent - log_norm, 0.0).astype(jnp.int32)
-    return Solution(jnp.ldexp(z + rest, shift), residual)
+    factor = jnp.exp2(2.0 / (1.0 + p) * jnp.log2(as_float32(magnified)))
+    # Gradients may be so short that weights which go with them leave float32's range.
+    weights = jnp.ldexp(z + rest, shift) * factor
+    return Solution(jnp.where(jnp.isinf(weights), jnp.finfo(jnp.float32).max, weights), residual)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from jax.typing import ArrayLike
+
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
@@ -45,9 +47,10 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
-        weights, residual = bargaining(gramian, alpha=2.0, active=active)
+        weights, residual = bargaining(gramian, alpha=2.0, active=active, magnified=scale)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(

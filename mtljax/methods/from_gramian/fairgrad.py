@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
 from mtljax.methods.checked import checked
@@ -61,6 +62,7 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         zero = alpha == 0
@@ -68,7 +70,7 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         if zero is True:
             return equal, MethodState(equal, jnp.zeros_like(state.residual), state.inner)
         exponent = alpha if zero is False else jnp.where(zero, 1.0, alpha)
-        weights, residual = bargaining(gramian, alpha=exponent, active=active)
+        weights, residual = bargaining(gramian, alpha=exponent, active=active, magnified=scale)
         if zero is not False:
             weights, residual = jnp.where(zero, equal, weights), jnp.where(zero, 0.0, residual)
         return weights, MethodState(weights, residual, state.inner)

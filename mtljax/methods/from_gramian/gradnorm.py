@@ -130,6 +130,7 @@ def gradnorm(
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
@@ -154,8 +155,7 @@ def gradnorm(
         short = weights * norms - wanted
         # A norm that is right to rounding is right: the sign of what is left would be a coin toss.
         slope = norms * jnp.where(jnp.abs(short) <= SETTLED * wanted, 0.0, jnp.sign(short))
-        if normalize:
-            slope = slope / jnp.where(mean > 0, mean, 1.0)
+        slope = slope / jnp.where(mean > 0, mean, 1.0) if normalize else slope / scale
         steepest = STEEPEST if normalize else LARGEST
         slope = weights_of(jnp.clip(slope, -steepest, steepest), counted)
         if softmax:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
-from mtljax.solvers.scaling import as_float32
+from mtljax.solvers.scaling import as_float32, power_of_two
 from mtljax.solvers.simplex_qp import min_norm
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -111,13 +112,13 @@ def mgda(
         check_callable("mgda", "normalization", normalization)
     check_flag("mgda", "normalized_update", normalized_update)
 
-    def divisors(gramian: Array, losses: Array | None, takes_part: Array) -> Array:
+    def divisors(gramian: Array, losses: Array | None, takes_part: Array, scale: ArrayLike) -> Array:
         assert normalization is not None
         num_tasks = gramian.shape[0]
         if losses is not None:
             losses = jnp.where(takes_part, as_float32(losses), 1.0)
         norms = jnp.sqrt(jnp.maximum(jnp.where(takes_part, jnp.diagonal(gramian), 1.0), 0.0))
-        found = normalization(norms, losses)
+        found = normalization(norms / scale, losses)
         check_evidence("mgda", "what normalization returned", found, (num_tasks,))
         found = as_float32(found)
         return jnp.where(takes_part & (found > 0) & jnp.isfinite(found), found, 1.0)
@@ -129,6 +130,7 @@ def mgda(
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         if normalization is None:
@@ -136,9 +138,10 @@ def mgda(
             return weights, MethodState(weights, residual, state.inner)
         gramian = as_float32(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
-        divisor = divisors(gramian, losses, takes_part)
+        divisor = divisors(gramian, losses, takes_part, scale)
+        relative = divisor / power_of_two(jnp.max(divisor))
         # One side after the other: the product of two divisors may leave float32's range.
-        weights, residual = min_norm(gramian / divisor[:, None] / divisor[None, :], active=active)
+        weights, residual = min_norm(gramian / relative[:, None] / relative[None, :], active=active)
         if normalized_update:
             weights = weights / divisor
         return weights, MethodState(weights, residual, state.inner)

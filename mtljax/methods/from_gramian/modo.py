@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
@@ -81,12 +82,12 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        if normalize:
-            matrix = in_mean_norms(matrix, takes_part)
+        matrix = in_mean_norms(matrix, takes_part) if normalize else matrix / scale / scale
         old = state.inner.share
         share = among_active(old, takes_part)
         slope = multiply(matrix, share) + rho * share

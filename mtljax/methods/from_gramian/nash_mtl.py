@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
-from mtljax.solvers.scaling import multiply, scale
+from mtljax.solvers.scaling import multiply
+from mtljax.solvers.scaling import scale as divided
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -58,13 +60,14 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
-        weights, residual = bargaining(gramian, active=active)
+        weights, residual = bargaining(gramian, active=active, magnified=scale)
         if max_norm is not None:
             # One side's norms go to the weights first: the Gramian's own range may be that of float32.
-            scaled = scale(gramian, active)
-            amounts = weights * scaled.norm
+            scaled = divided(gramian, active)
+            amounts = weights / scale * scaled.norm
             length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * multiply(scaled.matrix, amounts)), 0.0))
             weights = weights * jnp.where(length > max_norm, max_norm / jnp.where(length > 0, length, 1.0), 1.0)
         return weights, MethodState(weights, residual, state.inner)

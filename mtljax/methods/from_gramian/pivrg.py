@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
 from mtljax.methods.checked import checked
@@ -82,6 +83,7 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
@@ -97,7 +99,7 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
         powers = jnp.exp(jnp.where(takes_part, (inner.scores - worst) / temperature, -jnp.inf))
         total = jnp.sum(powers)
         shares = jnp.sum(takes_part) * powers / jnp.where(total > 0, total, 1.0)
-        weights, residual = bargaining(gramian, shares=shares, alpha=2.0, active=active)
+        weights, residual = bargaining(gramian, shares=shares, alpha=2.0, active=active, magnified=scale)
         return weights, MethodState(weights, residual, inner)
 
     return checked(

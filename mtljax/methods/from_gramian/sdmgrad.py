@@ -111,6 +111,7 @@ def sdmgrad(
         losses: Array | None = None,
         active: Array | None = None,
         key: Key | None = None,
+        scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
@@ -120,8 +121,7 @@ def sdmgrad(
             weights, residual = min_norm_towards(gramian, target, jnp.asarray(pull / (1.0 + pull)), active=takes_part)
             return weights, MethodState(weights, residual, state.inner)
         matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        if normalize:
-            matrix = in_mean_norms(matrix, takes_part)
+        matrix = in_mean_norms(matrix, takes_part) if normalize else matrix / scale / scale
         old = state.inner.share
 
         def descend(_, carry):
