@@ -56,7 +56,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
 
     def excess(point: Point) -> Array:
         """How far outside the cone a direction is, in radians; pi where it has no certain angle."""
-        z = point.mean + point.y
+        z = point.share * bound + point.y
         along = jnp.sum(z * pull) / jnp.where(reference > 0, reference, 1.0)
         square = jnp.sum(z * accurate_product(matrix, z))
         across = jnp.sqrt(jnp.maximum(square - along * along, 0.0))
@@ -64,7 +64,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         return jnp.where(certain | ~jnp.any(point.y > 0), jnp.arctan2(across, along) - angle, jnp.pi)
 
     found = search(scaled, bound, excess, ceiling=~jnp.any(nonzero))
-    z = found.mean + found.y
+    z = found.share * bound + found.y
     square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + SQUARE_ERROR * jnp.square(jnp.sum(found.y))
     stretch = reference / jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return Solution(jnp.where(nonzero, stretch * z * unit, 0.0), certificate(matrix, z, found.error))

@@ -59,16 +59,17 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     def length(z: Array) -> Array:
         return jnp.sqrt(jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0))
 
+    radius = c * length(bound)
+
     def excess(point: Point) -> Array:
-        away, radius = length(point.y), c * length(point.mean)
-        total = away + radius
-        return (away - radius) / jnp.where(total > 0, total, 1.0)
+        away, allowed = length(point.y), point.share * radius
+        total = away + allowed
+        return (away - allowed) / jnp.where(total > 0, total, 1.0)
 
     # A task without gradient cannot gain, which caps the level at 0.
     found = search(scaled, bound, excess, ceiling=jnp.any(scaled.active & ~nonzero))
-    away, radius = length(found.y), c * length(found.mean)
+    share = jnp.where(found.share > 0, found.share, 1.0)
+    away = length(found.y) / share
     stretch = radius / jnp.where(away > 0, away, 1.0)
-    y = jnp.where(jnp.abs(stretch - 1.0) < CLOSE, stretch, 1.0) * found.y
-    share = jnp.where(jnp.max(bound) > 0, jnp.max(found.mean) / jnp.where(jnp.max(bound) > 0, jnp.max(bound), 1.0), 1.0)
-    z = bound + y / share
+    z = bound + jnp.where(jnp.abs(stretch - 1.0) < CLOSE, stretch, 1.0) * found.y / share
     return Solution(jnp.where(nonzero, z * unit, mean), certificate(matrix, z, found.error / share))

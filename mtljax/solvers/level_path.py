@@ -26,15 +26,15 @@ LIMIT = 40
 
 
 class Point(NamedTuple):
-    """A point of the path, in the units of `mean`, which is a share of `g_0`.
+    """A point of the path: the direction of `share g_0 + sum_k y_k g_k`.
 
     Attributes:
-        mean: float32 `[T]`, the mean's part.
-        y: float32 `[T]`, what is added.
-        error: float32 `[]`, of the direction.
+        share: float32 `[]`, from 1 down to 0, where only the direction of the shortest vector is left.
+        y: float32 `[T]`, in units of the Gramian's `norm`.
+        error: float32 `[]`, of that sum.
     """
 
-    mean: Array
+    share: Array
     y: Array
     error: Array
 
@@ -82,7 +82,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
         rest = 1.0 - beyond
         force = jnp.where(nonzero, rest * (level * shift - at_mean) + beyond * unit * shift, 0.0)
         found = nonnegative(matrix, force, nonzero, free=free)
-        return Point(rest * bound, found.y, found.error), found.free
+        return Point(rest, found.y, found.error), found.free
 
     # Made of the Gramian, so that all carried values vary over the devices of a mesh as it does.
     zero = 0.0 * length
@@ -92,7 +92,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
     high = jnp.where(stationary | ceiling, 0.0, 1.0) + zero
     last, last_free = point(high, free)
     over = excess(last)
-    at_start = Point(bound, 0.0 * bound, zero)
+    at_start = Point(1.0 + zero, 0.0 * bound, zero)
     under = -excess(at_start)
     inside = over <= 0
     first = _Search(
