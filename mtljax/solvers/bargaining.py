@@ -229,8 +229,8 @@ def bargaining(
         Gramian; allowance for rounding is made. 1 where the bound exceeds 1, or where a gain `(Gw)_i` is not positive
         beyond rounding; far below alpha = 1, or with very uneven shares, this happens at good answers too, where a
         gain is right to be that small.
-        At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the
-        safe answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. There the gradients that cancel add next to
+        At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the safe
+        answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. There the gradients that cancel add next to
         nothing to d, and the other tasks bargain over what is orthogonal to them.
         Weights are constants under differentiation.
 
