@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.solvers.scaling import WEIGHT_ERROR, accurate_product, multiply
+from mtljax.solvers.scaling import accurate_product, multiply
 from mtljax.types import Array
 
 # Of |g_i|^2: what the rounding of a Gramian, and of its factorisation, amount to.
@@ -193,5 +193,5 @@ def certificate(matrix: Array, z: Array, error: Array) -> Array:
     """
     size = jnp.sum(jnp.abs(z))
     square = jnp.sum(z * accurate_product(matrix, z)) - jnp.square(CERTAIN * size)
-    ratio = (error + 2.0 * WEIGHT_ERROR * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    ratio = (error + BOUND_TOLERANCE * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return jnp.where(size == 0, 0.0, jnp.where(square > 0, jnp.minimum(ratio, 1.0), 1.0))
