@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from mtljax.checks import expect
 from mtljax.types import Array, PyTree
 
 
@@ -50,10 +52,11 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def num_rows(stacked: PyTree) -> int:
-    """Length of the task axis that all leaves share.
+def num_rows(stacked: PyTree, *, where: str = "num_rows") -> int:
+    """Length of the task axis that all leaves share; `where` opens the messages.
 
     Raises:
+        TypeError: a leaf is not an array.
         ValueError: the tree has no leaves, a leaf has no axes, or leaves disagree; the message names the leaf.
 
     Example:
@@ -63,16 +66,25 @@ def num_rows(stacked: PyTree) -> int:
     """
     leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
     if not leaves:
-        raise ValueError("num_rows: the tree has no leaves, so it does not say how many tasks there are")
+        raise ValueError(f"{where}: stacked must have leaves, to say how many tasks there are, found none")
     rows = None
     for path, leaf in leaves:
-        shape = jnp.shape(leaf)
-        if not shape or (rows is not None and shape[0] != rows):
-            expected = "a leading task axis" if rows is None else f"a leading task axis of {rows}"
-            raise ValueError(f"leaf {jax.tree_util.keystr(path)} has shape {shape}, expected {expected}")
-        rows = shape[0]
+        which = f"leaf {jax.tree_util.keystr(path)}"
+        expect(hasattr(leaf, "shape"), where, which, "an array with a leading task axis", leaf, TypeError)
+        if not leaf.shape or (rows is not None and leaf.shape[0] != rows):
+            axis = "a leading task axis" if rows is None else f"a leading task axis of {rows}"
+            raise ValueError(f"{where}: {which} must have {axis}, found shape {leaf.shape}")
+        rows = leaf.shape[0]
     assert rows is not None
     return rows
+
+
+def _check_square(where: str, gramian: Array) -> None:
+    expect(isinstance(gramian, jax.Array | np.ndarray), where, "gramian", "an array [T, T]", gramian, TypeError)
+    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
+        raise ValueError(f"{where}: gramian must be of shape [T, T], found shape {gramian.shape}")
+    if not jnp.issubdtype(gramian.dtype, jnp.floating):
+        raise TypeError(f"{where}: gramian must be of a floating dtype, found {gramian.dtype}")
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
@@ -128,7 +140,7 @@ def cross_gramian(a: PyTree, b: PyTree, *, rows: tuple[int, int] | None = None) 
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     if not pairs:
         if rows is None:
-            raise ValueError("cross_gramian: the trees have no leaves; give rows=(S, T)")
+            raise ValueError("cross_gramian: a and b must have leaves, or rows=(S, T) be given, found neither")
         return jnp.zeros(rows, jnp.float32)
     total = _inner(*pairs[0])
     for x, y in pairs[1:]:
@@ -156,9 +168,12 @@ def gramian(stacked: PyTree, *, num_tasks: int | None = None) -> Array:
                [ 0., 25.]], dtype=float32)
     """
     if jax.tree.leaves(stacked):
-        num_tasks = num_rows(stacked)
+        num_tasks = num_rows(stacked, where="gramian")
+        for leaf in jax.tree.leaves(stacked):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(f"gramian: stacked must be of a floating dtype, found {leaf.dtype}")
     if num_tasks is None:
-        raise ValueError("gramian: the tree has no leaves; give num_tasks")
+        raise ValueError("gramian: stacked must have leaves, or num_tasks be given, found neither")
     return cross_gramian(stacked, stacked, rows=(num_tasks, num_tasks))
 
 
@@ -180,8 +195,10 @@ def weighted_sum(weights: Array, stacked: PyTree) -> PyTree:
         >>> weighted_sum(jnp.array([1.0, 2.0]), {"w": jnp.array([[1.0, 0.0], [0.0, 1.0]])})["w"]
         Array([1., 2.], dtype=float32)
     """
-    if jax.tree.leaves(stacked) and num_rows(stacked) != weights.shape[0]:
-        raise ValueError(f"weighted_sum: weights has shape {weights.shape}, but the rows are {num_rows(stacked)}")
+    expect(isinstance(weights, jax.Array | np.ndarray), "weighted_sum", "weights", "an array [T]", weights, TypeError)
+    if jax.tree.leaves(stacked) and weights.shape != (num_rows(stacked, where="weighted_sum"),):
+        rows = num_rows(stacked)
+        raise ValueError(f"weighted_sum: weights must be of shape ({rows},), one for each row, found {weights.shape}")
 
     def leaf(rows: Array) -> Array:
         dtype = accumulator(rows.dtype)
@@ -201,6 +218,7 @@ def norms(gramian: Array) -> Array:
         >>> norms(jnp.array([[25.0, 0.0], [0.0, 4.0]]))
         Array([5., 2.], dtype=float32)
     """
+    _check_square("norms", gramian)
     # Rounding may leave a negative zero-gradient entry when the Gramian comes from a JVP.
     return jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
 
@@ -220,6 +238,7 @@ def cosines(gramian: Array) -> Array:
         Array([[ 1., -1.],
                [-1.,  1.]], dtype=float32)
     """
+    _check_square("cosines", gramian)
     length = norms(gramian)
     inverse = jnp.where(length > 0, 1.0 / jnp.where(length > 0, length, 1.0), 0.0)
     # One factor at a time: the product of two small norms underflows where the cosine does not.

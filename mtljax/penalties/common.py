@@ -70,7 +70,7 @@ def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> N
         >>> check_stacked("l2_to_mean", {"w": jnp.zeros((2, 3)), "b": jnp.zeros((4,))})
         Traceback (most recent call last):
         ...
-        ValueError: l2_to_mean: leaf ['w'] has shape (2, 3), expected a leading task axis of 4
+        ValueError: l2_to_mean: leaf ['w'] must have a leading task axis of 4, found shape (2, 3)
     """
     leaves = jax.tree_util.tree_flatten_with_path(stacked)[0]
     if not leaves:
@@ -79,10 +79,7 @@ def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> N
         where, dtype = f"leaf {jax.tree_util.keystr(path)}", getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name}: {where} must be of a floating-point type, found {dtype or found(leaf)}")
-    try:
-        rows = trees.num_rows(stacked)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    rows = trees.num_rows(stacked, where=name)
     if num_tasks is not None and rows != num_tasks:
         raise ValueError(
             f"{name}: the relation is between {num_tasks} tasks, but leaf {jax.tree_util.keystr(leaves[0][0])} "

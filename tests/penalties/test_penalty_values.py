@@ -254,12 +254,12 @@ def test_a_tree_without_leaves_costs_nothing():
         (
             lambda: l2_to_mean()({"w": jnp.ones((2, 3)), "b": jnp.ones(3)}),
             ValueError,
-            "l2_to_mean: leaf ['w'] has shape (2, 3), expected a leading task axis of 3",
+            "l2_to_mean: leaf ['w'] must have a leading task axis of 3, found shape (2, 3)",
         ),
         (
             lambda: l2_to_mean()({"b": jnp.ones(())}),
             ValueError,
-            "leaf ['b'] has shape (), expected a leading task axis",
+            "leaf ['b'] must have a leading task axis, found shape ()",
         ),
         (
             lambda: l2_to_mean()({"n": jnp.ones(2, int)}),

@@ -204,7 +204,7 @@ def test_a_tree_without_leaves_costs_nothing(name):
         (
             lambda: l1_inf()({"w": jnp.ones((2, 3)), "b": jnp.ones(3)}),
             ValueError,
-            "l1_inf: leaf ['w'] has shape (2, 3), expected a leading task axis of 3",
+            "l1_inf: leaf ['w'] must have a leading task axis of 3, found shape (2, 3)",
         ),
         (
             lambda: dirty()(jnp.ones(2)),
