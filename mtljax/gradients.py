@@ -65,7 +65,9 @@ class Gradients(NamedTuple):
     restore: Callable[[tuple[Array, ...]], Any]
 
 
-def value_and_task_grads(losses_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_task_grads(
+    losses_fn: Callable[..., Any], *, has_aux: bool = False, axis_name: str | tuple[str, ...] | None = None
+) -> Callable[..., Any]:
     """Losses, and every task's own gradient.
 
     `grads.shared` holds the Jacobian, leaves `[T, *p]` with row k = dL_k / d shared, and `grads.tasks[k]` holds
@@ -75,6 +77,7 @@ def value_and_task_grads(losses_fn: Callable[..., Any], *, has_aux: bool = False
         losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
             of names), or `(losses, aux)` with `has_aux`.
         has_aux: see `losses_fn`.
+        axis_name: as in `value_and_grad`.
 
     Returns:
         `f(params, *args) -> ((losses, aux), grads)`, losses as `losses_fn` returned them; aux is None without
@@ -99,15 +102,18 @@ def value_and_task_grads(losses_fn: Callable[..., Any], *, has_aux: bool = False
     check_flag("value_and_task_grads", "has_aux", has_aux)
 
     def f(params: Params, *args: Any) -> tuple[tuple[Any, Any], Params]:
-        linear = linearise(losses_fn, params, args, has_aux)
-        num_tasks = len(linear.losses)
-        seeds = seeds_for(linear, jnp.ones(num_tasks))
+        linear = linearise(losses_fn, _varying(params, axis_name), args, has_aux)
+        everyone = jnp.ones(len(linear.losses), bool)
+
+        def reduce(tree: PyTree) -> PyTree:
+            return tree if axis_name is None else lax.psum(tree, axis_name)
+
+        share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
+        seeds = seeds_for(linear, jnp.full(everyone.shape, share))
         cotangents, own = linear.heads(seeds)
-        everyone = jnp.ones(num_tasks, bool)
-        problem = Problem(
-            linear, cotangents, seeds, params.shared, _vector(linear), everyone, None, {}, reduce=lambda tree: tree
-        )
-        return (linear.restore(linear.losses), linear.aux), Params(jacobian(problem), own)
+        problem = Problem(linear, cotangents, seeds, params.shared, _vector(linear), everyone, None, {}, reduce)
+        losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
+        return (linear.restore(losses), linear.aux), Params(jacobian(problem), reduce(own))
 
     return f
 
@@ -242,9 +248,7 @@ def differentiate(
         )
     check_active(method.name, active, len(params.tasks))
 
-    if axis_name is not None:
-        # Without the cast, differentiation sums over devices by itself, and the sum below makes it N times too large.
-        params = lax.pcast(params, axis_name, to="varying")
+    params = _varying(params, axis_name)
     linear = linearise(losses_fn, params, args, has_aux)
     known = Evidence() if evidence is None else evidence(linear.aux)
 
@@ -314,6 +318,11 @@ def differentiate(
         scale=outcome.scale,
         restore=linear.restore,
     )
+
+
+def _varying(params: Params, axis_name: str | tuple[str, ...] | None) -> Params:
+    """Without the cast, differentiation sums over devices by itself; the sums here make gradients N times too large."""
+    return params if axis_name is None else lax.pcast(params, axis_name, to="varying")
 
 
 def _solve(engine: Engine, problem: Problem, method: Method, state: MethodState) -> Outcome:

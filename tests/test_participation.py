@@ -190,6 +190,25 @@ def test_all_devices_decide_alike_where_one_sees_the_nan(method):
         np.testing.assert_array_equal(state.weights, expected_state.weights)
 
 
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_in_a_pmap_of_ones_own_gradients_are_means_over_the_devices():
+    poison, method = jnp.arange(1.0, 9.0), methods.ntkmtl()
+    grads_of = mtljax.value_and_grad(losses_fn, method, axis_name="devices")
+    rows_of = mtljax.value_and_task_grads(losses_fn, axis_name="devices")
+
+    def run(poison):
+        return grads_of(PARAMS, method.init(3), poison)[:2], rows_of(PARAMS, poison)
+
+    def whole(params):
+        return jax.tree.map(lambda leaf: leaf.mean(), jax.vmap(losses_fn, (None, 0))(params, poison))
+
+    found = jax.block_until_ready(jax.pmap(run, axis_name="devices")(poison))
+    on_one = jax.jit(mtljax.value_and_task_grads(whole))(PARAMS)
+    expected = jax.jit(mtljax.value_and_grad(whole, method))(PARAMS, method.init(3))[:2], on_one
+    for leaf, one in zip(jax.tree.leaves(jax.device_get(found)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, np.broadcast_to(one, leaf.shape), rtol=2e-5, atol=1e-6)
+
+
 def test_entries_are_guarded_one_by_one():
     tree = {"w": jnp.array([1.0, jnp.nan, -jnp.inf, 2.0])}
     np.testing.assert_array_equal(participation.guarded(tree, jnp.array(True))["w"], [1.0, 0.0, 0.0, 2.0])
