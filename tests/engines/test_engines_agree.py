@@ -214,7 +214,7 @@ def test_inputs_of_their_own(engine):
     assert_close(grads.tasks, rows.tasks, 1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_half_precision_parameters_keep_their_dtype(dtype):
     params, x = small_params(dtype=dtype), jax.random.normal(jax.random.key(0), (7, 4)).astype(dtype)
     method, key = mtljax.methods.pcgrad(), jax.random.key(1)

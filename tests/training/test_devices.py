@@ -147,7 +147,7 @@ def test_a_penalty_is_not_summed_over_devices():
 
 
 @needs_devices
-@pytest.mark.parametrize("name", ["pcgrad", "graddrop"])
+@pytest.mark.parametrize("name", ["pcgrad", pytest.param("graddrop", marks=pytest.mark.slow)])
 def test_replicas_stay_identical_with_stochastic_methods_and_dropout(name):
     """Inside shard_map the state's replication is proved statically; pmap's copies are compared bit by bit."""
     model = mtljax.sharing.hard(nets.from_linen(nets.Dropped()), nets.heads())
