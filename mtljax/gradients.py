@@ -231,7 +231,8 @@ def differentiate(
         evidence: reads `Evidence` off aux; None for no counts and no priors.
         extra: arrays `[T]` by name for the method, the same on every device.
         axis_name: mapped axis, or axes, of `jax.pmap` or `jax.shard_map`.
-        squared: whether a gradient whose square is not finite counts as one that is not, as it does for an optimizer.
+        squared: whether a loss or gradient whose square is not finite counts as one that is not; True where an
+            optimizer follows.
 
     Returns:
         `Gradients`.
@@ -256,7 +257,9 @@ def differentiate(
         return tree if axis_name is None else lax.psum(tree, axis_name)
 
     spread = None if axis_name is None else reduce
-    who = participation.present(_vector(linear), examples=known.examples, active=active, reduce=spread, method=method)
+    who = participation.present(
+        _vector(linear), examples=known.examples, active=active, reduce=spread, method=method, squared=squared
+    )
     share = who.share
     if known.prior is not None:
         method = preference(method, known.prior)

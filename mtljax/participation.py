@@ -5,9 +5,9 @@ is made; and where its gradient is finite, which is known once its head was pull
 anything is summed. A task that does not take part is as good as absent: its rows and its own gradients are zero and its
 part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN gradient.
 
-Where an optimizer follows, a gradient whose square is not finite counts as one that is not: one beyond 1.8e19. Adam's
-second moment, once infinite, stays so for ever. A loss below what the method can make sense of (`Method.least_loss`)
-counts as one that is not finite.
+Where an optimizer follows, a loss or gradient whose square is not finite counts as one that is not: one beyond 1.8e19.
+Adam's second moment, once infinite, stays so for ever. A loss below what the method can make sense of
+(`Method.least_loss`) counts as one that is not finite.
 
 What gets past that, such as a NaN that the trunk itself makes, is stopped entry by entry: a non-finite entry of the
 update is 0. Where no task is left the step is void: zeros for the optimizer, and a method's state that has not moved.
@@ -53,6 +53,7 @@ def present(
     active: Array | None = None,
     reduce: Reduce | None = None,
     method: Method | None = None,
+    squared: bool = False,
 ) -> Present:
     """Who takes part before there is any evidence.
 
@@ -62,6 +63,7 @@ def present(
         active: bool `[T]`, who is asked for; None for all.
         reduce: sums a pytree over devices; None on one device.
         method: the method, whose `least_loss` counts; None for one that takes any losses.
+        squared: whether the squares of losses must be finite, too.
 
     Raises:
         ValueError: a concrete loss that is below what the method takes.
@@ -79,7 +81,7 @@ def present(
         share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1.0), 0.0)
         losses = reduce(jnp.where(share > 0, losses * share, 0.0))
     asked = total > 0 if active is None else active & (total > 0)
-    taking_part = asked & jnp.isfinite(losses)
+    taking_part = asked & jnp.isfinite(_witness(losses, True) if squared else losses)
     if method is not None and method.least_loss is not None:
         check_least_loss(method.name, losses, asked, method.least_loss)
         taking_part = taking_part & (losses >= jnp.asarray(method.least_loss))

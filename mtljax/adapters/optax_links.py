@@ -123,6 +123,7 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
                 _vector(losses, num_tasks, sorted(own) if isinstance(own, Mapping) else []),
                 active=present,
                 method=method,
+                squared=True,
             )
             losses, present = who.clean, who.active
         rows = participation.rows_of(present, rows)

@@ -74,8 +74,8 @@ def make_train_step(
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
         * `active`: dict of bool by task. A task without labels sits the step out, as does one whose loss or gradient is
-          not finite, whose gradient's square is not (it would stay in an optimizer for ever), or whose loss is below
-          what the method takes (`Method.least_loss`);
+          not finite, or has a square that is not (it would stay in an optimizer for ever), or whose loss is below what
+          the method takes (`Method.least_loss`);
         * `nonfinite`: dict of int32 by task, how many steps it has sat out for its loss or gradient, this one included;
         * `below`: dict of bool by task, whether its loss is below; where the method has a `least_loss`;
         * `residual`: the method's certificate;
