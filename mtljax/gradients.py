@@ -303,7 +303,7 @@ def differentiate(
     nonfinite = who.asked & ~outcome.active
     if not linear.separate:
         # A NaN of one task has met the others: then nobody takes part. Looked for where a task was left out.
-        update = (outcome.shared, own)
+        update = (outcome.shared, participation.own_gradients(own, outcome.active))
         unharmed = lax.cond(nonfinite.any(), lambda: trees.all_finite(update), lambda: jnp.array(True))
         outcome = outcome._replace(active=outcome.active & unharmed)
     return Gradients(
