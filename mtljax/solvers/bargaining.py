@@ -270,7 +270,11 @@ def bargaining(
     z, s, rest = _newton(matrix, curves, valid)
     residual = _certificate(matrix, curves, z, s, rest)
     shift = jnp.where(valid, exponent - log_norm, 0.0).astype(jnp.int32)
-    factor = jnp.exp2(2.0 / (1.0 + p) * jnp.log2(as_float32(magnified)))
+    # A power of two with a whole and a small exponent: float32 knows 2^81.3 to 2^-18 of it.
+    mantissa, power = jnp.frexp(as_float32(magnified))
+    whole = jnp.round(2.0 * (power - 1) / (1.0 + p))
+    small = (2.0 * (power - 1) - whole * (1.0 + p) + 2.0 * jnp.log2(2.0 * mantissa)) / (1.0 + p)
+    factor = jnp.ldexp(jnp.exp2(small), whole.astype(jnp.int32))
     # Gradients may be so short that weights which go with them leave float32's range.
     weights = jnp.ldexp(z + rest, shift) * factor
     return Solution(jnp.where(jnp.isinf(weights), jnp.finfo(jnp.float32).max, weights), residual)
