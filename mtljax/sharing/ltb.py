@@ -27,7 +27,7 @@ def ltb(
     *,
     widths: int | Sequence[int] | None = None,
     temperature: Array | float | Callable[[Array], Array] = 1.0,
-    warmup: int = 0,
+    warmup: Array | int = 0,
 ) -> Model:
     r"""Every stage holds several copies of its block; each copy, and each head, learns which one before it to read.
 
@@ -61,7 +61,7 @@ def ltb(
         widths: number of nodes, for every stage or stage by stage; None (default) for as many as tasks, the most that a
             tree needs.
         temperature: of the softmax that is differentiated, positive; or `(training calls int32 []) -> []`. Default 1.
-        warmup: number of training calls with equal probabilities. Default 0.
+        warmup: number of training calls with equal probabilities. Default 0. Both may be traced.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32; what a child reads has the
@@ -88,7 +88,7 @@ def ltb(
     sizes = _checked_widths(widths, len(stages), len(names))
     if not callable(temperature):
         check_number("ltb", "temperature", temperature, above=0)
-    check_count("ltb", "warmup", warmup, least=0)
+    check_count("ltb", "warmup", warmup, least=0, traced=True)
 
     def choose(logits: Array, stacked: PyTree, calls: Array, key: Key | None, train: bool) -> PyTree:
         """What the children `[C]` of logits `[C, N]` read of the stacked outputs `[N, ...]`: leaves `[C, ...]`."""

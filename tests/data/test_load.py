@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,14 @@ def test_every_name_leads_to_a_function_that_the_package_exports():
         assert getattr(mtljax.data, function).__name__ == function == f"load_{name}"
     for name in table._BUILDERS:
         assert name in mtljax.data.names()
+
+
+def test_every_public_loader_and_builder_is_in_the_table_and_in_the_docs():
+    loaders = {name for name in mtljax.data.__all__ if name.startswith("load_")} - {"load_moving_sequences"}
+    assert loaders == {f"load_{name}" for name in mtljax.data.names()}
+    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    first = {name for line in docs.splitlines() for name in line.split("|")[1:2] for name in name.split(",")}
+    assert set(mtljax.data.names()) <= {name.strip() for name in first}
 
 
 def test_a_generated_set_by_name_split_and_options():

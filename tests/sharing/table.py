@@ -109,3 +109,40 @@ def _depths(blocks):
 def _kinds(blocks):
     """The first task's inputs are of one kind, the others' of another."""
     return {task: "all but the first" if k else "the first" for k, task in enumerate(sorted(blocks.heads))}
+
+
+NUMBERS = {
+    ("moe", "balance"): lambda b, x: moe(b.layer(), b.heads, num_experts=3, balance=x),
+    ("dselect_k", "entropy"): lambda b, x: dselect_k(b.layer(), b.heads, num_experts=3, entropy=x),
+    ("dselect_k", "gamma"): lambda b, x: dselect_k(b.layer(), b.heads, num_experts=3, gamma=x),
+    ("ltb", "temperature"): lambda b, x: ltb(b.stages(), b.heads, temperature=x),
+    ("ltb", "warmup"): lambda b, x: ltb(b.stages(), b.heads, warmup=x),
+    ("cross_stitch", "same"): lambda b, x: cross_stitch(b.stages(), b.heads, same=x),
+    ("nddr", "same"): lambda b, x: nddr(b.stages(), b.heads, same=x),
+    ("sluice", "same"): lambda b, x: sluice(b.stages(), b.heads, same=x),
+    ("sluice", "last"): lambda b, x: sluice(b.stages(), b.heads, last=x),
+    ("sluice", "orthogonality"): lambda b, x: sluice(b.stages(), b.heads, orthogonality=x),
+    ("deep_fusion", "same"): lambda b, x: deep_fusion(b.stages(), b.heads, same=x),
+    ("deep_fusion", "last"): lambda b, x: deep_fusion(b.stages(), b.heads, last=x),
+    ("low_rank", "alpha"): lambda b, x: low_rank(b.layer(), b.heads, 2, alpha=x),
+}
+"""Every number that may be a traced array: by architecture and argument, a function of the blocks and the number."""
+
+NOT_TRACED = {
+    "adapters": ("size",),
+    "adatt": ("num_shared", "num_specific"),
+    "cgc": ("num_shared", "num_specific"),
+    "cross_stitch": ("after",),
+    "deep_fusion": ("after",),
+    "dselect_k": ("num_experts", "num_selected"),
+    "hierarchical": ("layers", "label_size"),
+    "low_rank": ("rank",),
+    "ltb": ("widths",),
+    "mmoe": ("num_experts",),
+    "moe": ("num_experts", "num_selected"),
+    "nddr": ("after",),
+    "ple": ("num_shared", "num_specific"),
+    "sluice": ("subspaces", "after"),
+    "tree": ("paths",),
+}
+"""Numbers that set shapes or which networks there are, and cannot be traced; docs/sharing.md lists them too."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import mtljax
 from mtljax import sharing
 from mtljax.types import Batch, Params, Regularized, TaskInputs
 from tests.sharing.blocks import dense
-from tests.sharing.table import CASES, NOTHING_SHARED, TWO_ALIKE, VARIANTS, Blocks
+from tests.sharing.table import CASES, NOT_TRACED, NOTHING_SHARED, NUMBERS, TWO_ALIKE, VARIANTS, Blocks
 
 TASKS = ("depth", "label")
 WIDTH = 4
@@ -73,6 +75,46 @@ def test_every_public_architecture_is_in_the_table():
     public = {name: getattr(sharing, name) for name in sharing.__all__}
     made = {name for name, function in public.items() if inspect.signature(function).return_annotation == "Model"}
     assert len(made) > 20 and made <= set(CASES)
+
+
+def test_every_number_is_swept_or_said_not_to_be():
+    docs = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text()
+    for name in sharing.__all__:
+        if name not in CASES:
+            continue
+        for argument, parameter in inspect.signature(getattr(sharing, name)).parameters.items():
+            annotation = re.sub(r"Callable\[.*\]", "", parameter.annotation)
+            if any(kind in annotation for kind in ("int", "float")):
+                fixed = argument in NOT_TRACED.get(name, ())
+                assert fixed != ((name, argument) in NUMBERS), (name, argument)
+                assert not fixed or (f"| {name} | " in docs and f"`{argument}`" in docs), (name, argument)
+
+
+@pytest.mark.parametrize(("name", "argument"), NUMBERS)
+def test_a_traced_number_gives_what_the_concrete_one_gives(name, argument):
+    numbers = np.array([2, 0]) if argument == "warmup" else np.array([0.3, 0.7])
+    key = jax.random.key(3)
+
+    def found(number):
+        model = NUMBERS[name, argument](BLOCKS, number)
+        params, state = model.init(jax.random.key(0), X)
+        # Away from zeros, so that every number has a say.
+        params = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1, leaf.dtype), params)
+
+        def total(params):
+            outputs, _ = model.apply(params, state, X, key=key, train=True)
+            terms = [each.term for each in outputs.values() if isinstance(each, Regularized)]
+            penalty = 0.0 if model.penalty is None else model.penalty(params)
+            return sum(jnp.sum(leaf**2) for leaf in bare(outputs).values()) + sum(terms) + penalty
+
+        value, slope = jax.value_and_grad(total)(params)
+        return value, sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(slope))
+
+    swept = jax.jit(jax.vmap(found))(jnp.asarray(numbers))
+    fixed = jax.jit(lambda: [found(number) for number in numbers.tolist()])()
+    for row in range(2):
+        np.testing.assert_allclose([swept[0][row], swept[1][row]], fixed[row], rtol=1e-4)
+    assert tuple(map(float, fixed[0])) != tuple(map(float, fixed[1])), "a number that changes nothing"
 
 
 @each
