@@ -1,6 +1,7 @@
 """One process of several that train together: `python -m tests.training.process NUMBER COUNT PORT DIRECTORY STEPS HOW`.
 
-HOW is "replicated", or "spread" for parameters of which no process has the whole. Prints the step that it starts from, and the first weights.
+HOW is "replicated", or "spread" for parameters of which no process has the whole. Prints the step that it
+starts from, and the norm that it ends with.
 """
 
 from __future__ import annotations
