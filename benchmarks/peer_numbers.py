@@ -318,7 +318,7 @@ def as_markdown(lines: list[dict[str, Any]]) -> str:
     Example:
         >>> line = {"library": "TorchJD", "theirs": "Sum()", "ours": "equal()", "median": 0.0, "worst": 1e-7}
         >>> print(as_markdown([{**line, "heads": 0.0, "trained": 2.5e-4, "trained_heads": 0.15}]).splitlines()[-1])
-        | TorchJD | Sum() | `equal()` | 0 | 0 | 0 | .03 % | 15 % |
+        | TorchJD | Sum() | `equal()` | 0 | 0 | 0 | .025 % | 15 % |
     """
 
     def share(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Write the tables of methods and of peers' numbers into docs/methods.md and the README: python docs/write_tables.py."""
+"""Write the tables of methods and of peers' numbers into the README and docs: python docs/write_tables.py."""
 
 from __future__ import annotations
 
