@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.solvers.level_path import Point, mean_of, search
-from mtljax.solvers.nonnegative import CERTAIN, certificate
+from mtljax.solvers.level_path import STATIONARY, Point, mean_of, search
+from mtljax.solvers.nonnegative import certificate
 from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale
 from mtljax.types import Array
 
-# Of the sum of |z_k g_k|, squared: by how much a square is rounded up so that it is not too small.
-SQUARE_ERROR = 2.0**-22
+# Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
+SQUARE_ERROR = 2.0**-21
 
 
 def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | None = None) -> Solution:
@@ -35,7 +35,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
 
         What is promised, for a Gramian that is right to float32's rounding: `|d| <= |g_0|` but for
         `2^-11 sum_i |g_i| / T`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
-        `2^-10 sum_i |weights*_i| |g_i|`.
+        `2^-11 sum_i |weights*_i| |g_i|`.
 
     Raises:
         ValueError: the Gramian is not square, or `active` does not match it.
@@ -60,11 +60,11 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         along = jnp.sum(z * pull) / jnp.where(reference > 0, reference, 1.0)
         square = jnp.sum(z * accurate_product(matrix, z))
         across = jnp.sqrt(jnp.maximum(square - along * along, 0.0))
-        certain = square > jnp.square(CERTAIN * jnp.sum(z))
+        certain = square > jnp.square(STATIONARY * jnp.sum(z))
         return jnp.where(certain | ~jnp.any(point.y > 0), jnp.arctan2(across, along) - angle, jnp.pi)
 
     found = search(scaled, bound, excess, ceiling=~jnp.any(nonzero))
     z = found.share * bound + found.y
-    square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + SQUARE_ERROR * jnp.square(jnp.sum(found.y))
+    square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + SQUARE_ERROR * jnp.sum(found.y) * jnp.sum(z)
     stretch = reference / jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return Solution(jnp.where(nonzero, stretch * z * unit, 0.0), certificate(matrix, z, found.error))

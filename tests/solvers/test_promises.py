@@ -103,8 +103,7 @@ def check(name, num_tasks, seeds, rounding=rounded):
         error = np.linalg.norm(direction - wanted)
         # Last, the rounding of weights that are sums of numbers of the size of 1.
         noise = 2.0**-22 * norms.sum() if name == "aligned_mtl" else 1e-12 * norms.sum()
-        # ConicGrad has the length of the mean besides, which is known no better.
-        excuse = (2.0 if name == "conicgrad" else 1.0) * ROUNDING * np.abs(exact) @ norms
+        excuse = ROUNDING * np.abs(exact) @ norms
         assert error <= max(1e-3 * np.linalg.norm(wanted), excuse) + noise, case
         if residual <= TRUSTED:
             trusted += 1
