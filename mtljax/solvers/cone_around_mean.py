@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.solvers.level_path import STATIONARY, Point, mean_of, search
+from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
 from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale
 from mtljax.types import Array
 
 # Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
-SQUARE_ERROR = 2.0**-21
+SQUARE_ERROR = 2.0**-23
+# Of the sum of |z_k g_k|: a shorter direction has no certain angle. Less than 2^-10 of it, so that the path does not
+# end before the promised 2^-11; more than 2^-11, where rounding leaves the length no digit.
+SHORTEST = 1.7 * 2.0**-11
 
 
 def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | None = None) -> Solution:
@@ -60,7 +63,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         along = jnp.sum(z * pull) / jnp.where(reference > 0, reference, 1.0)
         square = jnp.sum(z * accurate_product(matrix, z))
         across = jnp.sqrt(jnp.maximum(square - along * along, 0.0))
-        certain = square > jnp.square(STATIONARY * jnp.sum(z))
+        certain = square > jnp.square(SHORTEST * jnp.sum(z))
         return jnp.where(certain | ~jnp.any(point.y > 0), jnp.arctan2(across, along) - angle, jnp.pi)
 
     found = search(scaled, bound, excess, ceiling=~jnp.any(nonzero))
