@@ -59,6 +59,7 @@ class Nonnegative(NamedTuple):
 class _State(NamedTuple):
     at: Array
     free: Array
+    inverse: Array
     ridge: Array
     fewest: Array
     patience: Array
@@ -107,18 +108,20 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     limit = 40 + 4 * num_tasks
     noise = sizes * sizes * jnp.ones_like(force)
 
-    def on(free: Array, ridge: Array):
-        """What solves for y on a free set."""
+    def factor(free: Array, ridge: Array) -> Array:
+        """The inverse Cholesky factor on a free set."""
         block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
-        inverse = inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
-        return lambda vector: solve_factored(inverse, jnp.where(free, vector, 0.0))
+        return inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
+
+    def solve(inverse: Array, free: Array, vector: Array) -> Array:
+        return solve_factored(inverse, jnp.where(free, vector, 0.0))
 
     def step(state: _State) -> _State:
         at, free, ridge = state.at, state.free, state.ridge
-        solve = on(free, ridge)
-        y = solve(force)
+        inverse = factor(free, ridge)
+        y = solve(inverse, free, force)
         for _ in range(REFINEMENTS):
-            y = y + solve(force - accurate_product(matrix, y) - ridge * noise * y)
+            y = y + solve(inverse, free, force - accurate_product(matrix, y) - ridge * noise * y)
         slope = accurate_product(matrix, y) + ridge * noise * y - force
         size = jnp.sum(jnp.abs(y))
         below = free & (y < -BOUND_TOLERANCE * jnp.max(jnp.abs(y)))
@@ -143,6 +146,7 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         return _State(
             at=jnp.where(settled, jnp.maximum(y, 0.0), jnp.where(one_by_one & ~broken, next_at, at)),
             free=jnp.where(settled | broken, free, next_free),
+            inverse=inverse,
             ridge=jnp.where(broken, GROWTH * ridge, ridge),
             fewest=jnp.where(broken, state.fewest, jnp.minimum(found, state.fewest)),
             patience=jnp.where(broken, state.patience, patience),
@@ -155,6 +159,7 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     first = _State(
         at=0.0 * (force + zero),
         free=free & valid & (zero == 0),
+        inverse=jnp.zeros_like(matrix) + 0.0 * zero,
         ridge=RIDGE + 0.0 * zero,
         fewest=num_tasks + 1 + zero,
         patience=PATIENCE + zero,
@@ -164,9 +169,9 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     found = lax.while_loop(lambda s: ~s.settled & (s.count < limit), step, first)
 
     # Steps on the free set without the ridge, as far as the bounds allow, for what M does see of all that.
-    y, solve = found.at, on(found.free, found.ridge)
+    y = found.at
     for _ in range(POLISHES):
-        change = solve(force - accurate_product(matrix, y))
+        change = solve(found.inverse, found.free, force - accurate_product(matrix, y))
         falls = change < 0
         room = jnp.min(jnp.where(falls, y / jnp.where(falls, -change, 1.0), jnp.inf))
         y = jnp.where(found.settled, jnp.maximum(y + jnp.minimum(room, 1.0) * change, 0.0), y)
