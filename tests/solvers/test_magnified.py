@@ -53,3 +53,15 @@ def test_nash_of_gradients_that_are_too_short_to_square():
     method = methods.nash_mtl()
     weights, _ = jax.jit(method.update)(rounded(2.0**64 * rows), method.init(2), scale=2.0**64)
     np.testing.assert_allclose(np.asarray(weights, float) @ rows, [0.0766, 0.9985, 0.9985], atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("modo", [1.0, 0.0]), ("sdmgrad", [0.15 / 1.3, 1.15 / 1.3])])
+def test_shares_of_gradients_that_are_too_long_to_square(name, expected):
+    """Squares of 1e20 are beyond float32: the shares were NaN, where a step of such a length ends at a vertex.
+
+    SDMGrad's second step goes from (1, 0) to (0, 1), and its weights are pulled towards the mean.
+    """
+    rows = 1e20 * np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    method = METHODS[name]()
+    weights, _ = jax.jit(method.update)(rounded(2.0**-64 * rows), method.init(2), scale=2.0**-64)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)

@@ -87,7 +87,7 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
     ) -> tuple[Array, MethodState]:
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        matrix = in_mean_norms(matrix, takes_part) if normalize else matrix / scale / scale
+        matrix = in_mean_norms(matrix, takes_part) if normalize else unscaled(matrix, scale)
         old = state.inner.share
         share = among_active(old, takes_part)
         slope = multiply(matrix, share) + rho * share
@@ -96,6 +96,24 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         return weights, MethodState(weights, jnp.zeros_like(weights[0]), inner)
 
     return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="modo"))
+
+
+def unscaled(matrix: Array, scale: ArrayLike) -> Array:
+    """The Gramian of the gradients themselves, out of that of their multiples by `scale`; never inf.
+
+    Gradients longer than 2^45 count as so much shorter: a descent step on the simplex ends at a vertex for either.
+
+    Args:
+        matrix: float32 `[T, T]`, of gradients of moderate length.
+        scale: float32 `[]`, above 0.
+
+    Example:
+        >>> unscaled(jnp.eye(1), 0.5).tolist(), unscaled(jnp.eye(1), 2.0**-64).tolist() == [[2.0**90]]
+        ([[4.0]], True)
+    """
+    # Not divided twice, which XLA turns into one division by a square that may be 0.
+    unit = jnp.minimum(1.0 / jnp.asarray(scale, matrix.dtype), 2.0**45)
+    return matrix * unit * unit
 
 
 def in_mean_norms(matrix: Array, active: Array) -> Array:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from mtljax.checks import check_count, check_flag, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
-from mtljax.methods.from_gramian.modo import in_mean_norms
+from mtljax.methods.from_gramian.modo import in_mean_norms, unscaled
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
@@ -121,7 +121,7 @@ def sdmgrad(
             weights, residual = min_norm_towards(gramian, target, jnp.asarray(pull / (1.0 + pull)), active=takes_part)
             return weights, MethodState(weights, residual, state.inner)
         matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        matrix = in_mean_norms(matrix, takes_part) if normalize else matrix / scale / scale
+        matrix = in_mean_norms(matrix, takes_part) if normalize else unscaled(matrix, scale)
         old = state.inner.share
 
         def descend(_, carry):
