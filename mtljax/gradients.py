@@ -110,7 +110,7 @@ def value_and_task_grads(
 
         share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
         seeds = seeds_for(linear, jnp.full(everyone.shape, share))
-        cotangents, own = linear.heads(seeds)
+        cotangents, own, _ = linear.heads(seeds)
         problem = Problem(linear, cotangents, seeds, params.shared, _vector(linear), everyone, None, {}, reduce)
         losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
         return (linear.restore(losses), linear.aux), Params(jacobian(problem), reduce(own))
@@ -269,14 +269,16 @@ def differentiate(
     }
     told = {"losses": who.clean, "key": key, **extra}
 
-    weights, state, factors = None, method_state, share
+    weights, state, seeded = None, method_state, share
     if method.reads == "losses":
         weights, state = weigh(method, who.clean, method_state, active=who.active, **told)
-        factors = share * weights if method.weigh_tasks else share
-    seeds = seeds_for(linear, factors)
-    cotangents, own = linear.heads(seeds)
-    named = zip(cotangents, sorted(own), strict=True)
-    present = who.active & participation.sound([(each, own[name]) for each, name in named], spread, squared=squared)
+        seeded = share * weights if method.weigh_tasks else share
+    seeds = seeds_for(linear, seeded)
+    cotangents, own, factors = linear.heads(seeds)
+    named = list(zip(cotangents, sorted(own), strict=True))
+    pulled = [(each, own[name]) for each, name in named]
+    known_by = [[(leaf,) for leaf in jax.tree.leaves(each)] + factors[name] for each, name in named]
+    present = who.active & participation.sound(pulled, spread, squared=squared, factors=known_by)
 
     if weights is not None:
         # The others keep the weights that they have beside it; what the method keeps of it stays as it was.

@@ -15,11 +15,13 @@ update is 0. Where no task is left the step is void: zeros for the optimizer, an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtljax import trees
 from mtljax.methods.common import check_least_loss
@@ -88,13 +90,21 @@ def present(
     return Present(losses, jnp.where(taking_part, losses, 0.0), share, asked, taking_part)
 
 
-def sound(gradients: Sequence[PyTree], reduce: Reduce | None = None, *, squared: bool = False) -> Array:
+def sound(
+    gradients: Sequence[PyTree],
+    reduce: Reduce | None = None,
+    *,
+    squared: bool = False,
+    factors: Sequence[Sequence[tuple[Array, ...]]] | None = None,
+) -> Array:
     """Whether each task's gradients are finite on every device, bool `[T]`.
 
     Args:
         gradients: list of T pytrees.
         reduce: sums a pytree over devices; None on one device.
         squared: whether their squares must be, too.
+        factors: for each task the leaves of its gradient, each as the two arrays whose product it is, or alone; all
+            gradients are read only where these do not show that they are finite. None to read them at once.
 
     Example:
         >>> sound([jnp.ones(2), jnp.array([0.0, jnp.nan])]).tolist()
@@ -102,13 +112,42 @@ def sound(gradients: Sequence[PyTree], reduce: Reduce | None = None, *, squared:
         >>> sound([jnp.array([1e19]), jnp.array([1e20])], squared=True).tolist()
         [True, False]
     """
-    finite = jnp.stack([_finite(each, squared) for each in gradients])
+
+    def read() -> Array:
+        return jnp.stack([_finite(each, squared) for each in gradients])
+
+    if factors is None:
+        finite = read()
+    else:
+        fine = _bounded([pair for leaves in factors for pair in leaves])
+        finite = lax.cond(fine, lambda: jnp.broadcast_to(fine, (len(gradients),)), read)
     return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
 
 
 def _finite(tree: PyTree, squared: bool) -> Array:
     """Whether no entry is NaN or infinite."""
     return jnp.isfinite(sum([jnp.sum(_witness(leaf, squared)) for leaf in jax.tree.leaves(tree)], jnp.zeros(())))
+
+
+def _bounded(leaves: Sequence[tuple[Array, ...]]) -> Array:
+    """Whether all leaves, of all tasks, are known to be finite with their squares: by the norms of their factors.
+
+    Many arrays of one shape are added up before they are summed, in one pass; to sum each costs more than to read it.
+    """
+
+    def squares(arrays: Sequence[Array]) -> Array:
+        # One array may be a factor for many tasks: what a shared layer gave.
+        distinct = {id(each): each for each in arrays}.values()
+        by_shape: dict[Any, list[Array]] = {}
+        for each in distinct:
+            by_shape.setdefault(each.shape, []).append(_witness(each, True))
+        return sum([jnp.sum(functools.reduce(jnp.add, same)) for same in by_shape.values()], jnp.zeros(()))
+
+    pairs = [pair for pair in leaves if len(pair) == 2]
+    alone = squares([pair[0] for pair in leaves if len(pair) == 1])
+    # The square of an entry is no more than the product of its factors' squares. 2^8 is far more than sums round.
+    product = squares([a for a, _ in pairs]) * squares([b for _, b in pairs])
+    return (alone < 2.0**120) & (product < 2.0**120)
 
 
 def _witness(leaf: Array, squared: bool) -> Array:
@@ -194,8 +233,11 @@ def guarded(tree: PyTree, keep: Array, *, squared: bool = False) -> PyTree:
     """
 
     def leaf(each: Array) -> Array:
-        finite = jnp.isfinite(_witness(each, True) if squared else each)
-        return jnp.where(keep & finite, each, jnp.zeros_like(each))
+        # One comparison for both, since XLA:CPU pays for each in every entry. A square overflows from 2^64 on.
+        dtype = trees.accumulator(each.dtype)
+        most = 2.0 ** (jnp.finfo(dtype).maxexp // 2) if squared else jnp.inf
+        limit = jnp.where(keep, most, 0.0).astype(dtype)
+        return jnp.where(jnp.abs(each).astype(dtype) < limit, each, jnp.zeros_like(each))
 
     return jax.tree.map(leaf, tree)
 

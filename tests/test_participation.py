@@ -10,6 +10,7 @@ import pytest
 
 import mtljax
 from mtljax import engines, methods, participation
+from mtljax.engines.linear import linearise
 from mtljax.methods.task_sharpness import FlatState, fs_mtl
 from tests.methods.table import CASES, FEW, over
 
@@ -213,3 +214,33 @@ def test_entries_are_guarded_one_by_one():
     tree = {"w": jnp.array([1.0, jnp.nan, -jnp.inf, 2.0])}
     np.testing.assert_array_equal(participation.guarded(tree, jnp.array(True))["w"], [1.0, 0.0, 0.0, 2.0])
     np.testing.assert_array_equal(participation.guarded(tree, jnp.array(False))["w"], 0.0)
+
+
+def test_kernels_are_told_by_their_factors_alike():
+    """`x^T d` larger than x and d is not read where they are small; what overflows, or is NaN, is named as before."""
+
+    def losses_fn(params, inputs, out):
+        return {k: jnp.sum(jnp.tanh(params.shared) * out[k] * (inputs[k] @ params.tasks[k])) for k in NAMES}
+
+    params = mtljax.Params(jnp.ones((2, 8)), {k: jnp.zeros((8, 8)) for k in NAMES})
+    x, ones = jnp.ones((2, 8)), jnp.ones((2, 8))
+
+    @jax.jit
+    def run(inputs, out):
+        linear = linearise(losses_fn, params, (inputs, out), False)
+        _, own, factors = linear.heads([jnp.ones(())] * 3)
+        assert [len(pair) for name in NAMES for pair in factors[name]] == [2, 2, 2]
+        leaves, pairs = [own[k] for k in NAMES], [factors[k] for k in NAMES]
+        return participation.sound(leaves, squared=True, factors=pairs), participation.sound(leaves, squared=True)
+
+    for b, d, expected in [
+        (x, ones, True),
+        (1e10 * x, 1e11 * ones, False),  # each square is finite, that of the product is not
+        (1e10 * x, 1e-10 * ones, True),
+        (1e18 * x, ones, True),  # beyond what the factors can tell
+        (x.at[1, 3].set(jnp.nan), ones, False),
+        (1e25 * x, 0 * ones, True),
+        (1e-30 * x, 1e30 * ones, True),
+    ]:
+        told, read = run({"a": x, "b": b, "c": x}, {"a": ones, "b": d, "c": ones})
+        assert told.tolist() == read.tolist() == [True, expected, True]

@@ -23,11 +23,14 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mtljax.engines.checks import as_scalars, check_params, split_aux
+from mtljax.engines.factors import factors_of
 from mtljax.engines.reach import check_reach
 from mtljax.types import Array, Params, PyTree
 
 Cotangents = list[Array | None]
 """One entry a boundary value; None where the task does not read it."""
+
+Factors = dict[str, list[tuple[Array, ...]]]
 
 _CONVOLUTIONS = ("conv_general_dilated",)
 _WITHOUT_FORWARD_RULE = ("custom_lin",)
@@ -41,7 +44,8 @@ class Linearised(NamedTuple):
         aux: what the loss function returned beside them (None without `has_aux`).
         restore: puts T scalars into the form in which the loss function returns losses.
         head: `head(k, seed) -> cotangents at the boundary` of seed times loss k, its parameters left out.
-        heads: `heads(seeds) -> (list of T cotangents, dict of own gradients)`, all heads, each pulled once.
+        heads: `heads(seeds) -> (list of T cotangents, dict of own gradients, dict of factors)`, all heads, each pulled
+            once. A task's factors are a list of its leaves, each as the two arrays whose product it is, or alone.
         pull: `pull(cotangents, one entry a boundary value) -> gradient like shared`.
         push: `push(tangents like shared) -> tangents at the boundary`.
         push_heads: `push_heads(tangents at the boundary) -> tuple of T loss tangents`.
@@ -58,7 +62,7 @@ class Linearised(NamedTuple):
     aux: Any
     restore: Callable[[tuple[Array, ...]], Any]
     head: Callable[[int, Array], Cotangents]
-    heads: Callable[[Sequence[Array]], tuple[list[Cotangents], dict[str, PyTree]]]
+    heads: Callable[[Sequence[Array]], tuple[list[Cotangents], dict[str, PyTree], Factors]]
     pull: Callable[[Sequence[Array]], PyTree]
     push: Callable[[PyTree], list[Array]]
     push_heads: Callable[[Sequence[Array]], tuple[Array, ...]]
@@ -164,13 +168,20 @@ def _cut(jaxpr: Any, constants: dict[Any, Any], params: Params, bits: Sequence[i
     def head(k: int, seed: Array) -> Cotangents:
         return at_boundary(k, pull_head(k, seed, reads[k]))
 
-    def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree]]:
-        cotangents, gradients = [], {}
+    def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:
+        cotangents, gradients, factors = [], {}, {}
         for k, (name, seed) in enumerate(zip(names, seeds, strict=True)):
-            pulled = pull_head(k, seed, reads[k] + own[k])
+            closed = jax.make_jaxpr(lambda seed, k=k: pull_head(k, seed, reads[k] + own[k]))(seed)
+            part, given = closed.jaxpr, [*closed.consts, seed]
+            pairs = factors_of(part.eqns, part.outvars[len(reads[k]) :])
+            env = dict(zip([*part.constvars, *part.invars], given, strict=True))
+            pulled = _evaluate(part.eqns, env, [*part.outvars, *(var for pair in pairs for var in pair)])
+            rest = iter(pulled[len(part.outvars) :])
             cotangents.append(at_boundary(k, pulled[: len(reads[k])]))
-            gradients[name] = jax.tree.unflatten(jax.tree.structure(params.tasks[name]), pulled[len(reads[k]) :])
-        return cotangents, gradients
+            leaves = pulled[len(reads[k]) : len(part.outvars)]
+            gradients[name] = jax.tree.unflatten(jax.tree.structure(params.tasks[name]), leaves)
+            factors[name] = [tuple(next(rest) for _ in pair) for pair in pairs]
+        return cotangents, gradients, factors
 
     def push_heads(tangents: Sequence[Array]) -> tuple[Array, ...]:
         return tuple(run_head(k, each, [tangents[place[var]] for var in each]) for k, each in enumerate(reads))
@@ -206,10 +217,11 @@ def _uncut(tangent_map: Callable[..., Any], jaxpr: Any, params: Params) -> dict[
     def head(k: int, seed: Array) -> Cotangents:
         return [seed if k == j else None for j in range(num_tasks)]
 
-    def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree]]:
+    def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:
         # Entry k of the parameters is reached by loss k alone, so one pull of all seeds gives every own gradient.
         (own,) = jax.linear_transpose(lambda tasks: tangent_map(no_shared, tasks), params.tasks)(tuple(seeds))
-        return [head(k, seed) for k, seed in enumerate(seeds)], own
+        factors = {name: [(leaf,) for leaf in jax.tree.leaves(own[name])] for name in own}
+        return [head(k, seed) for k, seed in enumerate(seeds)], own, factors
 
     def pull(cotangents: Sequence[Array]) -> PyTree:
         (shared,) = jax.linear_transpose(lambda shared: tangent_map(shared, no_tasks), params.shared)(tuple(cotangents))
