@@ -76,8 +76,8 @@ def fit(
     main thread alone, in place of Python's own alone, and taken back at the end. Among several processes SIGTERM alone
     does so.
 
-    A warning says so, once, where a task sits out most of its steps because its loss or gradient is not finite, and
-    where a method does not trust its solver at most of the first steps.
+    A warning says so, once, where a task sits out most of its steps because its loss or gradient is not finite,
+    where a penalty's value is not finite, and where a method does not trust its solver at most of the first steps.
 
     Args:
         step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays, whose

@@ -323,6 +323,16 @@ def test_a_loss_that_the_method_cannot_take_is_named_at_the_first_record():
         fit(jax.jit(step), state, stream, num_steps=6, log_every=5, progress=False)
 
 
+def test_a_penalty_that_is_not_finite_is_named_once():
+    init, step = mtljax.training.make_train_step(
+        linear, mtljax.methods.equal(), optax.sgd(0.1), penalty=lambda params: jnp.log(-jnp.sum(params.shared**2))
+    )
+    state = init(mtljax.Params(jnp.ones(2), {"a": (), "b": ()}), key=jax.random.key(0))
+    with pytest.warns(UserWarning, match="fit: the penalty is nan after 2 steps") as caught:
+        fit(jax.jit(step), state, [{"sound": np.bool_(True)}] * 6, num_steps=6, log_every=2, progress=False)
+    assert len(caught) == 1
+
+
 def test_a_solver_that_is_not_trusted_is_named_once():
     (message,) = warnings_of(40, 10, trusted=lambda number: number % 10 < 2)
     assert "did not trust its solver at 80% of the first 10 steps" in message and "normalize" in message
