@@ -75,8 +75,9 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             if untrusted > 0.5:
                 warnings.warn(
                     f"fit: the method did not trust its solver at {untrusted:.0%} of the first {done - start} steps "
-                    f"(metrics['residual'] above {TRUSTED:g}) and took its safe direction there: bring the tasks' "
-                    "gradients to one length (mtljax.methods.normalize), or take another method",
+                    f"(metrics['residual'] above {TRUSTED:g}) and took its safe direction there. At points that are "
+                    "Pareto-stationary this is as it should be; else bring the tasks' gradients to one length "
+                    "(mtljax.methods.normalize), or take another method",
                     stacklevel=3,
                 )
             looks = False
