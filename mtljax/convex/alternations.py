@@ -150,6 +150,7 @@ def relation_learning(
 
     Example:
         >>> import jax
+        >>> import numpy as np
         >>> x = jnp.eye(2)[None]
         >>> y = jnp.array([[4.0, 0.0], [-8.0, 0.0]])
         >>> learn = jax.jit(relation_learning, static_argnames="intercept")

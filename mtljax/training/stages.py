@@ -78,7 +78,8 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         >>> scale = mtljax.sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
         >>> def stage(name):
         ...     model = mtljax.sharing.hard(scale, {name: scale})
-        ...     return Stage(name, model, None, mtljax.methods.equal(), optax.sgd(0.1), None, 1)
+        ...     losses_fn = mtljax.losses_fn(model, {name: mtljax.Task(mtljax.losses.squared_error)})
+        ...     return Stage(name, model, losses_fn, mtljax.methods.equal(), optax.sgd(0.1), None, 1)
         >>> (first, _), (second, _) = (stage_functions(stage(name), jnp.ones(1)) for name in ("pretext", "label"))
         >>> state = first(jax.random.key(0))
         >>> state = second(jax.random.key(1), state._replace(params=jax.tree.map(lambda p: p + 1, state.params)))

@@ -129,7 +129,7 @@ def test_tasks_near_their_mean_are_a_fit_under_its_penalty():
     iterated = jax.jit(lambda rows: fit(rows, relation(omega, shared_strength / 2)))(rows)
     assert iterated.converged
     np.testing.assert_allclose(directly.weights, iterated.weights, atol=2e-3)
-    with pytest.raises(ValueError, match="mean_regularised: strength must be positive, found 0"):
+    with pytest.raises(ValueError, match="mean_regularised: strength must be above 0, found 0"):
         mean_regularised(rows, 0)
 
 

@@ -348,7 +348,7 @@ def test_mistakes_are_named(mistake, message):
 
 
 def test_a_group_name_must_be_a_string():
-    with pytest.raises(TypeError, match="the name of a group must be a string, found 3"):
+    with pytest.raises(TypeError, match="per_group: groups must be a string for each leaf, found 3"):
         per_group(mgda(), lambda path: 3).init(2, {"b": ROWS})
 
 

@@ -16,51 +16,50 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from mtljax.training import fit
 from tests.training.problem import batch_at, make_state, step
 
-number, count, port, directory, num_steps, how = sys.argv[1:]
-jax.distributed.initialize(f"localhost:{port}", int(count), int(number))
-MESH = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+def main(number, count, port, directory, num_steps, how):
+    jax.distributed.initialize(f"localhost:{port}", int(count), int(number))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+    def spread_of(leaf):
+        axes = ("data",) if "spread" in how and leaf.ndim and leaf.shape[0] % jax.device_count() == 0 else ()
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    state = make_state(features=4)
+    shardings = jax.tree.map(spread_of, state)
+    rows_apart, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))
+    jitted = jax.jit(step, in_shardings=(shardings, rows_apart), out_shardings=(shardings, everywhere))
+    state = jax.jit(lambda: make_state(features=4), out_shardings=shardings)()
+
+    def batches(start):
+        while True:
+            batch = batch_at(start)
+            batch["x"] = np.concatenate([batch["x"], batch["x"][:, :1]], 1)
+            rows = slice(int(number) * 4, int(number) * 4 + 4)
+            yield {name: jax.make_array_from_process_local_data(rows_apart, leaf[rows]) for name, leaf in batch.items()}
+            start += 1
+
+    begun = []
+
+    def watched(state, batch):
+        if not begun:
+            print("from", int(state.step), flush=True)
+        begun.append(None)
+        return jitted(state, batch)
+
+    watched.__wrapped__ = jitted
+    result = fit(
+        *(watched, state, batches),
+        num_steps=int(num_steps),
+        evaluate=lambda state: {"norm": jax.jit(jnp.linalg.norm)(state.params.shared["w"])},
+        log=directory + "/log.jsonl",
+        log_every=2,
+        checkpoint_dir=directory + "/c",
+        checkpoint_every=4,
+        progress=False,
+    )
+    print("norm", result.record["eval"]["norm"], flush=True)
 
 
-def spread_of(leaf):
-    axes = ("data",) if "spread" in how and leaf.ndim and leaf.shape[0] % jax.device_count() == 0 else ()
-    return NamedSharding(MESH, PartitionSpec(*axes))
-
-
-state = make_state(features=4)
-shardings = jax.tree.map(spread_of, state)
-ROWS, EVERYWHERE = (NamedSharding(MESH, PartitionSpec(*axes)) for axes in (["data"], []))
-jitted = jax.jit(step, in_shardings=(shardings, ROWS), out_shardings=(shardings, EVERYWHERE))
-state = jax.jit(lambda: make_state(features=4), out_shardings=shardings)()
-
-
-def batches(start):
-    while True:
-        batch = batch_at(start)
-        batch["x"] = np.concatenate([batch["x"], batch["x"][:, :1]], 1)
-        rows = slice(int(number) * 4, int(number) * 4 + 4)
-        yield {name: jax.make_array_from_process_local_data(ROWS, leaf[rows]) for name, leaf in batch.items()}
-        start += 1
-
-
-begun = []
-
-
-def watched(state, batch):
-    if not begun:
-        print("from", int(state.step), flush=True)
-    begun.append(None)
-    return jitted(state, batch)
-
-
-watched.__wrapped__ = jitted
-result = fit(
-    *(watched, state, batches),
-    num_steps=int(num_steps),
-    evaluate=lambda state: {"norm": jax.jit(jnp.linalg.norm)(state.params.shared["w"])},
-    log=directory + "/log.jsonl",
-    log_every=2,
-    checkpoint_dir=directory + "/c",
-    checkpoint_every=4,
-    progress=False,
-)
-print("norm", result.record["eval"]["norm"], flush=True)
+if __name__ == "__main__":
+    main(*sys.argv[1:])
