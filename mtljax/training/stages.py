@@ -93,12 +93,14 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         params, model_state = stage.model.init(init_key, inputs)
         if previous is None:
             return init(params, model_state, key=run_key)
-        params = _copied(carry_over(params, previous.params))
+        params = carry_over(params, previous.params)
         # Unlike parameters these may have nothing in common: where heads alone have a state, and all heads are new.
-        model_state = _copied(matched("stage_functions", model_state, previous.model_state).tree)
+        model_state = matched("stage_functions", model_state, previous.model_state).tree
         state = init(params, model_state, key=run_key)
         if stage.keep_optimizer:
-            state = state._replace(opt_state=_copied(carry_over(state.opt_state, previous.opt_state)))
+            carried = carry_over(state.opt_state, previous.opt_state)
+            # A copy, as init makes of the rest: a step that donates its state leaves the previous one alone.
+            state = state._replace(opt_state=jax.tree.map(jnp.copy, carried))
         return state
 
     return start, step
@@ -205,10 +207,6 @@ def check_stage(where: str, what: str, stage: Any) -> Stage:
             check_callable(where, f"{name} {of}", function)
     check_flag(where, f"keep_optimizer {of}", stage.keep_optimizer)
     return stage
-
-
-def _copied(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
 
 
 def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_evidence, initial_state
+from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_lp import simplex_lp
@@ -85,7 +85,6 @@ def epo(
         num_tasks = state.weights.shape[0]
         if losses is None:
             raise ValueError(f"epo balances losses: give losses= of shape ({num_tasks},)")
-        check_evidence("epo", "losses", losses, (num_tasks,))
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         ratio = jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares)
         weighted = jnp.where(takes_part, ratio * jnp.maximum(as_float32(losses), 0.0), 0.0)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_number, check_optimizer
 from mtljax.methods.checked import checked
-from mtljax.methods.common import check_evidence, hold_inactive, initial_state, weights_of
+from mtljax.methods.common import hold_inactive, initial_state, weights_of
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -136,7 +136,6 @@ def gradnorm(
         num_tasks = state.weights.shape[0]
         if losses is None:
             raise ValueError(f"gradnorm compares losses with their first values: give losses= of shape ({num_tasks},)")
-        check_evidence("gradnorm", "losses", losses, (num_tasks,))
         takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
         old: GradNormState = state.inner
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(as_float32(gramian)), 0.0))
