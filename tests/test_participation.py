@@ -137,15 +137,39 @@ def test_sharpness_leaves_it_out():
         pytest.param(methods.forum, marks=pytest.mark.slow),
     ],
 )
-def test_bilevel_steps_are_void(make):
+def test_bilevel_steps_leave_it_out(make):
+    """A NaN gradient or loss, in the training batch or the validation batch; the state is one that has moved."""
     method = make(losses_fn, inner_lr=0.1)
-    state, update = method.init(3), jax.jit(method.update)
-    for train, val in ((0.0, 1.0), (1.0, 0.0), (jnp.nan, 1.0)):
-        _, grads, after = update(PARAMS, state, (train,), (val,))
-        np.testing.assert_array_equal(flat(grads), 0.0)
-        jax.tree.map(np.testing.assert_array_equal, after, state)
-    _, grads, after = update(PARAMS, state, (1.0,), (1.0,))
-    assert np.isfinite(flat(grads)).all() and flat(grads.shared).any()
+    update = jax.jit(lambda state, train, val, active: method.update(PARAMS, state, (train,), (val,), active=active))
+    everyone = jnp.ones(3, bool)
+    _, _, state = update(method.init(3), 1.0, 0.5, everyone)
+    assert (state.weights != 0).all()
+    for train, val in ((0.0, 1.0), (1.0, 0.0), (jnp.nan, 1.0), (1.0, jnp.nan), (0.0, jnp.nan)):
+        _, grads, after = update(state, train, val, everyone)
+        _, expected, expected_after = update(state, train, val, WITHOUT_B)
+        np.testing.assert_array_equal(flat(grads), flat(expected))
+        jax.tree.map(np.testing.assert_array_equal, after, expected_after)
+        assert np.isfinite(flat((grads, after))).all() and flat(grads.shared).any()
+        assert after.weights[1] == 0 and after.meta[1] == state.meta[1]
+        assert after.weights[0] > 0 and (flat(after) != flat(state)).any()
+        _, sound, _ = update(state, 1.0, 1.0, WITHOUT_B)  # what is masked need not be sound, and makes no difference
+        if val == 1.0:
+            np.testing.assert_array_equal(flat(grads), flat(sound))
+    _, grads, after = update(state, 1.0, 1.0, jnp.zeros(3, bool))
+    np.testing.assert_array_equal(flat(grads), 0.0)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+def test_a_bilevel_step_whose_losses_cannot_be_told_apart_is_void():
+    def stacked(params, poison):
+        losses = losses_fn(params, poison)
+        return jnp.sin(jnp.stack([losses[k] for k in NAMES]))
+
+    method = methods.auto_lambda(stacked, inner_lr=0.1)
+    state = method.init(3)
+    _, grads, after = jax.jit(method.update)(PARAMS, state, (0.0,), (1.0,))
+    np.testing.assert_array_equal(flat(grads), 0.0)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
 @pytest.mark.parametrize("method", [methods.ntkmtl(), methods.graddrop(), methods.equal()], ids=lambda m: m.name)

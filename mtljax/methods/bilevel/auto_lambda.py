@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_callable, check_flag, check_number, check_optimizer
-from mtljax.methods.bilevel.common import Bilevel, BilevelState, check_params, descend, settled, softmax, vector_of
+from mtljax.methods.bilevel.common import (
+    Bilevel,
+    BilevelState,
+    agreed,
+    check_args,
+    check_params,
+    descend,
+    settled,
+    slope_of,
+    softmax,
+    vector_of,
+)
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.types import Array, Key, Params
 
@@ -112,25 +123,30 @@ def auto_lambda(
     ) -> tuple[tuple[Any, Any], Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("auto_lambda", params, num_tasks, active)
+        for args in (train_args, val_args):
+            check_args("auto_lambda", args)
         mask = jnp.ones(num_tasks, bool) if active is None else active
-        train = vector_of("auto_lambda", losses_fn, train_args, has_aux)
-        val = vector_of("auto_lambda", losses_fn, val_args, has_aux)
+        val = slope_of(losses_fn, val_args, has_aux)
         rate: Any = inner_lr
         if callable(inner_lr):
             rate = check_number("auto_lambda", "what inner_lr returned", inner_lr(state.inner))
 
-        vector, pull, point = jax.vjp(train, params, has_aux=True)
-        weights, to_meta = jax.vjp(lambda meta: to_weights(meta, mask), state.meta)
-        (ahead,) = pull(weights.astype(vector.dtype))
-        after, pull_val, _ = jax.vjp(val, descend(params, ahead, rate), has_aux=True)
-        (direction,) = pull_val(jnp.where(mask, 1.0 if table is None else table, 0.0).astype(after.dtype))
-        slopes = jax.jvp(lambda params: train(params)[0], (params,), (direction,))[1]
-        (gradient,) = to_meta(jnp.where(mask, -rate * slopes, 0.0).astype(weights.dtype))
+        here = slope_of(losses_fn, train_args, has_aux)(params, mask)
+        counting = jnp.ones(num_tasks) if table is None else jnp.asarray(table)
 
-        meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, mask)
-        weights = to_weights(meta, mask)
-        (grads,) = pull(weights.astype(vector.dtype))
+        def look_ahead(asked: Array) -> tuple[Params, Array]:
+            ahead = descend(params, here.gradient(to_weights(state.meta, asked)), rate)
+            there = val(ahead, asked)
+            return there.gradient(counting), there.present
+
+        direction, present = agreed(look_ahead, here.present)
+        slopes = jax.jvp(vector_of(losses_fn, train_args, has_aux), (params,), (direction,))[1]
+        weights, to_meta = jax.vjp(lambda meta: to_weights(meta, present), state.meta)
+        (gradient,) = to_meta(jnp.where(present, -rate * slopes, 0.0).astype(weights.dtype))
+
+        meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
+        weights = to_weights(meta, present)
         done = BilevelState(weights, state.residual, meta, optimizer_state, state.inner + 1)
-        return (point.losses, point.aux), *settled(grads, done, state, mask)
+        return (here.losses, here.aux), *settled(here.gradient(weights), done, state, present)
 
     return Bilevel(init, update, "auto_lambda")

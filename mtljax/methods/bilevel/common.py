@@ -1,4 +1,4 @@
-"""What bilevel methods share: their type, their state, losses as a vector, inner steps, combinations of losses."""
+"""What bilevel methods share: their type, their state, who takes part, inner steps, gradients of weighted losses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax import trees
+from mtljax import participation, trees
 from mtljax.checks import expect
 from mtljax.engines.checks import as_scalars, split_aux
+from mtljax.engines.cotangents import merged, seeds_for
+from mtljax.engines.linear import linearise
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Params, PyTree
 
@@ -25,9 +27,10 @@ class Bilevel(NamedTuple):
             ((losses, aux), grads: Params, state)`. `losses_fn(params, *train_args)` is the training batch,
             `losses_fn(params, *val_args)` the validation batch. `losses` and `aux` are the training batch's; `grads`
             go into an optimiser as those of `mtljax.value_and_grad` do, and heads follow the weights, as for every
-            weighted sum of losses. `active` is bool `[T]`: a task that is not active is as good as absent; its loss
-            must be differentiable all the same (a missing label masked inside the loss). Where a loss or a gradient of
-            any task is not finite the step is void: gradients of zero and the state as it was. `key` is not used.
+            weighted sum of losses. `active` is bool `[T]`: a task that is not active is as good as absent, and so is
+            one whose loss or gradient is not finite in either batch: its weight is 0 and its state is held. Where NaN
+            comes from the trunk, or from losses that cannot be told apart (`engines.linear`), the step is void:
+            gradients of zero and the state as it was. `key` is not used.
         name: the method's public name.
     """
 
@@ -54,18 +57,25 @@ class BilevelState(NamedTuple):
     inner: PyTree = ()
 
 
-class Point(NamedTuple):
-    """Losses at a point.
+class Slope(NamedTuple):
+    """Losses at a point, and the gradient of every weighted sum of them.
 
     Attributes:
         vector: `[T]`, in their own precision.
         losses: as the loss function returned them.
         aux: what it returned beside them.
+        present: bool `[T]`, of the tasks that were asked for those whose loss and gradient are finite.
+        gradient: `gradient(weights) -> Params`, of `sum_k w_k L_k` over these; the others may be NaN.
     """
 
     vector: Array
     losses: Any
     aux: Any
+    present: Array
+    gradient: Callable[[Array], Params]
+
+
+SlopeAt = Callable[[Params, Array], Slope]
 
 
 def check_params(name: str, params: Any, num_tasks: int, active: Array | None) -> None:
@@ -76,25 +86,54 @@ def check_params(name: str, params: Any, num_tasks: int, active: Array | None) -
     check_active(name, active, num_tasks)
 
 
-def vector_of(name: str, losses_fn: Callable[..., Any], args: Any, has_aux: bool) -> Callable[[Params], Any]:
-    """`params -> (losses [T], Point)`, for `jax.vjp(..., has_aux=True)`; raises where losses are of another form."""
+def check_args(name: str, args: Any) -> None:
+    """Raises where a batch is not a tuple of arguments."""
     if not isinstance(args, tuple):
         raise TypeError(f"{name}: train_args and val_args must be tuples, found {type(args).__name__}")
 
-    def f(params: Params) -> tuple[Array, Point]:
-        out = losses_fn(params, *args)
-        losses, aux = split_aux(out, has_aux)
-        names = sorted(params.tasks)
-        vector = jnp.stack(as_scalars(losses, names))
-        return vector, Point(vector, losses, aux)
+
+def vector_of(losses_fn: Callable[..., Any], args: tuple[Any, ...], has_aux: bool) -> Callable[[Params], Array]:
+    """`params -> losses [T]`, for derivatives in forward mode."""
+
+    def f(params: Params) -> Array:
+        losses, _ = split_aux(losses_fn(params, *args), has_aux)
+        return jnp.stack(as_scalars(losses, sorted(params.tasks)))
 
     return f
 
 
-def combine(weights: Array, vector: Array) -> Array:
-    """`sum_k w_k L_k`; a loss of weight 0 may be NaN."""
-    weights = weights.astype(vector.dtype)
-    return jnp.sum(jnp.where(weights == 0, 0.0, weights * vector))
+def slope_of(losses_fn: Callable[..., Any], args: tuple[Any, ...], has_aux: bool) -> SlopeAt:
+    """`(params, asked bool [T]) -> Slope`. Every head is pulled once, the trunk once for each gradient.
+
+    The gradient is differentiable by the weights and by `params`.
+    """
+
+    def at(params: Params, asked: Array) -> Slope:
+        linear = linearise(losses_fn, params, args, has_aux)
+        cotangents, own, _ = linear.heads(seeds_for(linear, jnp.ones(len(linear.losses))))
+        pulled = [(each, own[name]) for each, name in zip(cotangents, sorted(own), strict=True)]
+        vector = jnp.stack(linear.losses)
+        present = asked & jnp.isfinite(vector) & participation.sound(pulled)
+
+        def gradient(weights: Array) -> Params:
+            shared = linear.pull(merged(cotangents, present, weights))
+            return Params(shared, participation.own_gradients(own, present, weights))
+
+        return Slope(vector, linear.restore(linear.losses), linear.aux, present, gradient)
+
+    return at
+
+
+def agreed(attempt: Callable[[Array], tuple[PyTree, Array]], asked: Array) -> tuple[PyTree, Array]:
+    """`attempt(asked) -> (found, present)`; once more without those that it found not to take part, if there are any.
+
+    Example:
+        >>> found, present = agreed(lambda asked: (asked.sum(), asked.at[1].set(False)), jnp.ones(3, bool))
+        >>> print(found, present)
+        2 [ True False  True]
+    """
+    first = attempt(asked)
+    return lax.cond((first[1] == asked).all(), lambda: first, lambda: attempt(first[1]))
 
 
 def softmax(values: Array, active: Array) -> Array:
@@ -116,7 +155,7 @@ def descend(params: PyTree, gradient: PyTree, rate: Array | float) -> PyTree:
 
 
 def inner_steps(
-    losses: Callable[[Params], tuple[Array, Point]], params: Params, weights: Array, rate: Array | float, count: int
+    train: SlopeAt, params: Params, weights: Array, asked: Array, rate: Array | float, count: int
 ) -> Params:
     """Where `count` steps of gradient descent on `sum_k w_k L_k` lead.
 
@@ -124,19 +163,12 @@ def inner_steps(
     """
 
     def step(params: Params, _: None) -> tuple[Params, None]:
-        gradient = jax.grad(lambda params: combine(weights, losses(params)[0]))(params)
-        return descend(params, gradient, rate), None
+        return descend(params, train(params, asked).gradient(weights), rate), None
 
     return lax.scan(step, params, None, length=count)[0]
 
 
-def settled(grads: Params, new: BilevelState, old: BilevelState, active: Array) -> tuple[Params, BilevelState]:
-    """Gradients with nothing for heads of inactive tasks, and the new state; a void step where either is not finite.
-
-    Weighted sums of losses are differentiated as one, so that a NaN of one task has met the others.
-    """
-    names = sorted(grads.tasks)
-    own = {name: trees.where(active[k], grads.tasks[name]) for k, name in enumerate(names)}
-    sound = trees.all_finite((grads.shared, own, new))
-    found = trees.where(sound, Params(grads.shared, own))
-    return found, jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
+def settled(grads: Params, new: BilevelState, old: BilevelState, present: Array) -> tuple[Params, BilevelState]:
+    """Gradients and the new state; a void step where one of them is not finite, or nobody takes part."""
+    whole = present.any() & trees.all_finite((grads, new))
+    return trees.where(whole, grads), jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, old)

@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtljax import trees
+from mtljax import participation, trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
+    check_args,
     check_params,
     inner_steps,
     settled,
+    slope_of,
     softmax,
     vector_of,
 )
@@ -180,22 +182,26 @@ def forum(
     ) -> tuple[tuple[Any, Any], Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("forum", params, num_tasks, active)
+        for args in (train_args, val_args):
+            check_args("forum", args)
         mask = jnp.ones(num_tasks, bool) if active is None else active
-        train = vector_of("forum", losses_fn, train_args, has_aux)
-        val = vector_of("forum", losses_fn, val_args, has_aux)
+        train = slope_of(losses_fn, train_args, has_aux)
+        here = train(params, mask)
+        there = slope_of(losses_fn, val_args, has_aux)(params, here.present)
+        # A row for each task, of the shared parameters and of all heads.
+        rows = jax.vmap(there.gradient)(jnp.eye(num_tasks))
+        present = there.present & participation.sound_rows(rows, num_tasks)
+        rows = participation.rows_of(present, rows)
 
         # The constraint's gradient: q, by theta, and q_meta, by a.
-        vector, pull, point = jax.vjp(train, params, has_aux=True)
-        shares, to_meta = jax.vjp(lambda meta: softmax(meta, mask), state.meta)
-        (q,) = pull(shares.astype(vector.dtype))
-        solved = train(inner_steps(train, params, shares, inner_lr, count))[0]
-        (q_meta,) = to_meta(jnp.where(mask, vector - solved, 0.0).astype(shares.dtype))
+        shares, to_meta = jax.vjp(lambda meta: softmax(meta, present), state.meta)
+        q = here.gradient(shares)
+        inner = inner_steps(train, params, shares, present, inner_lr, count)
+        solved = vector_of(losses_fn, train_args, has_aux)(inner)
+        (q_meta,) = to_meta(jnp.where(present, here.vector - solved, 0.0).astype(shares.dtype))
         length = jnp.sqrt(trees.gramian(jax.tree.map(lambda leaf: leaf[None], q))[0, 0] + jnp.sum(q_meta * q_meta))
         per_length = 1.0 / jnp.where(length > 0, length, 1.0)
 
-        after, pull_val, _ = jax.vjp(val, params, has_aux=True)
-        rows = jax.vmap(lambda seed: pull_val(seed)[0])(jnp.eye(num_tasks, dtype=after.dtype))
-        rows = jax.vmap(trees.where)(mask, rows)
         gramian = trees.gramian(rows)
         unit = trees.cross_gramian(rows, jax.tree.map(lambda leaf: leaf[None], trees.scale(per_length, q)))[:, 0]
         factor = jnp.ones_like(unit)
@@ -205,19 +211,19 @@ def forum(
             gramian, unit = gramian * factor[:, None] * factor[None, :], unit * factor
         gramian, along, length, factor = (x.astype(jnp.float32) for x in (gramian, unit, length, factor))
 
-        solution = barrier_weights(gramian, along, length, rho, mask)
+        solution = barrier_weights(gramian, along, length, rho, present)
         kept: ForumState = state.inner
         share = jnp.asarray(check_number("forum", "what beta returned", beta(kept.count), shape=None), jnp.float32)
-        average = jnp.where(mask, (1.0 - share) * kept.average + share * solution.weights, kept.average)
-        used = jnp.where(mask, average, 0.0)
+        average = jnp.where(present, (1.0 - share) * kept.average + share * solution.weights, kept.average)
+        used = jnp.where(present, average, 0.0)
         push = jnp.maximum(rho * jnp.sum(used) - jnp.sum(used * along) * per_length.astype(jnp.float32), 0.0)
         push = jnp.where(length > 0, push, 0.0)
 
-        meta, optimizer_state = learn(learner, push * q_meta, state.optimizer, state.meta, mask)
+        meta, optimizer_state = learn(learner, push * q_meta, state.optimizer, state.meta, present)
         descent = trees.weighted_sum(used * factor, rows)
         grads = jax.tree.map(jnp.add, descent, trees.scale(push, q))
-        inner = ForumState(kept.count + mask, average)
-        done = BilevelState(softmax(meta, mask), solution.residual, meta, optimizer_state, inner)
-        return (point.losses, point.aux), *settled(grads, done, state, mask)
+        inner = ForumState(kept.count + present, average)
+        done = BilevelState(softmax(meta, present), solution.residual, meta, optimizer_state, inner)
+        return (here.losses, here.aux), *settled(grads, done, state, present)
 
     return Bilevel(init, update, "forum")

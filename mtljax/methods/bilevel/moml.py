@@ -9,13 +9,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax import participation
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
+    SlopeAt,
+    agreed,
+    check_args,
     check_params,
     inner_steps,
     settled,
+    slope_of,
     softmax,
     vector_of,
 )
@@ -24,12 +29,16 @@ from mtljax.solvers import min_norm
 from mtljax.solvers.scaling import multiply
 from mtljax.types import Array, Key, Params
 
-LossesOf = Callable[[Params], tuple[Array, Any]]
-
 
 def hypergradients(
-    train: LossesOf, val: LossesOf, params: Params, meta: Array, active: Array, rate: float, count: int
-) -> Array:
+    train: SlopeAt,
+    val: Callable[[Params], Array],
+    params: Params,
+    meta: Array,
+    active: Array,
+    rate: float,
+    count: int,
+) -> tuple[Array, Array]:
     """Derivatives of validation losses by the logits of the weights that training was done with, `[T, T]`.
 
     Row i is `d L_i(theta_S(a); val) / da` where `theta_S(a)` is S steps of gradient descent on
@@ -40,22 +49,26 @@ def hypergradients(
     whose products with the Hessian H of the weighted loss are taken as the forward derivative of a gradient, exactly.
 
     Args:
-        train: `params -> (losses [T], anything)`.
-        val: the same on other data.
+        train: the training losses, from `slope_of`.
+        val: `params -> losses [T]` on other data.
         params: where the steps begin.
         meta: `[T]`, a.
-        active: bool `[T]`; rows and columns of the others are 0.
+        active: bool `[T]`; the others are as good as absent.
         rate: eta.
         count: S.
 
     Returns:
-        `[T, T]` in the losses' precision.
+        `[T, T]` in the losses' precision, rows and columns of tasks that do not take part 0; and bool `[T]`, those that
+        do: active, with a validation loss and a row that are finite.
     """
 
-    def after(meta: Array) -> Array:
-        return val(inner_steps(train, params, softmax(meta, active), rate, count))[0]
+    def after(meta: Array) -> tuple[Array, Array]:
+        losses = val(inner_steps(train, params, softmax(meta, active), active, rate, count))
+        return losses, losses
 
-    return jnp.where(active[:, None] & active[None, :], jax.jacfwd(after)(meta), 0.0)
+    rows, losses = jax.jacfwd(after, has_aux=True)(meta)
+    present = active & jnp.isfinite(losses) & participation.sound_rows(rows, active.size)
+    return jnp.where(present[:, None] & active[None, :], rows, 0.0), present
 
 
 def moml(
@@ -135,11 +148,17 @@ def moml(
     ) -> tuple[tuple[Any, Any], Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("moml", params, num_tasks, active)
+        for args in (train_args, val_args):
+            check_args("moml", args)
         mask = jnp.ones(num_tasks, bool) if active is None else active
-        train = vector_of("moml", losses_fn, train_args, has_aux)
-        val = vector_of("moml", losses_fn, val_args, has_aux)
+        train = slope_of(losses_fn, train_args, has_aux)
+        val = vector_of(losses_fn, val_args, has_aux)
+        here = train(params, mask)
 
-        rows = hypergradients(train, val, params, state.meta, mask, inner_lr, count)
+        def look_ahead(asked: Array) -> tuple[Array, Array]:
+            return hypergradients(train, val, params, state.meta, asked, inner_lr, count)
+
+        rows, present = agreed(look_ahead, here.present)
         largest = jnp.max(jnp.abs(rows))
         # In units of the largest entry: products of gradients are small, and products of those leave float32's range.
         unit = jnp.where(largest > 0, largest, 1.0)
@@ -147,15 +166,13 @@ def moml(
         if normalize:
             length = jnp.sqrt(jnp.sum(rows * rows, axis=1))
             rows = rows / jnp.where(length > 0, length, 1.0)[:, None]
-        solution = min_norm(multiply(rows, rows.T), active=mask)
+        solution = min_norm(multiply(rows, rows.T), active=present)
         gradient = multiply(rows.T, solution.weights)
         gradient = gradient if normalize else (gradient * unit).astype(jnp.float32)
 
-        meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, mask)
-        weights = softmax(meta, mask)
-        vector, pull, point = jax.vjp(train, params, has_aux=True)
-        (grads,) = pull(weights.astype(vector.dtype))
+        meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
+        weights = softmax(meta, present)
         done = BilevelState(weights, solution.residual, meta, optimizer_state)
-        return (point.losses, point.aux), *settled(grads, done, state, mask)
+        return (here.losses, here.aux), *settled(here.gradient(weights), done, state, present)
 
     return Bilevel(init, update, "moml")
