@@ -79,7 +79,9 @@ def test_auto_lambdas_meta_gradient_against_finite_differences(simplex):
     with jax.enable_x64(True):
         params, train, val = problem(jnp.float64)
         primary = np.array([1.0, 0.0, 2.0])
-        method = auto_lambda(losses_fn, inner_lr=0.1, optimizer=optax.sgd(1.0), primary=primary, simplex=simplex)
+        method = auto_lambda(
+            losses_fn, inner_lr=0.1, optimizer=optax.sgd(1.0), primary=primary.tolist(), simplex=simplex
+        )
         state = method.init(3)
         start = np.asarray(state.meta, np.float64)
 
@@ -232,7 +234,7 @@ def test_forums_problem_against_its_primal():
     assert push[0] == 0 and push[1] > 0
     for index in range(12):
         expected = constrained(rows[index], q[index], 0.1)
-        np.testing.assert_allclose(found[index], expected, atol=2e-4 * np.linalg.norm(expected))
+        np.testing.assert_allclose(found[index], expected, atol=2e-4 * float(np.linalg.norm(expected)))
     scaled = barrier()(
         *(jnp.asarray(x, jnp.float32) for x in (1e-16 * gramian, 1e-8 * along, 1e-8 * length)), 0.1, jnp.ones(3, bool)
     )
