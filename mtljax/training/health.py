@@ -16,11 +16,11 @@ FIRST, HELD = 10, 200
 def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | None], None]:
     """Makes `look(done, metrics, record)`, to be called after every step, which warns once of each thing.
 
-    A task whose loss is below what the method takes (the metric `below`), and a penalty whose value is not finite, at
-    the first record that shows it. A task that has sat out more than half of the steps for a loss or gradient that is
-    not finite: this is looked for at every record. A method that did not trust its solver (`mtljax.solvers.TRUSTED`) at
-    more than half of the steps up to the first record from the tenth step on, or of the last 200 of them. The device is
-    waited for at records only.
+    A task whose loss is below what the method takes (the metric `below`), and a penalty whose value or gradient is not
+    finite, at the first record that shows it. A task that has sat out more than half of the steps for a loss or
+    gradient that is not finite: this is looked for at every record. A method that did not trust its solver
+    (`mtljax.solvers.TRUSTED`) at more than half of the steps up to the first record from the tenth step on, or of the
+    last 200 of them. The device is waited for at records only.
 
     Args:
         start: step at which this process starts.
@@ -49,12 +49,12 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
                     "constant to the loss, or take a method that mtljax.methods.table() lists for negative losses",
                     stacklevel=3,
                 )
-        penalty = train.get("penalty")
-        if penalty is not None and not np.all(np.isfinite(penalty)) and "" not in warned:
+        if np.any(train.get("penalty_nonfinite", False)) and "" not in warned:
             warned.add("")  # the name of no task
             warnings.warn(
-                f"fit: the penalty is {np.min(penalty):g} after {done} steps, and what is not finite of its gradient "
-                "counts as 0: look for a square root, norm, logarithm or quotient at 0, with jax_debug_nans",
+                f"fit: the penalty is {np.min(train['penalty']):g} after {done} steps and its gradient is not finite "
+                "throughout; what is not counts as 0. Look for a square root, norm, logarithm or quotient at 0, with "
+                "jax_debug_nans",
                 stacklevel=3,
             )
         if done - start < enough:

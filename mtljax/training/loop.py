@@ -77,7 +77,8 @@ def fit(
     does so.
 
     A warning says so, once, where a task sits out most of its steps because its loss or gradient is not finite,
-    where a penalty's value is not finite, and where a method does not trust its solver at most of the first steps.
+    where a penalty's value or gradient is not finite, and where a method does not trust its solver at most of the
+    first steps.
 
     Args:
         step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays, whose

@@ -13,6 +13,7 @@ import optax
 from mtljax import trees
 from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.methods.common import initial_state
+from mtljax.training.penalized import Penalized
 from mtljax.types import Array, Method, Params, PyTree
 
 
@@ -42,7 +43,7 @@ def objective(
     method: Method,
     found: Gradients,
     args: tuple[Any, ...],
-    penalty: tuple[Callable[[Params], Array], Array, Params] | None,
+    penalty: Penalized | None,
     axis_name: str | tuple[str, ...] | None,
 ) -> dict[str, Any]:
     """The objective with this step's weights: `sum_k w_k L_k + penalty` over the tasks that take part.
@@ -52,7 +53,7 @@ def objective(
         method: whose weights they are.
         found: this step's gradients.
         args: the rest of what `losses_fn` takes.
-        penalty: its function, its value and its gradient at the parameters; None for none.
+        penalty: at the parameters; None for none.
         axis_name: as for `differentiate`.
 
     Returns:
@@ -85,7 +86,7 @@ def objective(
         )
         if penalty is None:
             return total(at.losses), at.grads
-        value, slope = jax.value_and_grad(penalty[0])(params)
+        value, slope = jax.value_and_grad(penalty.function)(params)
         return total(at.losses) + value, with_slope(at.grads, slope)
 
     @jax.custom_vjp
@@ -103,6 +104,6 @@ def objective(
         own = {name: trees.scale(weights[k], own[name]) for k, name in enumerate(names)}
     grad = Params(found.grads.shared, own)
     if penalty is not None:
-        known = jnp.where(jnp.isfinite(penalty[1]), penalty[1], 0.0)
-        value, grad = value + known, with_slope(grad, penalty[2])
+        known = jnp.where(jnp.isfinite(penalty.value), penalty.value, 0.0)
+        value, grad = value + known, with_slope(grad, penalty.slope)
     return {"value": value, "grad": grad, "value_fn": value_fn, "obj_fn": value_fn}

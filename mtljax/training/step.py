@@ -18,6 +18,7 @@ from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
+from mtljax.training.penalized import Penalized, penalized
 from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held
 from mtljax.types import Array, Batch, Key, Method, Params, PyTree, TrainState
 
@@ -79,7 +80,8 @@ def make_train_step(
         * `nonfinite`: dict of int32 by task, how many steps it has sat out for its loss or gradient, this one included;
         * `below`: dict of bool by task, whether its loss is below; where the method has a `least_loss`;
         * `residual`: the method's certificate;
-        * `penalty`: its value, where there is one;
+        * `penalty`: its value, where there is one; and `penalty_nonfinite`: bool, whether that is not finite or its
+          gradient holds entries that are not, which count as 0;
         * `cosines` `[T, T]` and `grad_norms` by task: where a Gramian was built, which makes them free;
         * `tasks`: each task's metrics.
 
@@ -165,9 +167,9 @@ def make_train_step(
                 "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
                 "model's losses with functools.wraps, or give penalty=model.penalty"
             )
-        total = _penalty(penalties, state.params)
-        grads = found.grads if total is None else with_slope(found.grads, total[2])
-        moves = moving(state.params, found.active, None if total is None else total[2])
+        total = penalized(penalties, state.params)
+        grads = found.grads if total is None else with_slope(found.grads, total.slope)
+        moves = moving(state.params, found.active, None if total is None else total.slope)
         offered = objective(train_losses, method, found, args, total, axis_name)
         if has_prox(state.opt_state):
             offered["before_prox"] = functools.partial(held, moves)
@@ -190,9 +192,7 @@ def make_train_step(
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(
-            names, found, new, metrics, None if total is None else total[1], axis_name, method.least_loss
-        )
+        return new, _report(names, found, new, metrics, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -213,20 +213,6 @@ def _check_bound(axis_names: tuple[str, ...]) -> None:
 def _evidence(aux: Any) -> Evidence:
     metrics, _ = aux
     return Evidence(metrics.get("examples"), metrics.get("prior"), metrics.get("extra", {}))
-
-
-def _penalty(
-    penalties: list[Callable[[Params], Array]], params: Params
-) -> tuple[Callable[[Params], Array], Array, Params] | None:
-    """The sum of all penalties: the function, its value and its gradient, 0 where it is not finite; None for none."""
-    if not penalties:
-        return None
-
-    def function(params: Params) -> Array:
-        return functools.reduce(jnp.add, [penalty(params) for penalty in penalties])
-
-    value, slope = jax.value_and_grad(function)(params)
-    return function, value, jax.tree.map(lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), slope)
 
 
 def _mean_state(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:
@@ -257,7 +243,7 @@ def _report(
     found: Gradients,
     state: TrainState,
     metrics: dict[str, Any],
-    penalty: Array | None,
+    penalty: Penalized | None,
     axis_name: Any,
     least_loss: Any,
 ) -> dict[str, Any]:
@@ -274,7 +260,8 @@ def _report(
     if least_loss is not None:
         report["below"] = by_name(found.nonfinite & (found.losses < jnp.asarray(least_loss)))
     if penalty is not None:
-        report["penalty"] = penalty
+        report["penalty"] = penalty.value
+        report["penalty_nonfinite"] = ~penalty.sound
     if found.gramian is not None and found.scale is not None:
         report["cosines"] = trees.cosines(found.gramian)
         report["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)

@@ -323,14 +323,35 @@ def test_a_loss_that_the_method_cannot_take_is_named_at_the_first_record():
         fit(jax.jit(step), state, stream, num_steps=6, log_every=5, progress=False)
 
 
-def test_a_penalty_that_is_not_finite_is_named_once():
+PENALTIES = {
+    "nan": (lambda params: jnp.log(-jnp.sum(params.shared**2)), "nan"),
+    # Finite, and with a gradient that is not: at the first task's parameters alone.
+    "0.5": (lambda params: 0.5 + jnp.linalg.norm(params.tasks["a"]) + 0.0 * jnp.sum(params.shared), "0.5"),
+}
+
+
+@pytest.mark.parametrize(("penalty", "value"), PENALTIES.values(), ids=list(PENALTIES))
+def test_a_penalty_that_is_not_finite_is_named_once(penalty, value):
+    init, step = mtljax.training.make_train_step(linear, mtljax.methods.equal(), optax.sgd(0.1), penalty=penalty)
+    state = init(mtljax.Params(jnp.ones(2), {"a": jnp.zeros(1), "b": ()}), key=jax.random.key(0))
+    records = []
+    with pytest.warns(UserWarning, match=f"fit: the penalty is {value} after 2 steps and its gradient") as caught:
+        found = fit(
+            *(jax.jit(step), state, [{"sound": np.bool_(True)}] * 6),
+            **{"num_steps": 6, "log_every": 2, "progress": False, "log": records.append},
+        )
+    assert len(caught) == 1
+    assert [record["train"]["penalty_nonfinite"] for record in records] == [True] * 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.state.params))
+
+
+def test_a_sound_penalty_is_not_named():
     init, step = mtljax.training.make_train_step(
-        linear, mtljax.methods.equal(), optax.sgd(0.1), penalty=lambda params: jnp.log(-jnp.sum(params.shared**2))
+        linear, mtljax.methods.equal(), optax.sgd(0.1), penalty=lambda params: jnp.sum(params.shared**2)
     )
     state = init(mtljax.Params(jnp.ones(2), {"a": (), "b": ()}), key=jax.random.key(0))
-    with pytest.warns(UserWarning, match="fit: the penalty is nan after 2 steps") as caught:
-        fit(jax.jit(step), state, [{"sound": np.bool_(True)}] * 6, num_steps=6, log_every=2, progress=False)
-    assert len(caught) == 1
+    _, metrics = jax.jit(step)(state, {"sound": np.bool_(True)})
+    assert not metrics["penalty_nonfinite"]
 
 
 def test_a_solver_that_is_not_trusted_is_named_once():
