@@ -19,6 +19,7 @@ from mtljax.engines.types import Engine, Outcome, Problem, check_engine
 from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference
+from mtljax.sweeps import throughout
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
 
@@ -306,7 +307,8 @@ def differentiate(
     if not linear.separate:
         # A NaN of one task has met the others: then nobody takes part. Looked for where a task was left out.
         update = (outcome.shared, participation.own_gradients(own, outcome.active))
-        unharmed = lax.cond(nonfinite.any(), lambda: trees.all_finite(update), lambda: jnp.array(True))
+        everyone = throughout(~nonfinite.any())
+        unharmed = lax.cond(everyone, lambda: jnp.array(True), lambda: ~nonfinite.any() | trees.all_finite(update))
         outcome = outcome._replace(active=outcome.active & unharmed)
     return Gradients(
         losses=who.losses,

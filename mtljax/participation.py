@@ -25,6 +25,7 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.methods.common import check_least_loss
+from mtljax.sweeps import throughout
 from mtljax.types import Array, Method, PyTree
 
 Reduce = Callable[[PyTree], PyTree]
@@ -120,7 +121,7 @@ def sound(
         finite = read()
     else:
         fine = _bounded([pair for leaves in factors for pair in leaves])
-        finite = lax.cond(fine, lambda: jnp.broadcast_to(fine, (len(gradients),)), read)
+        finite = lax.cond(throughout(fine), lambda: jnp.ones((len(gradients),), bool), read)
     return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
 
 

@@ -18,6 +18,7 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.solvers.scaling import power_of_two
+from mtljax.sweeps import throughout
 from mtljax.types import Array, PyTree
 
 COMFORTABLE = 40
@@ -44,6 +45,8 @@ class Ranged(NamedTuple):
 def ranged(first: Array, again: Callable[[], Ranged]) -> Ranged:
     """The Gramian `first` where it is in range, else what `again` computes; only one of the two is run.
 
+    Under `jax.vmap` `again` is run where any member needs it, and changes no bit of the others.
+
     Args:
         first: `[T, T]`, the same on every device.
         again: the Gramian of scaled rows, by `scale_for` the largest entry of each.
@@ -51,7 +54,11 @@ def ranged(first: Array, again: Callable[[], Ranged]) -> Ranged:
     longest = jnp.max(jnp.diagonal(first))
     comfortable = (longest >= 4.0**-COMFORTABLE) & (longest <= 4.0**COMFORTABLE)
     as_it_is = Ranged(first, jnp.ones((), jnp.float32), jnp.ones(first.shape[:1], bool))
-    return lax.cond(comfortable, lambda: as_it_is, again)
+
+    def scaled() -> Ranged:
+        return jax.tree.map(lambda a, b: jnp.where(comfortable, a, b), as_it_is, again())
+
+    return lax.cond(throughout(comfortable), lambda: as_it_is, scaled)
 
 
 def scale_for(largest: Array) -> Array:

@@ -103,3 +103,34 @@ def test_a_row_that_is_not_finite_is_named_and_leaves_the_others():
     scale = float(found.scale)
     np.testing.assert_array_equal(found.gramian[:2, :2] / scale**2, mtljax.trees.gramian(ROWS))
     np.testing.assert_array_equal(found.gramian[2:], 0.0)
+
+
+def test_a_vmapped_sweep_scales_where_a_member_needs_it_and_touches_no_other():
+    """To the bit; and where none needs it, nothing is computed twice: the condition stays one."""
+    f = jax.vmap(lambda rows: ranges.gramian(rows, num_tasks=2))
+    for members in (
+        ROWS * jnp.array([1.0, 3.0, 0.1])[:, None, None],
+        ROWS * jnp.array([1.0, 3e25, 0.1])[:, None, None],
+    ):
+        found = f(members)
+        for k, rows in enumerate(members):
+            alone = ranges.gramian(rows, num_tasks=2)
+            for a, b in zip(alone, found, strict=True):
+                np.testing.assert_array_equal(a, b[k])
+    compiled = jax.jit(f).lower(ROWS[None] * jnp.ones((3, 1, 1))).compile().as_text()
+    assert "conditional(" in compiled
+
+
+def test_a_member_of_a_sweep_that_has_nan_leaves_the_others():
+    def train_losses(params, state, batch, key, train):
+        return losses_fn(params, batch), ({}, state)
+
+    init, step = training.make_train_step(train_losses, methods.equal(), optax.sgd(0.1))
+    state = init(PARAMS, key=jax.random.key(0))
+    scales = jnp.array([1.0, jnp.nan, 0.5])
+    many = jax.jit(jax.vmap(step, in_axes=(None, 0)))(state, scales)
+    for k, scale in enumerate(scales):
+        alone = jax.jit(step)(state, scale)
+        for a, b in zip(jax.tree.leaves(alone[0].params), jax.tree.leaves(many[0].params), strict=True):
+            np.testing.assert_allclose(a, b[k], rtol=1e-6)
+        assert bool(alone[1]["active"]["a"]) == bool(many[1]["active"]["a"][k]) == bool(jnp.isfinite(scale))

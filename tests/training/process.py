@@ -1,12 +1,14 @@
 """One process of several that train together: `python -m tests.training.process NUMBER COUNT PORT DIRECTORY STEPS HOW`.
 
-HOW is "replicated", or "spread" for parameters of which no process has the whole. Prints the step that it
-starts from, and the norm that it ends with.
+HOW is "replicated", or "spread" for parameters of which no process has the whole; with "slow" each step takes a while,
+and with "blind" the last process cannot read the checkpoint of step 8. Prints the step that it starts from, and the
+norm that it ends with.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,22 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mtljax.training import fit
+from mtljax.training.checkpoint import reading
 from tests.training.problem import batch_at, make_state, step
 
 
+def blind(path):
+    if path.name == "mtljax_8":
+        raise reading.DamagedCheckpoint("blind")
+    return READ_FACTS(path)
+
+
+READ_FACTS = reading.read_facts
+
+
 def main(number, count, port, directory, num_steps, how):
+    if "blind" in how and int(number) == int(count) - 1:
+        reading.read_facts = blind
     jax.distributed.initialize(f"localhost:{port}", int(count), int(number))
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
@@ -45,6 +59,7 @@ def main(number, count, port, directory, num_steps, how):
         if not begun:
             print("from", int(state.step), flush=True)
         begun.append(None)
+        time.sleep(0.05 if "slow" in how else 0)
         return jitted(state, batch)
 
     watched.__wrapped__ = jitted

@@ -8,9 +8,9 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from jax.experimental import multihost_utils
 from mtljax.training.checkpoint import leaves
 from mtljax.training.checkpoint.packing import unpack
 from mtljax.types import PyTree, TrainState
+
+T = TypeVar("T")
 
 PREFIX = "mtljax_"
 FORMAT = 1
@@ -103,14 +105,10 @@ def newest(
     """The newest checkpoint that can be read, and why newer ones cannot, by step."""
     passed_over: dict[int, DamagedCheckpoint | PermissionError] = {}
     for number in reversed(steps(directory)):
-        found, error = None, None
         try:
-            found = read(directory, template, number)
-        except (DamagedCheckpoint, PermissionError) as reason:
-            error = reason
-        if everywhere(error is None):
-            return found, passed_over
-        passed_over[number] = DamagedCheckpoint("another process cannot read it") if error is None else error
+            return read(directory, template, number), passed_over
+        except (DamagedCheckpoint, PermissionError) as error:
+            passed_over[number] = error
     if passed_over:
         last = max(passed_over)
         raise ValueError(
@@ -121,9 +119,9 @@ def newest(
 
 
 def read(directory: str | os.PathLike[str], template: TrainState, step: int) -> Checkpoint:
-    """One checkpoint, checked."""
+    """One checkpoint, checked; damaged for all processes where it is for one."""
     path = path_of(directory, step)
-    facts = read_facts(path)
+    facts = for_all(lambda: read_facts(path))
     check_same_leaves(f"checkpoint {path}", facts["leaves"], template)
     names, structure = list(leaves.named(template)), jax.tree.structure(template)
     values = read_leaves(path, facts, dict(zip(names, structure.flatten_up_to(template), strict=True)))
@@ -148,20 +146,30 @@ def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) ->
     """Those leaves of a checkpoint that have a template, compared with their checksums."""
     known = facts["leaves"]
     targets = {name: leaves.target_of(leaf, known[name]["weak_type"]) for name, leaf in templates.items()}
-    # Orbax and TensorStore raise a dozen types for a broken file; whatever a read raises is damage.
-    try:
-        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-            folder = epath.Path(path / "state")
-            reader.metadata(folder)  # broken metadata is found out before a dozen reads are under way
-            restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
-            wanted = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
-            arrays = reader.restore(folder, args=wanted)
-    except Exception as error:
-        raise DamagedCheckpoint(first_line(error)) from error
-    for name in templates:
-        value = arrays[name] if np.prod(known[name]["shape"]) else np.zeros(0)
-        if leaves.checksum(value) != known[name]["crc32"]:
-            raise DamagedCheckpoint(f"{name} does not match its checksum")
+
+    def read_arrays() -> dict[str, Any]:
+        # Orbax and TensorStore raise a dozen types for a broken file; whatever a read raises is damage.
+        try:
+            with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+                folder = epath.Path(path / "state")
+                reader.metadata(folder)  # broken metadata is found out before a dozen reads are under way
+                restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
+                wanted = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
+                return reader.restore(folder, args=wanted)
+        except Exception as error:
+            raise DamagedCheckpoint(first_line(error)) from error
+
+    arrays = for_all(read_arrays)
+    values = {name: arrays[name] if np.prod(known[name]["shape"]) else np.zeros(0) for name in templates}
+    # All are gathered before one is judged: what is spread over processes is gathered by all of them.
+    checksums = {name: leaves.checksum(value) for name, value in values.items()}
+
+    def compare() -> None:
+        for name in templates:
+            if checksums[name] != known[name]["crc32"]:
+                raise DamagedCheckpoint(f"{name} does not match its checksum")
+
+    for_all(compare)
     return {name: leaves.like(leaf, arrays[name], known[name]["weak_type"]) for name, leaf in templates.items()}
 
 
@@ -208,11 +216,18 @@ def warn_of(directory: Any, step: int, error: Exception, found: Checkpoint | Non
     warnings.warn(f"checkpoint {path_of(directory, step)} {state} ({first_line(error)}){instead}{then}", stacklevel=4)
 
 
-def everywhere(condition: bool) -> bool:
-    """Whether it holds on all processes, which all wait for one another here."""
-    if jax.process_count() == 1:
-        return condition
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
+def for_all(part: Callable[[], T]) -> T:
+    """What a part of a read gives. Where it fails for one process it fails for all, who wait for one another here."""
+    result, error = None, None
+    try:
+        result = part()
+    except (DamagedCheckpoint, PermissionError) as reason:
+        error = reason
+    if jax.process_count() > 1 and not np.all(multihost_utils.process_allgather(np.asarray(error is None))):
+        error = error or DamagedCheckpoint("another process cannot read it")
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def first_line(error: Exception) -> str:
