@@ -22,7 +22,8 @@ def throughout(condition: Array) -> Array:
         condition: bool `[]`.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
+        >>> from mtljax.sweeps import throughout
         >>> jax.vmap(lambda x: (x > 0, throughout(x > 0)))(jnp.array([1.0, -1.0]))
         (Array([ True, False], dtype=bool), Array([False, False], dtype=bool))
     """

@@ -108,16 +108,14 @@ def test_a_row_that_is_not_finite_is_named_and_leaves_the_others():
 def test_a_vmapped_sweep_scales_where_a_member_needs_it_and_touches_no_other():
     """To the bit; and where none needs it, nothing is computed twice: the condition stays one."""
     f = jax.vmap(lambda rows: ranges.gramian(rows, num_tasks=2))
-    for members in (
-        ROWS * jnp.array([1.0, 3.0, 0.1])[:, None, None],
-        ROWS * jnp.array([1.0, 3e25, 0.1])[:, None, None],
-    ):
+    for scales in ([1.0, 3.0, 0.1], [1.0, 3e25, 0.1]):
+        members = jnp.stack([ROWS * scale for scale in scales])
         found = f(members)
         for k, rows in enumerate(members):
             alone = ranges.gramian(rows, num_tasks=2)
             for a, b in zip(alone, found, strict=True):
                 np.testing.assert_array_equal(a, b[k])
-    compiled = jax.jit(f).lower(ROWS[None] * jnp.ones((3, 1, 1))).compile().as_text()
+    compiled = jax.jit(f).lower(jnp.stack([ROWS] * 3)).compile().as_text()
     assert "conditional(" in compiled
 
 

@@ -34,7 +34,8 @@ def penalized(penalties: Sequence[Callable[[Params], Array]], params: Params) ->
 
     Example:
         >>> params = Params(jnp.zeros(2), {"a": jnp.ones(1)})
-        >>> found = penalized([lambda params: jnp.linalg.norm(params.shared), lambda params: params.tasks["a"][0]], params)
+        >>> norm = lambda params: jnp.linalg.norm(params.shared)
+        >>> found = penalized([norm, lambda params: params.tasks["a"][0]], params)
         >>> float(found.value), found.slope.shared.tolist(), bool(found.sound)
         (1.0, [0.0, 0.0], False)
     """
