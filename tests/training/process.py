@@ -73,6 +73,7 @@ def main(number, count, port, directory, num_steps, how):
         checkpoint_every=4,
         progress=False,
     )
+    assert result.record is not None
     print("norm", result.record["eval"]["norm"], flush=True)
 
 
