@@ -33,13 +33,25 @@ class Mixture:
         self._decks, self._rates, self._draw, self._size, self._seed = decks, rates, draw, batch_size, seed
         self._step = 0
         self._driven = rates.init() if isinstance(rates, LossDriven) else None
+        self._waiting = False
 
     def __iter__(self) -> Iterator[dict[str, Batch]]:
         return self
 
+    @property
+    def waiting(self) -> bool:
+        """Whether loss-driven rates have not been told yet how the last batch went."""
+        return self._waiting
+
     def __next__(self) -> dict[str, Batch]:
+        if self._waiting:
+            raise ValueError(
+                "mix: rates that are driven by losses must be told of each step's before the next batch: call "
+                'mixture.observe(metrics["losses"], metrics["active"]), as mtljax.training.fit does'
+            )
         counts = self.counts()
         self._step += 1
+        self._waiting = self._driven is not None
         return {name: deck.take(count) for (name, deck), count in zip(self._decks.items(), counts, strict=True)}
 
     def counts(self) -> list[int]:
@@ -72,7 +84,7 @@ class Mixture:
         if not isinstance(self._rates, LossDriven):
             raise ValueError("observe: the rates of this mixture are not driven by losses")
         seen = {name: float(loss) for name, loss in losses.items() if active is None or bool(active[name])}
-        self._driven = self._rates.update(self._driven or {}, seen)
+        self._driven, self._waiting = self._rates.update(self._driven or {}, seen), False
 
     def get_state(self) -> dict[str, Any]:
         """Where the stream stands: the step, each task's place in its data, and what the rates have seen."""
@@ -85,7 +97,7 @@ class Mixture:
             raise ValueError(f"set_state: the state is of tasks {sorted(state['places'])}, not {list(self._decks)}")
         if (state["driven"] is None) != (self._driven is None):
             raise ValueError("set_state: of the state and this mixture, one alone has rates that are driven by losses")
-        self._step, self._driven = state["step"], state["driven"]
+        self._step, self._driven, self._waiting = state["step"], state["driven"], False
         for name, deck in self._decks.items():
             deck.set_state(state["places"][name])
 
@@ -125,7 +137,7 @@ def mix(
             `mtljax.data.batches`, say), all `[batch_size, ...]`, where `draw` gives a step to one task as a whole. The
             inputs of different tasks may be of different kinds.
         rates: by task, not negative, which need not sum to 1; or `rates(step)` giving that, such as `annealed`; or
-            `loss_driven`, which then wants `observe` to be called after every step.
+            `loss_driven`: then `observe` must be called after every step, which `mtljax.training.fit` does.
         batch_size: examples a step, B, at least 1.
         seed: non-negative integer.
         draw: `(seed, step, rates [T], batch_size) -> examples [T]`: `one_task` (default), `round_robin`,
@@ -142,7 +154,8 @@ def mix(
     Raises:
         ValueError: rates or capacities for other tasks than the sources', rates that are negative or all 0, a source
             without its task's target or with another, a mask that is not `[N]`, an impossible `start_step`; from the
-            iterator, a draw that is not integers `[T]`, is beyond a capacity, or is a part of a stream's batch.
+            iterator, a draw that is not integers `[T]`, is beyond a capacity, or is a part of a stream's batch, and
+            the next batch of a mixture that was not told of the losses which drive it.
         TypeError: a source that is neither a `Batch` nor a stream with `get_state` and `set_state`; a mask that is not
             bool.
 

@@ -22,7 +22,7 @@ from mtljax.training.log import Record
 from mtljax.training.progress import progress_bar
 from mtljax.training.records import Log
 from mtljax.training.signals import ending_after_a_step
-from mtljax.training.streams import Batches, move_to, state_of, stream_of
+from mtljax.training.streams import Batches, move_to, state_of, stream_of, tell
 from mtljax.types import TrainState
 
 
@@ -87,7 +87,8 @@ def fit(
         batches: `batches(start) -> iterable` whose first element is the batch of step `start`, counted from 0; or an
             iterator with `get_state()` and `set_state(state)`, such as `mtljax.data.batches` and Grain make, whose
             state (numbers, strings, and dicts, lists and tuples of these) is written into every checkpoint; or any
-            iterable, which is taken from where it stands and cannot be resumed.
+            iterable, which is taken from where it stands and cannot be resumed. Rates of `mtljax.data.mix` that are
+            driven by losses are told of them after every step, for which the device is waited for.
         num_steps: number of completed steps at which to stop, those of earlier processes included.
         evaluate: `state -> pytree of small arrays`, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; None evaluates at the end alone.
@@ -188,6 +189,7 @@ def fit(
             if run is not None and identity.signature(batch) != shapes:
                 run = identity.without_shapes(run)
             state, metrics = step(state, batch)
+            tell(batches, metrics)
             at_end, new = done == num_steps, None
             parts = {}
             if at_end or done % log_every == 0:

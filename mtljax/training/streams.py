@@ -29,6 +29,12 @@ def move_to(batches: Any, saved: Any, where: str) -> None:
     batches.set_state(saved)
 
 
+def tell(batches: Any, metrics: Any) -> None:
+    """Loss-driven rates of `mtljax.data.mix` learn what a step's losses were, unless the step itself has told them."""
+    if getattr(batches, "waiting", False) and isinstance(metrics, dict) and "losses" in metrics:
+        batches.observe(metrics["losses"], metrics.get("active"))
+
+
 def stream_of(batches: Batches, start: int, num_steps: int) -> Iterator[Any]:
     """The batches of the steps that are to be done."""
     if start == num_steps:

@@ -181,8 +181,12 @@ def test_losses_drive_the_rates_and_are_part_of_the_state():
     assert stream.counts() == [25, 50, 25]
     state = json.loads(json.dumps(stream.get_state()))
     expected = next(stream)
+    with pytest.raises(ValueError, match=r"mix: rates that are driven .* call mixture.observe\(metrics\["):
+        next(stream)
     stream.set_state(state)
     assert_equal(next(stream), expected)
+    stream.observe({"a": 1.0})
+    next(stream)
     with pytest.raises(ValueError, match="observe: the rates of this mixture are not driven by losses"):
         mix(SOURCES, RATES, batch_size=2, seed=0).observe({"a": 1.0})
     with pytest.raises(ValueError, match="set_state: of the state and this mixture, one alone has rates that are"):

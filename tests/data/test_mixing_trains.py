@@ -113,21 +113,24 @@ def test_what_is_absent_stays_as_it_is_and_one_trace_serves():
 
 
 @pytest.mark.slow
-def test_a_run_driven_by_its_losses_resumes_to_the_bit(tmp_path):
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_run_driven_by_its_losses_resumes_to_the_bit(by_hand, tmp_path):
+    """Whether `fit` tells the mixture of them or the step does, and never twice."""
     start, step, _ = training()
 
-    def run(directory, steps):
+    def run(directory, steps, by_hand=by_hand):
         stream = mix(DATA, loss_driven(TASKS, decay=0.5), batch_size=12, seed=0)
 
         def observed(state, batch):
             state, metrics = step(state, batch)
-            stream.observe(metrics["losses"], metrics["active"])
+            if by_hand:
+                stream.observe(metrics["losses"], metrics["active"])
             return state, metrics
 
         result = fit(observed, start, stream, num_steps=steps, checkpoint_dir=directory, progress=False)
         return result.state, stream.get_state()
 
-    expected, place = run(tmp_path / "once", 15)
+    expected, place = run(tmp_path / "once", 15, by_hand=True)
     run(tmp_path / "twice", 6)
     found, again = run(tmp_path / "twice", 15)
     assert_same_bits(found, expected)

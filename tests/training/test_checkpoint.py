@@ -249,6 +249,21 @@ def test_nothing_of_anybody_else_is_touched(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in foreign} == foreign
 
 
+def test_somebody_elses_folder_with_such_a_name_is_named_and_left_alone(tmp_path):
+    write_steps(tmp_path, [1, 2])
+    thesis = tmp_path / "mtljax_9" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("done")
+    for read in (restored, resumed):
+        with pytest.warns(UserWarning, match="mtljax_9 is no checkpoint of mtljax, in spite of its name, and is left"):
+            assert_same_bits(read(tmp_path, make_state()), at(2))
+    write_steps(tmp_path, [3, 10], keep=1)
+    assert names(tmp_path) == ["mtljax_10", "mtljax_9"] and thesis.read_text() == "done"
+    with pytest.raises(ValueError, match=r"save: the checkpoint's folder must be free, found .*mtljax_9, which is no"):
+        save(tmp_path, at(9))
+    assert thesis.read_text() == "done"
+
+
 def files_of(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 

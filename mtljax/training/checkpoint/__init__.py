@@ -9,8 +9,9 @@ A checkpoint is a folder `mtljax_<step>`, and an ordinary Orbax checkpoint that 
 typed PRNG keys are stored as their key data. Its item `facts` is JSON: shape, dtype, weak type and CRC-32 of each leaf,
 where the input pipeline stood, what the run is, and the record that was logged at that step.
 
-Nothing in the folder is touched whose name does not begin with "mtljax". Among several processes the first one writes
-what is the same on all; each writes its own part of an array that is spread over them.
+Nothing in the folder is touched whose name does not begin with "mtljax", nor a folder `mtljax_<step>` that holds
+something else than the two items. Among several processes the first one writes what is the same on all; each writes its
+own part of an array that is spread over them.
 """
 
 from mtljax.training.checkpoint.params import RestoredParams, restore_params

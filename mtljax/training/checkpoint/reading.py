@@ -54,6 +54,22 @@ class Checkpoint(NamedTuple):
 
 def steps(directory: str | os.PathLike[str]) -> list[int]:
     """The steps of the checkpoints in a folder, in order, damaged ones included."""
+    return [step for step in _numbered(directory) if not is_foreign(path_of(directory, step))]
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether it holds something, but neither of a checkpoint's items: a folder of somebody else's with such a name.
+
+    A checkpoint that has lost one of the two, or all, is damaged. What may not be looked into counts as a checkpoint.
+    """
+    try:
+        names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    except PermissionError:
+        return False
+    return bool(names) and not names & {"state", "facts"}
+
+
+def _numbered(directory: str | os.PathLike[str]) -> list[int]:
     folder = Path(directory)
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     return sorted(int(name.removeprefix(PREFIX)) for name in names if re.fullmatch(PREFIX + "[0-9]+", name))
@@ -102,7 +118,11 @@ def restore(directory: str | os.PathLike[str], template: TrainState, *, step: in
 def newest(
     directory: str | os.PathLike[str], template: TrainState
 ) -> tuple[Checkpoint | None, dict[int, DamagedCheckpoint | PermissionError]]:
-    """The newest checkpoint that can be read, and why newer ones cannot, by step."""
+    """The newest checkpoint that can be read, and why newer ones cannot, by step; warns of what is no checkpoint."""
+    for number in _numbered(directory):
+        path = path_of(directory, number)
+        if is_foreign(path):
+            warnings.warn(f"{path} is no checkpoint of mtljax, in spite of its name, and is left alone", stacklevel=4)
     passed_over: dict[int, DamagedCheckpoint | PermissionError] = {}
     for number in reversed(steps(directory)):
         try:

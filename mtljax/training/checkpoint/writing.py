@@ -25,6 +25,7 @@ from mtljax.training.checkpoint.reading import (
     Checkpoint,
     DamagedCheckpoint,
     checksum_of_facts,
+    is_foreign,
     newest,
     path_of,
     steps,
@@ -121,6 +122,7 @@ def save(
 
     Raises:
         TypeError: `batches` holds something else; the message says where.
+        ValueError: somebody else's folder has the checkpoint's name.
         Exception: whatever made the write before this one fail.
     """
     step = int(state.step)
@@ -136,6 +138,8 @@ def save(
     arrays = {name: leaves.stored(leaf) for name, leaf in named.items()}
     wait(folder)
     path = path_of(folder.path, step)
+    if is_foreign(path):
+        raise ValueError(f"save: the checkpoint's folder must be free, found {path}, which is no checkpoint of mtljax")
     if jax.process_index() == 0 and path.exists():
         # One that this run has passed over, or writes anew with the same numbers; it is kept until the new one stands.
         _move_aside(path, "replaced")
