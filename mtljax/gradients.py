@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import engines, participation, trees
-from mtljax.checks import check_axis_name, check_callable, check_flag, check_method, expect
+from mtljax.checks import check_alone, check_axis_name, check_callable, check_flag, check_method, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cotangents import merged, seeds_for
 from mtljax.engines.full import jacobian
@@ -138,8 +138,9 @@ def value_and_grad(
             reads one task's gradient a step.
         axis_name: mapped axis, or axes, of your own `jax.pmap` or `jax.shard_map` around f; None (default) without one.
             It is wanted there: each device has a part of the batch, and without it each decides by its own losses, so
-            that the devices' parameters drift apart and nothing says so. With it, losses and gradients are means over
-            the devices, the same on all of them. Give every device the same state and key.
+            that the devices' parameters drift apart: an error. With it, losses and gradients are means over the
+            devices, the same on all of them. Give every device the same state and key. `()` where each device is to go
+            its own way, with a seed of its own, say. `jax.vmap` needs no name.
 
     Returns:
         `f(params, method_state, *args, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
@@ -170,6 +171,7 @@ def value_and_grad(
     check_flag("value_and_grad", "has_aux", has_aux)
     check_engine("value_and_grad", engine)
     check_axis_name("value_and_grad", axis_name)
+    given, axis_name = axis_name, axis_name or None
 
     def f(
         params: Params,
@@ -179,6 +181,7 @@ def value_and_grad(
         active: Array | None = None,
         **extra: Array,
     ) -> tuple[tuple[Any, Any], Params, MethodState | Unobserved]:
+        check_alone("value_and_grad", given)
         result = differentiate(
             losses_fn,
             method,

@@ -121,7 +121,7 @@ def sound(
         finite = read()
     else:
         fine = _bounded([pair for leaves in factors for pair in leaves])
-        finite = lax.cond(throughout(fine), lambda: jnp.ones((len(gradients),), bool), read)
+        finite = lax.cond(throughout(fine), lambda: jnp.broadcast_to(fine, (len(gradients),)), read)
     return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
 
 

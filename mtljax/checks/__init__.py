@@ -7,6 +7,7 @@ they are concrete: a number may be a traced array, whose range is not looked at.
 from mtljax.checks.messages import expect, found
 from mtljax.checks.numbers import check_count, check_mask, check_nonnegative, check_number, check_preference, is_zero
 from mtljax.checks.objects import (
+    check_alone,
     check_axis_name,
     check_callable,
     check_choice,
@@ -20,6 +21,7 @@ from mtljax.checks.objects import (
 from mtljax.checks.predictions import check_labels, check_outputs, check_pair, check_values
 
 __all__ = [
+    "check_alone",
     "check_axis_name",
     "check_callable",
     "check_choice",

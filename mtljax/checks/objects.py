@@ -145,7 +145,7 @@ def check_names(where: str, what: str, value: Any) -> list[str]:
 
 
 def check_axis_name(where: str, value: Any) -> Any:
-    """The name of a mapped axis, or names of several, or None, after checking that names are strings.
+    """The name of a mapped axis, or names of several or of none, or None, after checking that names are strings.
 
     Example:
         >>> check_axis_name("make_train_step", 1)
@@ -153,9 +153,23 @@ def check_axis_name(where: str, value: Any) -> Any:
         ...
         TypeError: make_train_step: axis_name must be a sequence of strings, found 1
     """
-    if value is not None and not isinstance(value, str):
+    if value is not None and not isinstance(value, str) and value != ():
         check_names(where, "axis_name", value)
     return value
+
+
+def check_alone(where: str, axis_name: Any) -> None:
+    """Raises at trace time where `axis_name` is None and devices are mapped over; `jax.vmap` maps over none."""
+    mapped = jax.sharding.get_abstract_mesh().manual_axes
+    if axis_name is None and mapped:
+        names = [name for name in mapped if not name.startswith("_")]
+        given = (
+            f"{names[0]!r}" if len(names) == 1 else f"of {names}" if names else "that of jax.pmap(..., axis_name=...)"
+        )
+        raise ValueError(
+            f"{where}: axis_name must be {given} here, where devices are mapped over, or each of them learns from its "
+            "part of the batch alone; if that is what you want, such as a seed on each, give axis_name=(); found None"
+        )
 
 
 def _uncalled(value: Any) -> str:

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
+from mtljax.checks import check_alone, check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
@@ -63,8 +63,9 @@ def make_train_step(
         penalty: `penalty(params) -> []`, one more; the function that is the losses' own attribute counts once. All
             are added to the objective after the tasks are reconciled. None (default) for no other.
         axis_name: mapped axis, or axes, of `pmap` or `jax.shard_map`, over which the batch is spread; None (default)
-            for `jit`, and for `sharded`, where the compiler spreads the work. The state is the same on every
-            device and stays so. Batch statistics are averaged over devices; they equal one device's only if the
+            for `jit`, and for `sharded`, where the compiler spreads the work; `()` where each device of a mapped axis
+            is to train on its own, with a seed of its own, say. The state is the same on every device and stays so.
+            Batch statistics are averaged over devices; they equal one device's only if the
             network itself computes them over the same axis.
         engine: as in `mtljax.value_and_grad`.
 
@@ -87,7 +88,7 @@ def make_train_step(
 
     Raises:
         ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises; an axis that is not
-            mapped; a model with a penalty that a wrapper of its losses has lost.
+            mapped, or mapped devices without `axis_name`; a model with a penalty that a wrapper of its losses has lost.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -107,6 +108,7 @@ def make_train_step(
         check_callable("make_train_step", "penalty", penalty)
     check_engine("make_train_step", engine)
     check_axis_name("make_train_step", axis_name)
+    given, axis_name = axis_name, axis_name or None
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
     if own is not None:
@@ -131,6 +133,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch | dict[str, Batch]) -> tuple[TrainState, dict[str, Any]]:
         expect(isinstance(state, TrainState), "step", "state", "a TrainState, as init makes it", state, TypeError)
+        check_alone("make_train_step", given)
         _check_bound(axis_names)
         names = sorted(state.params.tasks)
         step_key = jax.random.fold_in(state.key, state.step)

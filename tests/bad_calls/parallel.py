@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 
 import mtljax
 from mtljax import methods, training
@@ -57,6 +57,16 @@ def returning(value):
     return traced(same, lambda *args: value)
 
 
+def jax_pmap(step, **rest):
+    return jax.pmap(step, in_axes=(None, 0), **rest)
+
+
+def jax_shard_map(step):
+    mesh = jax.make_mesh((DEVICES,), ("rows",), axis_types=(AxisType.Auto,))
+    specs = (PartitionSpec(), PartitionSpec("rows"))
+    return jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+
+
 def same(step):
     return step
 
@@ -82,6 +92,11 @@ BAD = [
     Bad(lambda: training.split_batch({"x": 1.0}, 2), ("split_batch", "leaf ['x']", "()")),
     Bad(lambda: traced(same, axis_name="batch"), ("make_train_step", "axis_name", "'batch'")),
     Bad(lambda: traced(training.jit, axis_name="batch"), ("make_train_step", "axis_name", "'batch'")),
+    *each(
+        traced,
+        ("make_train_step", "axis_name", "()"),
+        (jax_pmap, lambda step: jax_pmap(step, axis_name="rows"), jax_shard_map),
+    ),
     Bad(lambda: made(weighted), ("make_train_step", "penalty", "losses_fn"), TypeError),
     Bad(lambda: traced(same, lost), ("make_train_step", "penalty", "losses_fn")),
     *each(training.by_task, ("by_task", "optimizer"), (None, "adam", optax.adam, methods.equal(), 0.1), TypeError),

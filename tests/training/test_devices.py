@@ -209,3 +209,23 @@ def test_an_axis_that_is_not_mapped_is_named():
     for run in (step, training.jit(step), training.sharded(step, mesh("data"))):
         with pytest.raises(ValueError, match=r"make_train_step: axis_name must be a mapped axis, found 'batch', which"):
             jax.eval_shape(run, state, nets.batch())
+
+
+@needs_devices
+def test_each_device_may_train_on_its_own():
+    """A seed on each, by `axis_name=()`; named axes of `jax.vmap` ask for nothing."""
+    model, batch = nets.mlp(), nets.batch()
+    params, model_state = model.init(jax.random.key(1), batch.inputs)
+    losses_fn, keys = mtljax.losses_fn(model, nets.tasks()), jax.random.split(jax.random.key(0), DEVICES)
+    found = []
+    for axis_name in ((), None):
+        init, step = training.make_train_step(losses_fn, methods.pcgrad(), optax.sgd(0.05), axis_name=axis_name)
+        each = functools.partial(lambda step, init, key: step(init(params, model_state, key=key), batch)[0], step, init)
+        run = jax.vmap(each, axis_name="seeds") if axis_name is None else jax.pmap(each)
+        found.append(run(keys))
+    assert_same((found[0], {}), (found[1], {}))
+    f = mtljax.value_and_grad(lambda shared: {"a": shared, "b": 2 * shared}, methods.equal())
+    with pytest.raises(ValueError, match=r"value_and_grad: axis_name must be 'rows' here, where devices are mapped"):
+        jax.pmap(lambda x: f(mtljax.Params(x, {"a": (), "b": ()}), methods.equal().init(2)), axis_name="rows")(
+            jnp.ones(DEVICES)
+        )
