@@ -77,7 +77,7 @@ BAD = [
     *each(training.jit, ("jit", "step"), NO_FUNCTIONS, TypeError),
     *each(training.pmap, ("pmap", "step"), NO_FUNCTIONS, TypeError),
     *each(lambda step: training.sharded(step, AUTO), ("sharded", "step"), NO_FUNCTIONS, TypeError),
-    Bad(lambda: training.jit(made()), ("jit", "step"), TypeError),
+    *each(training.jit, ("jit", "step"), [made()], TypeError),
     *each(
         lambda name: training.pmap(made()[1], axis_name=name), ("pmap", "axis_name"), (None, 1, ("batch",)), TypeError
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,8 @@ def own(name, size):
     """Data of one task, whose inputs and targets tell which example it is."""
     index = np.arange(size, dtype=np.int32)
     inputs = {"a": np.stack([index] * 3, 1), "b": {"tokens": index}, "c": index.astype(np.float32)}[name]
-    return Batch(inputs, {name: index}, {name: index % 5 > 0} if name == "c" else {})
+    mask: Any = {name: index % 5 > 0} if name == "c" else {}
+    return Batch(inputs, {name: index}, mask)
 
 
 SOURCES = {name: own(name, size) for name, size in (("a", 7), ("b", 3), ("c", 20))}
@@ -229,8 +231,9 @@ def test_mistakes():
         ),
         ({"a": iter([])}, {"a": 1.0}, {}, TypeError, r"sources\['a'\] must be a Batch, or a stream"),
     ):
+        given: dict[str, Any] = {"sources": sources, "rates": rates, **good, **more}
         with pytest.raises(error, match=f"mix: .*{message}"):
-            mix(sources, rates, **(good | more))
+            mix(**given)
     for counts in ([0.5, 1.0, 0.5], [1, 1], [3, -1, 0]):
         with pytest.raises(ValueError, match=r"mix: draw must give integers \[3\], .* none negative, found \["):
             mix(SOURCES, RATES, draw=lambda *_, counts=counts: np.array(counts), **good).counts()

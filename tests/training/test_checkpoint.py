@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +27,22 @@ def save(directory, state, **kwargs):
         checkpoint.save(folder, state, **kwargs)
 
 
+def read(directory, template, **kwargs):
+    found = checkpoint.restore(directory, template, **kwargs)
+    assert found is not None
+    return found
+
+
 def restored(directory, template, **kwargs):
-    return checkpoint.restore(directory, template, **kwargs).state
+    return read(directory, template, **kwargs).state
 
 
 def resumed(directory, template):
     """As `fit` resumes."""
     with checkpoint.opened(directory) as folder:
-        return checkpoint.resume(folder, template).state
+        found = checkpoint.resume(folder, template)
+    assert found is not None
+    return found.state
 
 
 def names(directory):
@@ -117,7 +126,7 @@ def test_keeps_devices_and_weak_types(tmp_path):
 
 
 def test_a_restored_state_does_not_retrace_the_step(tmp_path):
-    jitted = jax.jit(step)
+    jitted: Any = jax.jit(step)
     state = make_state()  # weakly typed in part, which the first step changes
     for number in range(3):
         state, _ = jitted(state, batch_at(number))
@@ -254,9 +263,9 @@ def test_somebody_elses_folder_with_such_a_name_is_named_and_left_alone(tmp_path
     thesis = tmp_path / "mtljax_9" / "thesis.tex"
     thesis.parent.mkdir()
     thesis.write_text("done")
-    for read in (restored, resumed):
+    for again in (restored, resumed):
         with pytest.warns(UserWarning, match="mtljax_9 is no checkpoint of mtljax, in spite of its name, and is left"):
-            assert_same_bits(read(tmp_path, make_state()), at(2))
+            assert_same_bits(again(tmp_path, make_state()), at(2))
     write_steps(tmp_path, [3, 10], keep=1)
     assert names(tmp_path) == ["mtljax_10", "mtljax_9"] and thesis.read_text() == "done"
     with pytest.raises(ValueError, match=r"save: the checkpoint's folder must be free, found .*mtljax_9, which is no"):
@@ -289,7 +298,7 @@ def test_no_flipped_bit_is_taken_for_what_was_written(tmp_path, count):
         file.write_bytes(flipped)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = checkpoint.restore(tmp_path, make_state())
+            found = read(tmp_path, make_state())
         assert (found.step == 10) == any("mtljax_20 is damaged" in str(each.message) for each in caught)
         assert_same_bits(found.state, at(found.step))
         assert found.batches == (None if found.step == 10 else {"seed": 3, 1: [2]})
@@ -397,7 +406,7 @@ def test_a_dead_process_holds_no_lock(tmp_path):
         "with checkpoint.opened(sys.argv[1]): print('here', flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "here\n"
+        assert process.stdout is not None and process.stdout.readline() == "here\n"
         with pytest.raises(ValueError, match="found another run"):
             save(tmp_path, at(1))
         process.kill()
@@ -417,7 +426,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeyp
 def test_where_batches_stood_comes_back_unchanged(tmp_path):
     place = {1: (2, [3.5, None]), "seed": {"a": True}, "__tuple__": "no", "nan": float("inf")}
     save(tmp_path, at(1), batches=place)
-    assert checkpoint.restore(tmp_path, make_state()).batches == place
+    assert read(tmp_path, make_state()).batches == place
     with pytest.raises(TypeError, match=r"batches.get_state\(\)\['rows'\]\[0\] must be what JSON can hold.*a int64"):
         save(tmp_path, at(2), batches={"rows": [np.int64(3)]})
 
