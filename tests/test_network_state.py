@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import mtljax
 from mtljax import training
 from mtljax.adapters.flax_linen import from_linen
+from mtljax.adapters.flax_nnx import from_nnx
 
 HERE, NOT_HERE = jnp.ones(4, bool), jnp.zeros(4, bool)
 
@@ -55,6 +59,89 @@ def test_an_absent_task_moves_nothing(filler):
     there = b._replace(inputs=jnp.full((4, 1), 8.0), mask={"b": HERE})
     _, (_, both) = f(params, state, {"a": a, "b": there}, None, True)
     assert of_trunk(both)["['mean']"] == 4.0
+
+
+class Slow(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x)[:, 0]
+
+
+class Spectral(nn.Module):
+    """A layer whose power iteration goes a step on wherever it runs, whatever the inputs are."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.SpectralNorm(nn.Dense(3))(x, update_stats=train)
+
+
+class NnxNorm(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(3, momentum=0.5, rngs=rngs)
+        self.linear = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(self.norm(x))
+
+
+NETWORKS = {"spectral norm": lambda: from_linen(Spectral()), "nnx batch norm": lambda: from_nnx(NnxNorm)}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
+def test_a_path_that_ran_for_no_labelled_example_gives_its_state_back_whatever_that_is(network):
+    """In a trunk that tasks share, and in heads: as if the absent task were not there, and with nobody as it was."""
+    model = mtljax.sharing.hard(network(), {k: network() for k in "ab"})
+    f = jax.jit(mtljax.losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}), static_argnums=4)
+    x = jnp.asarray(np.random.default_rng(0).normal(2.0, 1.0, (4, 3)), jnp.float32)
+    params, state = model.init(jax.random.key(0), x)
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)  # of two programs
+
+    def after(present, filler=8.0):
+        inputs = {k: x if k in present else jnp.full((4, 3), filler) for k in "ab"}
+        mask = {k: HERE if k in present else NOT_HERE for k in "ab"}
+        batch = {k: mtljax.Batch(inputs[k], {k: jnp.zeros((4, 3))}, {k: mask[k]}) for k in "ab"}
+        return f(params, state, batch, None, True)[1][1]
+
+    for present, absent in ("ab", "ba"):
+        alone = jax.jit(lambda k=present: model.apply(params, state, x, tasks=(k,), train=True)[1])()
+        for filler in (8.0, jnp.nan):
+            found = after(present, filler)
+            jax.tree.map(close, found["trunk"], alone["trunk"])
+            jax.tree.map(close, found["tasks"][present], alone["tasks"][present])
+            jax.tree.map(np.testing.assert_array_equal, found["tasks"][absent], state["tasks"][absent])
+        for part in (found["trunk"], found["tasks"][present]):
+            old = state["trunk"] if part is found["trunk"] else state["tasks"][present]
+            assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), part, old)))
+    jax.tree.map(np.testing.assert_array_equal, after(""), state)
+
+
+def test_with_one_task_a_batch_it_evaluates_as_it_trains():
+    """400 steps of `data.mix`: rows that fill up the absent task's batch, all alike, must not count as variance."""
+    rng = np.random.default_rng(0)
+    data = {}
+    for k, direction in (("a", [1.0, 1.0]), ("b", [1.0, -1.0])):
+        x = rng.normal(size=(512, 2)).astype(np.float32)
+        data[k] = mtljax.Batch(x, {k: x @ np.array(direction, np.float32)})
+    model = mtljax.sharing.hard(from_linen(Slow()), {k: from_linen(Linear()) for k in "ab"})
+    f = mtljax.losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"})
+    params, model_state = model.init(jax.random.key(0), jnp.ones((4, 2)))
+    init, step = training.make_train_step(f, mtljax.methods.equal(), optax.adam(0.02))
+    state, step = init(params, model_state, key=jax.random.key(1)), training.jit(step)
+    for _, batch in zip(range(400), mtljax.data.mix(data, {"a": 1.0, "b": 1.0}, batch_size=64, seed=0), strict=False):
+        state, _ = step(state, batch)
+    variance = state.model_state["trunk"]["batch_stats"]["BatchNorm_0"]["var"]
+    np.testing.assert_allclose(variance, 1.0, atol=0.1)
+    in_training, in_evaluation = (f(state.params, state.model_state, data, None, train)[0] for train in (True, False))
+    for k in "ab":
+        assert float(in_training[k]) < 2e-3
+        assert float(in_evaluation[k]) < 2e-2
 
 
 def test_a_batch_for_all_keeps_the_heads_of_absent_tasks():
