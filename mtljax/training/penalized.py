@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax.participation import sound
+from mtljax import trees
 from mtljax.types import Array, Params
 
 
@@ -20,12 +20,15 @@ class Penalized(NamedTuple):
         function: `function(params) -> []`.
         value: its value, as it is.
         slope: its gradient, 0 where that is not finite.
+        reach: like the parameters, scalars: the sum of sizes of each leaf's gradient, 0 where the penalty leaves it
+            alone. Not finite where the gradient is not: one pass tells both.
         sound: bool `[]`, whether value and gradient were finite.
     """
 
     function: Callable[[Params], Array]
     value: Array
     slope: Params
+    reach: Params
     sound: Array
 
 
@@ -47,4 +50,5 @@ def penalized(penalties: Sequence[Callable[[Params], Array]], params: Params) ->
 
     value, slope = jax.value_and_grad(function)(params)
     kept = jax.tree.map(lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), slope)
-    return Penalized(function, value, kept, sound([(value, slope)])[0])
+    reach = jax.tree.map(lambda s: jnp.sum(jnp.abs(s), dtype=trees.accumulator(s.dtype)), slope)
+    return Penalized(function, value, kept, reach, trees.all_finite((value, reach)))

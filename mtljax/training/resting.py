@@ -99,8 +99,8 @@ def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def moving(params: Params, active: Array, slope: Params | None) -> Moves:
-    """Which leaves of task parameters move at a step: those of active tasks, and those that a penalty's slope reaches.
+def moving(params: Params, active: Array, reach: Params | None) -> Moves:
+    """Which leaves of task parameters move at a step: those of active tasks, and those that a penalty reaches.
 
     A penalty is part of the objective at every step. A copy that it ties goes on to follow the others while its task is
     absent; a head that it leaves alone rests.
@@ -108,13 +108,14 @@ def moving(params: Params, active: Array, slope: Params | None) -> Moves:
     Args:
         params: the parameters.
         active: bool `[T]`.
-        slope: the penalty's gradient; None for no penalty.
+        reach: like the parameters, a scalar for each leaf, not 0 where the penalty has a gradient; None for no
+            penalty.
     """
     by_task: dict[str, list[tuple[tuple[Any, ...], Array]]] = {}
     for k, name in enumerate(sorted(params.tasks)):
         leaves = jax.tree_util.tree_flatten_with_path(params.tasks[name])[0]
-        pulled = [None] * len(leaves) if slope is None else jax.tree.leaves(slope.tasks[name])
-        flags = [active[k] if s is None else active[k] | (s != 0).any() for s in pulled]
+        pulled = [None] * len(leaves) if reach is None else jax.tree.leaves(reach.tasks[name])
+        flags = [active[k] if s is None else active[k] | (s != 0) for s in pulled]
         own = sorted(zip([path for path, _ in leaves], flags, strict=True), key=lambda each: -len(each[0]))
         # Last, for what an optimizer keeps for the task as a whole.
         by_task[name] = [*own, ((), functools.reduce(jnp.logical_or, flags, active[k]))]

@@ -172,7 +172,7 @@ def make_train_step(
             )
         total = penalized(penalties, state.params)
         grads = found.grads if total is None else with_slope(found.grads, total.slope)
-        moves = moving(state.params, found.active, None if total is None else total.slope)
+        moves = moving(state.params, found.active, None if total is None else total.reach)
         offered = objective(train_losses, method, found, args, total, axis_name)
         if has_prox(state.opt_state):
             offered["before_prox"] = functools.partial(held, moves)
