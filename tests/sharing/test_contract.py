@@ -105,6 +105,36 @@ def test_a_number_may_be_traced(name, argument):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "argument"), NUMBERS)
+def test_a_traced_number_gives_what_the_concrete_one_gives(name, argument):
+    """Outputs, state, penalty and gradient, at parameters that have moved off the start; and the number counts."""
+
+    def everything(number):
+        model = NUMBERS[name, argument](BLOCKS, number)
+        params, state = model.init(jax.random.key(0), X)
+        params = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size).reshape(leaf.shape)), params)
+
+        def total(params):
+            outputs, after = model.apply(params, state, X, key=jax.random.key(3), train=True)
+            penalty = jnp.zeros(()) if model.penalty is None else model.penalty(params)
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs)) + penalty, (outputs, after, penalty)
+
+        return jax.value_and_grad(total, has_aux=True)(params)
+
+    numbers = [0, 4] if argument == "warmup" else [0.3, 0.7]
+    traced = jax.jit(jax.vmap(everything))(jnp.asarray(numbers))
+    concrete = jax.jit(lambda: [everything(number) for number in numbers])()
+    for k, (one, slopes) in enumerate(concrete):
+        # Gradients cancel: what is left of them is judged by the largest.
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slopes))
+        value, gradient = jax.tree.map(lambda leaf, k=k: leaf[k], traced)
+        same(value, one, rtol=2e-5, atol=1e-5)
+        same(gradient, slopes, rtol=2e-5, atol=2e-6 * largest)
+    first, second = (jax.tree.leaves(one) for one in concrete)
+    assert any(not np.allclose(a, b, rtol=1e-3) for a, b in zip(first, second, strict=True))
+
+
 @each
 def test_init_needs_shapes_alone_and_follows_its_key(name):
     model, _, _ = case(name)
