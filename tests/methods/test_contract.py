@@ -313,9 +313,9 @@ def scanned(name: str):
     """Some steps in a row, and what they are fed: losses fall, gradients change, and a task is away for two steps."""
     method = next(case for case in CASES if case.name == name).make(4)
 
-    def body(state, inputs):
+    def body(jacobian, state, inputs):
         key, active, values, factors = inputs
-        jacobian = jax.vmap(mtljax.trees.scale)(factors, rows(4))
+        jacobian = jax.vmap(mtljax.trees.scale)(factors, jacobian)
         update, state, _ = reconcile(method, state, jacobian, losses=values, active=active, key=key)
         if method.observe is not None:
             state = method.observe(0.9 * values, state)
@@ -327,7 +327,11 @@ def scanned(name: str):
         jnp.linspace(1.0, 0.5, 6)[:, None] * losses(4)[None, :],
         jax.random.uniform(KEY, (6, 4), minval=0.3, maxval=3.0).at[0].set(1.0),
     )
-    return method, jax.jit(lambda state, inputs: jax.lax.scan(body, state, inputs)), inputs
+
+    def scan(state, inputs, jacobian):
+        return jax.lax.scan(functools.partial(body, jacobian), state, inputs)
+
+    return method, jax.jit(scan), inputs
 
 
 @only(lambda case: True, at_once=remembers)
@@ -336,12 +340,12 @@ def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
     method, scan, inputs = scanned(case.name)
     half = lambda first: jax.tree.map(lambda leaf: leaf[:3] if first else leaf[3:], inputs)  # noqa: E731
     begin = method.init(4, one(rows(4)))
-    middle, first = scan(begin, half(True))
+    middle, first = scan(begin, half(True), rows(4))
     assert np.isfinite(flat(first)).all()
     assert (np.asarray(first[1])[1:, 2] == 0).all()
     restored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), middle)
-    _, second = scan(restored, half(False))
-    _, again = scan(middle, half(False))
+    _, second = scan(restored, half(False), rows(4))
+    _, again = scan(middle, half(False), rows(4))
     assert np.isfinite(flat(second)).all()
     np.testing.assert_array_equal(flat(second), flat(again))
 
@@ -351,7 +355,7 @@ def directions(case, factors) -> np.ndarray:
     if remembers(case):
         method, scan, (keys, active, values, wobble) = scanned(case.name)
         inputs = (keys[:3], active[3:], values[:3] * factors[None, :], wobble[:3] * factors[None, :])
-        _, (updates, _) = scan(method.init(4, one(rows(4))), inputs)
+        _, (updates, _) = scan(method.init(4, one(rows(4))), inputs, rows(4))
         updates = np.stack([flat(one(updates, step)) for step in range(3)])
     else:
         jacobian = jax.vmap(mtljax.trees.scale)(factors, rows(4))
@@ -377,6 +381,45 @@ def test_identical_tasks_give_the_sum_or_the_mean_where_that_is_said(case):
     lengths = np.array(found) @ flat(gradient) / (flat(gradient) @ flat(gradient))
     named = {4.0: "sum", 1.0: "mean"}.get(round(float(lengths[0]), 4), "other")
     assert (named if np.ptp(lengths) < 1e-4 else "other") == case.identical, lengths
+
+
+def draws():
+    """Jacobians of many kinds: Gaussian, of rank 2, and with one task far longer than the others."""
+    for seed in range(12):
+        jacobian = rows(4, 50 + seed)
+        mixed = np.random.default_rng(seed).normal(size=(4, 2)).astype(np.float32)
+        yield jacobian
+        yield jax.tree.map(lambda leaf, mixed=mixed: jnp.tensordot(mixed, leaf[:2], 1), jacobian)
+        yield jax.tree.map(lambda leaf: leaf.at[0].multiply(50.0), jacobian)
+
+
+def updates(case, jacobian, order=(0, 1, 2, 3), scale=1.0) -> np.ndarray:
+    """Of the first step, and of two more where there is a state; tasks in another order, gradients times a number."""
+    order = np.array(order)
+    jacobian = jax.tree.map(lambda leaf: scale * leaf[order], jacobian)
+    if not remembers(case):
+        return flat(run(case, jacobian, values=losses(4)[order])[0])[None]
+    method, scan, (keys, active, values, wobble) = scanned(case.name)
+    inputs = (keys[:3], active[3:], values[:3][:, order], wobble[:3][:, order])
+    _, (found, _) = scan(method.init(4, one(rows(4))), inputs, jacobian)
+    return np.stack([flat(one(found, step)) for step in range(3)])
+
+
+@only(lambda case: not (case.nonconflicting and case.degree == 1.0 and case.permutable))
+def test_what_is_not_promised_does_not_hold(case):
+    """A counterexample for each "no" of the table: conflicts, another degree than 1, an order that counts."""
+    hurt, unlike, moved = 0.0, 0.0, 0.0
+    for jacobian in draws():
+        found, gradients = updates(case, jacobian), matrix(jacobian)
+        norms = np.maximum(np.linalg.norm(found, axis=1), 1e-30)
+        hurt = min(hurt, np.min(gradients @ found[0] / np.linalg.norm(gradients, axis=1)) / norms[0])
+        scaled = updates(case, jacobian, scale=7.3) / 7.3
+        unlike = max(unlike, np.max(np.linalg.norm(scaled - found, axis=1) / norms))
+        permuted = updates(case, jacobian, order=(2, 0, 3, 1))
+        moved = max(moved, np.max(np.linalg.norm(permuted - found, axis=1) / norms))
+    assert case.nonconflicting or hurt < -0.01, hurt
+    assert case.degree == 1.0 or unlike > 0.002, unlike
+    assert case.permutable or moved > 0.002, moved
 
 
 @only(lambda case: case.nonconflicting)

@@ -26,6 +26,7 @@ from mtljax.methods.bilevel.common import (
 )
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import min_norm
+from mtljax.solvers.level_path import STATIONARY
 from mtljax.solvers.scaling import multiply
 from mtljax.types import Array, Key, Params
 
@@ -93,9 +94,10 @@ def moml(
     F. Ye, B. Lin, Z. Yue, P. Guo, Q. Xiao, Y. Zhang (2021), "Multi-objective meta learning", NeurIPS,
     arXiv 2102.07121.
 
-    Deviations: c is exact. The authors' code takes the last gradient from a third batch; here it is the training batch.
+    Deviations: c is exact, and a stays as it is where, to working precision, no step of a lowers all validation losses.
+    The authors' code takes the last gradient from a third batch; here it is the training batch.
 
-    Official code and LibMTL: `normalize=True`; LibMTL `inner_lr=0.1`, with `steps=1`, the only one it knows.
+    Official code: `normalize=True`.
 
     Args:
         losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
@@ -168,6 +170,11 @@ def moml(
             rows = rows / jnp.where(length > 0, length, 1.0)[:, None]
         solution = min_norm(multiply(rows, rows.T), active=present)
         gradient = multiply(rows.T, solution.weights)
+        # The logits of T tasks span T - 1 dimensions, so that no direction lowers all losses at many a step. What is
+        # then left is rounding, of which Adam would make steps of its own length.
+        lengths = jnp.sqrt(jnp.sum(rows * rows, axis=1))
+        exists = jnp.sum(gradient * gradient) > jnp.square(STATIONARY * jnp.sum(solution.weights * lengths))
+        gradient = jnp.where(exists, gradient, 0.0)
         gradient = gradient if normalize else (gradient * unit).astype(jnp.float32)
 
         meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
