@@ -10,11 +10,9 @@ as they stand in the result. Writes benchmarks/results/peer_numbers.json, which 
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,81 +23,12 @@ import numpy as np
 import optax
 
 import mtljax
+from benchmarks.peer_lines import LINES, Line
 from mtljax import methods
 
 RESULT = Path(__file__).parent / "results" / "peer_numbers.json"
 STEPS, RATE = 200, 0.05
-EXAMPLE = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
-
-
-class Line(NamedTuple):
-    """One method of a peer, and the call that stands for it here.
-
-    Attributes:
-        library: "TorchJD", "LibMTL" (as released) or "LibMTL main".
-        theirs: the peer's call, or LibMTL's class and the arguments of its `backward`.
-        ours: the call here.
-        tasks: of the Jacobians and the network. Two where the peer goes through tasks in an order that it draws.
-    """
-
-    library: str
-    theirs: str
-    ours: str
-    tasks: int = 3
-
-
-LINES = [
-    Line("TorchJD", "Sum()", "equal()"),
-    Line("TorchJD", "Mean()", "fixed([1 / 3] * 3)"),
-    Line("TorchJD", "MGDA()", "mgda()"),
-    Line("TorchJD", "UPGrad()", "upgrad()"),
-    Line("TorchJD", "DualProj()", "dualproj()"),
-    Line("TorchJD", "CAGrad(c=0.5)", "cagrad(0.5)"),
-    Line("TorchJD", "PCD()", "pcd()"),
-    Line("TorchJD", "IMTLG()", "imtl_g()"),
-    Line("TorchJD", "AlignedMTL()", "aligned_mtl(mean=True)"),
-    Line("TorchJD", "ConFIG()", "config()"),
-    Line("TorchJD", "FairGrad(alpha=1.0)", "fairgrad(1.0)"),
-    Line("TorchJD", "NashMTL(n_tasks=3)", "nash_mtl(max_norm=1.0, weigh_tasks=False)"),
-    Line("TorchJD", "PCGrad()", "pcgrad()", 2),
-    Line("TorchJD", "GradVac()", "gradvac(beta=0.5)", 2),
-    Line("TorchJD", "Krum(n_byzantine=0)", "krum(squared=False)"),
-    Line("TorchJD", "TrimmedMean(trim_number=1)", "trimmed_mean(1)"),
-    Line(
-        "TorchJD",
-        "ExcessMTL()",
-        "excess_mtl(step_size=1.0, eps=1e-7, relative_from_first=False, weigh_tasks=False)",
-    ),
-    Line("TorchJD", "MoDoWeighting()", "modo(rho=0.1)"),
-    Line("TorchJD", "SDMGradWeighting()", "sdmgrad()"),
-    Line("TorchJD", "GeometricMean()", "geometric()"),
-    Line("TorchJD", "UW(3)", "uncertainty(optimizer=optax.sgd(0.05))"),
-    Line("TorchJD", "IMTLL(3)", "imtl_l(optimizer=optax.sgd(0.05))"),
-    Line("TorchJD", "STCH(mu=0.5)", "stch(mu=0.5)"),
-    Line("LibMTL", "EW", "equal()"),
-    Line("LibMTL", 'MGDA, mgda_gn="none"', "mgda()"),
-    Line("LibMTL", 'MGDA, mgda_gn="l2"', "mgda(normalization=l2_norms)"),
-    Line("LibMTL", 'MGDA, mgda_gn="loss"', "mgda(normalization=loss_values)"),
-    Line("LibMTL", "CAGrad, calpha=0.5, rescale=0", "cagrad(0.5)"),
-    Line("LibMTL", "CAGrad, calpha=0.5, rescale=1", "cagrad(0.5, rescale=True)"),
-    Line("LibMTL", "PCGrad", "pcgrad()", 2),
-    Line("LibMTL", "GradVac, beta=0.5", "gradvac(beta=0.5, follow_all=False)", 2),
-    Line("LibMTL", "GLS", "geometric()"),
-    Line("LibMTL", "UW", "uncertainty(log_variance=-0.5, optimizer=optax.sgd(0.05))"),
-    Line("LibMTL main", "GradVac, GradVac_beta=0.5, GradVac_group_type=0", "gradvac(beta=0.5)", 2),
-    Line("LibMTL main", "Nash_MTL, update_weights_every=1, optim_niter=20, max_norm=1.0", "nash_mtl(max_norm=1.0)"),
-    Line("LibMTL main", "FairGrad, FairGrad_alpha=1.0", "fairgrad(1.0, weigh_tasks=True)"),
-    Line("LibMTL main", "UPGrad, UPGrad_norm_eps=1e-4, UPGrad_reg_eps=1e-4", "upgrad()"),
-    Line(
-        "LibMTL main",
-        "MoCo, MoCo_beta=0.5, MoCo_beta_sigma=0.5, MoCo_gamma=0.1, MoCo_gamma_sigma=0.5, MoCo_rho=0.0",
-        "moco(normalization=norms_over_losses, projection=simplex_softmax)",
-    ),
-    Line("LibMTL main", "DB_MTL, DB_beta=0.9, DB_beta_sigma=0.0", "db_mtl()"),
-    Line("LibMTL main", "ExcessMTL, robust_step_size=0.01", "excess_mtl(eps=1e-7, mean=False)"),
-    Line("LibMTL main", "MoDo, MoDo_gamma=1e-3, MoDo_rho=0.1", "modo(gamma=1e-3, rho=0.1)"),
-    Line("LibMTL main", "SDMGrad, SDMGrad_lamda=0.3, SDMGrad_niter=20", "sdmgrad(rate=5.0)"),
-]
+SHAPE = (5, 6)
 
 
 class Problem(NamedTuple):
@@ -124,12 +53,15 @@ def problem(tasks: int) -> Problem:
     # With noise, so that no loss gets near 0, where methods that divide by losses are chaotic.
     targets = np.tanh(inputs @ draw.normal(size=(5, tasks))) + draw.normal(size=(32, tasks))
     targets = targets.T * np.array([3.0, 1.0, 0.5])[:tasks, None]
-    return Problem(0.5 * draw.normal(size=(5, 6)), 0.5 * draw.normal(size=(tasks, 6)), inputs, targets)
+    return Problem(0.5 * draw.normal(size=SHAPE), 0.5 * draw.normal(size=(tasks, 6)), inputs, targets)
 
 
-def jacobians(tasks: int) -> list[np.ndarray]:
-    """Twenty of each kind: as many parameters as tasks, and more; rows of one length or far apart."""
+def jacobians(line: Line) -> list[np.ndarray]:
+    """Twenty: as many parameters as tasks, and more; rows of one length or far apart. Of a given shape: Gaussian."""
+    tasks = line.tasks
     draw = np.random.default_rng(10 + tasks)
+    if line.only is not None:
+        return list(draw.normal(size=(20, *line.only)))
     return [
         draw.normal(size=(tasks, tasks + 5 * (number % 2))) * np.exp((number % 4 > 1) * draw.normal(size=(tasks, 1)))
         for number in range(20)
@@ -137,12 +69,19 @@ def jacobians(tasks: int) -> list[np.ndarray]:
 
 
 def our_method(line: Line) -> mtljax.Method:
-    return eval(line.ours, {"optax": optax, **vars(methods.options), **vars(methods)})
+    return eval(line.ours, {"optax": optax, "log": np.log, **vars(methods.options), **vars(methods)})
+
+
+def our_draws(line: Line, key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
+    """What the method here draws of a key, with shared parameters of a shape; for the peer to draw the same."""
+    if line.ours.startswith("graddrop"):
+        return np.asarray(jax.random.uniform(jax.random.split(key, 1)[0], shape))
+    return np.asarray([jax.random.normal(jax.random.fold_in(key, rank)) for rank in range(line.tasks)])
 
 
 def our_updates(line: Line, rows: list[np.ndarray]) -> list[np.ndarray]:
     method = our_method(line)
-    losses, key = jnp.ones(line.tasks), jax.random.key(0)
+    losses, key = jnp.ones(len(rows[0])), jax.random.key(0)
     update = jax.jit(lambda jacobian: mtljax.aggregate(method, jacobian, losses=losses, key=key))
     return [np.asarray(update(jnp.float32(jacobian)), np.float64) for jacobian in rows]
 
@@ -174,112 +113,51 @@ def our_run(line: Line) -> Trained:
     )
 
 
-def torchjd_update(line: Line) -> Callable[..., Any]:
-    """A fresh aggregator or scalarizer: `backward(losses, shared)`, which leaves gradients behind."""
-    import torch
-    from torchjd import aggregation, scalarization
-
-    name = line.theirs.split("(")[0]
-    scope = {**vars(aggregation), **vars(scalarization)}
-    maker = eval(line.theirs, scope)
-    extra = list(maker.parameters())
-
-    def rows_of(losses, shared):
-        return torch.stack([torch.autograd.grad(loss, shared, retain_graph=True)[0].flatten() for loss in losses])
-
-    def backward(losses, shared, heads):
-        if name in scalarization.__all__:
-            for parameter in extra:
-                parameter.grad = None
-            maker(losses).backward()
-            with torch.no_grad():
-                for parameter in extra:
-                    parameter -= RATE * parameter.grad
-            return
-        rows = rows_of(losses, shared)
-        update = maker(rows @ rows.T) @ rows if name.endswith("Weighting") else maker(rows)
-        if heads:
-            losses.sum().backward()
-        shared.grad = update.detach().reshape(shared.shape).clone()
-
-    return backward
-
-
-def libmtl_update(line: Line, weighting: Any) -> Callable[..., Any]:
-    """A fresh weighting of LibMTL on a network of ours: `backward(losses, shared, heads)`."""
-    import torch
-
-    name, _, arguments = line.theirs.partition(", ")
-    settings = eval(f"dict({arguments})")
-
-    class Shared(torch.nn.Module):
-        def zero_grad(self, set_to_none: bool = False) -> None:
-            # LibMTL writes into the gradients afterwards; since torch 2.0 they would be None.
-            super().zero_grad(set_to_none=False)
-
-    class Network(getattr(weighting, name)):
-        def get_share_params(self):
-            return self.encoder.parameters()
-
-        def zero_grad_share_params(self):
-            self.encoder.zero_grad()
-
-    network = Network()
-    network.task_num, network.device, network.rep_grad, network.epoch = line.tasks, torch.device("cpu"), False, 0
-    samples = 3 if name in ("MoDo", "SDMGrad") else 1
-
-    def backward(losses, shared, heads):
-        if not hasattr(network, "encoder"):
-            network.encoder = Shared()
-            network.encoder.weight = shared
-            network.decoders = torch.nn.ModuleDict()
-            for k, head in enumerate(heads):
-                network.decoders[str(k)] = torch.nn.Module()
-                network.decoders[str(k)].weight = head
-            network.init_param()
-        shared.grad = torch.zeros_like(shared)
-        scales = getattr(network, "loss_scale", None)
-        if scales is not None:
-            scales.grad = None
-        network.backward(torch.stack([losses] * samples) if samples > 1 else losses, **settings)
-        if scales is not None and scales.grad is not None:
-            with torch.no_grad():
-                scales -= RATE * scales.grad
-
-    return backward
-
-
-def their_updates(line: Line, rows: list[np.ndarray], fresh: Callable[[], Callable[..., Any]]) -> list[np.ndarray]:
+def their_updates(line: Line, rows: list[np.ndarray], fresh: Callable[[], Any]) -> list[np.ndarray]:
     """First updates at losses of 1, each of a fresh method."""
     import torch
+
+    from benchmarks.peer_sides import drawing
 
     updates = []
     for jacobian in rows:
         shared = torch.nn.Parameter(torch.zeros(jacobian.shape[1]))
         losses = torch.tensor(jacobian, dtype=torch.float32) @ shared + 1.0
-        fresh()(losses, shared, [])
+        with drawing(our_draws(line, jax.random.key(0), shared.shape)):
+            fresh().backward(losses, shared, [])
         assert shared.grad is not None
         updates.append(shared.grad.numpy().astype(np.float64).copy())
     return updates
 
 
-def their_run(line: Line, fresh: Callable[[], Callable[..., Any]]) -> Trained:
+def their_run(line: Line, fresh: Callable[[], Any]) -> Trained:
     import torch
+
+    from benchmarks.peer_sides import drawing
 
     start = problem(line.tasks)
     inputs, targets = (torch.tensor(array, dtype=torch.float32) for array in (start.inputs, start.targets))
     shared = torch.nn.Parameter(torch.tensor(start.shared, dtype=torch.float32))
     heads = [torch.nn.Parameter(torch.tensor(head, dtype=torch.float32)) for head in start.heads]
-    backward, saved = fresh(), ([start.shared], [start.heads])
+
+    def losses_now() -> Any:
+        hidden = torch.tanh(inputs @ shared)
+        return torch.stack([((hidden @ head - targets[k]) ** 2).mean() for k, head in enumerate(heads)])
+
+    side, saved = fresh(), ([start.shared], [start.heads])
     for number in range(STEPS):
         for parameter in (shared, *heads):
             parameter.grad = None
-        hidden = torch.tanh(inputs @ shared)
-        losses = torch.stack([((hidden @ head - targets[k]) ** 2).mean() for k, head in enumerate(heads)])
-        backward(losses, shared, heads)
+        losses = losses_now()
+        # As `make_train_step` folds and splits its key.
+        key = jax.random.split(jax.random.fold_in(jax.random.key(0), number))[1]
+        with drawing(our_draws(line, key, SHAPE)):
+            side.backward(losses, shared, heads)
         with torch.no_grad():
             for parameter in (shared, *heads):
                 parameter -= RATE * parameter.grad
+            moved = losses_now()
+        side.after(number, losses.detach(), moved)
         if number in (0, STEPS - 1):
             saved[0].append(shared.detach().numpy().astype(np.float64).copy())
             saved[1].append(np.stack([head.detach().numpy().astype(np.float64) for head in heads]))
@@ -292,20 +170,27 @@ def distance(found: np.ndarray, expected: np.ndarray, start: Any = 0.0) -> float
 
 
 def measure(line: Line, weighting: Any = None) -> dict[str, Any]:
-    """A line's differences. Numbers are shares of the length of the peer's own update or move."""
+    """A line's differences. Numbers are shares of the length of the peer's own update or move; None: not measured."""
+    from benchmarks import peer_sides
 
-    def fresh() -> Callable[..., Any]:
-        return torchjd_update(line) if line.library == "TorchJD" else libmtl_update(line, weighting)
+    def fresh() -> peer_sides.Side:
+        return peer_sides.torchjd_side(line) if line.library == "TorchJD" else peer_sides.libmtl_side(line, weighting)
 
-    rows = jacobians(line.tasks)
+    rows = jacobians(line)
     apart = [distance(*pair) for pair in zip(our_updates(line, rows), their_updates(line, rows, fresh), strict=True)]
-    ours, theirs = our_run(line), their_run(line, fresh)
-    return {
+    found = {
         "library": line.library,
         "theirs": line.theirs,
         "ours": line.ours,
+        "only": line.only and list(line.only),
         "median": float(np.median(apart)),
         "worst": max(apart),
+    }
+    if line.only is not None:
+        return {**found, "heads": None, "trained": None, "trained_heads": None}
+    ours, theirs = our_run(line), their_run(line, fresh)
+    return {
+        **found,
         "heads": distance(ours.heads[1], theirs.heads[1], ours.heads[0]),
         "trained": distance(ours.shared[2], theirs.shared[2], ours.shared[0]),
         "trained_heads": distance(ours.heads[2], theirs.heads[2], ours.heads[0]),
@@ -316,12 +201,15 @@ def as_markdown(lines: list[dict[str, Any]]) -> str:
     """The table that docs/methods.md shows.
 
     Example:
-        >>> line = {"library": "TorchJD", "theirs": "Sum()", "ours": "equal()", "median": 0.0, "worst": 1e-7}
-        >>> print(as_markdown([{**line, "heads": 0.0, "trained": 2.5e-4, "trained_heads": 0.15}]).splitlines()[-1])
+        >>> line = {"library": "TorchJD", "theirs": "Sum()", "ours": "equal()", "only": None, "median": 0.0}
+        >>> line |= {"worst": 1e-7, "heads": 0.0, "trained": 2.5e-4, "trained_heads": 0.15}
+        >>> print(as_markdown([line]).splitlines()[-1])
         | TorchJD | Sum() | `equal()` | 0 | 0 | 0 | .025 % | 15 % |
     """
 
-    def share(number: float) -> str:
+    def share(number: float | None) -> str:
+        if number is None:
+            return ""
         if number < 5e-6:
             return "0"
         percent = (
@@ -337,24 +225,14 @@ def as_markdown(lines: list[dict[str, Any]]) -> str:
     header = (*header, "shared, 200 steps", "heads, 200 steps")
     table = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for line in lines:
-        cells = (line["library"], line["theirs"], f"`{line['ours']}`", *(share(line[name]) for name in names))
+        theirs = line["theirs"] + (" on {} x {}".format(*line["only"]) if line["only"] else "")
+        cells = (line["library"], theirs, f"`{line['ours']}`", *(share(line[name]) for name in names))
         table.append("| " + " | ".join(cells) + " |")
     return "\n".join(table)
 
 
-def import_libmtl_from(directory: Path) -> Any:
-    """The weightings of LibMTL's repository, without the top of the package. They need `qpsolvers` and `cvxpy`."""
-    import types
-
-    package = types.ModuleType("LibMTL")
-    package.__path__ = [str(directory / "LibMTL")]
-    for name in [name for name in sys.modules if name.split(".")[0] == "LibMTL"]:
-        del sys.modules[name]
-    sys.modules["LibMTL"] = package
-    return importlib.import_module("LibMTL.weighting")
-
-
 def main() -> None:
+    from benchmarks.peer_sides import import_libmtl_from
     from benchmarks.peers import import_libmtl
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -370,7 +248,9 @@ def main() -> None:
     for line in LINES:
         if line.library == "LibMTL main":
             if libmtl_main is None:
-                lines += [kept for kept in old["lines"] if kept["theirs"] == line.theirs]
+                lines += [
+                    kept for kept in old["lines"] if kept["library"] == line.library and kept["theirs"] == line.theirs
+                ]
                 continue
             if weighting.__file__ != str(libmtl_main / "LibMTL" / "weighting" / "__init__.py"):
                 weighting = import_libmtl_from(libmtl_main)

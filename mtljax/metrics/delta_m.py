@@ -29,8 +29,7 @@ def delta_m(
 
     Two conventions differ in the literature. The sign: here as in the tables of CAGrad, Nash-MTL, FAMO and FairGrad
     a drop in performance is positive and lower is better; in Maninis et al. a gain is. The mean: by default over
-    all metrics alike, as in those tables; with `task_of_metric` over tasks, of means over each task's metrics, as in
-    LibMTL (whose sign is the opposite, too).
+    all metrics alike, as in those tables; with `task_of_metric` over tasks, of means over each task's metrics.
 
     Args:
         metrics: `[..., M]`, what the method reached; leading axes may be seeds or methods.

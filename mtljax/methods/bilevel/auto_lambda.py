@@ -50,11 +50,10 @@ def auto_lambda(
     arXiv 2202.03091.
 
     Deviations: the look-ahead is the paper's plain step; the authors' code adds its optimiser's momentum and weight
-    decay to it, and takes the product with v by finite differences of step `0.01 / |v|`, as LibMTL does. Weights are
-    not kept positive, as in the authors' code.
+    decay to it, and takes the product with v by finite differences of step `0.01 / |v|`. Weights are not kept
+    positive, as in the authors' code.
 
-    Official code: the defaults, `inner_lr` the optimiser's current learning rate. LibMTL: `simplex=True`,
-    `optimizer=optax.adam(1e-3)` (`initial` does not matter then).
+    Official code: the defaults, `inner_lr` the optimiser's current learning rate.
 
     Args:
         losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order

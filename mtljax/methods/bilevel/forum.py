@@ -116,9 +116,8 @@ def forum(
     multiplier for twice that bound; here both are `rho |grad q|^2`, so that v is the problem's own multiplier. The
     problem is solved exactly, on the device. b runs over steps of the task itself.
 
-    Official code and LibMTL (`rho` is its `FORUM_phi`): `normalize=True`, `inner_lr=0.1`,
-    `beta=lambda count: (count // steps_per_epoch + 1.0) ** -0.75`; their l solves the paper's problem, with the two
-    different bounds.
+    Official code: `normalize=True`, `inner_lr=0.1`, `beta=lambda count: (count // steps_per_epoch + 1.0) ** -0.75`; its
+    l solves the paper's problem, with the two different bounds.
 
     Args:
         losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order

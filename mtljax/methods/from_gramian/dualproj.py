@@ -37,8 +37,8 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
 
     D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv 1706.08840; named
     by P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departures from
-    GEM: the mean in place of the current task's gradient, by default, and no margin added to the multipliers; from
-    TorchJD: no regularisation of the Gramian, which there leaves a conflict.
+    GEM: the mean in place of the current task's gradient, by default, and no margin added to the multipliers. TorchJD's
+    numbers: the defaults, up to its regularisation of the Gramian.
 
     Example:
         >>> method = dualproj()

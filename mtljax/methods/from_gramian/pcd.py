@@ -70,8 +70,7 @@ def pcd(
 
     D. Varam, M. I. AlHajri (2026), "Not all objectives are born equal: priority-constrained descent for hierarchical
     multi-objective optimization", TMLR, arXiv 2606.29521. Departures: no epsilon beside v; each average counts its own
-    task's steps; a task without a gradient hands its priority on, where TorchJD returns 0. TorchJD's numbers: the
-    defaults.
+    task's steps; a task without a gradient hands its priority on. TorchJD's numbers: the defaults.
 
     Example:
         >>> method = pcd(tau=0.5)

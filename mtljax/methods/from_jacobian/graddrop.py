@@ -33,8 +33,7 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
 
     Deviations: the paper applies the rule to activations' gradients, times the activations' sign and summed over the
     batch; here it reads whatever the engine provides (the parameters' gradients, or the representation's with
-    `engines.features`). LibMTL: on representations, as the paper. TorchJD: the defaults, with the same `leak`. The
-    authors of FAMO and Nash-MTL: the defaults.
+    `engines.features`). TorchJD: the defaults, with the same `leak`. The authors of FAMO and Nash-MTL: the defaults.
 
     Args:
         leak: l in [0, 1], the part of a task's gradient that is never dropped; default 0. A number for all tasks, or T

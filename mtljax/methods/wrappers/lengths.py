@@ -121,8 +121,8 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
 def clip(method: Method, max_norm: float) -> Method:
     """Shorten the shared update to `max_norm` where it is longer: `d <- d min(1, max_norm / |d|)`.
 
-    nash-mtl and its kind clip the shared gradient at 1 whatever the method: `clip(method, 1.0)`; LibMTL does for
-    Nash-MTL alone. Heads, unlike those of `optax.clip_by_global_norm`, do not count into the length.
+    nash-mtl and its kind clip the shared gradient at 1 whatever the method: `clip(method, 1.0)`. Heads, unlike those of
+    `optax.clip_by_global_norm`, do not count into the length.
 
     Args:
         method: reads "gramian" or "task_grads".

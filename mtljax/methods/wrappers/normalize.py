@@ -26,8 +26,6 @@ def normalize(method: Method) -> Method:
     O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv 1810.04650, whose
     code normalises like this before MGDA (`gradient_normalizers`, "l2").
 
-    LibMTL: `normalize(mgda())` is its MGDA with `mgda_gn="l2"`.
-
     Args:
         method: reads "gramian" or "task_grads".
 

@@ -47,9 +47,6 @@ def per_group(
     Layer-wise and leaf-wise groups are those of Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine",
     ICLR, arXiv 2010.05874.
 
-    LibMTL's GradVac: `per_group(gradvac(...), by_layer)` is `GradVac_group_type=1`, `by_leaf` is 2. TorchJD: one
-    aggregator for each group of parameters.
-
     Args:
         methods: a method for all groups, each with a state of its own; or a dict of methods by group name.
         groups: a function from a leaf's path, for example `"encoder/dense_0/kernel"`, to its group's name, such as
