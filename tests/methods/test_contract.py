@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def assert_multiple_of(case, update, gradient):
     update, gradient = flat(update), flat(gradient)
     factor = update @ gradient / (gradient @ gradient)
     assert factor >= 0
-    np.testing.assert_allclose(update, factor * gradient, atol=1e-6 * max(factor, 1e-30))
+    np.testing.assert_allclose(update, factor * gradient, atol=1e-6 * max(float(factor), 1e-30))
 
 
 SLOW_DTYPES = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.bfloat16, jnp.float16)]
@@ -198,7 +199,7 @@ def test_identical_tasks_give_a_positive_multiple_of_their_gradient(case, num_ta
     update, gradient = flat(run(case, jacobian)[0]), flat(gradient)
     factor = update @ gradient / (gradient @ gradient)
     assert factor > 0
-    np.testing.assert_allclose(update, factor * gradient, atol=1e-5 * factor)
+    np.testing.assert_allclose(update, factor * gradient, atol=1e-5 * float(factor))
 
 
 @every_method
@@ -299,7 +300,7 @@ def test_vmap_changes_nothing(case):
 @every_method
 @pytest.mark.slow
 def test_jit_changes_nothing(case):
-    function = compiled(case.name, 4)
+    function: Any = compiled(case.name, 4)
     eager, _ = function.__wrapped__(rows(4), None, losses(4), KEY)
     close(eager, run(case, rows(4))[0], 1e-5)
 
