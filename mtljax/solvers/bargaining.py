@@ -15,7 +15,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from mtljax.solvers.nonnegative import inverse_factor, solve_factored
+from mtljax.solvers.cholesky import inverse_factor, solve_factored
 from mtljax.solvers.scaling import (
     PRODUCT_ERROR,
     WEIGHT_ERROR,

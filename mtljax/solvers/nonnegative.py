@@ -9,13 +9,11 @@ good to rounding. Its objective is at most 0, that of y = 0, whatever M was befo
 
 Which entries of y are positive, the free set, is found by block principal pivoting: a guess of the set gives y by one
 Cholesky factorisation, and every task on the wrong side of its bound or of its multiplier then changes side at once.
-That mostly ends after a few guesses. Where it makes no progress, which singular Gramians do to it, a primal-dual
-interior point method solves the problem from the start: some 10 to 30 factorisations whatever the Gramian, y positive
-throughout.
+That mostly ends after a few guesses. Where that makes no progress, which singular Gramians do to it, the
+interior point method of `mtljax.solvers.interior` solves the problem from the start.
 
 J. J. Judice, F. M. Pires (1994), "A block principal pivoting algorithm for large-scale strictly monotone linear
-complementarity problems", Computers & Operations Research 21(5); S. Mehrotra (1992), "On the implementation of a
-primal-dual interior point method", SIAM Journal on Optimization 2(4).
+complementarity problems", Computers & Operations Research 21(5).
 """
 
 from __future__ import annotations
@@ -25,6 +23,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.solvers.cholesky import inverse_factor, solve_factored
+from mtljax.solvers.interior import interior
 from mtljax.solvers.scaling import accurate_product, multiply
 from mtljax.types import Array
 
@@ -39,14 +39,6 @@ SLOPE_TOLERANCE = 2.0**-23
 PATIENCE = 3
 REFINEMENTS = 2
 POLISHES = 2
-# Of the square of the sum of y: the interior point's gap to the optimum, |d - d*|^2 / 2 at the most. Of that sum: what
-# its equations are solved to.
-GAP = 2.0**-26
-EQUATIONS = 2.0**-22
-# Of the way to the nearest bound.
-CLOSE = 0.99
-LIMIT = 40
-SINGLE_THREAD = 28
 
 
 class Nonnegative(NamedTuple):
@@ -74,38 +66,6 @@ class _Guess(NamedTuple):
     settled: Array
 
 
-class _Inner(NamedTuple):
-    y: Array
-    slope: Array
-    inverse: Array
-    ridge: Array
-    settled: Array
-    count: Array
-
-
-def inverse_factor(block: Array) -> Array:
-    """Inverse of the Cholesky factor of `[n, n]`, by halves down to what LAPACK does on one thread.
-
-    From about 32 on, the BLAS of XLA:CPU starts threads, which on a busy machine wait for milliseconds to do
-    microseconds of work.
-    """
-    size = block.shape[0]
-    if size <= SINGLE_THREAD:
-        lower = lax.linalg.cholesky(block, symmetrize_input=False)
-        return lax.linalg.triangular_solve(lower, jnp.diag(jnp.ones_like(lower[0])), left_side=True, lower=True)
-    half = size // 2
-    first = inverse_factor(block[:half, :half])
-    below = multiply(block[half:, :half], first.T)
-    second = inverse_factor(block[half:, half:] - multiply(below, below.T))
-    across = -multiply(second, multiply(below, first))
-    return jnp.block([[first, jnp.zeros_like(across.T)], [across, second]])
-
-
-def solve_factored(inverse: Array, vector: Array) -> Array:
-    """`M^-1 vector` from the inverse Cholesky factor of M."""
-    return multiply(inverse.T, multiply(inverse, vector))
-
-
 def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes: Array | float = 1.0) -> Nonnegative:
     """Solves the problem of this file's head.
 
@@ -121,11 +81,6 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     """
     noise = sizes * sizes * jnp.ones_like(force)
 
-    def factor(free: Array, added: Array) -> Array:
-        """The inverse Cholesky factor on a free set, with something added to the diagonal."""
-        block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
-        return inverse_factor(block + jnp.diag(jnp.where(free, added, 1.0)))
-
     def solve(inverse: Array, free: Array, vector: Array) -> Array:
         return solve_factored(inverse, jnp.where(free, vector, 0.0))
 
@@ -134,7 +89,8 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
 
     def pivot(guess: _Guess) -> _Guess:
         free, ridge = guess.free, guess.ridge
-        inverse = factor(free, ridge * noise)
+        block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
+        inverse = inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
         y = solve(inverse, free, force)
         for _ in range(REFINEMENTS):
             y = y - solve(inverse, free, slope_at(y, ridge))
@@ -156,38 +112,6 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
             settled=settled,
         )
 
-    def approach(inner: _Inner) -> _Inner:
-        """One step of Mehrotra's: towards y slope = 0, then towards y slope = center, as far as that can be reached."""
-        y, slope, ridge = inner.y, inner.slope, inner.ridge
-        inverse = factor(valid, ridge * noise + slope / y)
-        rest = slope - slope_at(y, ridge)
-
-        def move(product: Array) -> tuple[Array, Array, Array]:
-            change = solve(inverse, valid, rest + product / y - slope)
-            change_slope = jnp.where(valid, (product - slope * change) / y - slope, 0.0)
-            fall = jnp.maximum(jnp.max(-change / y), jnp.max(-change_slope / slope))
-            return change, change_slope, jnp.minimum(1.0, CLOSE / jnp.where(fall > 0, fall, CLOSE))
-
-        def gap_of(y: Array, slope: Array) -> Array:
-            return jnp.sum(jnp.where(valid, y * slope, 0.0))
-
-        change, change_slope, reach = move(jnp.zeros_like(y))
-        left = gap_of(y + reach * change, slope + reach * change_slope)
-        center = left * jnp.square(left / gap_of(y, slope)) / jnp.sum(valid)
-        change, change_slope, reach = move(center - change * change_slope)
-        new_y, new_slope = y + reach * change, slope + reach * change_slope
-        size = jnp.sum(jnp.where(valid, new_y, 0.0))
-        solved = jnp.max(jnp.abs(jnp.where(valid, rest, 0.0))) <= EQUATIONS * size
-        broken = ~jnp.isfinite(size + jnp.sum(new_slope))
-        return _Inner(
-            y=jnp.where(broken, y, new_y),
-            slope=jnp.where(broken, slope, new_slope),
-            inverse=jnp.where(broken, inner.inverse, inverse),
-            ridge=jnp.where(broken, GROWTH * ridge, ridge),
-            settled=solved & (gap_of(new_y, new_slope) <= GAP * size * size),
-            count=inner.count + 1,
-        )
-
     # Every carried value is made from the input, so that it varies over the devices of a mesh as the input does.
     zero = jnp.sum(jnp.where(valid & (matrix[0] + force + noise == 0), 0, 0))
     guess = _Guess(
@@ -200,14 +124,11 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         settled=zero != 0,
     )
     guess = lax.while_loop(lambda g: ~g.settled & (g.patience >= 0) & (g.ridge < 1.0), pivot, guess)
-    most = jnp.max(jnp.where(valid, jnp.abs(force), 0.0))
-    y = jnp.where(valid & (most > 0), most, 1.0) + 0.0 * force
-    slope = jnp.maximum(slope_at(jnp.where(valid, y, 0.0), RIDGE), y)
-    inner = _Inner(y, slope, guess.inverse, RIDGE + 0.0 * zero, guess.settled, zero)
-    inner = lax.while_loop(lambda i: ~i.settled & (i.count < LIMIT), approach, inner)
-    free = jnp.where(guess.settled, guess.free, valid & (inner.y > inner.slope))
-    start = jnp.where(guess.settled, guess.y, jnp.where(valid & (inner.count > 0), inner.y, 0.0))
-    inverse = jnp.where(guess.settled, guess.inverse, inner.inverse)
+    inner = interior(matrix, force, valid, ridge=RIDGE * noise, needed=~guess.settled)
+    start, free, inverse = (
+        jnp.where(guess.settled, x, y)
+        for x, y in ((guess.y, inner.y), (guess.free, inner.free), (guess.inverse, inner.inverse))
+    )
 
     # Steps on the free set without the ridge, as far as the bounds allow, for what M does see of all that.
     y = start

@@ -1,0 +1,119 @@
+"""The quadratic problem of `mtljax.solvers.nonnegative` by an interior point method: slow, and sure.
+
+At the solution `y >= 0`, `slope = My - force >= 0` and `y_i slope_i = 0` for all i. From an y and a slope that are
+positive, Newton's method follows the points at which all products `y_i slope_i` are one number, and that number to 0.
+It takes some 10 to 30 factorisations however singular M is, since what is factored is `M + diag(slope / y)`; block
+pivoting takes fewer where it ends at all, and finds the free set exactly.
+
+S. Mehrotra (1992), "On the implementation of a primal-dual interior point method", SIAM Journal on Optimization 2(4).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.solvers.cholesky import inverse_factor, solve_factored
+from mtljax.solvers.scaling import accurate_product
+from mtljax.types import Array
+
+# Of the square of the sum of y: the gap to the optimum, at least |d - d*|^2 / 2. Of that sum: what equations are
+# solved to.
+GAP = 2.0**-26
+EQUATIONS = 2.0**-22
+# Of the way to the nearest bound.
+CLOSE = 0.99
+# Of the ridge, where a factorisation breaks down.
+GROWTH = 16.0
+LIMIT = 40
+
+
+class Interior(NamedTuple):
+    """A solution.
+
+    Attributes:
+        y: float32 `[T]`, 0 where not valid, else positive.
+        free: bool `[T]`, the tasks whose y is not on its way to 0.
+        inverse: float32 `[T, T]`, the inverse Cholesky factor of `M + diag(slope / y)`.
+    """
+
+    y: Array
+    free: Array
+    inverse: Array
+
+
+class _State(NamedTuple):
+    y: Array
+    slope: Array
+    inverse: Array
+    grown: Array
+    settled: Array
+    count: Array
+
+
+def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed: Array) -> Interior:
+    """Solves `min 1/2 y'(matrix + diag(ridge))y - force'y  subject to  y >= 0`.
+
+    Args:
+        matrix: float32 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
+        force: float32 `[T]`.
+        valid: bool `[T]`, the tasks that may be positive.
+        ridge: float32 `[T]`.
+        needed: bool `[]`, whether there is anything to do; if not, y is the start.
+
+    Returns:
+        The solution as `Interior`.
+    """
+    block = jnp.where(valid[:, None] & valid[None, :], matrix, 0.0)
+
+    def slope_at(y: Array, grown: Array | float) -> Array:
+        return accurate_product(block, y) + grown * ridge * y - force
+
+    def step(state: _State) -> _State:
+        """One step of Mehrotra's: towards y slope = 0, then towards y slope = center, as far as that can be reached."""
+        y, slope, grown = state.y, state.slope, state.grown
+        inverse = inverse_factor(block + jnp.diag(jnp.where(valid, grown * ridge + slope / y, 1.0)))
+        rest = slope - slope_at(y, grown)
+
+        def move(product: Array) -> tuple[Array, Array, Array]:
+            change = solve_factored(inverse, jnp.where(valid, rest + product / y - slope, 0.0))
+            change_slope = jnp.where(valid, (product - slope * change) / y - slope, 0.0)
+            fall = jnp.maximum(jnp.max(-change / y), jnp.max(-change_slope / slope))
+            return change, change_slope, jnp.minimum(1.0, CLOSE / jnp.where(fall > 0, fall, CLOSE))
+
+        def gap_of(y: Array, slope: Array) -> Array:
+            return jnp.sum(jnp.where(valid, y * slope, 0.0))
+
+        change, change_slope, reach = move(jnp.zeros_like(y))
+        left = gap_of(y + reach * change, slope + reach * change_slope)
+        center = left * jnp.square(left / gap_of(y, slope)) / jnp.sum(valid)
+        change, change_slope, reach = move(center - change * change_slope)
+        new_y, new_slope = y + reach * change, slope + reach * change_slope
+        size = jnp.sum(jnp.where(valid, new_y, 0.0))
+        solved = jnp.max(jnp.abs(jnp.where(valid, rest, 0.0))) <= EQUATIONS * size
+        broken = ~jnp.isfinite(size + jnp.sum(new_slope))
+        return _State(
+            y=jnp.where(broken, y, new_y),
+            slope=jnp.where(broken, slope, new_slope),
+            inverse=jnp.where(broken, state.inverse, inverse),
+            grown=jnp.where(broken, GROWTH * grown, grown),
+            settled=solved & (gap_of(new_y, new_slope) <= GAP * size * size),
+            count=state.count + 1,
+        )
+
+    # Made of the input, so that it varies over the devices of a mesh as the input does.
+    zero = jnp.sum(jnp.where(valid & (matrix[0] + force + ridge == 0), 0, 0))
+    most = jnp.max(jnp.where(valid, jnp.abs(force), 0.0))
+    y = jnp.where(valid & (most > 0), most, 1.0) + 0.0 * (force + zero)
+    first = _State(
+        y=y,
+        slope=jnp.maximum(slope_at(y, 1.0), y),
+        inverse=jnp.zeros_like(matrix) + 0.0 * zero,
+        grown=1.0 + 0.0 * zero,
+        settled=~needed & (zero == 0),
+        count=zero,
+    )
+    found = lax.while_loop(lambda s: ~s.settled & (s.count < LIMIT), step, first)
+    return Interior(jnp.where(valid, found.y, 0.0), valid & (found.y > found.slope), found.inverse)
