@@ -124,6 +124,29 @@ def gramian(stacked: PyTree, *, num_tasks: int) -> Ranged:
     return _products(stacked, stacked, num_tasks, symmetric=True)
 
 
+def refined_gramian(stacked: PyTree, *, num_tasks: int) -> Ranged:
+    """The Gramian of stacked rows in float64, which holds every product of float32 rows; where float64 is enabled.
+
+    Args:
+        stacked: pytree with leaves `[T, *p]` of any floating dtype.
+        num_tasks: T.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     rows = jnp.array([[1.0, 2.0**-20]], jnp.float32)
+        ...     print(refined_gramian(rows, num_tasks=1).gramian - 1.0 == 2.0**-40)
+        [[ True]]
+    """
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stacked)
+    found = trees.cross_gramian(wide, wide, rows=(num_tasks, num_tasks))
+    squares = jnp.diagonal(found)
+    finite = jnp.isfinite(squares)
+    longest = jnp.max(jnp.where(finite, squares, 0.0))
+    comfortable = (longest >= 4.0**-COMFORTABLE) & (longest <= 4.0**COMFORTABLE)
+    scale = jnp.where(comfortable, 1.0, scale_for(jnp.sqrt(longest)[None])).astype(jnp.float32)
+    return Ranged(jnp.where(finite[:, None] & finite[None, :], found * scale * scale, 0.0), scale, finite)
+
+
 def cross_gramian(a: PyTree, b: PyTree, *, num_tasks: int) -> Ranged:
     """Products of all rows of `a` with all rows of `b`, rows of any size; `scale` is that of both.
 

@@ -98,6 +98,8 @@ class Method(NamedTuple):
         least_loss: a number or `[T]`, the least loss that the method can make sense of, where it takes logarithms or
             ratios of losses. A task whose loss is below sits the step out, as one does whose loss is NaN; where losses
             are concrete, `update` raises. None: losses may be negative.
+        refines: whether `update` makes use of a Gramian in float64, as `engines.full(refine=True)` has it; weights and
+            state are float32 all the same.
     """
 
     reads: Reads
@@ -110,6 +112,7 @@ class Method(NamedTuple):
     reuse: Callable[..., tuple[Array, MethodState]] | None = None
     pick: Callable[..., Array] | None = None
     least_loss: Any = None
+    refines: bool = False
 
 
 class Model(NamedTuple):

@@ -16,6 +16,7 @@ from mtljax.checks.objects import (
     check_method,
     check_names,
     check_optimizer,
+    check_refine,
     check_task,
 )
 from mtljax.checks.predictions import check_labels, check_outputs, check_pair, check_values
@@ -38,6 +39,7 @@ __all__ = [
     "check_outputs",
     "check_pair",
     "check_preference",
+    "check_refine",
     "check_task",
     "check_values",
     "expect",

@@ -27,6 +27,27 @@ def check_flag(where: str, what: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_refine(where: str, refine: Any, method: Method | None = None) -> bool:
+    """The flag `refine`, after checking that it is one and that the method, where it is known, can make use of it.
+
+    Example:
+        >>> import mtljax
+        >>> check_refine("aggregate", True, mtljax.methods.nash_mtl())
+        Traceback (most recent call last):
+        ...
+        ValueError: aggregate: refine is for methods that make use of a Gramian in float64 (mgda, upgrad, dualproj,
+        config, imtl_g), found nash_mtl
+    """
+    if check_flag(where, "refine", refine) and method is not None and not method.refines:
+        raise ValueError(
+            f"{where}: refine is for methods that make use of a Gramian in float64 (mgda, upgrad, dualproj, config, "
+            f"imtl_g), found {method.name}"
+        )
+    if refine and method is not None and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(f"{where}: refine needs float64: call it within `with jax.enable_x64(True):`")
+    return bool(refine)
+
+
 def check_callable(where: str, what: str, value: Any, *, expected: str = "a function") -> Callable[..., Any]:
     """The function, after checking that it can be called.
 

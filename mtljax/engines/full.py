@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import ranges, trees
-from mtljax.checks import check_callable
+from mtljax.checks import check_callable, check_refine
 from mtljax.engines import rows as row_strategies
 from mtljax.engines.cotangents import stacked
 from mtljax.engines.linear import Linearised
@@ -40,7 +40,7 @@ def jacobian(problem: Problem, rows: Rows | None = None) -> PyTree:
     return problem.reduce(strategy(problem.linear.pull, stacked(problem.cotangents, problem.active)))
 
 
-def full(rows: Rows | None = None) -> Engine:
+def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
     """All T rows of the Jacobian: one forward pass, one pass through the heads, T backward passes through the trunk.
 
     `J_k = dL_k / d shared`, then the Gramian `J J^T` where the method reads it, and `J^T w`. Memory: T x P.
@@ -48,9 +48,13 @@ def full(rows: Rows | None = None) -> Engine:
     Args:
         rows: how rows are pulled: `engines.vmapped`, `engines.looped`, `engines.unrolled` or a function of the same
             form; None (default) for the one measured fastest on the device at hand (see `engines.best_rows`).
+        refine: whether the Gramian is made in float64, which the device must have, for `mgda`, `upgrad`, `dualproj`,
+            `config` and `imtl_g`, also wrapped. They then come within `2^-20 sum_k |w*_k| |g_k|` of the exact
+            direction for the rows at hand, where a Gramian in float32 leaves open the larger of `1e-3 |d*|` and
+            `2^-11 sum_k |w*_k| |g_k|`. Working memory: the rows once more, in float64. `docs/methods.md` says more.
 
     Returns:
-        `Engine` that serves every method.
+        `Engine` that serves every method; with `refine` it raises ValueError for one that is not refined.
 
     Example:
         >>> import mtljax
@@ -59,27 +63,33 @@ def full(rows: Rows | None = None) -> Engine:
     """
     if rows is not None:
         check_callable("full", "rows", rows)
+    check_refine("full", refine)
 
     def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
+        check_refine("full", refine, method)
         found, num_tasks = jacobian(problem, rows), len(problem.cotangents)
         if method.reads == "gramian":
-            weights, outcome = problem.weighed(method, state, ranges.gramian(found, num_tasks=num_tasks))
+            gramian = (ranges.refined_gramian if refine else ranges.gramian)(found, num_tasks=num_tasks)
+            weights, outcome = problem.weighed(method, state, gramian)
             return outcome._replace(shared=trees.weighted_sum(weights, found))
         # A method that keeps rows would keep a NaN for ever.
         active = problem.active & sound_rows(found, num_tasks, squared=problem.squared)
         update, state = method.update(rows_of(active, found), state, **problem.told(active))
         return Outcome(update, state, active)
 
-    return Engine("full" if rows is None else f"full({getattr(rows, '__name__', 'rows')})", solve)
+    settings = [] if rows is None else [getattr(rows, "__name__", "rows")]
+    settings += ["refine"] if refine else []
+    return Engine(f"full({', '.join(settings)})" if settings else "full", solve)
 
 
-def chunked(size: int) -> Engine:
+def chunked(size: int, *, refine: bool = False) -> Engine:
     """All T rows of the Jacobian, `size` at a time: less working memory than all at once, same rows.
 
     Memory: T x P for the rows, and the cotangents of `size` tasks within the trunk.
 
     Args:
         size: number of rows pulled together, at least 1; it need not divide T.
+        refine: as in `full`.
 
     Returns:
         `Engine` that serves every method.
@@ -92,4 +102,5 @@ def chunked(size: int) -> Engine:
         >>> mtljax.engines.chunked(4).name
         'chunked(4)'
     """
-    return full(row_strategies.in_chunks(size))._replace(name=f"chunked({size})")
+    engine = full(row_strategies.in_chunks(size), refine=refine)
+    return engine._replace(name=f"chunked({size}, refine)" if refine else f"chunked({size})")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import ranges, trees
-from mtljax.checks import check_method, expect
+from mtljax.checks import check_method, check_refine, expect
 from mtljax.methods.common import check_active, in_order
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
@@ -63,6 +63,7 @@ def reconcile(
     losses: Array | None = None,
     active: Array | None = None,
     key: Key | None = None,
+    refine: bool = False,
     **extra: Any,
 ) -> tuple[PyTree, MethodState, Array | None]:
     """Turn stacked task gradients into one update, whatever the method reads.
@@ -74,6 +75,7 @@ def reconcile(
         losses: `[T]`; required by methods that read losses.
         active: bool `[T]`, or None for all. Rows of inactive tasks must be finite.
         key: PRNG key, for stochastic methods.
+        refine: whether the Gramian is made in float64, as by `mtljax.engines.full(refine=True)`, which lists methods.
         **extra: whatever else the method may read; what it does not know it ignores.
 
     Returns:
@@ -91,6 +93,7 @@ def reconcile(
         Array([2., 2., 2.], dtype=float32)
     """
     check_method("reconcile", "method", method)
+    check_refine("reconcile", refine, method)
     check_jacobian("reconcile", jacobian)
     expect(isinstance(state, MethodState), method.name, "state", "a mtljax.MethodState", state, TypeError)
     num_tasks = state.weights.shape[0]
@@ -108,7 +111,7 @@ def reconcile(
         return update, state, None
     gram = None
     if method.reads == "gramian":
-        found = ranges.gramian(jacobian, num_tasks=num_tasks)
+        found = (ranges.refined_gramian if refine else ranges.gramian)(jacobian, num_tasks=num_tasks)
         # What is not finite is shown, not left out: who takes part has been decided before.
         finite = found.finite[:, None] & found.finite[None, :]
         gram = jnp.where(finite, found.gramian, jnp.nan)
@@ -129,6 +132,7 @@ def aggregate(
     losses: Array | None = None,
     active: Array | None = None,
     key: Key | None = None,
+    refine: bool = False,
     **extra: Any,
 ) -> PyTree:
     """One shot of a method on a Jacobian: no state in, no state out; for a REPL and for tests.
@@ -141,6 +145,7 @@ def aggregate(
         losses: `[T]`; required by methods that read losses.
         active: bool `[T]`, or None for all.
         key: PRNG key, for stochastic methods.
+        refine: whether the Gramian is made in float64, as by `mtljax.engines.full(refine=True)`, which lists methods.
         **extra: whatever else the method may read; what it does not know it ignores.
 
     Returns:
@@ -162,7 +167,7 @@ def aggregate(
     num_tasks = trees.num_rows(jacobian)
     shared = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jacobian)
     state = method.init(num_tasks, shared)
-    return reconcile(method, state, jacobian, losses=losses, active=active, key=key, **extra)[0]
+    return reconcile(method, state, jacobian, losses=losses, active=active, key=key, refine=refine, **extra)[0]
 
 
 def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) -> PyTree:

@@ -66,6 +66,12 @@ def as_float32(array: ArrayLike) -> Array:
     return lax.stop_gradient(jnp.asarray(array)).astype(jnp.float32)
 
 
+def as_floating(array: ArrayLike) -> Array:
+    """The same for what also works in float64: float64 stays, all else becomes float32."""
+    array = lax.stop_gradient(jnp.asarray(array))
+    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
+
+
 def power_of_two(x: Array) -> Array:
     """The largest power of two that is at most x, for positive x; 1 where x is 0."""
     # Bits rather than exp2(floor(log2(x))): the latter need not be a power of two on every backend.

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.solvers.scaling import accurate_product, as_float32, multiply, power_of_two, scale
+from mtljax.solvers.refined import is_refined, of_unit_gradients
+from mtljax.solvers.scaling import accurate_product, as_float32, as_floating, multiply, power_of_two, scale
 from mtljax.types import Array
 
 # Of the sum of |v_k| squared, v an eigenvector: what the square of a combination of unit gradients is known to.
@@ -21,6 +22,9 @@ RANK_TOLERANCE = 2.0**-23
 REFINEMENTS = 2
 # Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
 CANCELLED = 2.0**-12
+# Both of a Gramian in float64.
+REFINED_RANK_TOLERANCE = 2.0**-46
+REFINED_CANCELLED = 2.0**-24
 
 
 class Projections(NamedTuple):
@@ -74,9 +78,9 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         >>> found.amounts.round(3).tolist(), found.gains.round(3).tolist()
         ([1.0, 1.0], [1.0, 1.0])
     """
-    scaled = scale(gramian, active)
-    matrix, norm, _, takes_part = scaled
-    targets = jnp.ones_like(norm) if targets is None else as_float32(targets)
+    refined = is_refined(gramian)
+    matrix, norm, _, takes_part = of_unit_gradients(gramian, active) if refined else scale(gramian, active)
+    targets = jnp.ones_like(norm) if targets is None else as_floating(targets)
     if targets.shape != norm.shape:
         raise ValueError(f"targets must have shape {norm.shape} to go with the gramian, found {targets.shape}")
     targets = jnp.where(takes_part, targets, 0.0)
@@ -85,10 +89,12 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
 
     def product(amounts: Array) -> Array:
         # From the Gramian as it was given, not as the division by `own` rounded it.
-        return jnp.where(takes_part, accurate_product(matrix, amounts / own) / own, 0.0)
+        found = multiply(matrix, amounts / own) if refined else accurate_product(matrix, amounts / own)
+        return jnp.where(takes_part, found / own, 0.0)
 
     values = _squares(product, vectors)
-    kept = values > RANK_TOLERANCE * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
+    tolerance = REFINED_RANK_TOLERANCE if refined else RANK_TOLERANCE
+    kept = values > tolerance * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
 
     amounts = jnp.zeros_like(targets)
@@ -98,7 +104,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         amounts = amounts + jnp.where(takes_part, change, 0.0)
     gains = product(amounts)
     largest = jnp.max(jnp.abs(targets))
-    certain = jnp.max(jnp.abs(gains)) > CANCELLED * largest
+    certain = jnp.max(jnp.abs(gains)) > (REFINED_CANCELLED if refined else CANCELLED) * largest
     amounts, gains = jnp.where(certain, amounts, 0.0), jnp.where(certain, gains, 0.0)
     off = jnp.max(jnp.abs(gains - targets)) / jnp.where(largest > 0, largest, 1.0)
     return Projections(

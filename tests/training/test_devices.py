@@ -229,3 +229,12 @@ def test_each_device_may_train_on_its_own():
         jax.pmap(lambda x: f(mtljax.Params(x, {"a": (), "b": ()}), methods.equal().init(2)), axis_name="rows")(
             jnp.ones(DEVICES)
         )
+
+
+@pytest.mark.slow
+@needs_devices
+@pytest.mark.parametrize("how", ["sharded", "pmap", "shard_map"])
+def test_a_refined_step(how):
+    with jax.enable_x64(True):
+        steps = [run(mlp, methods.dualproj(), each, engine=engines.full(refine=True), steps=2) for each in ("jit", how)]
+    assert_same(*steps)

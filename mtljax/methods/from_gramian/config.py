@@ -12,6 +12,7 @@ from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.from_gramian.lengths import projection
 from mtljax.methods.preferences import check_preference, read_preference
+from mtljax.solvers.scaling import as_float32
 from mtljax.solvers.spectral import projections
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -81,7 +82,8 @@ def config(
         long = length(found.norms, found.gains / size, found.takes_part)
         check_number("config", "what length returned", long)
         weights = jnp.where(certain, found.amounts / found.norms * (long / size), 0.0)
-        return weights, MethodState(weights, found.residual, state.inner)
+        weights = as_float32(weights)
+        return weights, MethodState(weights, as_float32(found.residual), state.inner)
 
     return checked(
         Method(
@@ -90,5 +92,6 @@ def config(
             update=update,
             weigh_tasks=weigh_tasks,
             name="config",
+            refines=True,
         )
     )

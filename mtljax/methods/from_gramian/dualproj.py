@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers.cone_projection import cone_projection
+from mtljax.solvers import cone_projection, refined
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -67,7 +67,10 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
             target = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
         else:
             target = jnp.where(takes_part, shares, 0.0)
-        weights, residual = cone_projection(gramian, target, active=active)
+        project = refined.cone_projection if refined.is_refined(gramian) else cone_projection
+        weights, residual = project(gramian, target, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="dualproj"))
+    return checked(
+        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="dualproj", refines=True)
+    )

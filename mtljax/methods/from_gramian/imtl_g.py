@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
+from mtljax.solvers.scaling import as_float32
 from mtljax.solvers.spectral import projections
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -62,9 +63,9 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         weights = found.amounts / found.norms
         total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
         certain = jnp.abs(total) > CANCELLED * size
-        weights = jnp.where(certain, weights / jnp.where(certain, total, 1.0), 0.0)
+        weights = as_float32(jnp.where(certain, weights / jnp.where(certain, total, 1.0), 0.0))
         residual = jnp.where(certain | (size == 0), found.residual, 1.0)
-        return weights, MethodState(weights, residual, state.inner)
+        return weights, MethodState(weights, as_float32(residual), state.inner)
 
     return checked(
         Method(
@@ -73,5 +74,6 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
             update=update,
             weigh_tasks=weigh_tasks,
             name="imtl_g",
+            refines=True,
         )
     )

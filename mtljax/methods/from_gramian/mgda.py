@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
-from mtljax.solvers.scaling import as_float32, power_of_two
-from mtljax.solvers.simplex_qp import min_norm
+from mtljax.solvers import min_norm, refined
+from mtljax.solvers.scaling import as_float32, as_floating, power_of_two
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -133,15 +133,16 @@ def mgda(
         scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
+        shortest = refined.min_norm if refined.is_refined(gramian) else min_norm
         if normalization is None:
-            weights, residual = min_norm(gramian, active=active)
+            weights, residual = shortest(gramian, active=active)
             return weights, MethodState(weights, residual, state.inner)
-        gramian = as_float32(gramian)
+        gramian = as_floating(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         divisor = divisors(gramian, losses, takes_part, scale)
         relative = divisor / power_of_two(jnp.max(divisor))
         # One side after the other: the product of two divisors may leave float32's range.
-        weights, residual = min_norm(gramian / relative[:, None] / relative[None, :], active=active)
+        weights, residual = shortest(gramian / relative[:, None] / relative[None, :], active=active)
         if normalized_update:
             weights = weights / divisor
         return weights, MethodState(weights, residual, state.inner)
@@ -153,5 +154,6 @@ def mgda(
             update=update,
             weigh_tasks=weigh_tasks,
             name="mgda",
+            refines=True,
         )
     )
