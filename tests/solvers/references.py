@@ -153,3 +153,23 @@ def aligned_mtl(rows):
     kept = values**2 > len(rows) * 2.0**-23 * values[0] ** 2
     weights = values[kept].min() * (left[:, kept] / values[kept]) @ left[:, kept].sum(0)
     return np.where(norms_of(rows) > 0, weights, 0.0)
+
+
+def bargaining(rows, power):
+    """Weights with `<g_i, sum_k w_k g_k> = w_i^(-power)`, by Newton's method; None where it does not converge."""
+    norms = norms_of(rows)
+    keep = norms > 0
+    unit, weights = rows[keep] / norms[keep, None], np.zeros(len(rows))
+    gramian, level = unit @ unit.T, norms[keep] ** (power - 1.0)
+    z = level ** (1.0 / (1.0 + power))
+    for _ in range(500):
+        force = level * z**-power - gramian @ z
+        try:
+            step = np.linalg.solve(gramian + np.diag(power * level * z ** (-power - 1.0)), force)
+        except np.linalg.LinAlgError:  # weights that run off, as at a Pareto-stationary point
+            return None
+        z = z + step * min(1.0, 0.5 / np.max(np.maximum(-step / z, 1e-300)))
+        if np.max(np.abs(step / z)) < 1e-12:
+            weights[keep] = z / norms[keep]
+            return weights
+    return None
