@@ -69,12 +69,6 @@ BAD = [
     *each(lambda x: aggregate(MGDA, J, active=x), ("mgda", "active"), [[True, False], jnp.ones(2), 1], TypeError),
     Bad(lambda: aggregate(MGDA, J, active=jnp.ones(3, bool)), ("mgda", "active", "(2,)", "(3,)")),
     Bad(lambda: aggregate(methods.equal(), J), ("equal", "losses=", "(2,)")),
-    *each(
-        lambda x: aggregate(MGDA, J, refine=x), ("reconcile", "refine", "True or False"), [1, "yes", None], TypeError
-    ),
-    Bad(lambda: aggregate(MGDA, J, refine=True), ("refine", "float64", "enable_x64")),
-    Bad(lambda: aggregate(methods.pcgrad(), J, refine=True), ("refine", "pcgrad")),
-    *each(lambda x: engines.full(refine=x), ("full", "refine", "True or False"), [1, "yes", None], TypeError),
     *each(lambda m: methods.reconcile(m, MGDA.init(2), J), ("reconcile", "method"), NO_METHODS, TypeError),
     *each(lambda s: methods.reconcile(MGDA, s, J), ("mgda", "state"), [None, (), jnp.ones(2)], TypeError),
     *each(lambda m: methods.weigh(m, J, MGDA.init(2)), ("weigh", "method"), NO_METHODS, TypeError),

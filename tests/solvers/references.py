@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import brentq, nnls
+
+# SciPy's own types are of another form.
+root: Any = brentq
 
 
 def norms_of(rows):
@@ -80,7 +85,7 @@ def _path(rows, excess, *, capped):
         return weights_at(high)
     if beyond(low + 1e-15) >= 0:
         return even
-    place = brentq(beyond, low + 1e-15, high, xtol=1e-15, rtol=8.9e-16, maxiter=300)
+    place = root(beyond, low + 1e-15, high, xtol=1e-15, rtol=8.9e-16, maxiter=300)
     for exponent in range(50, 0, -1):
         if beyond(place) < 1e-6:
             return weights_at(place)
@@ -119,6 +124,7 @@ def conicgrad(rows, c=0.5):
     capped = np.linalg.norm(found @ rows) < 1e-9 * found @ norms
     if capped or excess(found) > 0:
         found = _path(rows, excess, capped=capped)
+        assert found is not None
     return found * size / np.linalg.norm(found @ rows)
 
 

@@ -1,7 +1,7 @@
 """What the bargaining methods promise for a rounded Gramian, over the families of `tests.solvers.families`.
 
-The direction solves `<g_i, d> = w_i^(-p), d = sum_i w_i g_i` with p = 1 / alpha: 1 for Nash and FairGrad, 1/2 for PIVRG and
-ConsMTL. With m the length of the shortest convex combination, `|d| >= m sum(w)` and Hoelder's inequality give
+The direction solves `<g_i, d> = w_i^(-p), d = sum_i w_i g_i` with p = 1 / alpha: 1 for Nash and FairGrad, 1/2 for
+PIVRG and ConsMTL. With m the length of the shortest convex combination, `|d| >= m sum(w)` and Hoelder's inequality give
 `|d|^(1 + p) <= T^p m^(p - 1)`, which is `sqrt(T)` at p = 1 whatever m is.
 """
 
