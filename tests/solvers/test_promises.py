@@ -102,7 +102,7 @@ def check(name, num_tasks, seeds, rounding=rounded):
         length = np.linalg.norm(direction)
         if promise.simplex:
             assert (found >= 0).all() and abs(found.sum() - 1) < 1e-5, case
-        if promise.longest is not None:
+        if promise.longest is not None and promise.start is not None:
             assert length <= promise.longest(rows) * (1 + 1e-3) + ROUNDING * promise.start(rows) @ norms, case
         exact = promise.reference(rows)
         if exact is None:
