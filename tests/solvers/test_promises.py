@@ -19,8 +19,8 @@ from tests.solvers.references import norms_of
 
 # Of the sum of |w_i g_i|: what the rounding of a Gramian may do to a direction, whose square it is known by.
 ROUNDING = 2.0**-11
-# Methods whose residual, where it is trusted, is not below the relative error. The others' is an estimate: the pseudo-inverse's
-# was seen to be 22 times below it, and 0 for an error of 1e-7.
+# Methods whose residual, where it is trusted, is not below the relative error. The others' is an estimate: ConicGrad's
+# was seen to be 2.6 times below it, the pseudo-inverse's 22 times, and Aligned-MTL's 0 where the error was not.
 MEASURED = ("mgda", "upgrad", "dualproj", "cagrad")
 
 
