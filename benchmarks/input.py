@@ -32,10 +32,10 @@ import tensorflow_datasets as tfds
 import mtljax
 from benchmarks import nets, timing
 from mtljax.data.batches import batches
-from mtljax.data.mixing import mix
-from mtljax.data.mixing_draws import systematic
+from mtljax.data.mixing.draws import systematic
+from mtljax.data.mixing.stream import mix
 from mtljax.data.on_device import on_device
-from mtljax.data.prepared import prepare
+from mtljax.data.sets.prepared import prepare
 
 BATCH, SIDE = 256, 36
 IN_MEMORY, ON_DISK = 140_000, 20_000

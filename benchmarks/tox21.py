@@ -33,7 +33,7 @@ from sklearn.metrics import roc_auc_score
 import mtljax
 from benchmarks import timing
 from mtljax.adapters.flax_linen import from_linen
-from mtljax.data.tox21 import load_tox21
+from mtljax.data.sets.molecules.tox21 import load_tox21
 from mtljax.methods.from_losses.uncertainty import softmax
 from mtljax.types import Array, Batch, Method, Model, Task, TrainState
 

@@ -35,7 +35,7 @@ from matplotlib.figure import Figure
 
 import mtljax
 from mtljax.adapters.flax_linen import from_linen
-from mtljax.data.rendered_scenes import CLASSES, SLOTS, load_rendered_scenes
+from mtljax.data.sets.scenes.rendered_scenes import CLASSES, SLOTS, load_rendered_scenes
 
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3  # of Adam at the first step; falls to 0 along a cosine

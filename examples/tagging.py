@@ -40,7 +40,7 @@ import mtljax
 from mtljax import token_losses
 from mtljax.adapters.flax_linen import from_linen
 from mtljax.data import views
-from mtljax.data.ud_english import load_ud_english, ud_vocabularies
+from mtljax.data.sets.ud.english import load_ud_english, ud_vocabularies
 from mtljax.data.vocabulary import Vocabulary
 
 TAGS = ("upos", "xpos", "ufeats")

@@ -62,7 +62,7 @@ from matplotlib.patches import Rectangle
 import mtljax
 from examples.tracking_parts import TASKS, Found, Head, Tracker, Trunk, follow, read_boxes
 from mtljax.adapters.flax_linen import from_linen
-from mtljax.data.moving_shapes import MovingShapes, as_pairs, load_moving_sequences
+from mtljax.data.sets.scenes.moving_shapes import MovingShapes, as_pairs, load_moving_sequences
 from mtljax.metrics.tracking import TrackingCounts, idf1, mota, total_counts, tracking_counts
 
 BATCH_SIZE = 16  # pairs of frames

@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
 import mtljax
-from mtljax.data.moving_shapes import STRIDE
-from mtljax.data.shapes import SHAPES
+from mtljax.data.sets.scenes.moving_shapes import STRIDE
+from mtljax.data.sets.scenes.shapes import SHAPES
 from mtljax.metrics.tracking import box_iou
 
 TEMPERATURE = 0.1  # of the contrastive loss
@@ -24,7 +24,7 @@ WIDTH = 32  # channels
 LEAST_SCORE = 0.2  # of a box that is looked at
 MOST_OVERLAP = 0.4  # IoU of two boxes that may both stand
 
-# What every loss below reads is written in `mtljax.data.moving_shapes.as_pairs`.
+# What every loss below reads is written in `mtljax.data.sets.scenes.moving_shapes.as_pairs`.
 
 
 def at_centres(values: jax.Array, centre: jax.Array) -> jax.Array:

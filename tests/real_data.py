@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtljax.data.raw import roots
+from mtljax.data.sets.raw import roots
 
 
 def folder(name: str) -> Path | None:

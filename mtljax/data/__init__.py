@@ -1,21 +1,18 @@
 """Data sets, input pipelines, task mixing and self-supervised views.
 
-Data sets prepared by TFDS are looked up on first use, since TFDS is slow to import.
+Data sets are imported on first use, since TFDS is slow to import.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from mtljax.data import synthetic, views
 from mtljax.data.batches import Stream, batches
 from mtljax.data.labels import LabelCounts, label_counts, mask_missing
-from mtljax.data.load import load, names, source
-from mtljax.data.mixing import Mixture, mix
-from mtljax.data.mixing_draws import largest_remainder, multinomial, one_task, round_robin, systematic
-from mtljax.data.mixing_rates import LossDriven, annealed, loss_driven, proportional, uniform
-from mtljax.data.moving_shapes import MovingShapes, load_moving_sequences, load_moving_shapes
+from mtljax.data.mixing.draws import largest_remainder, multinomial, one_task, round_robin, systematic
+from mtljax.data.mixing.rates import LossDriven, annealed, loss_driven, proportional, uniform
+from mtljax.data.mixing.stream import Mixture, mix
 from mtljax.data.multilabel import (
     classes_from_one_vs_rest,
     multilabel_from_tasks,
@@ -24,47 +21,24 @@ from mtljax.data.multilabel import (
 )
 from mtljax.data.on_device import on_device
 from mtljax.data.pipeline import epochs, evaluation_batches
-from mtljax.data.rendered_scenes import load_rendered_scenes, random_scenes, render_scene, sample_scene
-from mtljax.data.ud_batches import sentence_batch, sentence_vocabularies
+from mtljax.data.sets import table as _table
+from mtljax.data.sets.lookup import load, names, source
+from mtljax.data.sets.ud.batches import sentence_batch, sentence_vocabularies
 from mtljax.data.vocabulary import Vocabulary, build_vocabulary
 
 if TYPE_CHECKING:
-    from mtljax.data.computer_survey import ComputerSurvey, load_computer_survey
-    from mtljax.data.dsprites_factors import DspritesFactors, load_dsprites_factors
-    from mtljax.data.multi_digits import MultiDigits, MultiDigitsConfig, load_multi_digits
-    from mtljax.data.multi_mnist import load_mnist_fashion, load_multi_fashion, load_multi_mnist
-    from mtljax.data.sarcos import Sarcos, load_sarcos
-    from mtljax.data.school import School, load_school
-    from mtljax.data.sider import Sider, load_sider
-    from mtljax.data.tox21 import Tox21, load_tox21
-    from mtljax.data.two_digits import TwoDigits, TwoDigitsConfig
-    from mtljax.data.ud_english import UdEnglish, load_ud_english, ud_vocabularies
-
-_LAZY = {
-    "ComputerSurvey": "computer_survey",
-    "DspritesFactors": "dsprites_factors",
-    "MultiDigits": "multi_digits",
-    "MultiDigitsConfig": "multi_digits",
-    "Sarcos": "sarcos",
-    "School": "school",
-    "Sider": "sider",
-    "Tox21": "tox21",
-    "TwoDigits": "two_digits",
-    "TwoDigitsConfig": "two_digits",
-    "UdEnglish": "ud_english",
-    "load_computer_survey": "computer_survey",
-    "load_dsprites_factors": "dsprites_factors",
-    "load_mnist_fashion": "multi_mnist",
-    "load_multi_digits": "multi_digits",
-    "load_multi_fashion": "multi_mnist",
-    "load_multi_mnist": "multi_mnist",
-    "load_sarcos": "sarcos",
-    "load_school": "school",
-    "load_sider": "sider",
-    "load_tox21": "tox21",
-    "load_ud_english": "ud_english",
-    "ud_vocabularies": "ud_english",
-}
+    from mtljax.data.sets.computer_survey import ComputerSurvey, load_computer_survey
+    from mtljax.data.sets.dsprites_factors import DspritesFactors, load_dsprites_factors
+    from mtljax.data.sets.molecules.sider import Sider, load_sider
+    from mtljax.data.sets.molecules.tox21 import Tox21, load_tox21
+    from mtljax.data.sets.multi_digits import MultiDigits, MultiDigitsConfig, load_multi_digits
+    from mtljax.data.sets.multi_mnist.builder import TwoDigits, TwoDigitsConfig
+    from mtljax.data.sets.multi_mnist.load import load_mnist_fashion, load_multi_fashion, load_multi_mnist
+    from mtljax.data.sets.sarcos import Sarcos, load_sarcos
+    from mtljax.data.sets.scenes.moving_shapes import MovingShapes, load_moving_sequences, load_moving_shapes
+    from mtljax.data.sets.scenes.rendered_scenes import load_rendered_scenes, random_scenes, render_scene, sample_scene
+    from mtljax.data.sets.school import School, load_school
+    from mtljax.data.sets.ud.english import UdEnglish, load_ud_english, ud_vocabularies
 
 __all__ = [
     "ComputerSurvey",
@@ -135,11 +109,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the module of a data set when one of its names is first asked for."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"mtljax.data.{_LAZY[name]}"), name)
+    places = _table.places()
+    if name in places:
+        return _table.imported(places[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Names of this module, the lazy ones among them."""
-    return sorted({*globals(), *_LAZY})
+    """Names of this module, those of the data sets among them."""
+    return sorted({*globals(), *_table.places()})

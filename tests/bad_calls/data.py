@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from mtljax import data, imbalance
 from mtljax.data import synthetic, views
-from mtljax.data.idx import read_idx
-from mtljax.data.mixing_rates import LossDriven
+from mtljax.data.mixing.rates import LossDriven
+from mtljax.data.sets.multi_mnist.idx import read_idx
 from mtljax.types import Batch
 from tests.bad_calls.bad import INF, NAN, NO_FLAGS, NO_FUNCTIONS, Bad, count, each, number
 

@@ -9,7 +9,7 @@ import numpy as np
 
 def school(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Inputs `[n_t, 28]`, the last column 1, and scores `[n_t]`, by school."""
-    from mtljax.data.school import _read  # imports TFDS, which is slow
+    from mtljax.data.sets.school import _read  # imports TFDS, which is slow
 
     inputs, scores = zip(*_read(folder / "school.mat"), strict=True)
     return [x.astype(np.float64) for x in inputs], [y.astype(np.float64) for y in scores]

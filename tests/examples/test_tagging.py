@@ -11,7 +11,7 @@ import pytest
 
 import mtljax
 from examples import tagging
-from mtljax.data import raw
+from mtljax.data.sets import raw
 from mtljax.data.vocabulary import Vocabulary
 from mtljax.token_losses import PADDING
 

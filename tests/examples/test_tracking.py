@@ -10,7 +10,7 @@ import pytest
 
 from examples import tracking
 from examples.tracking_parts import TASKS, TEMPERATURE, Head, Trunk, read_boxes
-from mtljax.data.moving_shapes import as_pairs, load_moving_sequences
+from mtljax.data.sets.scenes.moving_shapes import as_pairs, load_moving_sequences
 from mtljax.metrics.tracking import idf1, mota
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,158 @@
+"""The computer survey: 190 people rate 20 computers, a task for each person and one input for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+
+from mtljax.data.sets.prepared import columns, prepare
+from mtljax.data.sets.raw import fetch
+from mtljax.types import Batch
+
+_URL = "manual:computer_survey/conjointAnalysisComputerBuyers.mat"
+_COMPUTERS, _COLUMNS, _PEOPLE = 20, 14, 190
+_TRAIN = 16  # computers rated first
+
+_DESCRIPTION = """
+A conjoint analysis: 190 people said of each of 20 personal computers how likely they were to buy it, from 0 to 10. A
+computer is 13 attributes of two levels, coded -1 and 1 (price, memory, screen, processor and the like), after a
+constant 1 in column 0. Each person is a regression task on the same 20 computers. Split as Argyriou, Evgeniou and
+Pontil do: the 16 computers rated first for training, the last 4 for testing. The file also has seven numbers about each
+person, which are left out.
+"""
+
+_CITATION = """
+@article{lenk1996hierarchical,
+  author = {Lenk, Peter J. and DeSarbo, Wayne S. and Green, Paul E. and Young, Martin R.},
+  title = {Hierarchical {Bayes} Conjoint Analysis: Recovery of Partworth Heterogeneity from Reduced Experimental
+    Designs},
+  journal = {Marketing Science},
+  volume = {15},
+  number = {2},
+  pages = {173--191},
+  year = {1996}
+}
+@article{argyriou2008convex,
+  author = {Argyriou, Andreas and Evgeniou, Theodoros and Pontil, Massimiliano},
+  title = {Convex Multi-Task Feature Learning},
+  journal = {Machine Learning},
+  volume = {73},
+  number = {3},
+  pages = {243--272},
+  year = {2008}
+}
+"""
+
+
+class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of the computer survey; `load_computer_survey` describes the tasks.
+
+    A row is a computer. Features: `computer` int8 `[14]`, a constant 1 and attributes that are -1 or 1; `ratings` uint8
+    `[190]`, from 0 to 10, by person in the file's order. No public URL is known: the file must be at hand, in
+    `computer_survey/` of the folder that `MTLJAX_DATA` names.
+
+    Example:
+        >>> ComputerSurvey.VERSION
+        Version('1.0.0')
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+
+    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
+        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
+        super().__init__(file_format=file_format, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_DESCRIPTION,
+            features=tfds.features.FeaturesDict(
+                {
+                    "computer": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.int8),
+                    "ratings": tfds.features.Tensor(shape=(_PEOPLE,), dtype=np.uint8),
+                }
+            ),
+            homepage="https://doi.org/10.1287/mksc.15.2.173",
+            citation=_CITATION,
+            license="none stated",
+            disable_shuffling=True,  # in the order of rating
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        (path,) = fetch(dl_manager, "computer_survey", [_URL])
+        computers, ratings = _read(path)
+        return {
+            "train": self._generate_examples(computers[:_TRAIN], ratings[:_TRAIN]),
+            "test": self._generate_examples(computers[_TRAIN:], ratings[_TRAIN:]),
+        }
+
+    def _generate_examples(
+        self, computers: np.ndarray, ratings: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for key, (computer, row) in enumerate(zip(computers, ratings, strict=True)):
+            yield key, {"computer": computer, "ratings": row}
+
+
+def load_computer_survey(data_dir: str | Path | None = None) -> dict[str, Batch]:
+    """Ratings of computers by 190 people as NumPy arrays, a task for each person, one input for all tasks.
+
+    Inputs: float32 `[N, 14]`, a constant 1 in column 0 and 13 attributes that are -1 or 1. Targets: float32 `[N]`, a
+    rating from 0 to 10, of tasks "person_001" to "person_190" in the file's order. N is 16 in "train", the computers
+    that were rated first, and 4 in "test". No label is missing.
+
+    `mtljax.convex.columns(batch.inputs, np.stack(list(batch.targets.values()), 1))` makes the arrays of
+    `mtljax.convex`.
+
+    Args:
+        data_dir: TFDS's data directory, under which the data are prepared once and found again; None is TFDS's own
+            default, usually `~/tensorflow_datasets`.
+
+    Returns:
+        Dict with `"train"` and `"test"`, each a `Batch` of NumPy arrays.
+
+    Raises:
+        FileNotFoundError: the file is not at hand; the message says where to put it.
+        ValueError: a file that is damaged or not as expected.
+
+    Data: P. J. Lenk, W. S. DeSarbo, P. E. Green and M. R. Young, Hierarchical Bayes conjoint analysis, Marketing
+    Science 15, 1996; the split is that of A. Argyriou, T. Evgeniou and M. Pontil, Convex multi-task feature learning,
+    Machine Learning 73, 2008. No licence is stated.
+
+    Example:
+        >>> splits = load_computer_survey("/tmp/tfds")  # doctest: +SKIP
+        >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
+        ((16, 14), 190)
+    """
+    builder = prepare("load_computer_survey", ComputerSurvey, data_dir)
+    return {split: _as_batch(columns(builder, split)) for split in ("train", "test")}
+
+
+def _as_batch(column: dict[str, np.ndarray]) -> Batch:
+    ratings = column["ratings"].T.astype(np.float32)
+    return Batch(
+        inputs=column["computer"].astype(np.float32),
+        targets={f"person_{number:03d}": row for number, row in enumerate(ratings, start=1)},
+    )
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Computers int8 `[20, 14]` and ratings uint8 `[20, 190]`."""
+    found = scipy.io.loadmat(str(path), appendmat=False)
+    # The name of the design is misspelt in the file.
+    for name, shape in (("designMarix", (_COMPUTERS, _COLUMNS)), ("likeBuy", (_PEOPLE, _COMPUTERS))):
+        if name not in found or found[name].shape != shape:
+            what = f"shape {found[name].shape}" if name in found else "no such array"
+            raise ValueError(f"{path}: expected {name} {list(shape)}, found {what}")
+    computers, ratings = found["designMarix"], found["likeBuy"].T
+    if np.any(computers[:, 0] != 1) or not np.isin(computers, (-1, 1)).all() or not np.isin(ratings, range(11)).all():
+        raise ValueError(
+            f"{path}: expected a constant 1 and attributes -1 or 1 in designMarix and ratings 0 to 10 in likeBuy, "
+            "found other values"
+        )
+    return computers.astype(np.int8), ratings.astype(np.uint8)

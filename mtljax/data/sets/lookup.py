@@ -1,0 +1,106 @@
+"""Every data set by name: in memory, or as a source of rows on disk."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+from mtljax.checks import expect
+from mtljax.data.sets.prepared import prepare
+from mtljax.data.sets.table import TABLE, DataSet, imported
+
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows, sorted.
+
+    Example:
+        >>> names()[:2]
+        ('computer_survey', 'dsprites_factors')
+    """
+    return tuple(sorted(TABLE))
+
+
+def load(name: str, split: str | None = None, *, data_dir: str | Path | None = None, **options: Any) -> Any:
+    """A data set in memory, ready for `batches` and `on_device`.
+
+    Args:
+        name: one of `names()`.
+        split: its name, such as "train"; None for all.
+        data_dir: TFDS's data directory; None is TFDS's own default. Data sets that are generated anew each time, and
+            store nothing, take none.
+        **options: what the data set's own function takes: `load("multi_mnist", variant="mgda")` is
+            `load_multi_mnist(variant="mgda")`, whose docstring says what there is.
+
+    Returns:
+        The split, a `Batch` of NumPy arrays, or a dict of `Batch` by task where tasks have examples of their own; with
+        `split=None` the dict of all of them.
+
+    Raises:
+        ValueError: a name, a split or an option that is not known; the message lists those that are.
+        FileNotFoundError: a published file that is neither at hand nor to be downloaded.
+
+    Example:
+        >>> load("multi_digit")
+        Traceback (most recent call last):
+        ...
+        ValueError: load: name must be one of computer_survey, ..., ud_english, found 'multi_digit'
+    """
+    row = _row(name, "load")
+    loader = imported(f"{row.module}:{row.loader}")
+    expect(split is None or isinstance(split, str), "load", "split", "a string or None", split, TypeError)
+    known = inspect.signature(loader).parameters
+    if data_dir is not None:
+        options["data_dir"] = data_dir
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"load: options of {name} must be among {sorted(known)}, found {unknown}")
+    splits = loader(**options)
+    if split is None:
+        return splits
+    if split not in splits:
+        raise ValueError(f"load: split of {name} must be one of {sorted(splits)}, found {split!r}")
+    return splits[split]
+
+
+def source(name: str, split: str, *, data_dir: str | Path | None = None, config: str | None = None) -> Any:
+    """The rows of a data set as a random-access source on disk, as TFDS stores them, prepared where they were not.
+
+    Args:
+        name: one of `names()` that is prepared by a TFDS builder.
+        split: the builder's split.
+        data_dir: as in `load`.
+        config: the name of the builder's configuration; None is the one that `load` takes without options.
+
+    Returns:
+        An object with `__len__`, `__getitem__(int)` and `__getitems__(list of int)`, which `batches` takes together
+        with `collate`. Rows are dicts by feature; large images stand in blocks of 100 (see the builder's description).
+
+    Raises:
+        ValueError: a name or split that is not known, or a data set that is generated and not stored.
+
+    Example:
+        >>> source("moving_shapes", "train")
+        Traceback (most recent call last):
+        ...
+        ValueError: source: moving_shapes is generated, not stored; use load
+    """
+    row = _row(name, "source")
+    if row.builder is None:
+        raise ValueError(f"source: {name} is generated, not stored; use load")
+    config = row.config if config is None else config
+    expect(isinstance(split, str), "source", "split", "a string", split, TypeError)
+    expect(config is None or isinstance(config, str), "source", "config", "a string or None", config, TypeError)
+    options = {} if config is None else {"config": config}
+    builder = prepare("source", functools.partial(imported(row.builder), **options), data_dir)
+    if split not in builder.info.splits:
+        raise ValueError(f"source: split of {name} must be one of {sorted(builder.info.splits)}, found {split!r}")
+    return builder.as_data_source(split)
+
+
+def _row(name: str, caller: str) -> DataSet:
+    expect(isinstance(name, str), caller, "name", "a string", name, TypeError)
+    if name not in TABLE:
+        raise ValueError(f"{caller}: name must be one of {', '.join(names())}, found {name!r}")
+    return TABLE[name]

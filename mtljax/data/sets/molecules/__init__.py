@@ -1,0 +1,1 @@
+"""Molecules and their assays: fingerprints, Tox21 and SIDER."""

@@ -1,0 +1,151 @@
+"""The SIDER data set: side effects of marketed drugs in 27 classes of organs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from mtljax.data.sets.molecules.fingerprints import (
+    Table,
+    check_fingerprints,
+    dataset_info,
+    examples,
+    index_split,
+    load_splits,
+    read_table,
+)
+from mtljax.data.sets.prepared import prepare
+from mtljax.data.sets.raw import fetch
+from mtljax.types import Batch
+
+_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/sider.csv.gz"
+_TASKS = (
+    "Hepatobiliary disorders",
+    "Metabolism and nutrition disorders",
+    "Product issues",
+    "Eye disorders",
+    "Investigations",
+    "Musculoskeletal and connective tissue disorders",
+    "Gastrointestinal disorders",
+    "Social circumstances",
+    "Immune system disorders",
+    "Reproductive system and breast disorders",
+    "Neoplasms benign, malignant and unspecified (incl cysts and polyps)",
+    "General disorders and administration site conditions",
+    "Endocrine disorders",
+    "Surgical and medical procedures",
+    "Vascular disorders",
+    "Blood and lymphatic system disorders",
+    "Skin and subcutaneous tissue disorders",
+    "Congenital, familial and genetic disorders",
+    "Infections and infestations",
+    "Respiratory, thoracic and mediastinal disorders",
+    "Psychiatric disorders",
+    "Renal and urinary disorders",
+    "Pregnancy, puerperium and perinatal conditions",
+    "Ear and labyrinth disorders",
+    "Cardiac disorders",
+    "Nervous system disorders",
+    "Injury, poisoning and procedural complications",
+)
+
+_DESCRIPTION = """
+Side effects of 1,427 marketed drugs (Side Effect Resource, version 4), grouped into 27 classes of organs after MedDRA,
+as DeepChem and MoleculeNet pack them. A drug is a SMILES string; a label says whether side effects of a class are
+known. No label is missing. Split by index, as DeepChem's `IndexSplitter` does: 80 % of the rows, in the file's order,
+for training, 10 % for validation, 10 % for testing.
+"""
+
+_CITATION = """
+@article{kuhn2016sider,
+  author = {Kuhn, Michael and Letunic, Ivica and Jensen, Lars Juhl and Bork, Peer},
+  title = {The {SIDER} Database of Drugs and Side Effects},
+  journal = {Nucleic Acids Research},
+  volume = {44},
+  number = {D1},
+  pages = {D1075--D1079},
+  year = {2016}
+}
+@article{wu2018moleculenet,
+  author = {Wu, Zhenqin and Ramsundar, Bharath and Feinberg, Evan N. and Gomes, Joseph and Geniesse, Caleb and Pappu,
+    Aneesh S. and Leswing, Karl and Pande, Vijay},
+  title = {{MoleculeNet}: A Benchmark for Molecular Machine Learning},
+  journal = {Chemical Science},
+  volume = {9},
+  pages = {513--530},
+  year = {2018}
+}
+"""
+
+
+class Sider(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of side effects; `load_sider` describes the tasks.
+
+    Features: `smiles`, the drug; `labels` uint8 `[27]`, 1 where side effects are known, by class in the file's order,
+    which the metadata's `tasks` give; `present` uint8 `[27]`, all 1. RDKit is not needed to prepare.
+
+    Example:
+        >>> Sider.VERSION
+        Version('1.0.0')
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+
+    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
+        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
+        super().__init__(file_format=file_format, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return dataset_info(
+            self, _TASKS, description=_DESCRIPTION, homepage="http://sideeffects.embl.de/", citation=_CITATION
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        (path,) = fetch(dl_manager, "sider", [_URL])
+        return {name: self._generate_examples(part) for name, part in index_split(read_table(path, _TASKS)).items()}
+
+    def _generate_examples(self, table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
+        return examples(table)
+
+
+def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int = 1024) -> dict[str, Batch]:
+    """Side effects of drugs in 27 classes as NumPy arrays: fingerprints of molecules, binary labels without gaps.
+
+    Inputs: float32 `[N, bits]`, the drug's extended-connectivity fingerprint, 0 or 1 (ECFP4 by default; see
+    `molecules.fingerprints`), computed when loaded, in well under a second. Targets: int32 `[N]`, 1 where
+    side effects of the class are known; tasks have the names of the classes as the file writes them. `mask` is empty:
+    no label is missing.
+
+    The split is by index, as in DeepChem's published figures: `int(0.8 N)` and `int(0.9 N)` of the file's N = 1,427
+    rows end "train" and "validation": 1,141, 143 and 143. RDKit 2026.09 reads all of the molecules; one that it could
+    not read would be left out.
+
+    Args:
+        data_dir: TFDS's data directory, under which molecules and labels are prepared once and found again; None is
+            TFDS's own default, usually `~/tensorflow_datasets`.
+        radius: of the fingerprints, in bonds, 0 or more.
+        bits: of the fingerprints, at least 1.
+
+    Returns:
+        Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays.
+
+    Raises:
+        ImportError: RDKit is not installed.
+        ValueError: a negative `radius` or `bits` below 1, a file that is damaged or not as expected, or over 1 % of its
+            molecules cannot be read.
+        FileNotFoundError: a file that cannot be had; the message says where to put it.
+
+    Data: M. Kuhn, I. Letunic, L. J. Jensen and P. Bork, The SIDER database of drugs and side effects, Nucleic Acids
+    Research 44, 2016; packed by Z. Wu et al., MoleculeNet, Chemical Science 9, 2018. MIT.
+
+    Example:
+        >>> splits = load_sider("/tmp/tfds")  # doctest: +SKIP
+        >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
+        ((1141, 1024), 27)
+    """
+    check_fingerprints("load_sider", radius, bits)
+    return load_splits(prepare("load_sider", Sider, data_dir), _TASKS, radius=radius, bits=bits)

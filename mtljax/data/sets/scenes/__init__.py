@@ -1,0 +1,1 @@
+"""Scenes of shapes, drawn or rendered: classes, places, motion and rays."""

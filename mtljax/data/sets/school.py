@@ -1,0 +1,187 @@
+"""The School data set: examination scores of pupils of 139 schools, a task for each school."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+
+from mtljax.checks import check_count, check_number
+from mtljax.data.sets.prepared import columns, prepare
+from mtljax.data.sets.raw import fetch
+from mtljax.types import Batch
+
+_URL = "https://raw.githubusercontent.com/jiayuzhou/MALSAR/ca3d55b878cc4113f0d9603e8ac46538aeb1ecd9/data/school.mat"
+_COLUMNS = 28  # 27 features and a constant
+
+_DESCRIPTION = """
+Examination scores of 15,362 pupils of 139 secondary schools of the Inner London Education Authority in 1985, 1986 and
+1987, as MALSAR packs them. What is known of a pupil are 27 features and a constant, 1, in the last column. Features
+describe the year, the school (percentages of pupils with free meals and in the highest band of verbal reasoning, its
+gender and denomination) and the pupil (gender, verbal reasoning band, ethnic group); all but the two percentages,
+columns 3 and 4, are indicators. Each school is a regression task. Pupils stand in the file's order, school by school.
+"""
+
+_CITATION = """
+@article{argyriou2008convex,
+  author = {Argyriou, Andreas and Evgeniou, Theodoros and Pontil, Massimiliano},
+  title = {Convex Multi-Task Feature Learning},
+  journal = {Machine Learning},
+  volume = {73},
+  number = {3},
+  pages = {243--272},
+  year = {2008}
+}
+@misc{zhou2011malsar,
+  author = {Zhou, Jiayu and Chen, Jianhui and Ye, Jieping},
+  title = {{MALSAR}: Multi-tAsk Learning via StructurAl Regularization},
+  publisher = {Arizona State University},
+  year = {2011}
+}
+"""
+
+
+class School(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of examination scores by school; `load_school` describes the tasks.
+
+    The published file has no split, and neither has this: everything is in split "full" (TFDS keeps "all" for itself).
+    Features: `inputs` uint8 `[28]`, the last one 1; `score` uint8, from 1 to 70; `school` int32, from 1 to 139.
+
+    Example:
+        >>> School.VERSION
+        Version('1.0.0')
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+
+    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
+        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
+        super().__init__(file_format=file_format, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_DESCRIPTION,
+            features=tfds.features.FeaturesDict(
+                {
+                    "inputs": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.uint8),
+                    "score": tfds.features.Scalar(np.uint8),
+                    "school": tfds.features.Scalar(np.int32),
+                }
+            ),
+            homepage="https://github.com/jiayuzhou/MALSAR",
+            citation=_CITATION,
+            license="none stated",
+            disable_shuffling=True,  # pupils stand school by school
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        (path,) = fetch(dl_manager, "school", [_URL])
+        return {"full": self._generate_examples(path)}
+
+    def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        key = 0
+        for school, (inputs, scores) in enumerate(_read(path), start=1):
+            for row, score in zip(inputs, scores, strict=True):
+                yield key, {"inputs": row, "score": score, "school": np.int32(school)}
+                key += 1
+
+
+def load_school(
+    data_dir: str | Path | None = None, *, train_share: float | None = None, seed: int = 0
+) -> dict[str, dict[str, Batch]]:
+    """Examination scores of the pupils of 139 schools as NumPy arrays, a task for each school.
+
+    Every school has pupils of its own, from 22 to 251, 15,362 in all: a split is a dict of `Batch` by task name, the
+    names "school_001" to "school_139" in the file's order. Inputs: float32 `[n, 28]`, the numbers of the file: 27
+    features, percentages not scaled, and a constant 1 in the last column. Target: float32 `[n]`, a score from 1 to 70,
+    under the task's own name.
+
+    To the padded arrays of `mtljax.convex`, and without the constant feature:
+
+        schools = load_school()["all"]
+        rows = mtljax.convex.pad(
+            {name: batch.inputs[:, :27] for name, batch in schools.items()},
+            {name: batch.targets[name] for name, batch in schools.items()},
+        )
+
+    Args:
+        data_dir: TFDS's data directory, under which the data are prepared once and found again; None is TFDS's own
+            default, usually `~/tensorflow_datasets`.
+        train_share: None for all pupils under "all". The data have no split of their own; results are commonly given
+            for a random 0.75 of each school's pupils in training, means over ten such splits. A number from 0 to 1
+            gives such a split, rounded to the nearest pupil of each school, halves up.
+        seed: of the split. The split is that of `mtljax.convex.split_rows(jax.random.key(seed), pad(...), share)` with
+            JAX's default settings.
+
+    Returns:
+        `{"all": ...}` without `train_share`, else `{"train": ..., "test": ...}`, dicts of `Batch` by task name. Pupils
+        keep the file's order.
+
+    Raises:
+        ValueError: a `train_share` that is not from 0 to 1, or a file that is damaged or not as expected.
+        FileNotFoundError: a file that cannot be had; the message says where to put it.
+
+    Data: A. Argyriou, T. Evgeniou and M. Pontil, Convex multi-task feature learning, Machine Learning 73, 2008; the
+    file is that of J. Zhou, J. Chen and J. Ye, MALSAR, 2011. No licence is stated.
+
+    Example:
+        >>> schools = load_school("/tmp/tfds", train_share=0.75)["train"]  # doctest: +SKIP
+        >>> schools["school_001"].inputs.shape  # doctest: +SKIP
+        (150, 28)
+    """
+    if train_share is not None:
+        check_number("load_school", "train_share", train_share, least=0, most=1)
+    check_count("load_school", "seed", seed, least=0)
+    found = columns(prepare("load_school", School, data_dir), "full")
+    inputs, scores = found["inputs"].astype(np.float32), found["score"].astype(np.float32)
+    starts = np.flatnonzero(np.diff(found["school"])) + 1
+    by_school = list(zip(np.split(inputs, starts), np.split(scores, starts), strict=True))
+    if train_share is None:
+        return {"all": _by_name(by_school)}
+    train = _train_masks([len(y) for _, y in by_school], train_share, seed)
+    return {
+        "train": _by_name([(x[m], y[m]) for (x, y), m in zip(by_school, train, strict=True)]),
+        "test": _by_name([(x[~m], y[~m]) for (x, y), m in zip(by_school, train, strict=True)]),
+    }
+
+
+def _train_masks(sizes: list[int], share: float, seed: int) -> list[np.ndarray]:
+    """Which pupils `mtljax.convex.split_rows` would draw, without importing what is built on data."""
+    # What is drawn depends on JAX's precision and on its generator: the same split whatever they are set to.
+    with jax.enable_x64(False), jax.threefry_partitionable(True):
+        drawn = np.asarray(jax.random.uniform(jax.random.key(seed, impl="threefry2x32"), (len(sizes), max(sizes))))
+    wanted = np.floor(np.float32(share) * np.array(sizes, np.float32) + np.float32(0.5))
+    ranks = [np.argsort(np.argsort(row[:size], kind="stable")) for row, size in zip(drawn, sizes, strict=True)]
+    return [rank < number for rank, number in zip(ranks, wanted, strict=True)]
+
+
+def _by_name(by_school: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Batch]:
+    names = [f"school_{number:03d}" for number in range(1, len(by_school) + 1)]
+    return {name: Batch(inputs=x, targets={name: y}) for name, (x, y) in zip(names, by_school, strict=True)}
+
+
+def _read(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Inputs uint8 `[n, 28]` and scores uint8 `[n]` of every school."""
+    found = scipy.io.loadmat(str(path), appendmat=False)
+    missing = sorted({"X", "Y"} - set(found))
+    if missing:
+        raise ValueError(f"{path}: expected cells X and Y, one entry for each school, found no {missing[0]}")
+    cells, labels = found["X"].ravel(), found["Y"].ravel()
+    if len(cells) != len(labels):
+        raise ValueError(f"{path}: expected X and Y of equally many schools, found {len(cells)} and {len(labels)}")
+    for school, (x, y) in enumerate(zip(cells, labels, strict=True), start=1):
+        if x.ndim != 2 or x.shape[1] != _COLUMNS or y.shape != (len(x), 1) or not len(x) or np.any(x[:, -1] != 1):
+            raise ValueError(
+                f"{path}: expected X [n, {_COLUMNS}] with a last column of ones and Y [n, 1] for school {school}, "
+                f"found shapes {x.shape} and {y.shape}"
+            )
+        if not all(np.isin(array, range(256)).all() for array in (x, y)):
+            raise ValueError(f"{path}: expected whole numbers from 0 to 255, found others for school {school}")
+    return [(x.astype(np.uint8), y[:, 0].astype(np.uint8)) for x, y in zip(cells, labels, strict=True)]

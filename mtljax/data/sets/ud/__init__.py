@@ -1,0 +1,1 @@
+"""Universal Dependencies: its file format, its labels as tasks, and batches of its sentences."""
