@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
+from mtljax import gaussian_process as gp
 from mtljax import penalties
-from mtljax.convex import gaussian_process as gp
-from mtljax.convex.alternations import feature_learning, relation_learning
+from mtljax.convex.alternating.learning import feature_learning, relation_learning
 from mtljax.convex.baselines import mean_regularised, pooled, ridge_per_task
 from mtljax.convex.linear import explained_variance, predict
 from mtljax.convex.path import cross_validate

@@ -1,9 +1,8 @@
 """Linear models of several tasks under one convex penalty: fit, path, cross-validation, baselines, estimators."""
 
-from mtljax.convex import gaussian_process
-from mtljax.convex.alternations import Learned, feature_learning, relation_learning
+from mtljax.convex.alternating.learning import Learned, feature_learning, relation_learning
 from mtljax.convex.baselines import mean_regularised, pooled, ridge_per_task
-from mtljax.convex.estimator import MultiTaskClassifier, MultiTaskRegressor
+from mtljax.convex.estimators.linear import MultiTaskClassifier, MultiTaskRegressor
 from mtljax.convex.fit import Fit, fit
 from mtljax.convex.linear import Linear, explained_variance, predict
 from mtljax.convex.losses import Loss, logistic, squared
@@ -27,7 +26,6 @@ __all__ = [
     "fit",
     "fit_path",
     "fold_numbers",
-    "gaussian_process",
     "logistic",
     "mean_regularised",
     "pad",

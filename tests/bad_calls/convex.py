@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax import convex
-from mtljax.convex import TaskRows, columns, gaussian_process, pad
+from mtljax import convex, gaussian_process
+from mtljax.convex import TaskRows, columns, pad
 from mtljax.convex.losses import squared
 from mtljax.penalties import l1, tucker_trace_norm
 from tests.bad_calls.bad import INF, NAN, NO_FLAGS, NO_FUNCTIONS, Bad, count, each, number

@@ -20,13 +20,13 @@ E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian pro
 `fit` shows it at work.
 """
 
-from mtljax.convex.gaussian_process_block import Block, block_log_likelihood, block_observations, block_predict
-from mtljax.convex.gaussian_process_data import Hyperparameters, Observations, Prediction, init
-from mtljax.convex.gaussian_process_dense import log_marginal_likelihood, predict
-from mtljax.convex.gaussian_process_fit import Fitted, fit
-from mtljax.convex.gaussian_process_kernels import Kernel, SumParams, linear, rbf, sum_of
-from mtljax.convex.gaussian_process_linear import LinearWeights, linear_log_likelihood, linear_predict, linear_weights
-from mtljax.convex.gaussian_process_statistics import LinearStatistics, linear_statistics
+from mtljax.gaussian_process.block import Block, block_log_likelihood, block_observations, block_predict
+from mtljax.gaussian_process.data import Hyperparameters, Observations, Prediction, init
+from mtljax.gaussian_process.dense import log_marginal_likelihood, predict
+from mtljax.gaussian_process.fit import Fitted, fit
+from mtljax.gaussian_process.kernels import Kernel, SumParams, linear, rbf, sum_of
+from mtljax.gaussian_process.linear import LinearWeights, linear_log_likelihood, linear_predict, linear_weights
+from mtljax.gaussian_process.statistics import LinearStatistics, linear_statistics
 
 __all__ = [
     "Block",

@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from mtljax import trees
-from mtljax.convex.alternations_steps import Regression, from_features, from_relations, solve
+from mtljax.convex.alternating.steps import Regression, from_features, from_relations, solve
 from mtljax.convex.products import product
 from mtljax.types import Array
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax.convex.gaussian_process_data import (
+from mtljax.gaussian_process.data import (
     Hyperparameters,
     Observations,
     Prediction,
@@ -16,7 +16,7 @@ from mtljax.convex.gaussian_process_data import (
     check_hyperparameters,
     working_dtype,
 )
-from mtljax.convex.gaussian_process_kernels import Kernel, diagonal, rbf
+from mtljax.gaussian_process.kernels import Kernel, diagonal, rbf
 from mtljax.solvers.scaling import multiply
 from mtljax.types import Array
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.convex.gaussian_process_data import (
+from mtljax.gaussian_process.data import (
     Observations,
     check_observations,
     cleaned,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.convex.alternations import feature_learning, relation_learning
+from mtljax.convex.alternating.learning import feature_learning, relation_learning
 
 WIDE, TALL = (3, 8, 5), (6, 7, 3)  # tasks, rows, features
 

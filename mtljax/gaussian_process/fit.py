@@ -11,8 +11,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from mtljax.checks import check_callable, check_number
-from mtljax.convex.gaussian_process_data import Hyperparameters, check_hyperparameters, working_dtype
-from mtljax.convex.gaussian_process_dense import log_marginal_likelihood
+from mtljax.gaussian_process.data import Hyperparameters, check_hyperparameters, working_dtype
+from mtljax.gaussian_process.dense import log_marginal_likelihood
 from mtljax.types import Array
 
 MEMORY = 10
@@ -108,7 +108,7 @@ def fit(
     that write it four times take four times as long to compile.
 
     Example:
-        >>> from mtljax.convex import gaussian_process as gp
+        >>> from mtljax import gaussian_process as gp
         >>> @jax.jit
         ... def learn(data, inputs, tasks):
         ...     start, statistics = gp.init(data, 3, kernel=gp.linear()), gp.linear_statistics(data, 3)

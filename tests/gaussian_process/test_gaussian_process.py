@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 
-from mtljax.convex import gaussian_process as gp
+from mtljax import gaussian_process as gp
 
 TASKS, ROWS, FEATURES, ASKED = 4, 18, 3, 5
 

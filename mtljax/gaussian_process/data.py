@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from mtljax import trees
 from mtljax.checks import check_count, check_flag, check_mask, expect
-from mtljax.convex.gaussian_process_kernels import Kernel, rbf
+from mtljax.gaussian_process.kernels import Kernel, rbf
 from mtljax.types import Array, PyTree
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mtljax.convex.estimator_common import LinearMultiTask, checked_targets
+from mtljax.convex.estimators.common import LinearMultiTask, checked_targets
 from mtljax.convex.losses import logistic, squared
 
 

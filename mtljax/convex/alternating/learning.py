@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_nonnegative, check_number
-from mtljax.convex.alternations_loop import Alternation, alternate, regression
-from mtljax.convex.alternations_steps import Regression, decomposed, shares
+from mtljax.convex.alternating.loop import Alternation, alternate, regression
+from mtljax.convex.alternating.steps import Regression, decomposed, shares
 from mtljax.convex.products import product
 from mtljax.types import Array
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.convex.gaussian_process_data import (
+from mtljax.convex.products import product
+from mtljax.gaussian_process.data import (
     Hyperparameters,
     Observations,
     Prediction,
@@ -20,8 +21,7 @@ from mtljax.convex.gaussian_process_data import (
     pick,
     working_dtype,
 )
-from mtljax.convex.gaussian_process_statistics import LinearStatistics
-from mtljax.convex.products import product
+from mtljax.gaussian_process.statistics import LinearStatistics
 from mtljax.types import Array
 
 

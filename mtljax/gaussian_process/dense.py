@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from mtljax.convex.gaussian_process_data import (
+from mtljax.gaussian_process.data import (
     Hyperparameters,
     Observations,
     Prediction,
@@ -20,7 +20,7 @@ from mtljax.convex.gaussian_process_data import (
     pick,
     working_dtype,
 )
-from mtljax.convex.gaussian_process_kernels import Kernel, diagonal, rbf
+from mtljax.gaussian_process.kernels import Kernel, diagonal, rbf
 from mtljax.types import Array
 
 JITTER = 2.0
