@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 import mtljax
-from mtljax.sharing.network import Network
+from mtljax.sharing.frames.network import Network
 
 CLASSES = 10
 LEARNING_RATE = 1e-3

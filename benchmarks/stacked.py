@@ -30,7 +30,7 @@ import mtljax
 from benchmarks import nets, timing
 from benchmarks.nets import Problem
 from benchmarks.ours import Side, compiled, first_state
-from mtljax.sharing.network import Network
+from mtljax.sharing.frames.network import Network
 
 TASKS = [2, 4, 8, 16, 32]
 QUICK_TASKS = [2, 8]

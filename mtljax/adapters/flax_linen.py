@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from mtljax.adapters.train_flags import FLAGS, flag_values, train_flags
 from mtljax.checks import check_callable, check_names, expect
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, is_sequence, key_for, selected, task_names
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, is_sequence, key_for, selected, task_names
 from mtljax.types import Key, Model, Params, PyTree
 
 # What a module writes for whoever looks on, not for its own next call.

@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 from mtljax.adapters.train_flags import flag_values, train_flags
 from mtljax.checks import check_callable, expect
-from mtljax.sharing.network import Network, key_for
+from mtljax.sharing.frames.network import Network, key_for
 from mtljax.types import Key, PyTree
 
 

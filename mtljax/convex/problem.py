@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.checks import expect
-from mtljax.sharing.network import is_sequence
+from mtljax.sharing.frames.network import is_sequence
 from mtljax.types import Array
 
 

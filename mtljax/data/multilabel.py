@@ -11,7 +11,7 @@ import numpy as np
 
 from mtljax.checks import check_count, check_mask, check_names, check_number, expect
 from mtljax.data.labels import check_masks_named
-from mtljax.sharing.network import task_names
+from mtljax.sharing.frames.network import task_names
 from mtljax.types import Batch
 
 Tasks = tuple[dict[str, Any], dict[str, Any]]

@@ -2,16 +2,14 @@
 
 from mtljax.sharing.adapters import adapters
 from mtljax.sharing.adatt import adatt
-from mtljax.sharing.add_task import add_task, without_task
 from mtljax.sharing.cgc import cgc
 from mtljax.sharing.cross_stitch import cross_stitch
 from mtljax.sharing.deep_fusion import deep_fusion
 from mtljax.sharing.dselect_k import dselect_k
-from mtljax.sharing.edit import carry_over
 from mtljax.sharing.encoders import encoders
 from mtljax.sharing.esmm import esmm
 from mtljax.sharing.film import film
-from mtljax.sharing.freeze import freeze, part_labels, thaw
+from mtljax.sharing.frames.network import Network
 from mtljax.sharing.hard import hard
 from mtljax.sharing.hierarchical import hierarchical, successive_regularization
 from mtljax.sharing.low_rank import low_rank
@@ -20,12 +18,14 @@ from mtljax.sharing.mmoe import mmoe
 from mtljax.sharing.moe import moe
 from mtljax.sharing.mtan import mtan
 from mtljax.sharing.nddr import nddr
-from mtljax.sharing.network import Network
 from mtljax.sharing.ple import Experts, ple
 from mtljax.sharing.single_task import single_task
 from mtljax.sharing.sluice import sluice
 from mtljax.sharing.soft import soft
 from mtljax.sharing.statistics import statistics_by_task
+from mtljax.sharing.surgery.add_task import add_task, without_task
+from mtljax.sharing.surgery.edit import carry_over
+from mtljax.sharing.surgery.freeze import freeze, part_labels, thaw
 from mtljax.sharing.tree import tree
 
 __all__ = [

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_callable, check_count
-from mtljax.sharing.branches_deltas import after_each_stage
-from mtljax.sharing.network import Network, key_for
+from mtljax.sharing.frames.deltas import after_each_stage
+from mtljax.sharing.frames.network import Network, key_for
 from mtljax.types import Array, Key, Model, PyTree
 
 

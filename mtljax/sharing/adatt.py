@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.sharing.experts import Run, assemble, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, check_heads
+from mtljax.sharing.frames.experts import Run, assemble, logits_of, mix, run_experts
+from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.sharing.ple import Experts, gate_of, levels_of
 from mtljax.types import Array, Key, Model, PyTree
 

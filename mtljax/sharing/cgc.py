@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mtljax.sharing.network import Network
+from mtljax.sharing.frames.network import Network
 from mtljax.sharing.ple import Experts, extraction
 from mtljax.types import Model
 

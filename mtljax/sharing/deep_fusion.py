@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_flag, check_number
-from mtljax.sharing.columns import Unit, column_model, read_last
-from mtljax.sharing.cross_stitch import mix, near_identity, wide_dtype
-from mtljax.sharing.network import Network, check_heads, check_networks
+from mtljax.sharing.frames.columns import Unit, column_model, read_last
+from mtljax.sharing.frames.mixing import mix, near_identity, wide_dtype
+from mtljax.sharing.frames.network import Network, check_heads, check_networks
 from mtljax.sharing.sluice import layer_heads
 from mtljax.types import Array, Key, Model, PyTree
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_flag, check_nonnegative, check_number, is_zero
-from mtljax.sharing.experts import (
+from mtljax.sharing.frames.experts import (
     Run,
     assemble,
     expert_list,
@@ -18,7 +18,7 @@ from mtljax.sharing.experts import (
     mix,
     run_experts,
 )
-from mtljax.sharing.network import Network, check_heads
+from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 

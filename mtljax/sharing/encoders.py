@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtljax.checks import check_choice
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_entries, check_heads, check_network, key_for, selected
+from mtljax.sharing.frames.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_entries, check_heads, check_network, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 

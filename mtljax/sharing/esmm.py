@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.sharing.experts import Run, assemble
-from mtljax.sharing.network import Network, check_entries, check_heads, check_network, task_names
+from mtljax.sharing.frames.experts import Run, assemble
+from mtljax.sharing.frames.network import Network, check_entries, check_heads, check_network, task_names
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, PyTree
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.sharing.branches_deltas import after_each_stage
-from mtljax.sharing.network import Network
+from mtljax.sharing.frames.deltas import after_each_stage
+from mtljax.sharing.frames.network import Network
 from mtljax.types import Array, Key, Model, PyTree
 
 

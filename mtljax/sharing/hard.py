@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtljax.sharing.encoded import encoder_and_heads
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected
+from mtljax.sharing.frames.encoder import encoder_and_heads
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.network import Network, check_heads, check_network, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 

@@ -12,11 +12,10 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_choice, check_count, check_flag, check_nonnegative, expect
-from mtljax.sharing.branches_checks import channels_last, concatenated
-from mtljax.sharing.branches_parts import file_parts
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import (
+from mtljax.sharing.frames.channels import channels_last, concatenated
+from mtljax.sharing.frames.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import (
     Network,
     check_entries,
     check_heads,
@@ -26,6 +25,7 @@ from mtljax.sharing.network import (
     selected,
     task_names,
 )
+from mtljax.sharing.frames.parts import file_parts
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 

@@ -12,9 +12,9 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_heads, check_network, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 

@@ -14,9 +14,9 @@ from jax.core import Tracer
 
 from mtljax import trees
 from mtljax.checks import check_count, check_number, expect
-from mtljax.sharing.encoded import encoder_and_heads
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, check_heads, check_networks, is_sequence, key_for, selected
+from mtljax.sharing.frames.encoder import encoder_and_heads
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.network import Network, check_heads, check_networks, is_sequence, key_for, selected
 from mtljax.sharing.tree import file_nodes, node_part, tree
 from mtljax.types import Array, Key, Model, Params, PyTree
 

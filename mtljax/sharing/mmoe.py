@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from mtljax.sharing.experts import Run, assemble, expert_list, gate_or_linear, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, check_heads
+from mtljax.sharing.frames.experts import Run, assemble, expert_list, gate_or_linear, logits_of, mix, run_experts
+from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.types import Key, Model, PyTree
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count, check_flag, check_nonnegative, is_zero
-from mtljax.sharing.experts import (
+from mtljax.sharing.frames.experts import (
     Run,
     assemble,
     expert_list,
@@ -19,7 +19,7 @@ from mtljax.sharing.experts import (
     mix,
     run_experts,
 )
-from mtljax.sharing.network import Network, check_heads
+from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 
 

@@ -9,10 +9,18 @@ import jax
 
 from mtljax import trees
 from mtljax.checks import expect
-from mtljax.sharing.branches_checks import channels_last, concatenated
-from mtljax.sharing.encoded import encoder_and_heads
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, check_heads, check_network, check_networks, is_sequence, key_for, selected
+from mtljax.sharing.frames.channels import channels_last, concatenated
+from mtljax.sharing.frames.encoder import encoder_and_heads
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.network import (
+    Network,
+    check_heads,
+    check_network,
+    check_networks,
+    is_sequence,
+    key_for,
+    selected,
+)
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 Stage = Network | tuple[Network, Network]

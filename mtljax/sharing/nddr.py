@@ -10,9 +10,9 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_number
-from mtljax.sharing.columns import Unit, column_model, read_last
-from mtljax.sharing.cross_stitch import near_identity, wide_dtype
-from mtljax.sharing.network import Network, check_heads, check_network, check_networks, key_for
+from mtljax.sharing.frames.columns import Unit, column_model, read_last
+from mtljax.sharing.frames.mixing import near_identity, wide_dtype
+from mtljax.sharing.frames.network import Network, check_heads, check_network, check_networks, key_for
 from mtljax.types import Array, Key, Model, PyTree
 
 

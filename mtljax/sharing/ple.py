@@ -8,8 +8,15 @@ from typing import Any, NamedTuple
 import jax
 
 from mtljax.checks import check_callable, check_choice, check_count, expect
-from mtljax.sharing.experts import Run, assemble, linear, logits_of, mix, run_experts
-from mtljax.sharing.network import Network, check_entries, check_heads, check_network, check_networks, is_sequence
+from mtljax.sharing.frames.experts import Run, assemble, linear, logits_of, mix, run_experts
+from mtljax.sharing.frames.network import (
+    Network,
+    check_entries,
+    check_heads,
+    check_network,
+    check_networks,
+    is_sequence,
+)
 from mtljax.types import Key, Model, PyTree
 
 

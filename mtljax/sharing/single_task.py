@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtljax.checks import expect
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_heads, key_for, selected
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_heads, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 

@@ -14,9 +14,9 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_count, check_nonnegative, check_number, expect
-from mtljax.sharing.columns import Unit, check_alike, column_model
-from mtljax.sharing.cross_stitch import mix, near_identity, wide_dtype
-from mtljax.sharing.network import Network, check_heads, check_network, check_networks, is_sequence, key_for
+from mtljax.sharing.frames.columns import Unit, check_alike, column_model
+from mtljax.sharing.frames.mixing import mix, near_identity, wide_dtype
+from mtljax.sharing.frames.network import Network, check_heads, check_network, check_networks, is_sequence, key_for
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_flag
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_heads, check_network, key_for, selected, task_names
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_heads, check_network, key_for, selected, task_names
 from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
 
 

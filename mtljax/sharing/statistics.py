@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import expect
-from mtljax.sharing.network import selected
+from mtljax.sharing.frames.network import selected
 from mtljax.types import Key, Model, Params, PyTree
 
 

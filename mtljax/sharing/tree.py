@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtljax.checks import check_count, expect
-from mtljax.sharing.branches_parts import Filing, file_parts
-from mtljax.sharing.inputs import input_of, one_task_at_a_time
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_entries, check_heads, check_networks, is_sequence, key_for, selected
+from mtljax.sharing.frames.inputs import input_of, one_task_at_a_time
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import (
+    Network,
+    check_entries,
+    check_heads,
+    check_networks,
+    is_sequence,
+    key_for,
+    selected,
+)
+from mtljax.sharing.frames.parts import Filing, file_parts
 from mtljax.types import Key, Model, Params, PyTree
 
 

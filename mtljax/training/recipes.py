@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from mtljax.checks import check_callable, check_count, check_names, found
-from mtljax.sharing.freeze import HELD, TRAINED, freeze, part_labels
+from mtljax.sharing.surgery.freeze import HELD, TRAINED, freeze, part_labels
 from mtljax.training.stages import Stage, check_stage
 from mtljax.training.step import Step
 from mtljax.types import Array, Batch, TrainState
@@ -70,7 +70,7 @@ def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int =
 
     Everything the first model has is carried over to the bit; where `alone_steps` is given, nothing but
     `params.tasks[task]` moves until they are over, batch statistics apart, which are no parameters. To make the state
-    of such a model by hand, see `mtljax.sharing.add_task`; for a task that is there from the start but silent,
+    of such a model by hand, see `mtljax.sharing.surgery.add_task`; for a task that is there from the start but silent,
     `begin_at`.
 
     Args:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_callable, check_count, check_flag, check_key, check_method, check_optimizer, found
-from mtljax.sharing.edit import carry_over, matched
+from mtljax.sharing.surgery.edit import carry_over, matched
 from mtljax.training import checkpoint as checkpoints
 from mtljax.training.loop import FitResult, fit
 from mtljax.training.parallel import jit

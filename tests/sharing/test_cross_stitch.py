@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import mtljax
-from mtljax.sharing.cross_stitch import cross_stitch, mix
-from mtljax.sharing.network import Network, key_for
+from mtljax.sharing.cross_stitch import cross_stitch
+from mtljax.sharing.frames.mixing import mix
+from mtljax.sharing.frames.network import Network, key_for
 from mtljax.types import TaskInputs
 from tests.sharing.blocks import dense
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtljax.sharing.cross_stitch import cross_stitch
 from mtljax.sharing.deep_fusion import deep_fusion
-from mtljax.sharing.network import Network
+from mtljax.sharing.frames.network import Network
 from mtljax.sharing.sluice import sluice
 from mtljax.types import TaskInputs
 from tests.sharing.blocks import dense

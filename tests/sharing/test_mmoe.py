@@ -9,7 +9,7 @@ import pytest
 
 from mtljax import trees
 from mtljax.sharing import Network, hard
-from mtljax.sharing.experts import mix
+from mtljax.sharing.frames.experts import mix
 from mtljax.sharing.mmoe import mmoe
 from tests.sharing.blocks import dense
 

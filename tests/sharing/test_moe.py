@@ -9,9 +9,9 @@ import pytest
 
 import mtljax
 from mtljax.sharing import Network
+from mtljax.sharing.frames.network import key_for
 from mtljax.sharing.mmoe import mmoe
 from mtljax.sharing.moe import moe
-from mtljax.sharing.network import key_for
 from mtljax.types import Batch, Params, Regularized
 from tests.sharing.blocks import dense
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mtljax.sharing.cross_stitch import cross_stitch
+from mtljax.sharing.frames.network import Network, key_for
 from mtljax.sharing.nddr import nddr
-from mtljax.sharing.network import Network, key_for
 from mtljax.types import TaskInputs
 from tests.sharing.blocks import dense
 

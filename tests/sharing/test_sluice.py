@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.sharing.network import Network, key_for
+from mtljax.sharing.frames.network import Network, key_for
 from mtljax.sharing.sluice import sluice
 from tests.sharing.blocks import dense
 

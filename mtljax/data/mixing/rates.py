@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mtljax.checks import check_count, check_number, expect
-from mtljax.sharing.network import task_names
+from mtljax.sharing.frames.network import task_names
 
 Rates = dict[str, float]
 

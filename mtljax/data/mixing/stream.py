@@ -15,7 +15,7 @@ from mtljax.data.batches import Stream
 from mtljax.data.mixing.draws import Draw, one_task
 from mtljax.data.mixing.rates import LossDriven, Rates
 from mtljax.data.pipeline import leading_length
-from mtljax.sharing.network import check_entries, task_names
+from mtljax.sharing.frames.network import check_entries, task_names
 from mtljax.types import Batch
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtljax.checks import check_callable, check_count, check_key, expect
 from mtljax.data import pipeline
-from mtljax.sharing.network import key_for
+from mtljax.sharing.frames.network import key_for
 from mtljax.types import Batch, Key, PyTree, TaskInputs
 
 View = Callable[[Key, Any], tuple[Any, ...]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtljax.checks import check_callable, check_choice, check_count, check_number, expect, found
 from mtljax.data.views.tokens import IGNORED, check_padding, like, read
-from mtljax.sharing.network import is_sequence
+from mtljax.sharing.frames.network import is_sequence
 from mtljax.types import Array, Key
 
 TextView = Callable[[Key, Any], tuple[Any, Array, Array]]

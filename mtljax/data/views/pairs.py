@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_callable
-from mtljax.sharing.network import Network, check_network
+from mtljax.sharing.frames.network import Network, check_network
 from mtljax.types import Array, Key, PyTree
 
 

@@ -14,7 +14,7 @@ from mtljax.contrastive import nt_xent
 from mtljax.data import views
 from mtljax.losses import softmax_cross_entropy, squared_error
 from mtljax.sharing import Network, hard
-from mtljax.sharing.network import key_for
+from mtljax.sharing.frames.network import key_for
 
 KEY = jax.random.key(1)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4, 4, 1)), jnp.float32)

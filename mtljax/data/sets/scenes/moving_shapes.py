@@ -6,7 +6,7 @@ import numpy as np
 
 from mtljax.checks import check_count, expect
 from mtljax.data.sets.scenes.motion import MovingShapes, random_sequence
-from mtljax.sharing.network import is_sequence
+from mtljax.sharing.frames.network import is_sequence
 from mtljax.types import Batch
 
 STRIDE = 4  # pixels a cell of the grid on which targets stand

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from mtljax.checks import check_key, expect
-from mtljax.sharing.edit import matched
+from mtljax.sharing.surgery.edit import matched
 from mtljax.types import Key, Model, Params, PyTree
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, expect
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_heads, check_networks, is_sequence, key_for, selected
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_heads, check_networks, is_sequence, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtljax.checks import check_flag, check_key, expect
-from mtljax.sharing.network import selected
+from mtljax.sharing.frames.network import selected
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 

@@ -132,7 +132,7 @@ def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradien
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from mtljax.sharing.edit import carry_over
+        >>> from mtljax.sharing.surgery.edit import carry_over
         >>> from mtljax.types import Params
         >>> params = Params(shared=jnp.ones(1), tasks={"depth": jnp.ones(1)})
         >>> frozen, thawed = freeze(optax.adam(0.1), "shared"), thaw(optax.adam(0.1), "shared")

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count
-from mtljax.sharing.encoded import encoder_and_heads
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.network import Network, check_network, check_networks, is_sequence, key_for, selected
+from mtljax.sharing.frames.encoder import encoder_and_heads
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.network import Network, check_network, check_networks, is_sequence, key_for, selected
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, Params, PyTree
 

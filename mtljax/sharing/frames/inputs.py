@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtljax.checks import expect
-from mtljax.sharing.network import key_for, selected
+from mtljax.sharing.frames.network import key_for, selected
 from mtljax.types import Key, Params, PyTree, TaskInputs
 
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_flag
-from mtljax.sharing.branches_checks import channels_last
-from mtljax.sharing.inputs import input_of
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import Network, check_heads, check_networks, key_for, selected
+from mtljax.sharing.frames.channels import channels_last
+from mtljax.sharing.frames.inputs import input_of
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import Network, check_heads, check_networks, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mtljax.sharing.inputs import one_task_at_a_time
-from mtljax.sharing.model import checked_model
-from mtljax.sharing.network import selected
+from mtljax.sharing.frames.inputs import one_task_at_a_time
+from mtljax.sharing.frames.model import checked_model
+from mtljax.sharing.frames.network import selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
