@@ -44,8 +44,8 @@ from sklearn.datasets import load_digits
 
 import mtljax
 from mtljax.adapters.flax_linen import from_linen
-from mtljax.contrastive import nt_xent
 from mtljax.data import views
+from mtljax.losses import nt_xent
 from mtljax.training.recipes import pretrain_then_finetune
 from mtljax.training.stages import Stage, run_stages
 

@@ -37,7 +37,7 @@ from flax import linen as nn
 from matplotlib.figure import Figure
 
 import mtljax
-from mtljax import token_losses
+from mtljax import losses
 from mtljax.adapters.flax_linen import from_linen
 from mtljax.data import views
 from mtljax.data.sets.ud.english import load_ud_english, ud_vocabularies
@@ -141,8 +141,8 @@ def with_self_supervision(batch: mtljax.Batch, key: jax.Array, tasks: tuple[str,
         shown, found["masked_token"], _ = hide(key, words)
         inputs["hidden"] = {"words": shown, "characters": jnp.where((shown == MASK)[..., None], MASK, characters)}
     for task, ids in found.items():
-        found[task] = jnp.where((ids >= FIRST) & (ids < FIRST + COMMON), ids - FIRST, token_losses.PADDING)
-    masks = {task: token_losses.has_tokens(found[task]) for task in tasks}
+        found[task] = jnp.where((ids >= FIRST) & (ids < FIRST + COMMON), ids - FIRST, losses.PADDING)
+    masks = {task: losses.has_tokens(found[task]) for task in tasks}
     return mtljax.Batch(inputs, {**batch.targets, **found}, {**batch.mask, **masks})
 
 
@@ -150,7 +150,7 @@ def make_run(
     model: mtljax.Model, method: mtljax.Method, extra: tuple[str, ...], steps: int
 ) -> tuple[Callable[..., mtljax.TrainState], Callable[..., Any]]:
     """`(start, step)` of one run: `start(key) -> state` and jitted `step(state, batch) -> (state, metrics)`."""
-    loss = token_losses.token_cross_entropy()  # a mean over each sentence, so words of a short one count for more
+    loss = losses.token_cross_entropy()  # a mean over each sentence, so words of a short one count for more
     tasks = {task: mtljax.Task(loss) for task in TAGS} | {task: mtljax.Task(loss, prior=PRIOR) for task in extra}
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer)
@@ -192,8 +192,8 @@ def bucketed(data: mtljax.Batch, *, seed: int) -> Iterator[mtljax.Batch]:
 def measure(model: mtljax.Model) -> Callable[[mtljax.TrainState, mtljax.Batch], list[float]]:
     """`f(state, split) -> accuracies` over all words of a split, in % and in the order of `TAGS`."""
     # Divided by 1 and not by the split's mean number of words, so that one compiled function serves all splits.
-    right = token_losses.token_accuracy(1.0)
-    tasks = {task: mtljax.Task(token_losses.token_cross_entropy(), {"right": right}) for task in TAGS}
+    right = losses.token_accuracy(1.0)
+    tasks = {task: mtljax.Task(losses.token_cross_entropy(), {"right": right}) for task in TAGS}
     tagger = model._replace(apply=functools.partial(model.apply, tasks=TAGS))
     splits: list[mtljax.Batch] = []
     evaluate = mtljax.training.make_evaluate(

@@ -1,27 +1,24 @@
 """mtljax: multi-task learning as pure functions in JAX."""
 
 from mtljax import (
-    contrastive,
     convex,
     data,
     engines,
     gaussian_process,
-    imbalance,
     losses,
     methods,
     metrics,
     penalties,
     sharing,
     solvers,
-    token_losses,
     training,
     trees,
 )
 from mtljax.adapters import as_optax
 from mtljax.gradients import value_and_grad, value_and_task_grads
+from mtljax.losses.objective import losses_fn
 from mtljax.methods import aggregate
 from mtljax.methods.apply import observe
-from mtljax.objective import losses_fn
 from mtljax.sampled import value_and_grad_of_samples
 from mtljax.types import (
     Batch,
@@ -51,12 +48,10 @@ __all__ = [
     "Unobserved",
     "aggregate",
     "as_optax",
-    "contrastive",
     "convex",
     "data",
     "engines",
     "gaussian_process",
-    "imbalance",
     "losses",
     "losses_fn",
     "methods",
@@ -65,7 +60,6 @@ __all__ = [
     "penalties",
     "sharing",
     "solvers",
-    "token_losses",
     "training",
     "trees",
     "value_and_grad",

@@ -73,7 +73,7 @@ def batches(
         seed: non-negative integer, the source of everything random.
         shuffle: if False, every epoch is in the source's own order.
         weights: `[N]`, numbers in proportion to which examples are drawn, with replacement, in place of permutations
-            (see `mtljax.imbalance.sampling_weights`); an epoch is then n steps as well.
+            (see `mtljax.losses.sampling_weights`); an epoch is then n steps as well.
         epochs: after how many to end; None never ends.
         shard: `(index, count)` of this process, for example `(jax.process_index(), jax.process_count())`.
         collate: from a list of rows to a batch, for a random-access source; None for arrays in memory.

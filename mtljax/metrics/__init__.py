@@ -1,6 +1,6 @@
 """Metrics of single examples, summaries over many tasks, and scores of trackers."""
 
-from mtljax.losses import absolute_error, squared_error
+from mtljax.losses.per_example import absolute_error, squared_error
 from mtljax.metrics.delta_m import delta_m, mean_rank
 from mtljax.metrics.per_example import accuracy
 from mtljax.metrics.tracking import TrackingCounts, box_iou, idf1, mota, total_counts, tracking_counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtljax.checks import check_labels
-from mtljax.losses import example_mean
+from mtljax.losses.per_example import example_mean
 from mtljax.types import Array
 
 

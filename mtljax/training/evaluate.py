@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from mtljax.checks import check_callable
-from mtljax.objective import losses_fn
+from mtljax.losses.objective import losses_fn
 from mtljax.types import Batch, Model, Task, TrainState
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtljax.checks import check_callable, check_count, expect
-from mtljax.objective import attribute
+from mtljax.losses.objective import attribute
 from mtljax.types import PyTree, TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Any]]

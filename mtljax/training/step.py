@@ -16,7 +16,7 @@ from mtljax.checks import check_alone, check_axis_name, check_callable, check_ke
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients import Evidence, Gradients, differentiate
-from mtljax.objective import attribute
+from mtljax.losses.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
 from mtljax.training.penalized import Penalized, penalized
 from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from mtljax import data, imbalance
+from mtljax import data, losses
 from mtljax.data import synthetic, views
 from mtljax.data.mixing.rates import LossDriven
 from mtljax.data.sets.multi_mnist.idx import read_idx
@@ -449,39 +449,35 @@ BAD = [
     ),
     Bad(lambda: synthetic.noise_task(BATCH, KEY, num_classes=1), ("noise_task", "num_classes")),
     # Weights of classes.
-    *count(lambda n: imbalance.class_counts(np.arange(2), n), ("class_counts", "num_classes"), 0),
+    *count(lambda n: losses.class_counts(np.arange(2), n), ("class_counts", "num_classes"), 0),
     *each(
-        lambda x: imbalance.class_counts(x, 4),
+        lambda x: losses.class_counts(x, 4),
         ("class_counts", "targets"),
         ("ab", None, 1j),
         TypeError,
     ),
-    Bad(lambda: imbalance.class_counts(np.arange(4), 3), ("class_counts", "targets")),
+    Bad(lambda: losses.class_counts(np.arange(4), 3), ("class_counts", "targets")),
     *each(
-        lambda m: imbalance.class_counts(np.zeros(4, int), 2, mask=m), ("class_counts", "mask"), NO_MASKS[1:], TypeError
+        lambda m: losses.class_counts(np.zeros(4, int), 2, mask=m), ("class_counts", "mask"), NO_MASKS[1:], TypeError
     ),
-    Bad(lambda: imbalance.class_counts(np.zeros(4, int), 2, mask=np.ones(3, bool)), ("class_counts", "mask")),
+    Bad(lambda: losses.class_counts(np.zeros(4, int), 2, mask=np.ones(3, bool)), ("class_counts", "mask")),
     *each(
-        lambda x: imbalance.inverse_frequency(x),
+        lambda x: losses.inverse_frequency(x),
         ("inverse_frequency", "counts"),
         ("ab", None, np.ones(2, bool)),
         TypeError,
     ),
     *each(
-        lambda x: imbalance.inverse_frequency(x),
+        lambda x: losses.inverse_frequency(x),
         ("inverse_frequency", "counts"),
         (1.0, [0, 0], [-1, 2], [NAN], np.ones((2, 2))),
     ),
+    *each(lambda x: losses.effective_number([1, 2], beta=x), ("effective_number", "beta"), ("1", 1j, True), TypeError),
+    *each(lambda x: losses.effective_number([1, 2], beta=x), ("effective_number", "beta"), (-0.1, 1.0, NAN)),
+    *each(lambda x: losses.sampling_weights(x, {"a": [1.0]}), ("sampling_weights", "batch"), NO_BATCHES, TypeError),
+    *each(lambda x: losses.sampling_weights(BATCH, x), ("sampling_weights", "weights"), (None, [1.0], "a"), TypeError),
     *each(
-        lambda x: imbalance.effective_number([1, 2], beta=x), ("effective_number", "beta"), ("1", 1j, True), TypeError
-    ),
-    *each(lambda x: imbalance.effective_number([1, 2], beta=x), ("effective_number", "beta"), (-0.1, 1.0, NAN)),
-    *each(lambda x: imbalance.sampling_weights(x, {"a": [1.0]}), ("sampling_weights", "batch"), NO_BATCHES, TypeError),
-    *each(
-        lambda x: imbalance.sampling_weights(BATCH, x), ("sampling_weights", "weights"), (None, [1.0], "a"), TypeError
-    ),
-    *each(
-        lambda x: imbalance.sampling_weights(BATCH, x),
+        lambda x: losses.sampling_weights(BATCH, x),
         ("sampling_weights", "weights"),
         ({}, {"b": [1.0]}, {"a": [-1.0] * 4}, {"a": [NAN] * 4}, {"a": 1.0}),
     ),

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtljax
-from mtljax import contrastive, imbalance, losses, token_losses
+from mtljax import losses
 from tests.bad_calls.bad import INF, NAN, NO_FUNCTIONS, NO_NUMBERS, Bad, each, number
 
 LOGITS, LABELS, SCORES, TOKENS = np.zeros((3, 4)), np.array([0, 1, 3]), np.zeros(3), np.zeros((3, 2), int)
 NO_OUTPUTS = (np.zeros(3, int), np.zeros(3, bool), np.zeros(3, complex), "scores", None)
-FOCAL, WEIGHTED = imbalance.softmax_focal(), imbalance.class_weighted(losses.binary_cross_entropy, [1.0, 9.0])
-ADJUSTED, ODDS = imbalance.logit_adjusted([4, 3, 2, 1]), imbalance.sigmoid_logit_adjusted([3, 1])
+FOCAL, WEIGHTED = losses.softmax_focal(), losses.class_weighted(losses.binary_cross_entropy, [1.0, 9.0])
+ADJUSTED, ODDS = losses.logit_adjusted([4, 3, 2, 1]), losses.sigmoid_logit_adjusted([3, 1])
 PAIRS = {
     "squared_error": losses.squared_error,
     "absolute_error": losses.absolute_error,
     "huber": losses.huber(),
     "binary_cross_entropy": losses.binary_cross_entropy,
-    "sigmoid_focal": imbalance.sigmoid_focal(),
+    "sigmoid_focal": losses.sigmoid_focal(),
     "sigmoid_logit_adjusted": ODDS,
 }
 CLASSES = {"softmax_cross_entropy": losses.softmax_cross_entropy, "softmax_focal": FOCAL, "logit_adjusted": ADJUSTED}
@@ -87,26 +87,24 @@ BAD = [
     *each(lambda y: WEIGHTED(SCORES, [0, y, 1]), ("class_weighted", "targets", "0 to 1"), [2, -1, 0.5, NAN]),
     *each(lambda y: WEIGHTED(SCORES, y), ("class_weighted", "targets", "[B]"), [LOGITS, 0.0]),
     Bad(lambda: WEIGHTED(SCORES, 1j * SCORES), ("class_weighted", "targets"), TypeError),
-    *each(lambda w: imbalance.class_weighted(PLAIN, w), ("class_weighted", "weights"), NO_NUMBERS, TypeError),
-    *each(lambda w: imbalance.class_weighted(PLAIN, w), ("class_weighted", "weights"), [[1, -1], [NAN], [[1.0]], 2.0]),
-    *each(lambda f: imbalance.class_weighted(f, [1.0]), ("class_weighted", "loss"), NO_FUNCTIONS, TypeError),
-    Bad(
-        lambda: imbalance.class_weighted(lambda z, y: z.mean(), [1, 1])(SCORES, LABELS > 0), ("class_weighted", "loss")
-    ),
+    *each(lambda w: losses.class_weighted(PLAIN, w), ("class_weighted", "weights"), NO_NUMBERS, TypeError),
+    *each(lambda w: losses.class_weighted(PLAIN, w), ("class_weighted", "weights"), [[1, -1], [NAN], [[1.0]], 2.0]),
+    *each(lambda f: losses.class_weighted(f, [1.0]), ("class_weighted", "loss"), NO_FUNCTIONS, TypeError),
+    Bad(lambda: losses.class_weighted(lambda z, y: z.mean(), [1, 1])(SCORES, LABELS > 0), ("class_weighted", "loss")),
     *number(lambda x: losses.huber(x), ("huber", "delta"), 0, -1, INF),
-    *number(lambda x: imbalance.sigmoid_focal(gamma=x), ("sigmoid_focal", "gamma"), -1, INF),
-    *number(lambda x: imbalance.softmax_focal(gamma=x), ("softmax_focal", "gamma"), -1, INF),
-    *each(lambda x: imbalance.sigmoid_focal(alpha=x), ("sigmoid_focal", "alpha"), [-0.1, 1.1, NAN]),
-    *number(lambda x: imbalance.logit_adjusted([1, 1], tau=x), ("logit_adjusted", "tau"), -1, INF),
-    *each(lambda x: imbalance.logit_adjusted(x), ("logit_adjusted", "counts"), [[1, 0], [1, -1], [NAN, 1], [[1, 1]]]),
-    *each(lambda x: imbalance.sigmoid_logit_adjusted(x), ("sigmoid_logit_adjusted", "counts"), [[1, 1, 1], [1, 0]]),
+    *number(lambda x: losses.sigmoid_focal(gamma=x), ("sigmoid_focal", "gamma"), -1, INF),
+    *number(lambda x: losses.softmax_focal(gamma=x), ("softmax_focal", "gamma"), -1, INF),
+    *each(lambda x: losses.sigmoid_focal(alpha=x), ("sigmoid_focal", "alpha"), [-0.1, 1.1, NAN]),
+    *number(lambda x: losses.logit_adjusted([1, 1], tau=x), ("logit_adjusted", "tau"), -1, INF),
+    *each(lambda x: losses.logit_adjusted(x), ("logit_adjusted", "counts"), [[1, 0], [1, -1], [NAN, 1], [[1, 1]]]),
+    *each(lambda x: losses.sigmoid_logit_adjusted(x), ("sigmoid_logit_adjusted", "counts"), [[1, 1, 1], [1, 0]]),
     Bad(lambda: ADJUSTED(np.zeros((3, 5)), LABELS), ("logit_adjusted", "outputs")),
     Bad(lambda: FOCAL(np.zeros((3, 1)), LABELS * 0), ("softmax_focal", "2 classes")),
     *(
         bad
         for name, make in (
-            ("token_cross_entropy", token_losses.token_cross_entropy),
-            ("token_accuracy", token_losses.token_accuracy),
+            ("token_cross_entropy", losses.token_cross_entropy),
+            ("token_accuracy", losses.token_accuracy),
         )
         for bad in (
             *each(make, (name, "tokens_per_example"), [x for x in NO_NUMBERS if x is not None], TypeError),
@@ -121,16 +119,16 @@ BAD = [
             Bad(functools.partial(make(), LOGITS, LABELS), (name, "axis of tokens")),
         )
     ),
-    *number(lambda x: contrastive.info_nce(temperature=x), ("info_nce", "temperature"), 0, -1, INF),
-    *number(lambda x: contrastive.nt_xent(temperature=x), ("nt_xent", "temperature"), 0, -1, INF),
+    *number(lambda x: losses.info_nce(temperature=x), ("info_nce", "temperature"), 0, -1, INF),
+    *number(lambda x: losses.nt_xent(temperature=x), ("nt_xent", "temperature"), 0, -1, INF),
     *each(
-        lambda y: contrastive.negative_sampling(LOGITS[None], y),
+        lambda y: losses.negative_sampling(LOGITS[None], y),
         "negative_sampling: targets",
         [LOGITS[None]],
         TypeError,
     ),
     *each(
-        lambda y: contrastive.negative_sampling(np.zeros((1, 1, 2)), [[[1, y]]]),
+        lambda y: losses.negative_sampling(np.zeros((1, 1, 2)), [[[1, y]]]),
         ("negative_sampling", "targets", "-1, 0 or 1"),
         [2, -2, 255],
     ),

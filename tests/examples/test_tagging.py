@@ -13,7 +13,7 @@ import mtljax
 from examples import tagging
 from mtljax.data.sets import raw
 from mtljax.data.vocabulary import Vocabulary
-from mtljax.token_losses import PADDING
+from mtljax.losses import PADDING
 
 ROWS = ["one at a time", "jointly", "jointly, next token", "jointly, masked token", "jointly, both"]
 WORDS, LETTERS, LENGTH = 30, 20, 6

@@ -13,7 +13,7 @@ import pytest
 import mtljax
 from mtljax import methods, sharing, training
 from mtljax.data.views import with_views
-from mtljax.objective import attribute
+from mtljax.losses.objective import attribute
 from mtljax.types import Batch, Task
 
 SCALE = sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from mtljax.checks import check_callable, check_flag, check_number, expect
 from mtljax.data.views.common import divides, height_and_width, images
-from mtljax.losses import masked_loss
+from mtljax.losses.masked import masked_loss
 from mtljax.types import Array, Key
 
 

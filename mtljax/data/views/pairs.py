@@ -30,7 +30,7 @@ def contrastive_pairs(
 ) -> Callable[[Key, PyTree], tuple[Pair, Array]]:
     """Find the other view of the same example among those of the others: `inputs = (t(x), t'(x))`.
 
-    The task's loss is `mtljax.contrastive.nt_xent` or `info_nce`. Its targets say which examples take part, all of
+    The task's loss is `mtljax.losses.nt_xent` or `info_nce`. Its targets say which examples take part, all of
     them; where a mask hides an example, so that `mtljax.losses_fn` hides its target too, it is nobody's negative.
     Trunk and head must take pairs: `on_pairs`.
 

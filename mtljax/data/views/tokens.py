@@ -14,7 +14,7 @@ from mtljax.checks import expect, found
 from mtljax.types import Array
 
 IGNORED = -1
-"""The label of a position that is not predicted, as `mtljax.token_losses.token_cross_entropy` takes it."""
+"""The label of a position that is not predicted, as `mtljax.losses.token_cross_entropy` takes it."""
 
 
 class Text(NamedTuple):

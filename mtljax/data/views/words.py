@@ -92,7 +92,7 @@ def skip_gram(
 
         p(w) = counts_w^0.75 / sum_v counts_v^0.75
 
-    The network gives a score `[B, P, 1 + K]` to each candidate, and the loss is `mtljax.contrastive.negative_sampling`.
+    The network gives a score `[B, P, 1 + K]` to each candidate, and the loss is `mtljax.losses.negative_sampling`.
 
     Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed representations of words and phrases and their
     compositionality", NeurIPS 2013. A negative that happens to be the neighbour itself does not count, as in the

@@ -10,9 +10,8 @@ import pytest
 
 import mtljax
 from mtljax import Batch, Task, TaskInputs
-from mtljax.contrastive import nt_xent
 from mtljax.data import views
-from mtljax.losses import softmax_cross_entropy, squared_error
+from mtljax.losses import nt_xent, softmax_cross_entropy, squared_error
 from mtljax.sharing import Network, hard
 from mtljax.sharing.frames.network import key_for
 

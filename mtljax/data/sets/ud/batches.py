@@ -11,8 +11,8 @@ from mtljax.checks import check_count, expect
 from mtljax.data.sets.ud import tags
 from mtljax.data.sets.ud.conllu import Sentence
 from mtljax.data.vocabulary import Vocabulary, build_vocabulary
+from mtljax.losses.tokens import PADDING, UNSEEN
 from mtljax.sharing.frames.network import is_sequence
-from mtljax.token_losses import PADDING, UNSEEN
 from mtljax.types import Batch
 
 _RESERVED = ("<padding>", "<unknown>", "<mask>")

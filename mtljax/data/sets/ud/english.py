@@ -118,7 +118,7 @@ def load_ud_english(
 
     `targets` are int32 `[N, L]`, numbers of `ud_vocabularies`. `PADDING` (-1) is behind the last word and where a word
     has no label; `UNSEEN` (-2) is a label that the training split does not have, which `token_accuracy` counts as an
-    error. The losses for them are in `mtljax.token_losses`.
+    error. The losses for them are `mtljax.losses.token_cross_entropy` and its like.
 
     * `upos` (17), `xpos` (50): parts of speech, universal and English;
     * `ufeats` (170): all morphological features of the word as one class;

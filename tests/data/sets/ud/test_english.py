@@ -11,7 +11,7 @@ from mtljax.data.sets.ud.conllu import Sentence, Token
 from mtljax.data.sets.ud.english import UdEnglish, load_ud_english, ud_vocabularies
 from mtljax.data.sets.ud.tags import LemmaScript, apply_lemma_script
 from mtljax.data.vocabulary import Vocabulary, build_vocabulary
-from mtljax.token_losses import PADDING, UNSEEN
+from mtljax.losses import PADDING, UNSEEN
 
 URLS = {
     split: next(url for url in raw.registered() if url.endswith(f"en_ewt-ud-{file}.conllu"))

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from mtljax.checks import check_callable, check_labels, check_number, check_outputs, check_values
-from mtljax.imbalance.weights import checked_counts
-from mtljax.losses import Loss, class_cross_entropy, example_mean, yes_or_no
+from mtljax.losses.class_weights import checked_counts
+from mtljax.losses.per_example import Loss, class_cross_entropy, example_mean, yes_or_no
 from mtljax.types import Array
 
 

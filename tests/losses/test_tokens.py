@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mtljax
-from mtljax.token_losses import PADDING, UNSEEN, has_tokens, token_accuracy, token_cross_entropy
+from mtljax.losses import PADDING, UNSEEN, has_tokens, token_accuracy, token_cross_entropy
 
 TARGETS = np.array([[0, 2, PADDING, PADDING], [1, PADDING, 0, 2], [2, UNSEEN, 1, PADDING], [PADDING] * 4])
 LOGITS = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)

@@ -9,27 +9,26 @@ import optax
 import pytest
 
 import mtljax
-from mtljax import imbalance, losses, token_losses, training
-from mtljax.contrastive import negative_sampling
-from mtljax.losses import masked_loss
+from mtljax import losses, training
+from mtljax.losses import masked_loss, negative_sampling
 from mtljax.metrics import accuracy
 
 LOGITS, SCORES = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
 CLASSES = {
     "softmax_cross_entropy": losses.softmax_cross_entropy,
-    "softmax_focal": imbalance.softmax_focal(),
-    "logit_adjusted": imbalance.logit_adjusted([4, 3, 2, 1]),
+    "softmax_focal": losses.softmax_focal(),
+    "logit_adjusted": losses.logit_adjusted([4, 3, 2, 1]),
     "accuracy": accuracy,
-    "class_weighted": imbalance.class_weighted(losses.softmax_cross_entropy, [1.0, 2.0, 3.0, 4.0]),
+    "class_weighted": losses.class_weighted(losses.softmax_cross_entropy, [1.0, 2.0, 3.0, 4.0]),
 }
 YES_OR_NO = {
     "binary_cross_entropy": losses.binary_cross_entropy,
-    "sigmoid_focal": imbalance.sigmoid_focal(alpha=0.25),
-    "sigmoid_logit_adjusted": imbalance.sigmoid_logit_adjusted([3, 1]),
+    "sigmoid_focal": losses.sigmoid_focal(alpha=0.25),
+    "sigmoid_logit_adjusted": losses.sigmoid_logit_adjusted([3, 1]),
 }
 TOKENS = {
-    "token_cross_entropy": token_losses.token_cross_entropy(),
-    "token_accuracy": token_losses.token_accuracy(2.0),
+    "token_cross_entropy": losses.token_cross_entropy(),
+    "token_accuracy": losses.token_accuracy(2.0),
     "negative_sampling": negative_sampling,
 }
 CASES = [
@@ -39,7 +38,7 @@ CASES = [
     *(
         (
             "class_weighted",
-            imbalance.class_weighted(losses.binary_cross_entropy, [1.0, 9.0]),
+            losses.class_weighted(losses.binary_cross_entropy, [1.0, 9.0]),
             SCORES,
             np.float32([0, y, 1]),
         )
@@ -113,12 +112,12 @@ def test_soft_targets_and_their_ends_are_in_range():
         assert jnp.isfinite(loss(SCORES, jnp.array([True, False, True]))).all()
 
 
-@pytest.mark.parametrize("metric", [accuracy, token_losses.token_accuracy(), token_losses.token_accuracy(1.5)])
+@pytest.mark.parametrize("metric", [accuracy, losses.token_accuracy(), losses.token_accuracy(1.5)])
 def test_logits_that_are_nan_have_no_accuracy(metric):
     outputs = jnp.zeros((2, 3, 4)).at[0, 1, 2].set(jnp.nan)
     found = metric(outputs, jnp.ones((2, 3), int))
     assert jnp.isnan(found).tolist() == [True, False]
-    padded = token_losses.token_accuracy()(outputs, jnp.ones((2, 3), int).at[0, 1].set(token_losses.PADDING))
+    padded = losses.token_accuracy()(outputs, jnp.ones((2, 3), int).at[0, 1].set(losses.PADDING))
     assert jnp.isfinite(padded).all()
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_labels, check_number
-from mtljax.losses import Loss
+from mtljax.losses.per_example import Loss
 from mtljax.types import Array
 
 PADDING = -1  # label of what is no token, or has no label

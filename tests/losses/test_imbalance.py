@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax import imbalance, losses
+from mtljax import losses
 from mtljax.data.batches import batches
 from mtljax.types import Batch
 
@@ -29,23 +29,23 @@ def sigmoid(logits):
 
 
 LOSSES = {
-    "weighted": imbalance.class_weighted(losses.softmax_cross_entropy, [1.0, 10.0, 0.5]),
-    "focal 2": imbalance.softmax_focal(gamma=2.0),
-    "focal .5": imbalance.softmax_focal(gamma=0.5),
-    "focal 0": imbalance.softmax_focal(gamma=0.0),
-    "adjusted": imbalance.logit_adjusted([6, 3, 1], tau=2.0),
-    "adjusted 0": imbalance.logit_adjusted([6, 3, 1], tau=0.0),
+    "weighted": losses.class_weighted(losses.softmax_cross_entropy, [1.0, 10.0, 0.5]),
+    "focal 2": losses.softmax_focal(gamma=2.0),
+    "focal .5": losses.softmax_focal(gamma=0.5),
+    "focal 0": losses.softmax_focal(gamma=0.0),
+    "adjusted": losses.logit_adjusted([6, 3, 1], tau=2.0),
+    "adjusted 0": losses.logit_adjusted([6, 3, 1], tau=0.0),
     "plain": losses.softmax_cross_entropy,
 }
 BINARY = {
-    "weighted": imbalance.class_weighted(losses.binary_cross_entropy, [1.0, 3.0]),
-    "focal 2": imbalance.sigmoid_focal(gamma=2.0),
-    "focal 2 .25": imbalance.sigmoid_focal(gamma=2.0, alpha=0.25),
-    "focal .5": imbalance.sigmoid_focal(gamma=0.5),
-    "focal 0": imbalance.sigmoid_focal(gamma=0.0),
-    "adjusted": imbalance.sigmoid_logit_adjusted([9, 1]),
+    "weighted": losses.class_weighted(losses.binary_cross_entropy, [1.0, 3.0]),
+    "focal 2": losses.sigmoid_focal(gamma=2.0),
+    "focal 2 .25": losses.sigmoid_focal(gamma=2.0, alpha=0.25),
+    "focal .5": losses.sigmoid_focal(gamma=0.5),
+    "focal 0": losses.sigmoid_focal(gamma=0.0),
+    "adjusted": losses.sigmoid_logit_adjusted([9, 1]),
 }
-TWO = {"focal 2": LOSSES["focal 2"], "adjusted": imbalance.logit_adjusted([9, 1])}
+TWO = {"focal 2": LOSSES["focal 2"], "adjusted": losses.logit_adjusted([9, 1])}
 
 
 @functools.cache
@@ -78,39 +78,39 @@ def close(values, expected, rtol=2e-6):
 
 
 def test_counts():
-    assert imbalance.class_counts(np.array([[0, 1], [1, 1]]), 3).tolist() == [1, 3, 0]
-    assert imbalance.class_counts(np.array([True, False, True]), 2).tolist() == [1, 2]
-    gap = imbalance.class_counts(np.array([0.0, np.nan, 1.0]), 2, mask=np.array([True, False, True]))
+    assert losses.class_counts(np.array([[0, 1], [1, 1]]), 3).tolist() == [1, 3, 0]
+    assert losses.class_counts(np.array([True, False, True]), 2).tolist() == [1, 2]
+    gap = losses.class_counts(np.array([0.0, np.nan, 1.0]), 2, mask=np.array([True, False, True]))
     assert gap.tolist() == [1, 1]
-    assert imbalance.class_counts([], 2).tolist() == [0, 0]
+    assert losses.class_counts([], 2).tolist() == [0, 0]
 
 
 def test_inverse_frequency_gives_every_class_one_share():
     counts = np.array([6, 3, 0, 1])
-    weights = imbalance.inverse_frequency(counts)
+    weights = losses.inverse_frequency(counts)
     np.testing.assert_allclose(weights * counts, [10 / 3, 10 / 3, 0, 10 / 3], rtol=1e-6)
-    np.testing.assert_allclose(imbalance.inverse_frequency(1e12 * counts), weights, rtol=1e-6)
+    np.testing.assert_allclose(losses.inverse_frequency(1e12 * counts), weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.9, 0.999])
 def test_effective_number_is_the_paper_s(beta):
     counts = np.array([5000, 40, 1])
     effective = np.array([sum(beta**j for j in range(n)) for n in counts])  # the sum that (1 - beta^n)/(1 - beta) is
-    weights = imbalance.effective_number(counts, beta=beta)
+    weights = losses.effective_number(counts, beta=beta)
     np.testing.assert_allclose(weights / weights[0], effective[0] / effective, rtol=1e-5)
     np.testing.assert_allclose((weights * counts).sum(), counts.sum(), rtol=1e-5)
 
 
 def test_effective_number_goes_from_equal_weights_to_inverse_frequency():
     counts = np.array([900, 90, 10])
-    np.testing.assert_allclose(imbalance.effective_number(counts, beta=0.0), 1.0)
-    nearly = imbalance.effective_number(counts, beta=1 - 1e-12)
-    np.testing.assert_allclose(nearly, imbalance.inverse_frequency(counts), rtol=1e-6)
-    default = imbalance.effective_number(counts)
-    np.testing.assert_array_equal(default, imbalance.effective_number(counts, beta=0.999))
-    for weigh in (imbalance.inverse_frequency, imbalance.effective_number):  # all classes absent but one
+    np.testing.assert_allclose(losses.effective_number(counts, beta=0.0), 1.0)
+    nearly = losses.effective_number(counts, beta=1 - 1e-12)
+    np.testing.assert_allclose(nearly, losses.inverse_frequency(counts), rtol=1e-6)
+    default = losses.effective_number(counts)
+    np.testing.assert_array_equal(default, losses.effective_number(counts, beta=0.999))
+    for weigh in (losses.inverse_frequency, losses.effective_number):  # all classes absent but one
         assert weigh([0, 7, 0]).tolist() == weigh([0, 1, 0]).tolist() == [0, 1, 0]
-    assert imbalance.effective_number([5, 0], beta=0.5).tolist() == [1, 0]
+    assert losses.effective_number([5, 0], beta=0.5).tolist() == [1, 0]
 
 
 def test_class_weights_multiply():
@@ -165,9 +165,9 @@ def test_logit_adjustment():
 @pytest.mark.parametrize(
     ("loss", "outputs", "targets"),
     [
-        (imbalance.softmax_focal(gamma=1.5), LOGITS, LABELS),
+        (losses.softmax_focal(gamma=1.5), LOGITS, LABELS),
         pytest.param(
-            imbalance.sigmoid_focal(gamma=1.5, alpha=0.3), SCALARS[:, None], YES[:, None], marks=pytest.mark.slow
+            losses.sigmoid_focal(gamma=1.5, alpha=0.3), SCALARS[:, None], YES[:, None], marks=pytest.mark.slow
         ),
     ],
 )
@@ -184,7 +184,7 @@ def test_gradients_are_those_of_the_equations(loss, outputs, targets):
 @pytest.mark.parametrize("gamma", [0.5, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_gradients_far_out_are_finite(gamma):
     far = np.array([[1e4, -1e4], [-1e4, 1e4], [88.0, -88.0], [0.0, 0.0]], np.float32)
-    classes, binary = imbalance.softmax_focal(gamma=gamma), imbalance.sigmoid_focal(gamma=gamma)
+    classes, binary = losses.softmax_focal(gamma=gamma), losses.sigmoid_focal(gamma=gamma)
     total = lambda z: classes(z, jnp.zeros(4, int)).sum() + binary(z[:, 0], jnp.ones(4)).sum()  # noqa: E731
     assert bool(jnp.isfinite(jax.jit(jax.grad(total))(far)).all())
 
@@ -194,7 +194,7 @@ def test_the_adjusted_minimiser_has_the_least_balanced_error():
     """Without inputs no class can be told from another, so the balanced logits are all alike."""
     counts = np.array([80, 15, 5])
     labels, alike = np.repeat(np.arange(3), counts), np.zeros((100, 3), np.float32)
-    slope = jax.jit(jax.grad(lambda z: imbalance.logit_adjusted(counts)(z, labels).mean()))(alike)
+    slope = jax.jit(jax.grad(lambda z: losses.logit_adjusted(counts)(z, labels).mean()))(alike)
     np.testing.assert_allclose(slope.sum(0), np.zeros(3), atol=1e-6)
     plain = jax.jit(jax.grad(lambda z: losses.softmax_cross_entropy(z, labels).mean()))(alike)
     assert float(jnp.abs(plain.sum(0)).max()) > 0.1
@@ -204,8 +204,8 @@ def test_resampling_gives_every_class_of_a_task_its_share():
     rng = np.random.default_rng(0)
     rare = (rng.random(400) < 0.05).astype(np.int32)
     split = Batch(np.arange(400), {"rare": rare, "other": rng.integers(0, 3, 400)}, {"rare": np.arange(400) % 7 > 0})
-    counts = imbalance.class_counts(rare, 2, mask=split.mask["rare"])
-    weights = imbalance.sampling_weights(split, {"rare": imbalance.inverse_frequency(counts)})
+    counts = losses.class_counts(rare, 2, mask=split.mask["rare"])
+    weights = losses.sampling_weights(split, {"rare": losses.inverse_frequency(counts)})
     drawn = list(itertools.islice(batches(split, batch_size=50, seed=0, weights=weights), 80))
     labels = np.concatenate([batch.targets["rare"][batch.mask["rare"]] for batch in drawn])
     assert abs(labels.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(labels))
@@ -217,84 +217,84 @@ def test_an_example_s_weight_is_the_mean_over_its_labelled_tasks():
         {"a": np.array([0, 1, 9]), "b": np.array([1.0, 0.0, np.nan])},
         {"a": np.array([True, True, False]), "b": np.array([True, False, False])},
     )
-    weights = imbalance.sampling_weights(split, {"a": [1.0, 4.0], "b": [2.0, 7.0]})
+    weights = losses.sampling_weights(split, {"a": [1.0, 4.0], "b": [2.0, 7.0]})
     assert weights.tolist() == [4.0, 4.0, 4.0]  # (1 + 7)/2; 4; and their mean where nothing is labelled
 
 
 def test_mistakes():
     for call, error, message in (
         (
-            lambda: imbalance.class_counts([0, 3], 3),
+            lambda: losses.class_counts([0, 3], 3),
             ValueError,
             "class_counts: targets must be from 0 to 2, found 1 that are not",
         ),
-        (lambda: imbalance.class_counts([0.5, np.nan], 2), ValueError, "targets must be from 0 to 1, found 2 that"),
-        (lambda: imbalance.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be of shape \(1,\)"),
-        (lambda: imbalance.inverse_frequency([0, 0]), ValueError, "inverse_frequency: counts must be"),
-        (lambda: imbalance.inverse_frequency([-1, 2]), ValueError, "must be at least 0, found"),
+        (lambda: losses.class_counts([0.5, np.nan], 2), ValueError, "targets must be from 0 to 1, found 2 that"),
+        (lambda: losses.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be of shape \(1,\)"),
+        (lambda: losses.inverse_frequency([0, 0]), ValueError, "inverse_frequency: counts must be"),
+        (lambda: losses.inverse_frequency([-1, 2]), ValueError, "must be at least 0, found"),
         (
-            lambda: imbalance.effective_number([np.inf, 2]),
+            lambda: losses.effective_number([np.inf, 2]),
             ValueError,
             "effective_number: counts must be",
         ),
         (
-            lambda: imbalance.effective_number([1], beta=1.0),
+            lambda: losses.effective_number([1], beta=1.0),
             ValueError,
             "beta must be at least 0 and below 1, found 1.0",
         ),
         (
-            lambda: imbalance.class_weighted(losses.squared_error, [[1.0]]),
+            lambda: losses.class_weighted(losses.squared_error, [[1.0]]),
             ValueError,
             r"weights must be of shape \[C\]",
         ),
-        (lambda: imbalance.class_weighted(losses.squared_error, [np.inf]), ValueError, "weights must be finite"),
+        (lambda: losses.class_weighted(losses.squared_error, [np.inf]), ValueError, "weights must be finite"),
         (
-            lambda: imbalance.class_weighted(lambda z, y: losses.squared_error(z, y).mean(), [1.0])(YES, 0 * LABELS),
+            lambda: losses.class_weighted(lambda z, y: losses.squared_error(z, y).mean(), [1.0])(YES, 0 * LABELS),
             ValueError,
             r"class_weighted: the loss must be \[4\], found \[\]",
         ),
-        (lambda: imbalance.sigmoid_focal(gamma=-1), ValueError, "sigmoid_focal: gamma must be at least 0, found -1"),
+        (lambda: losses.sigmoid_focal(gamma=-1), ValueError, "sigmoid_focal: gamma must be at least 0, found -1"),
         (
-            lambda: imbalance.softmax_focal(gamma=np.inf),
+            lambda: losses.softmax_focal(gamma=np.inf),
             ValueError,
             "softmax_focal: gamma must be finite and at least 0, found inf",
         ),
         (
-            lambda: imbalance.logit_adjusted([1, 1], tau=np.inf),
+            lambda: losses.logit_adjusted([1, 1], tau=np.inf),
             ValueError,
             "tau must be finite and at least 0, found inf",
         ),
-        (lambda: imbalance.sigmoid_focal(alpha=2), ValueError, "alpha must be at least 0 and at most 1, found 2"),
-        (lambda: imbalance.softmax_focal()(jnp.zeros((2, 1)), jnp.zeros(2, int)), ValueError, "at least 2 classes"),
+        (lambda: losses.sigmoid_focal(alpha=2), ValueError, "alpha must be at least 0 and at most 1, found 2"),
+        (lambda: losses.softmax_focal()(jnp.zeros((2, 1)), jnp.zeros(2, int)), ValueError, "at least 2 classes"),
         (
-            lambda: imbalance.sigmoid_focal()(jnp.zeros(2), jnp.zeros(3)),
+            lambda: losses.sigmoid_focal()(jnp.zeros(2), jnp.zeros(3)),
             ValueError,
             r"one shape, found outputs \[2\] and targets \[3\]",
         ),
         (
-            lambda: imbalance.sigmoid_focal()(jnp.zeros(2, int), jnp.zeros(2)),
+            lambda: losses.sigmoid_focal()(jnp.zeros(2, int), jnp.zeros(2)),
             TypeError,
             "outputs must be .* floating type, found .* int32",
         ),
-        (lambda: imbalance.logit_adjusted([1, 0]), ValueError, "logit_adjusted: counts must be above 0"),
+        (lambda: losses.logit_adjusted([1, 0]), ValueError, "logit_adjusted: counts must be above 0"),
         (
-            lambda: imbalance.logit_adjusted([1, 1])(jnp.zeros((2, 3)), LABELS),
+            lambda: losses.logit_adjusted([1, 1])(jnp.zeros((2, 3)), LABELS),
             ValueError,
             r"\[B, ..., 2\], found \[2, 3\]",
         ),
-        (lambda: imbalance.sigmoid_logit_adjusted([1, 1, 1]), ValueError, r"counts must be \[2\]"),
+        (lambda: losses.sigmoid_logit_adjusted([1, 1, 1]), ValueError, r"counts must be \[2\]"),
         (
-            lambda: imbalance.sampling_weights(Batch(0, {"a": 0}), {"b": [1]}),
+            lambda: losses.sampling_weights(Batch(0, {"a": 0}), {"b": [1]}),
             ValueError,
             r"tasks of \['a'\], found \['b'\]",
         ),
         (
-            lambda: imbalance.sampling_weights(Batch(0, {"a": np.zeros((3, 2), int)}), {"a": [1]}),
+            lambda: losses.sampling_weights(Batch(0, {"a": np.zeros((3, 2), int)}), {"a": [1]}),
             ValueError,
             r"targets\['a'\] must be \[N\], found \[3, 2\]",
         ),
         (
-            lambda: imbalance.sampling_weights(Batch(0, {"a": LABELS}), {"a": [1, np.inf, 1]}),
+            lambda: losses.sampling_weights(Batch(0, {"a": LABELS}), {"a": [1, np.inf, 1]}),
             ValueError,
             r"sampling_weights: weights\['a'\] must be finite",
         ),

@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jax.tree_util import DictKey
 
 from mtljax.checks import check_mask, check_names, check_task, expect
-from mtljax.losses import Loss, masked_loss
+from mtljax.losses.masked import masked_loss
+from mtljax.losses.per_example import Loss
 from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
 
 TAKEN = {"loss", "regularization"}

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.contrastive import info_nce, negative_sampling, nt_xent
-from mtljax.losses import masked_loss
+from mtljax.losses import info_nce, masked_loss, negative_sampling, nt_xent
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.normal(size=(2, 4, 3)).astype(np.float32)
