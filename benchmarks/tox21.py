@@ -87,7 +87,7 @@ def train(model: Model, method: Method, data: Batch, *, epochs: int, seeds: int)
         return init(params, state, key=key)
 
     def batches(first: int) -> Iterator[Batch]:
-        streams = [mtljax.data.epochs(data, batch_size=BATCH_SIZE, seed=s, start_step=first) for s in range(seeds)]
+        streams = [mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=s, start_step=first) for s in range(seeds)]
         for each in zip(*streams, strict=True):
             yield jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 

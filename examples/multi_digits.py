@@ -141,7 +141,7 @@ def train(
         return state, jax.tree.map(lambda metric: metric.mean(0), metrics)
 
     def batches(first: int) -> Iterator[mtljax.Batch]:
-        streams = [mtljax.data.epochs(data, batch_size=BATCH_SIZE, seed=s, start_step=first) for s in range(seeds)]
+        streams = [mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=s, start_step=first) for s in range(seeds)]
         for each in zip(*streams, strict=True):
             yield jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
@@ -166,7 +166,7 @@ def milliseconds(
     runs: dict[str, tuple[Callable, Callable]], data: mtljax.Batch, *, rounds: int = 40
 ) -> dict[str, float]:
     """Median time of a step of one seed, after warm-up; methods take turns, so that a busy moment hits all alike."""
-    batch = next(mtljax.data.epochs(data, batch_size=BATCH_SIZE, seed=0))
+    batch = next(mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=0))
     steps = {name: mtljax.training.jit(step) for name, (_, step) in runs.items()}
     states = {name: start(jax.random.key(0)) for name, (start, _) in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -163,7 +163,7 @@ def train(model: mtljax.Model, method: mtljax.Method, data: mtljax.Batch, *, ste
     state = init(params, model_state, key=jax.random.key(1))
 
     def batches(first: int) -> Any:
-        return mtljax.data.epochs(data, batch_size=BATCH_SIZE, seed=0, start_step=first)
+        return mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=0, start_step=first)
 
     return mtljax.training.fit(mtljax.training.jit(step), state, batches, num_steps=steps).state
 

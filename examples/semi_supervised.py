@@ -139,9 +139,11 @@ def batches(train: mtljax.Batch, tasks: tuple[str, ...], shares: list[float], se
             own = {}
             if "digit" in tasks:
                 data = labelled(train, share, seed)
-                own["digit"] = mtljax.data.epochs(data, batch_size=BATCH_SIZE, seed=seed, start_step=start)
+                own["digit"] = mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=seed, start_step=start)
             if len(tasks) > len(own):
-                own["rest"] = mtljax.data.epochs(unlabelled, batch_size=BATCH_SIZE, seed=seeds + seed, start_step=start)
+                own["rest"] = mtljax.data.batches(
+                    unlabelled, batch_size=BATCH_SIZE, seed=seeds + seed, start_step=start
+                )
             streams.append(own)
     while True:
         drawn = [{name: next(stream) for name, stream in own.items()} for own in streams]

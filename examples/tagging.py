@@ -184,7 +184,7 @@ def bucketed(data: mtljax.Batch, *, seed: int) -> Iterator[mtljax.Batch]:
         rows = (data.inputs["length"] > shortest) & (data.inputs["length"] <= longest)
         part = jax.tree.map(lambda array, rows=rows: array[rows], data)
         part = jax.tree.map(lambda array, end=longest: array[:, :end] if array.ndim > 1 else array, part)
-        streams.append(mtljax.data.epochs(part, batch_size=size, seed=seed))
+        streams.append(mtljax.data.batches(part, batch_size=size, seed=seed))
         shortest = longest
     return itertools.chain.from_iterable(zip(*streams, strict=True))
 

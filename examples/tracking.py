@@ -146,7 +146,7 @@ def train(
     init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer, engine=engine)
     key = jax.random.key(seed)
     state = init(*model.init(key, data.inputs[:1]), key=key)
-    batches = mtljax.data.epochs(own(data), batch_size=BATCH_SIZE, seed=seed)
+    batches = mtljax.data.batches(own(data), batch_size=BATCH_SIZE, seed=seed)
     state = mtljax.training.fit(mtljax.training.jit(step), state, batches, num_steps=steps).state
     run = jax.jit(lambda inputs: model.apply(state.params, state.model_state, inputs)[0])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtljax.data import synthetic, views
 from mtljax.data.batches import Stream, batches
+from mtljax.data.evaluation import evaluation_batches
 from mtljax.data.labels import LabelCounts, label_counts, mask_missing
 from mtljax.data.mixing.draws import largest_remainder, multinomial, one_task, round_robin, systematic
 from mtljax.data.mixing.rates import LossDriven, annealed, loss_driven, proportional, uniform
@@ -20,7 +21,6 @@ from mtljax.data.multilabel import (
     tasks_from_multilabel,
 )
 from mtljax.data.on_device import on_device
-from mtljax.data.pipeline import epochs, evaluation_batches
 from mtljax.data.sets import table as _table
 from mtljax.data.sets.lookup import load, names, source
 from mtljax.data.sets.ud.batches import sentence_batch, sentence_vocabularies
@@ -62,7 +62,6 @@ __all__ = [
     "batches",
     "build_vocabulary",
     "classes_from_one_vs_rest",
-    "epochs",
     "evaluation_batches",
     "label_counts",
     "largest_remainder",

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mtljax.checks import check_callable, check_count, check_flag, check_number, expect
-from mtljax.data.pipeline import leading_length, row_order
+from mtljax.data.lengths import leading_length
 from mtljax.types import PyTree
 
 
@@ -55,7 +55,7 @@ def batches(
 
     Epoch e is the permutation of the N examples drawn from `(seed, e)`, and batch s is slice `s mod n` of epoch
     `s // n`, with `n = N // batch_size` steps an epoch; the `N mod batch_size` examples left over are others each
-    epoch. For one process this is what `mtljax.data.epochs` gives, to the bit.
+    epoch. Nothing else is remembered.
 
     Sharding. `batch_size` counts the examples of all processes. Process i of c gets the i-th of c equal parts of every
     batch, so that the parts of all processes, in order, are the batch that a single process would have seen: what is
@@ -122,7 +122,7 @@ def batches(
     if epochs is not None:
         check_count("batches", "epochs", epochs)
     if weights is None:
-        rows_of = row_order(size, batch_size, seed, shuffle=shuffle)
+        rows_of = _row_order(size, batch_size, seed, shuffle=shuffle)
     else:
         if not shuffle:
             raise ValueError("batches: shuffle must be True where there are weights, found False")
@@ -144,6 +144,37 @@ def batches(
     if prefetch:
         atexit.register(_close, weakref.ref(stream))
     return stream
+
+
+def _row_order(size: int, batch_size: int, seed: int, *, shuffle: bool = True) -> Callable[[int], np.ndarray]:
+    """Which examples make up a batch, as a pure function of its step.
+
+    Args:
+        size: number of examples, B.
+        batch_size: examples a batch, from 1 to B.
+        seed: non-negative integer; epoch e is the permutation drawn from `(seed, e)`.
+        shuffle: if False, every epoch is in the data's own order.
+
+    Returns:
+        `rows_of(step) -> int64 [batch_size]`.
+
+    Example:
+        >>> rows_of = _row_order(5, 2, seed=0, shuffle=False)
+        >>> [rows_of(step).tolist() for step in range(3)]
+        [[0, 1], [2, 3], [0, 1]]
+    """
+    steps = size // batch_size
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(size)
+
+    def rows_of(step: int) -> np.ndarray:
+        epoch, position = divmod(step, steps)
+        part = slice(position * batch_size, (position + 1) * batch_size)
+        return order(epoch)[part] if shuffle else np.arange(*part.indices(size))
+
+    return rows_of
 
 
 def _in_memory(source: PyTree) -> tuple[int, Callable[[np.ndarray], PyTree]]:

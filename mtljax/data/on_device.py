@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtljax.checks import check_choice, check_count, check_key, expect
-from mtljax.data.pipeline import leading_length
+from mtljax.data.lengths import leading_length
 from mtljax.types import Array, Key
 
 Tree = TypeVar("Tree")

@@ -89,13 +89,6 @@ BAD = [
     ),
     Bad(lambda: data.batches(BATCH, batch_size=2, seed=0, weights=np.ones(4), shuffle=False), ("batches", "shuffle")),
     *each(lambda x: data.batches(x, batch_size=2, seed=0), ("batches", "batch"), (RAGGED, None, "train", 1.0, {})),
-    *count(lambda n: data.epochs(BATCH, batch_size=n, seed=0), ("epochs", "batch_size"), 0, 5),
-    *count(lambda n: data.epochs(BATCH, batch_size=2, seed=n), ("epochs", "seed"), -1),
-    *count(lambda n: data.epochs(BATCH, batch_size=2, seed=0, start_step=n), ("epochs", "start_step"), -1),
-    *each(
-        lambda x: data.epochs(BATCH, batch_size=2, seed=0, drop_last=x), ("epochs", "drop_last"), NO_FLAGS, TypeError
-    ),
-    Bad(lambda: data.epochs(RAGGED, batch_size=2, seed=0), ("epochs", "batch")),
     *count(lambda n: data.evaluation_batches(BATCH, n), ("evaluation_batches", "batch_size"), 0, -1),
     *each(lambda x: data.evaluation_batches(x, 2), ("evaluation_batches", "batch"), NO_BATCHES, TypeError),
     Bad(lambda: data.evaluation_batches(RAGGED, 2), ("evaluation_batches", "batch")),

@@ -1,4 +1,4 @@
-"""Batches: those of `epochs`, divided among processes, ahead on the device, resumed at the very next one."""
+"""Batches: every example once an epoch, divided among processes, ahead on the device, resumed at the very next one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from mtljax.data.batches import batches
-from mtljax.data.pipeline import epochs
 from mtljax.types import Batch
 
 
@@ -56,10 +55,73 @@ def assert_equal(left, right):
         np.testing.assert_array_equal(mine, other)
 
 
-def test_one_process_sees_what_epochs_gives():
-    expected = take(epochs(numbered(11), batch_size=4, seed=3), 7)
-    for mine, other in zip(take(batches(numbered(11), batch_size=4, seed=3), 7), expected, strict=True):
+def test_each_epoch_is_the_permutation_drawn_from_seed_and_epoch():
+    found = take(batches(numbered(11), batch_size=4, seed=3), 6)
+    for step, batch in enumerate(found):
+        order = np.random.default_rng([3, step // 2]).permutation(11)
+        np.testing.assert_array_equal(batch.inputs["row"], order[4 * (step % 2) : 4 * (step % 2) + 4])
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ():
+    rows = np.concatenate([b.inputs["row"] for b in take(batches(numbered(12), batch_size=4, seed=0), 6)])
+    first, second = rows[:12], rows[12:]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() != list(range(12))
+
+
+def test_examples_stay_whole():
+    for batch in take(batches(numbered(10), batch_size=4, seed=1), 5):
+        row = batch.inputs["row"]
+        assert_equal(batch, jax.tree.map(lambda array, row=row: array[row], numbered(10)))
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 100])
+def test_resuming_at_any_step_gives_the_same_batches(step):
+    arguments = {"batch_size": 4, "seed": 3}
+    undisturbed = take(batches(numbered(10), **arguments), step + 8)
+    resumed = take(batches(numbered(10), **arguments, start_step=step), 8)
+    for mine, other in zip(resumed, undisturbed[step:], strict=True):
         assert_equal(mine, other)
+
+
+def test_a_saved_iterator_state_gives_the_same_batches():
+    found = batches(numbered(10), batch_size=4, seed=3)
+    take(found, 5)
+    state = found.get_state()
+    expected = take(found, 4)
+    again = batches(numbered(10), batch_size=4, seed=3)
+    again.set_state(state)
+    for mine, other in zip(take(again, 4), expected, strict=True):
+        assert_equal(mine, other)
+
+
+def test_seeds_differ():
+    rows = [next(batches(numbered(100), batch_size=100, seed=seed)).inputs["row"].tolist() for seed in (0, 1)]
+    assert rows[0] != rows[1]
+
+
+def test_a_far_step_costs_nothing():
+    assert next(batches(numbered(10), batch_size=5, seed=0, start_step=10**12)).inputs["row"].shape == (5,)
+
+
+def test_shapes_are_constant_and_the_rest_is_dropped():
+    found = take(batches(numbered(11), batch_size=4, seed=0), 30)
+    assert {b.inputs["image"].shape for b in found} == {(4, 2)}
+    seen = np.concatenate([b.inputs["row"] for b in found])
+    assert set(seen) == set(range(11))  # other examples are left out each time
+
+
+def test_a_dict_of_batches_is_shuffled_together():
+    both = {"x": numbered(6), "y": numbered(6)}
+    batch = next(batches(both, batch_size=3, seed=0))
+    assert_equal(batch["x"], batch["y"])
+
+
+def test_batches_do_not_share_memory_with_the_data():
+    data = numbered(4)
+    next(batches(data, batch_size=4, seed=0)).inputs["row"][:] = -1
+    assert data.inputs["row"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

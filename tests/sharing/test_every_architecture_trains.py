@@ -65,7 +65,7 @@ def flat(data):
 def digits(tmp_path_factory):
     """Batches to train on, and all validation examples: so many that what is learnt stands out of the noise."""
     splits = load_multi_digits(tmp_path_factory.getbasetemp().parent / "multi_digits")
-    stream = mtljax.data.epochs(flat(splits["train"]), batch_size=BATCH, seed=0)
+    stream = mtljax.data.batches(flat(splits["train"]), batch_size=BATCH, seed=0)
     return [next(stream) for _ in range(STEPS * max(LONGER.values()))], flat(splits["validation"])
 
 

@@ -54,7 +54,7 @@ class Head(nn.Module):
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
     data = load_multi_digits(tmp_path_factory.getbasetemp().parent / "multi_digits")["train"]
-    stream = mtljax.data.epochs(data, batch_size=BATCH, seed=0)
+    stream = mtljax.data.batches(data, batch_size=BATCH, seed=0)
     return [next(stream) for _ in range(STEPS)]
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from mtljax.checks import check_callable, check_count, check_mask, check_number, expect, found
 from mtljax.data.batches import Stream
+from mtljax.data.lengths import leading_length
 from mtljax.data.mixing.draws import Draw, one_task
 from mtljax.data.mixing.rates import LossDriven, Rates
-from mtljax.data.pipeline import leading_length
 from mtljax.sharing.frames.network import check_entries, task_names
 from mtljax.types import Batch
 

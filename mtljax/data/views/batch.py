@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.checks import check_callable, check_count, check_key, expect
-from mtljax.data import pipeline
+from mtljax.data import evaluation
 from mtljax.sharing.frames.network import key_for
 from mtljax.types import Batch, Key, PyTree, TaskInputs
 
@@ -153,7 +153,7 @@ def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View],
 def _evaluated(batch: Batch, batch_size: int, views: Mapping[str, View], seed: int, size: int) -> Iterator[Batch]:
     # Targets that stand for the views' for a while, so that they get masks which leave out what is filled up.
     widened = batch._replace(targets={**batch.targets, **{name: np.zeros(size, bool) for name in views}})
-    for index, part in enumerate(pipeline.evaluation_batches(widened, batch_size)):
+    for index, part in enumerate(evaluation.evaluation_batches(widened, batch_size)):
         part = part._replace(targets={name: part.targets[name] for name in batch.targets})
         yield add(part, jax.random.fold_in(jax.random.key(seed), index), views)
 

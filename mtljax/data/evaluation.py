@@ -1,0 +1,56 @@
+"""Batches for evaluation: all examples once, in order, padded to one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mtljax.checks import check_count, check_mask, expect
+from mtljax.data.labels import check_masks_named
+from mtljax.data.lengths import leading_length
+from mtljax.types import Batch
+
+
+def evaluation_batches(batch: Batch, batch_size: int) -> Iterator[Batch]:
+    """All examples once, in order, in batches of one shape and one structure, so that a single jit trace serves.
+
+    The last batch is filled up by repeating the last example, with mask False for every task, so that what is added
+    never counts. Every batch has a mask for every task, all True where `batch` has none.
+
+    Args:
+        batch: `Batch` of arrays `[B, ...]`, B at least 1.
+        batch_size: examples a batch, at least 1; may exceed B.
+
+    Returns:
+        Iterator of `ceil(B / batch_size)` batches with NumPy leaves `[batch_size, ...]`.
+
+    Raises:
+        ValueError: leaves of unequal length or none, `batch_size` below 1, a mask that is not bool `[B]` or names no
+            task.
+
+    Example:
+        >>> data = Batch(inputs=np.arange(3.0), targets={"a": np.arange(3)})
+        >>> last = list(evaluation_batches(data, 2))[-1]
+        >>> last.inputs.tolist(), last.mask["a"].tolist()
+        ([2.0, 2.0], [True, False])
+    """
+    expect(isinstance(batch, Batch), "evaluation_batches", "batch", "a Batch", batch, TypeError)
+    check_masks_named("evaluation_batches", batch)
+    size = leading_length(batch._replace(mask={}), "evaluation_batches")
+    check_count("evaluation_batches", "batch_size", batch_size)
+    mask = {}
+    for name in batch.targets:
+        own = batch.mask.get(name, np.ones(size, bool))
+        mask[name] = np.asarray(check_mask("evaluation_batches", f"mask[{name!r}]", own, (size,)))
+    arrays = jax.tree.map(np.asarray, batch._replace(mask=mask))
+    return _padded(arrays, size, batch_size)
+
+
+def _padded(arrays: Batch, size: int, batch_size: int) -> Iterator[Batch]:
+    for start in range(0, size, batch_size):
+        rows = np.arange(start, start + batch_size)
+        real = rows < size
+        part = jax.tree.map(lambda array, rows=rows: array[np.minimum(rows, size - 1)], arrays)
+        yield part._replace(mask={name: present & real for name, present in part.mask.items()})

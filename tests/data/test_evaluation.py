@@ -1,0 +1,60 @@
+"""Batches for evaluation: every example once, one shape throughout."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from mtljax.data.evaluation import evaluation_batches
+from mtljax.types import Batch
+
+
+def numbered(size):
+    """A batch in which every array tells which example it is."""
+    index = np.arange(size)
+    return Batch(
+        inputs={"image": np.stack([index, -index], 1).astype(np.float32), "row": index},
+        targets={"a": index.astype(np.int32), "b": 2.0 * index},
+        mask={"b": index % 2 == 0},
+    )
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(10, 4), (8, 4), (3, 8), (1, 1)])
+def test_evaluation_sees_every_example_once_in_one_shape(size, batch_size):
+    data = numbered(size)
+    batches = list(evaluation_batches(data, batch_size))
+    assert len(batches) == -(-size // batch_size)
+    shapes = [jax.tree.map(lambda array: (array.shape, array.dtype), batch) for batch in batches]
+    assert all(shape == shapes[0] for shape in shapes)
+    assert len({jax.tree.structure(batch) for batch in batches}) == 1
+    assert all(leaf.shape[0] == batch_size for leaf in jax.tree.leaves(batches[0]))
+    for name, labelled in (("a", np.arange(size)), ("b", np.arange(0, size, 2))):
+        seen = np.concatenate([batch.targets["a"][batch.mask[name]] for batch in batches])
+        np.testing.assert_array_equal(seen, labelled)
+
+
+def test_one_trace_serves_all_evaluation_batches():
+    traces = []
+
+    @jax.jit
+    def count(batch):
+        traces.append(None)
+        return batch.mask["a"].sum()
+
+    assert sum(int(count(batch)) for batch in evaluation_batches(numbered(10), 4)) == 10
+    assert len(traces) == 1
+
+
+def test_evaluation_mistakes():
+    data = numbered(4)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, found 0"):
+        evaluation_batches(data, 0)
+    with pytest.raises(
+        ValueError, match=r"evaluation_batches: mask must be for the targets \['a', 'b'\], found \['c'\]"
+    ):
+        evaluation_batches(data._replace(mask={"c": np.ones(4, bool)}), 2)
+    with pytest.raises(TypeError, match=r"mask\['b'\] must be of dtype bool, found float64"):
+        evaluation_batches(data._replace(mask={"b": np.ones(4)}), 2)
+    with pytest.raises(ValueError, match="one leading length, at least 1"):
+        evaluation_batches(numbered(0), 2)
