@@ -66,7 +66,9 @@ def test_ratio_is_the_median_of_paired_ratios_not_the_ratio_of_medians():
     assert timing.ratio(slow, fast).high == 3.0
 
 
-@pytest.mark.parametrize(("kind", "num_tasks", "batch"), [("small", 3, 8), ("conv", 2, 4)])
+@pytest.mark.parametrize(
+    ("kind", "num_tasks", "batch"), [("small", 3, 8), pytest.param("conv", 2, 4, marks=pytest.mark.slow)]
+)
 def test_mtljax_computes_what_is_written_by_hand(kind, num_tasks, batch):
     problem = nets.make_problem(kind, num_tasks, batch)
     methods = ours.methods(num_tasks)

@@ -66,7 +66,13 @@ def reference(model: str, batch):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("missing", [{}, {"b": list(range(nets.SIZE)), "c": [0, 3, 5]}], ids=["all", "missing"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        pytest.param({}, marks=pytest.mark.slow, id="all"),
+        pytest.param({"b": list(range(nets.SIZE)), "c": [0, 3, 5]}, id="missing"),
+    ],
+)
 def test_task_gradients_are_the_tasks_own(model, missing):
     batch = nets.batch(missing=missing)
     losses_fn, params, state = problem(model)
@@ -77,7 +83,7 @@ def test_task_gradients_are_the_tasks_own(model, missing):
     np.testing.assert_array_equal(metrics["examples"], [nets.SIZE - len(missing.get(k, [])) for k in nets.NAMES])
 
 
-@over(CASES, at_once=lambda case: case.name in FEW - {"m_config"})
+@over(CASES, at_once=lambda case: case.name in FEW - {"m_config", "every"})
 def test_engines_agree_on_a_dense_net(case):
     method, batch, key = case.make(3), nets.batch(), jax.random.key(5)
     exact = {"none": None, "vmapped": EXACT["vmapped"], "chunked": EXACT["chunked"]}
@@ -92,7 +98,7 @@ def test_engines_agree_on_a_dense_net(case):
         np.testing.assert_allclose(found_state.weights, state.weights, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["conv", "nnx"])
+@pytest.mark.parametrize("model", ["nnx", pytest.param("conv", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "missing",
     [

@@ -65,7 +65,7 @@ def test_state_and_form(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e3, 1e8])
+@pytest.mark.parametrize("scale", [1e-8, *(pytest.param(s, marks=pytest.mark.slow) for s in (1e-3, 1e3, 1e8))])
 def test_weights_do_not_depend_on_scale(name, scale):
     method, rows, key = METHODS[name], random_rows(4, seed=1), jax.random.key(0)
     plain = weights_of(method, rows, key=key)

@@ -136,6 +136,7 @@ def test_three_steps_against_the_recurrence():
         np.testing.assert_allclose(direction, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_arguments_may_be_traced():
     gramian = jnp.float32(ROWS @ ROWS.T)
 

@@ -125,13 +125,13 @@ def check(problems, alpha=1.0, shares=None):
     return solved
 
 
-@pytest.mark.parametrize("num_tasks", [2, 8, 32])
+@pytest.mark.parametrize("num_tasks", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 32))])
 def test_nash_is_exact(num_tasks):
     solved = check([jacobian(family, num_tasks, seed) for family in FAMILIES for seed in range(3)])
     assert solved >= 30
 
 
-@pytest.mark.parametrize("alpha", [0.5, 2.0])
+@pytest.mark.parametrize("alpha", [2.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_other_fairness_is_exact(alpha):
     solved = check([jacobian(family, 8, seed) for family in FAMILIES for seed in range(3)], alpha)
     assert solved >= 30

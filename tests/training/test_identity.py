@@ -85,7 +85,7 @@ def test_another_run_is_told_what_differs(what, begun):
     assert checkpoint.steps(begun) == [2]
 
 
-@pytest.mark.parametrize("config", [None, {"lr": 0.1, "seed": [1, 2]}])
+@pytest.mark.parametrize("config", [{"lr": 0.1, "seed": [1, 2]}, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_same_run_goes_on(config, begun, tmp_path):
     """Made anew, with another number of steps and another state to read into, weakly typed or not."""
     state, step = make()
@@ -112,6 +112,7 @@ def test_where_jax_is_another_a_warning_says_so(tmp_path, monkeypatch):
         run(tmp_path, 4, made=make(methods.graddrop()))
 
 
+@pytest.mark.slow
 def test_batches_of_many_shapes_are_no_other_run(tmp_path):
     def changing(start):
         for number, batch in enumerate(batches(start), start=start):
