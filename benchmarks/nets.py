@@ -130,7 +130,7 @@ def soft_model(problem: Problem, strength: float) -> mtljax.Model:
 
 def losses_fn(problem: Problem, network: mtljax.Model | None = None) -> Any:
     tasks = dict.fromkeys(problem.tasks, mtljax.Task(mtljax.losses.softmax_cross_entropy))
-    return mtljax.losses_fn(model(problem) if network is None else network, tasks)
+    return mtljax.make_losses_fn(model(problem) if network is None else network, tasks)
 
 
 def _networks(problem: Problem) -> tuple[Network, dict[str, Network]]:

@@ -79,7 +79,7 @@ def train(model: Model, method: Method, data: Batch, *, epochs: int, seeds: int)
     """One run for each seed, all in one vmapped step."""
     tasks = {name: Task(mtljax.losses.binary_cross_entropy) for name in data.targets}
     optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer)
+    init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, tasks), method, optimizer)
     vmapped = jax.vmap(step, in_axes=(SEED_AXIS, 0), out_axes=(SEED_AXIS, 0))
 
     def start(key: Array) -> TrainState:

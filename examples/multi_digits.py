@@ -120,7 +120,7 @@ def contestants() -> dict[str, tuple[mtljax.Model, mtljax.Method]]:
 def make_run(model: mtljax.Model, method: mtljax.Method, steps: int) -> tuple[Callable, Callable]:
     """`(start, step)` of one run: `start(key) -> state` and `step(state, batch) -> (state, metrics)`."""
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
-    losses_fn = mtljax.losses_fn(model, TASKS)
+    losses_fn = mtljax.make_losses_fn(model, TASKS)
     init, step = mtljax.training.make_train_step(losses_fn, method, optimizer)
 
     def start(key: jax.Array) -> mtljax.TrainState:
@@ -153,11 +153,12 @@ def train(
 
 def measure(model: mtljax.Model, state: mtljax.TrainState, split: mtljax.Batch, *, seeds: int) -> np.ndarray:
     """Each task's metric on a split, `[seeds, tasks]` in the order of the columns."""
-    evaluate = mtljax.training.make_evaluate(model, TASKS, lambda: mtljax.data.evaluation_batches(split, 1000))
+    evaluate = mtljax.training.make_evaluate(model, TASKS)
     rows = []
     for seed in range(seeds):
         params, model_state = jax.tree.map(lambda leaf, seed=seed: leaf[seed], (state.params, state.model_state))
-        found = evaluate(state._replace(params=params, model_state=model_state))
+        alone = state._replace(params=params, model_state=model_state)
+        found = evaluate(alone, mtljax.data.evaluation_batches(split, 1000))
         rows.append([factor * found[task][metric] for task, (metric, factor, _) in COLUMNS.items()])
     return np.array(rows)
 

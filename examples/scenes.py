@@ -158,7 +158,7 @@ def contestants() -> dict[str, tuple[mtljax.Model, mtljax.Method]]:
 def train(model: mtljax.Model, method: mtljax.Method, data: mtljax.Batch, *, steps: int) -> mtljax.TrainState:
     """The state after so many steps."""
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
-    init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, TASKS), method, optimizer)
+    init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, TASKS), method, optimizer)
     params, model_state = model.init(jax.random.key(0), data.inputs[:1])
     state = init(params, model_state, key=jax.random.key(1))
 
@@ -247,9 +247,8 @@ def main(steps: int = 600, num_train: int = 2000, size: int = 32, out: Path = Pa
         begin = time.perf_counter()
         state = train(model, method, splits["train"], steps=steps)
         seconds = time.perf_counter() - begin
-        found = mtljax.training.make_evaluate(
-            model, TASKS, lambda: mtljax.data.evaluation_batches(splits["test"], 100)
-        )(state)
+        evaluate = mtljax.training.make_evaluate(model, TASKS)
+        found = evaluate(state, mtljax.data.evaluation_batches(splits["test"], 100))
         results[name] = {task: factor * found[task][metric] for task, (metric, factor, _) in COLUMNS.items()}
         results[name]["seconds"] = seconds
     table = table_of(results)

@@ -173,7 +173,7 @@ def make_stage(
         views.on_pairs(from_linen(Trunk())), {task: views.on_pairs(from_linen(HEADS[task])) for task in weights}
     )
     tasks = {task: mtljax.Task(LOSSES[task], prior=weight) for task, weight in weights.items()}
-    losses_fn = mtljax.losses_fn(model, tasks)
+    losses_fn = mtljax.make_losses_fn(model, tasks)
     if "match" in weights:
         losses_fn = views.with_views(losses_fn, VIEWS)
     optimizer = optax.adamw(optax.cosine_decay_schedule(LEARNING_RATE, steps), weight_decay=1e-3)

@@ -153,7 +153,7 @@ def make_run(
     loss = losses.token_cross_entropy()  # a mean over each sentence, so words of a short one count for more
     tasks = {task: mtljax.Task(loss) for task in TAGS} | {task: mtljax.Task(loss, prior=PRIOR) for task in extra}
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
-    init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer)
+    init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, tasks), method, optimizer)
 
     def full(batch: mtljax.Batch, key: jax.Array) -> mtljax.Batch:
         return with_self_supervision(batch, key, extra)
@@ -195,14 +195,10 @@ def measure(model: mtljax.Model) -> Callable[[mtljax.TrainState, mtljax.Batch], 
     right = losses.token_accuracy(1.0)
     tasks = {task: mtljax.Task(losses.token_cross_entropy(), {"right": right}) for task in TAGS}
     tagger = model._replace(apply=functools.partial(model.apply, tasks=TAGS))
-    splits: list[mtljax.Batch] = []
-    evaluate = mtljax.training.make_evaluate(
-        tagger, tasks, lambda: mtljax.data.evaluation_batches(splits.pop(), EVALUATED)
-    )
+    evaluate = mtljax.training.make_evaluate(tagger, tasks)
 
     def accuracies(state: mtljax.TrainState, split: mtljax.Batch) -> list[float]:
-        splits.append(split)
-        found = evaluate(state)
+        found = evaluate(state, mtljax.data.evaluation_batches(split, EVALUATED))
         return [100.0 * found[task]["right"] / float(split.inputs["length"].mean()) for task in TAGS]
 
     return accuracies

@@ -143,7 +143,7 @@ def train(
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     # One backward pass through the trunk, whatever the method; for equal weighting the result is the same.
     engine = mtljax.engines.features(model)
-    init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, tasks), method, optimizer, engine=engine)
+    init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, tasks), method, optimizer, engine=engine)
     key = jax.random.key(seed)
     state = init(*model.init(key, data.inputs[:1]), key=key)
     batches = mtljax.data.batches(own(data), batch_size=BATCH_SIZE, seed=seed)
@@ -155,9 +155,10 @@ def train(
         parts = [jax.device_get(run(part.inputs)) for part in mtljax.data.evaluation_batches(own(batch), 100)]
         return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch.inputs)], *parts)
 
+    evaluate = mtljax.training.make_evaluate(model, tasks)
+
     def judge(batch: mtljax.Batch) -> dict[str, Any]:
-        batches = mtljax.data.evaluation_batches
-        return mtljax.training.make_evaluate(model, tasks, lambda: batches(own(batch), 100))(state)
+        return evaluate(state, mtljax.data.evaluation_batches(own(batch), 100))
 
     return find, judge
 

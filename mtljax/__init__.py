@@ -16,7 +16,7 @@ from mtljax import (
 )
 from mtljax.adapters import as_optax
 from mtljax.gradients import value_and_grad, value_and_task_grads
-from mtljax.losses.objective import losses_fn
+from mtljax.losses.objective import make_losses_fn
 from mtljax.methods import aggregate
 from mtljax.methods.apply import observe
 from mtljax.sampled import value_and_grad_of_samples
@@ -53,7 +53,7 @@ __all__ = [
     "engines",
     "gaussian_process",
     "losses",
-    "losses_fn",
+    "make_losses_fn",
     "methods",
     "metrics",
     "observe",

@@ -184,7 +184,7 @@ class Regularized(NamedTuple):
     """A task's outputs with a term that the architecture adds to that task's loss while it trains.
 
     Models return it, in place of the bare outputs, where `train=True` alone: the entropy of a gate, the balance of a
-    router's load. `mtljax.losses_fn` adds the term to the task's loss.
+    router's load. `mtljax.make_losses_fn` adds the term to the task's loss.
 
     Attributes:
         outputs: the task's outputs, pytree of arrays `[B, ...]`.

@@ -39,7 +39,7 @@ class Head(nn.Module):
 def made(head=Head):
     model = mtljax.sharing.hard(from_linen(Norm()), {k: from_linen(head()) for k in "ab"})
     params, state = model.init(jax.random.key(0), jnp.ones((4, 1)))
-    return mtljax.losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}), params, state
+    return mtljax.make_losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}), params, state
 
 
 def of_trunk(state):
@@ -97,7 +97,8 @@ NETWORKS = {"spectral norm": lambda: from_linen(Spectral()), "nnx batch norm": l
 def test_a_path_that_ran_for_no_labelled_example_gives_its_state_back_whatever_that_is(network):
     """In a trunk that tasks share, and in heads: as if the absent task were not there, and with nobody as it was."""
     model = mtljax.sharing.hard(network(), {k: network() for k in "ab"})
-    f = jax.jit(mtljax.losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}), static_argnums=4)
+    tasks = {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}
+    f = jax.jit(mtljax.make_losses_fn(model, tasks), static_argnums=4)
     x = jnp.asarray(np.random.default_rng(0).normal(2.0, 1.0, (4, 3)), jnp.float32)
     params, state = model.init(jax.random.key(0), x)
 
@@ -131,7 +132,7 @@ def test_with_one_task_a_batch_it_evaluates_as_it_trains():
         x = rng.normal(size=(512, 2)).astype(np.float32)
         data[k] = mtljax.Batch(x, {k: x @ np.array(direction, np.float32)})
     model = mtljax.sharing.hard(from_linen(Slow()), {k: from_linen(Linear()) for k in "ab"})
-    f = mtljax.losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"})
+    f = mtljax.make_losses_fn(model, {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"})
     params, model_state = model.init(jax.random.key(0), jnp.ones((4, 2)))
     init, step = training.make_train_step(f, mtljax.methods.equal(), optax.adam(0.02))
     state, step = init(params, model_state, key=jax.random.key(1)), training.jit(step)

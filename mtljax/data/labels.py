@@ -45,7 +45,7 @@ def mask_missing(
     keep them apart from NaN and let the loss weigh them.
 
     Nothing else is needed for a task without any label, in a batch or ever: its loss is 0, it is inactive, and the step
-    treats the others as if it were not there (`mtljax.losses_fn`).
+    treats the others as if it were not there (`mtljax.make_losses_fn`).
 
     Args:
         batch: `Batch`, or dict of `Batch` by task name. NumPy arrays give NumPy arrays; JAX arrays, traced ones too,

@@ -37,7 +37,7 @@ def info_nce(*, temperature: float = 0.1, normalize: bool = True) -> Callable[[A
     Returns:
         Loss `((first [B, D], second [B, D]), targets bool [B]) -> [B]` in nats, float32 at least. The outputs may be a
         `mtljax.data.views.Pair`. `targets` says which examples take part: the others are nobody's negatives, and their
-        own loss, over their positive and those that take part, is to be masked, as `mtljax.losses_fn` does.
+        own loss, over their positive and those that take part, is to be masked, as `mtljax.make_losses_fn` does.
 
     Raises:
         TypeError: (by the loss) outputs that are no pair of floating arrays, targets that are not bool.

@@ -21,7 +21,7 @@ TAKEN = {"loss", "regularization"}
 LossesFn = Callable[..., tuple[dict[str, Array], tuple[dict[str, Any], PyTree]]]
 
 
-def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
+def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     """The loss function of a model on its tasks, as every training step wants it.
 
     `L_k = sum_i m_ki loss_k(outputs_ki, targets_ki) / sum_i m_ki` over the labelled examples i of task k.
@@ -67,24 +67,24 @@ def losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         ...     init=lambda key, inputs: (mtljax.Params(jnp.ones(1), {"a": ()}), ()),
         ...     apply=lambda params, state, x, *, tasks=None, key=None, train=False: ({"a": x @ params.shared}, state),
         ... )
-        >>> f = mtljax.losses_fn(model, {"a": mtljax.Task(mtljax.losses.squared_error)})
+        >>> f = mtljax.make_losses_fn(model, {"a": mtljax.Task(mtljax.losses.squared_error)})
         >>> params, state = model.init(jax.random.key(0), None)
         >>> batch = mtljax.Batch(jnp.ones((2, 1)), {"a": jnp.array([3.0, 9.0])}, {"a": jnp.array([True, False])})
         >>> losses, (metrics, state) = f(params, state, batch)
         >>> float(losses["a"]), metrics["examples"].tolist()
         (4.0, [1.0])
     """
-    expect(isinstance(model, Model), "losses_fn", "model", "a mtljax.Model", model, TypeError)
-    expect(isinstance(tasks, Mapping), "losses_fn", "tasks", "a dict of mtljax.Task by name", tasks, TypeError)
-    names = check_names("losses_fn", "tasks", sorted(tasks, key=str))
+    expect(isinstance(model, Model), "make_losses_fn", "model", "a mtljax.Model", model, TypeError)
+    expect(isinstance(tasks, Mapping), "make_losses_fn", "tasks", "a dict of mtljax.Task by name", tasks, TypeError)
+    names = check_names("make_losses_fn", "tasks", sorted(tasks, key=str))
     tasks = dict(tasks)
     for name in names:
-        check_task("losses_fn", name, tasks[name])
+        check_task("make_losses_fn", name, tasks[name])
         taken = sorted(TAKEN & set(tasks[name].metrics))
         if taken:
             raise ValueError(
-                f"losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which records hold "
-                f"beside them, found '{taken[0]}'"
+                f"make_losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which records "
+                f"hold beside them, found '{taken[0]}'"
             )
     priors = [tasks[name].prior for name in names]
     alike = all(not isinstance(prior, Tracer) and float(prior) == 1 for prior in priors)

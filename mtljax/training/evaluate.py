@@ -8,29 +8,27 @@ from typing import Any
 
 import jax
 
-from mtljax.checks import check_callable
-from mtljax.losses.objective import losses_fn
+from mtljax.checks import expect
+from mtljax.losses.objective import make_losses_fn
 from mtljax.types import Batch, Model, Task, TrainState
 
 
-def make_evaluate(
-    model: Model, tasks: Mapping[str, Task], batches: Callable[[], Iterable[Any]]
-) -> Callable[[TrainState], dict[str, Any]]:
-    """Make a function that evaluates a state on a split, for `fit(evaluate=...)`.
+def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainState, Iterable[Any]], dict[str, Any]]:
+    """Make a function that evaluates a state on a split.
 
-    Means are over all labelled examples of the split: batch means are weighted by their numbers of labels.
+    Means are over all labelled examples of the split: batch means are weighted by their numbers of labels. `fit` takes
+    a function of the state alone: `evaluate=lambda state: evaluate(state, evaluation_batches(split, 256))`.
 
     Args:
         model: the network, run with `train=False` and no key.
-        tasks: as for `mtljax.losses_fn`.
-        batches: called without arguments, gives the split's batches, all of one shape; for example
-            `lambda: mtljax.data.evaluation_batches(split, 256)`.
+        tasks: as for `mtljax.make_losses_fn`.
 
     Returns:
-        `evaluate(state) -> {task: {"loss": float, metric: float, ...}}`; NaN for a task without any label.
+        `evaluate(state, batches) -> {task: {"loss": float, metric: float, ...}}`; NaN for a task without any label.
+        `batches` is an iterable of batches of one shape, for example `mtljax.data.evaluation_batches(split, 256)`.
 
     Raises:
-        ValueError, TypeError: whatever `mtljax.losses_fn` raises; (by evaluate) no batches.
+        ValueError, TypeError: whatever `mtljax.make_losses_fn` raises; (by evaluate) no batches.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -40,13 +38,12 @@ def make_evaluate(
         ... )
         >>> batch = mtljax.Batch(jnp.array([1.0, 3.0]), {"a": jnp.zeros(2)}, {"a": jnp.array([True, True])})
         >>> tasks = {"a": mtljax.Task(mtljax.losses.squared_error)}
-        >>> evaluate = mtljax.training.make_evaluate(model, tasks, lambda: [batch])
+        >>> evaluate = mtljax.training.make_evaluate(model, tasks)
         >>> state = mtljax.TrainState(0, mtljax.Params((), {"a": ()}), (), (), (), None)
-        >>> evaluate(state)
+        >>> evaluate(state, [batch])
         {'a': {'loss': 5.0}}
     """
-    check_callable("make_evaluate", "batches", batches)
-    objective = losses_fn(model, tasks)
+    objective = make_losses_fn(model, tasks)
     names = sorted(tasks)
 
     @jax.jit
@@ -55,12 +52,14 @@ def make_evaluate(
         counts = {name: metrics["examples"][k] for k, name in enumerate(names)}
         return {name: {"loss": losses[name], **metrics["tasks"][name]} for name in names}, counts
 
-    def evaluate(state: TrainState) -> dict[str, Any]:
+    def evaluate(state: TrainState, batches: Iterable[Any]) -> dict[str, Any]:
+        iterable = isinstance(batches, Iterable) and not isinstance(batches, Batch | str)
+        expect(iterable, "evaluate", "batches", "an iterable of batches", batches, TypeError)
         # On the host in float64: a float32 counts to 2^24 and no further.
         examples = dict.fromkeys(names, 0.0)
         sums: dict[str, dict[str, float]] = {name: {} for name in names}
         computing = None
-        for batch in itertools.chain(batches(), [None]):
+        for batch in itertools.chain(batches, [None]):
             ready, computing = computing, None if batch is None else means(state.params, state.model_state, batch)
             if ready is None:  # one batch behind, so that the device need not wait for the host
                 continue
@@ -71,7 +70,7 @@ def make_evaluate(
                 for metric, value in values[name].items():
                     sums[name][metric] = sums[name].get(metric, 0.0) + (count * float(value) if count else 0.0)
         if not sums[names[0]]:
-            raise ValueError("make_evaluate: batches must give at least one batch, found none")
+            raise ValueError("evaluate: batches must give at least one batch, found none")
         return {
             name: {metric: total / examples[name] if examples[name] else float("nan") for metric, total in each.items()}
             for name, each in sums.items()

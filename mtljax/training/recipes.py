@@ -1,6 +1,6 @@
 """Recipes for auxiliary tasks, as lists of stages and as masks that depend on the step.
 
-*Joint from the start* needs none: give `mtljax.losses_fn` all the tasks and each its `Task.prior`, and wrap it in
+*Joint from the start* needs none: give `mtljax.make_losses_fn` all the tasks and each its `Task.prior`, and wrap it in
 `mtljax.data.views.with_views`.
 
 Stages (`pretrain_then_finetune`, `add_task_later`) run through `run_stages`, and compute only what each stage trains.
@@ -184,8 +184,8 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
         Step of the same signature, whose schedule reads `state.step`; one trace serves all steps.
 
     Raises:
-        ValueError: (by the step) a task that is neither in the batch nor a view, from `mtljax.losses_fn`; or that a
-            multi-input batch lacks.
+        ValueError: (by the step) a task that is neither in the batch nor a view, or that a multi-input batch lacks;
+            from `mtljax.make_losses_fn`.
 
     Example:
         >>> from mtljax.types import MethodState, Params

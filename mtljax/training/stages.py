@@ -78,7 +78,7 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         >>> scale = mtljax.sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
         >>> def stage(name):
         ...     model = mtljax.sharing.hard(scale, {name: scale})
-        ...     losses_fn = mtljax.losses_fn(model, {name: mtljax.Task(mtljax.losses.squared_error)})
+        ...     losses_fn = mtljax.make_losses_fn(model, {name: mtljax.Task(mtljax.losses.squared_error)})
         ...     return Stage(name, model, losses_fn, mtljax.methods.equal(), optax.sgd(0.1), None, 1)
         >>> (first, _), (second, _) = (stage_functions(stage(name), jnp.ones(1)) for name in ("pretext", "label"))
         >>> state = first(jax.random.key(0))
@@ -148,7 +148,7 @@ def run_stages(
         ...     model = mtljax.sharing.hard(scale, {name: scale})
         ...     tasks = {name: mtljax.Task(mtljax.losses.squared_error)}
         ...     batch = mtljax.Batch(jnp.ones(2), {name: jnp.zeros(2)})
-        ...     losses_fn, method = mtljax.losses_fn(model, tasks), mtljax.methods.equal()
+        ...     losses_fn, method = mtljax.make_losses_fn(model, tasks), mtljax.methods.equal()
         ...     return Stage(name, model, losses_fn, method, optax.sgd(0.1), lambda start: iter([batch] * 3), 3)
         >>> results = run_stages([stage("pretext"), stage("label")], jnp.ones(2), key=jax.random.key(0), progress=False)
         >>> [(name, int(result.state.step)) for name, result in results.items()]

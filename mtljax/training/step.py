@@ -20,7 +20,7 @@ from mtljax.losses.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
 from mtljax.training.penalized import Penalized, penalized
 from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held
-from mtljax.types import Array, Batch, Key, Method, Params, PyTree, TrainState
+from mtljax.types import Array, Batch, Key, Method, Model, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
@@ -41,9 +41,9 @@ def make_train_step(
     optimiser, and `method.observe` where the method has one (which costs another forward pass).
 
     Args:
-        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.losses_fn` makes it.
-            Its attribute `penalty`, `penalty(params) -> []` or None, is part of the objective: the model's, for what
-            `mtljax.losses_fn` makes. A wrapper of your own keeps it with `functools.wraps`.
+        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.make_losses_fn` makes
+            it. Its attribute `penalty`, `penalty(params) -> []` or None, is part of the objective: the model's, for
+            what `mtljax.make_losses_fn` makes. A wrapper of your own keeps it with `functools.wraps`.
             Of `metrics` the step reads `"examples"` `[T]` (labelled examples; a task without any is inactive),
             `"prior"` `[T]` and `"extra"`, a dict of arrays `[T]` that the method gets as keyword arguments (such as
             `kpi` of `methods.dynamic_task_priority`); all may be absent.
@@ -70,9 +70,10 @@ def make_train_step(
         engine: as in `mtljax.value_and_grad`.
 
     Returns:
-        `(init, step)`. `init(params, model_state=(), *, key) -> TrainState` copies what it is given, so that a step
-        which donates its state leaves the caller's arrays alone. `step(state, batch) -> (state, metrics)`
-        with metrics
+        `(init, step)`. `init(key, inputs) -> TrainState` draws a first state of the model that `losses_fn` is of (its
+        attribute `model`); `inputs` are those of a batch. `init(params, model_state=(), *, key) -> TrainState` starts
+        from parameters at hand, and copies what it is given, so that a step which donates its state leaves the caller's
+        arrays alone. `step(state, batch) -> (state, metrics)` with metrics
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
         * `active`: dict of bool by task. A task without labels sits the step out, as does one whose loss or gradient is
@@ -115,9 +116,12 @@ def make_train_step(
         check_callable("make_train_step", "the attribute 'penalty' of losses_fn", own)
     penalties = [each for each in (own, None if penalty is own else penalty) if each is not None]
 
-    def init(params: Params, model_state: PyTree = (), *, key: Key) -> TrainState:
+    def init(params: Any, model_state: PyTree = (), *, key: Any = None) -> TrainState:
+        if key is None and not isinstance(params, Params):
+            key, model_key = jax.random.split(check_key("init", "key", params))
+            params, model_state = _model(losses_fn).init(model_key, model_state)
         check_params(params)
-        check_key("init", "key", key)
+        key = check_key("init", "key", key)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -199,6 +203,16 @@ def make_train_step(
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
+
+
+def _model(losses_fn: Callable[..., Any]) -> Model:
+    model = attribute(losses_fn, "model")
+    if not isinstance(model, Model):
+        raise ValueError(
+            "init: losses_fn must be of a model, as mtljax.make_losses_fn makes it, where init(key, inputs) is to draw "
+            "the parameters; of other losses give init(params, model_state, key=key)"
+        )
+    return model
 
 
 def _check_bound(axis_names: tuple[str, ...]) -> None:

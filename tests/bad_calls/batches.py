@@ -25,7 +25,7 @@ def apply(params, state, inputs, *, tasks=None, key=None, train=False):
 
 
 def given(batch, tasks=TASKS, apply=apply):
-    f = mtljax.losses_fn(Model(lambda key, inputs: (PARAMS, ()), apply), tasks)
+    f = mtljax.make_losses_fn(Model(lambda key, inputs: (PARAMS, ()), apply), tasks)
     return functools.partial(jax.eval_shape, lambda: f(PARAMS, (), batch))
 
 

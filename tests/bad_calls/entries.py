@@ -173,22 +173,26 @@ BAD = [
     *each(lambda k: made()[0](PARAMS, key=k), ("init", "key"), [0, None, "key", jnp.ones(2)], TypeError),
     *each(lambda p: made()[0](p, key=KEY), ("params",), [{"w": 1.0}, None, [1.0]], TypeError),
     # losses_fn
-    *each(lambda m: mtljax.losses_fn(m, {"a": TASK}), ("losses_fn", "model"), [None, losses_fn, "model"], TypeError),
-    *each(lambda t: mtljax.losses_fn(MODEL, t), ("losses_fn", "tasks"), [None, TASK, [TASK], {1: TASK}], TypeError),
-    Bad(lambda: mtljax.losses_fn(MODEL, {}), ("losses_fn", "tasks")),
     *each(
-        lambda task: mtljax.losses_fn(MODEL, {"a": task}),
+        lambda m: mtljax.make_losses_fn(m, {"a": TASK}), ("losses_fn", "model"), [None, losses_fn, "model"], TypeError
+    ),
+    *each(
+        lambda t: mtljax.make_losses_fn(MODEL, t), ("losses_fn", "tasks"), [None, TASK, [TASK], {1: TASK}], TypeError
+    ),
+    Bad(lambda: mtljax.make_losses_fn(MODEL, {}), ("losses_fn", "tasks")),
+    *each(
+        lambda task: mtljax.make_losses_fn(MODEL, {"a": task}),
         ("losses_fn", "'a'"),
         [None, "mse", mtljax.losses.squared_error, Task, Task("mse"), Task(None)],
         TypeError,
     ),
     *each(
-        lambda prior: mtljax.losses_fn(MODEL, {"a": TASK._replace(prior=prior)}),
+        lambda prior: mtljax.make_losses_fn(MODEL, {"a": TASK._replace(prior=prior)}),
         ("losses_fn", "'a'", "prior"),
         [0.0, -1.0, NAN, float("inf"), jnp.ones(2)],
     ),
     *each(
-        lambda prior: mtljax.losses_fn(MODEL, {"a": TASK._replace(prior=prior)}),
+        lambda prior: mtljax.make_losses_fn(MODEL, {"a": TASK._replace(prior=prior)}),
         ("losses_fn", "'a'", "prior"),
         ["1", None, True, 1j],
         TypeError,

@@ -39,7 +39,7 @@ def judged(loss, mask=None):
 
 def model(**tasks):
     apply = lambda params, state, x, *, tasks=None, key=None, train=False: ({"a": x * params.shared}, state)  # noqa: E731
-    f = mtljax.losses_fn(mtljax.Model(None, apply), tasks)
+    f = mtljax.make_losses_fn(mtljax.Model(None, apply), tasks)
     batch = mtljax.Batch(np.ones(4, np.float32), {"a": np.ones(4, np.float32)})
     return jax.eval_shape(lambda: f(mtljax.Params(jnp.ones(4), {"a": ()}), (), batch))
 

@@ -30,10 +30,10 @@ def fit(*, step=step, state=STATE, batches=step, num_steps=4, **options):
     return mtljax.training.fit(step, state, batches, **{"num_steps": num_steps, "progress": False, **options})
 
 
-def evaluate(*, model=None, tasks=None, batches=list):
+def evaluate(*, model=None, tasks=None):
     model = mtljax.Model(None, lambda *_, **__: None) if model is None else model
     tasks = {"a": mtljax.Task(mtljax.losses.squared_error)} if tasks is None else tasks
-    return mtljax.training.make_evaluate(model, tasks, batches)
+    return mtljax.training.make_evaluate(model, tasks)
 
 
 def task(**metrics):
@@ -101,11 +101,11 @@ BAD = [
     *each(lambda x: fit(config=x), ("fit", "config"), [3, "lr", ["lr"], {1: 2}, {"lr": jnp.ones}], TypeError),
     *each(lambda x: fit(changed=x), ("fit", "changed"), NO_FLAGS, TypeError),
     *each(lambda x: fit(progress=x), ("fit", "progress"), NO_FLAGS, TypeError),
-    *each(lambda x: evaluate(batches=x), ("make_evaluate", "batches"), [None, [1], "test"], TypeError),
+    *each(lambda x: evaluate()(STATE, x), ("evaluate", "batches"), [None, 1, "test", list], TypeError),
     *each(lambda x: evaluate(tasks={"a": x}), ("losses_fn", "task 'a'"), ["mse", None], TypeError),
     Bad(lambda: evaluate(tasks=task(loss=step)), ("losses_fn", "metrics", "'loss'", "'a'")),
     Bad(lambda: evaluate(tasks=task(regularization=step)), ("losses_fn", "metrics", "'regularization'", "'a'")),
-    Bad(lambda: evaluate()(STATE), ("make_evaluate", "batches")),
+    Bad(lambda: evaluate()(STATE, []), ("evaluate", "batches")),
     Bad(lambda: evaluate(model="net"), ("losses_fn", "model"), TypeError),
     *each(lambda x: checkpoint.opened(x).__enter__(), ("opened", "checkpoint_dir"), [None, 3], TypeError),
     *count(lambda x: checkpoint.opened(FOLDER / "c", keep=x).__enter__(), ("opened", "keep"), 0),

@@ -137,7 +137,7 @@ def make_step(method):
             state,
         ),
     )
-    init, step = mtljax.training.make_train_step(mtljax.losses_fn(model, TASKS), method, optax.sgd(0.1))
+    init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, TASKS), method, optax.sgd(0.1))
     params = Params(jnp.array([0.5, -1.0]), {"a": jnp.float32(1), "b": jnp.float32(2), "c": jnp.float32(-1)})
     return jax.jit(step), init(params, key=jax.random.key(0))
 

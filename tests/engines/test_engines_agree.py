@@ -33,7 +33,7 @@ every_engine = pytest.mark.parametrize("engine", [None, *PARAMS])
 def problem(name: str):
     model = MODELS[name]()
     params, state = model.init(jax.random.key(1), nets.batch().inputs)
-    return mtljax.losses_fn(model, nets.tasks()), params, state
+    return mtljax.make_losses_fn(model, nets.tasks()), params, state
 
 
 def gradients(model: str, method, engine, batch, key=None):
@@ -133,7 +133,7 @@ def test_features_equal_the_others_where_trunk_and_features_coincide():
     model = nets.linear_trunk()
     batch = nets.batch()._replace(inputs=jax.random.normal(jax.random.key(0), (nets.SIZE, 5)))
     params, state = model.init(jax.random.key(1), batch.inputs)
-    losses_fn = mtljax.losses_fn(model, nets.tasks())
+    losses_fn = mtljax.make_losses_fn(model, nets.tasks())
     for method in (mtljax.methods.pcgrad(), mtljax.methods.graddrop()):
         found = {}
         for engine in (engines.full(engines.vmapped), engines.features(model)):

@@ -126,7 +126,7 @@ def test_a_task_with_such_a_label_sits_the_step_out():
         return {name: x * params.shared for name in "ab"}, state
 
     tasks = {"a": mtljax.Task(losses.binary_cross_entropy), "b": mtljax.Task(losses.squared_error)}
-    losses_fn = mtljax.losses_fn(mtljax.Model(None, apply), tasks)
+    losses_fn = mtljax.make_losses_fn(mtljax.Model(None, apply), tasks)
     init, step = training.make_train_step(losses_fn, mtljax.methods.equal(), optax.sgd(0.1))
     first = init(mtljax.Params(jnp.ones(()), {"a": (), "b": ()}), key=jax.random.key(1))
     batch = mtljax.Batch(jnp.ones(2), {"a": jnp.array([2.0, 1.0]), "b": jnp.zeros(2)})

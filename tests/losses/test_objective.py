@@ -25,7 +25,7 @@ def apply(params, state, inputs, *, tasks=None, key=None, train=False):
     return outputs, state
 
 
-F = mtljax.losses_fn(Model(init=lambda key, inputs: (PARAMS, ()), apply=apply), TASKS)
+F = mtljax.make_losses_fn(Model(init=lambda key, inputs: (PARAMS, ()), apply=apply), TASKS)
 TARGETS = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
 
 

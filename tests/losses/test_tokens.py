@@ -56,8 +56,8 @@ def test_with_the_mean_number_of_tokens_the_library_reports_the_mean_over_tokens
     batch = mtljax.Batch(LOGITS, {"a": TARGETS}, {"a": present})
     state = mtljax.TrainState(0, mtljax.Params((), {"a": ()}), (), (), (), None)
     # Three to a batch: the second is filled up with an example that is masked.
-    evaluate = mtljax.training.make_evaluate(model, tasks, lambda: mtljax.data.evaluation_batches(batch, 3))
-    found = evaluate(state)["a"]
+    evaluate = mtljax.training.make_evaluate(model, tasks)
+    found = evaluate(state, mtljax.data.evaluation_batches(batch, 3))["a"]
     assert found["loss"] == pytest.approx(loss[labelled].mean(), rel=1e-6)
     assert found["accuracy"] == pytest.approx(right[counted].mean(), rel=1e-6)
 

@@ -201,7 +201,7 @@ def test_each_task_may_bring_inputs_of_its_own(name):
 @each
 def test_a_multi_input_batch_runs_each_task_on_its_own_examples(name):
     model, params, state = case(name)
-    f = mtljax.losses_fn(model, dict.fromkeys(TASKS, mtljax.Task(mtljax.losses.squared_error)))
+    f = mtljax.make_losses_fn(model, dict.fromkeys(TASKS, mtljax.Task(mtljax.losses.squared_error)))
     zeros = {task: jnp.zeros(shape(name, task)) for task in TASKS}
     batch = {task: Batch(x, {task: zeros[task]}) for task, x in zip(TASKS, (X, Y), strict=True)}
     losses, _ = f(params, state, batch)

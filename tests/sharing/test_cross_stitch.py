@@ -160,7 +160,7 @@ def test_columns_read_inputs_of_their_own_which_may_differ_in_width():
 def test_a_batch_of_one_tasks_own_is_read_by_all_columns():
     params, state = MODEL.init(jax.random.key(0), X)
     params = random_like(params)
-    losses = mtljax.losses_fn(MODEL, {task: mtljax.Task(mtljax.losses.squared_error) for task in HEADS})
+    losses = mtljax.make_losses_fn(MODEL, {task: mtljax.Task(mtljax.losses.squared_error) for task in HEADS})
     inputs = {"depth": X, "label": 2.0 * X}
     batch = {task: mtljax.Batch(x, {task: jnp.zeros((6, 4))}) for task, x in inputs.items()}
     found, _ = losses(params, state, batch)

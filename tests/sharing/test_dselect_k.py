@@ -169,7 +169,7 @@ def test_training_by_the_librarys_losses_ends_with_k_experts_and_zeros_elsewhere
     # Expert i gives the unit vector i, so the mixture shows the weights; the target asks for two of the five.
     experts = [plain(lambda x, unit=unit: x * unit[None, :]) for unit in np.eye(5, dtype=np.float32)]
     model = dselect_k(experts, {"a": plain(lambda x: x)}, num_selected=2, entropy=0.1)
-    f = mtljax.losses_fn(model, {"a": mtljax.Task(lambda z, y: jnp.sum((z - y) ** 2, axis=1))})
+    f = mtljax.make_losses_fn(model, {"a": mtljax.Task(lambda z, y: jnp.sum((z - y) ** 2, axis=1))})
     x, wanted = jnp.ones((2, 1)), np.array([0.0, 0.65, 0.0, 0.35, 0.0], np.float32)
     params, state = jax.jit(model.init)(jax.random.key(0), x)
     batch = Batch(x, {"a": jnp.tile(wanted, (2, 1))})

@@ -77,7 +77,9 @@ def test_no_pair_of_logits_rounds_to_certainty_or_loses_its_slope():
 def test_the_librarys_loss_is_the_papers():
     pairs = np.random.default_rng(2).normal(size=(5, 2)) * 3
     labels = np.array([0.0, 1.0, 0.0, 1.0, 1.0])
-    f = mtljax.losses_fn(BARE, dict.fromkeys(("click", "conversion"), mtljax.Task(mtljax.losses.binary_cross_entropy)))
+    f = mtljax.make_losses_fn(
+        BARE, dict.fromkeys(("click", "conversion"), mtljax.Task(mtljax.losses.binary_cross_entropy))
+    )
     batch = Batch(jnp.float32(pairs), {"click": jnp.float32(labels), "conversion": jnp.float32(labels)})
     losses, _ = jax.jit(f)(EMPTY, EMPTY_STATE, batch)
     for task, p in (("click", sigmoid(pairs[:, 0])), ("conversion", sigmoid(pairs[:, 0]) * sigmoid(pairs[:, 1]))):

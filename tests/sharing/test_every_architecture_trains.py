@@ -74,7 +74,7 @@ def digits(tmp_path_factory):
 @pytest.mark.parametrize("name", sorted(set(CASES) - TWO_ALIKE))
 def test_it_learns(name, dtype, digits):
     model = CASES[name](BLOCKS)
-    losses_fn = mtljax.losses_fn(model, TASKS)
+    losses_fn = mtljax.make_losses_fn(model, TASKS)
     init, step = training.make_train_step(losses_fn, mtljax.methods.dualproj(), optax.adam(5e-3))
     batches, held_out = [
         jax.tree.map(lambda batch: batch._replace(inputs=jnp.asarray(batch.inputs, dtype)), part, is_leaf=_is_batch)

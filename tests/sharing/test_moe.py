@@ -163,7 +163,7 @@ def test_asked_for_one_task_the_other_router_and_head_do_not_run():
 
 def test_the_balance_is_part_of_the_tasks_loss_and_is_trained():
     model = moe(ROUTED, {"a": ROUTED}, num_experts=4, num_selected=1, balance=1.0)
-    f = mtljax.losses_fn(model, {"a": mtljax.Task(mtljax.losses.squared_error)})
+    f = mtljax.make_losses_fn(model, {"a": mtljax.Task(mtljax.losses.squared_error)})
     _, state = jax.eval_shape(model.init, jax.random.key(0), X)
     w = jnp.asarray(np.random.default_rng(5).normal(size=(3, 4)) + np.array([0.0, 0.0, 2.0, 0.0]), jnp.float32)
     params = Params({f"expert/{i}": () for i in range(4)}, {"a": {"gate": w, "head": ()}})

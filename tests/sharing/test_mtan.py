@@ -127,7 +127,7 @@ def test_images_are_pooled_by_the_stages_and_by_what_lies_between():
 @pytest.mark.slow
 def test_gradients_at_the_features_are_gradients_by_the_parameters_where_tasks_are_summed():
     params, state = MODEL.init(jax.random.key(0), X)
-    f = mtljax.losses_fn(MODEL, dict.fromkeys(HEADS, mtljax.Task(mtljax.losses.squared_error)))
+    f = mtljax.make_losses_fn(MODEL, dict.fromkeys(HEADS, mtljax.Task(mtljax.losses.squared_error)))
     batch = Batch(X, {"depth": jnp.ones((6, 1)), "label": jnp.ones((6, 5))})
     method = mtljax.methods.equal()
     start = method.init(2, params.shared)

@@ -136,7 +136,7 @@ def test_stacked_copies_compute_what_copies_one_by_one_do(inputs):
 def test_a_nan_in_one_stacked_copy_reaches_no_other():
     model, method = MODELS["soft_stacked"], mtljax.methods.equal()
     params, state = model.init(jax.random.key(0), X)
-    losses_fn = mtljax.losses_fn(model, dict.fromkeys(HEADS, mtljax.Task(mtljax.losses.squared_error)))
+    losses_fn = mtljax.make_losses_fn(model, dict.fromkeys(HEADS, mtljax.Task(mtljax.losses.squared_error)))
     batch = mtljax.Batch(X, {"depth": jnp.zeros((6, 1)), "label": jnp.zeros((6, 5))})
     step = jax.jit(lambda p: mtljax.value_and_grad(losses_fn, method, has_aux=True)(p, method.init(2), state, batch)[1])
     clean = step(params)

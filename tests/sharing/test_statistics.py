@@ -60,7 +60,7 @@ def trained(kind, by_task, wrapped):
     trunk, head = TRUNKS[kind]
     model = hard(trunk(), {task: head() for task in TASKS})
     model = statistics_by_task(model) if wrapped else model
-    losses_fn = mtljax.losses_fn(model, dict.fromkeys(TASKS, mtljax.Task(mtljax.losses.squared_error)))
+    losses_fn = mtljax.make_losses_fn(model, dict.fromkeys(TASKS, mtljax.Task(mtljax.losses.squared_error)))
     data = batch(by_task)
     params, model_state = model.init(jax.random.key(0), TaskInputs(INPUTS))
     init, step = training.make_train_step(losses_fn, mtljax.methods.equal(), optax.adam(0.1))

@@ -40,7 +40,7 @@ def run(make_model, method, how, *, engine=None, steps=3, penalty=None):
     params, model_state = model.init(jax.random.key(1), batch.inputs)
     # SGD, since Adam would hide a gradient that is N times too large.
     init, step = training.make_train_step(
-        mtljax.losses_fn(model, nets.tasks()),
+        mtljax.make_losses_fn(model, nets.tasks()),
         method,
         optax.sgd(0.05),
         axis_name="batch" if spread else None,
@@ -151,7 +151,7 @@ def test_replicas_stay_identical_with_stochastic_methods_and_dropout(name):
     batch = training.split_batch(nets.batch(), DEVICES)
     params, model_state = model.init(jax.random.key(1), nets.batch().inputs)
     init, step = training.make_train_step(
-        mtljax.losses_fn(model, nets.tasks()), getattr(methods, name)(), optax.adam(1e-2), axis_name="batch"
+        mtljax.make_losses_fn(model, nets.tasks()), getattr(methods, name)(), optax.adam(1e-2), axis_name="batch"
     )
     copies = jax.pmap(step, axis_name="batch", in_axes=(None, 0), out_axes=0)
     state = init(params, model_state, key=jax.random.key(3))
@@ -177,7 +177,7 @@ def test_sharded_wants_auto_axes():
 def made(**rest):
     model = mlp(None)
     init, step = training.make_train_step(
-        mtljax.losses_fn(model, nets.tasks()), methods.equal(), optax.sgd(0.05), **rest
+        mtljax.make_losses_fn(model, nets.tasks()), methods.equal(), optax.sgd(0.05), **rest
     )
     params, model_state = model.init(jax.random.key(1), nets.batch().inputs)
     return init(params, model_state, key=jax.random.key(3)), step
@@ -213,7 +213,7 @@ def test_each_device_may_train_on_its_own():
     """A seed on each, by `axis_name=()`; named axes of `jax.vmap` ask for nothing."""
     model, batch = nets.mlp(), nets.batch()
     params, model_state = model.init(jax.random.key(1), batch.inputs)
-    losses_fn, keys = mtljax.losses_fn(model, nets.tasks()), jax.random.split(jax.random.key(0), DEVICES)
+    losses_fn, keys = mtljax.make_losses_fn(model, nets.tasks()), jax.random.split(jax.random.key(0), DEVICES)
     found = []
     for axis_name in ((), None):
         init, step = training.make_train_step(losses_fn, methods.pcgrad(), optax.sgd(0.05), axis_name=axis_name)

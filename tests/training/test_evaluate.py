@@ -12,7 +12,7 @@ STATE = mtljax.TrainState(0, mtljax.Params((), {"a": ()}), (), (), (), None)
 
 
 def evaluate(*batches):
-    return mtljax.training.make_evaluate(IDENTITY, TASKS, lambda: iter(batches))(STATE)["a"]
+    return mtljax.training.make_evaluate(IDENTITY, TASKS)(STATE, iter(batches))["a"]
 
 
 def test_counts_go_beyond_what_float32_holds():

@@ -63,7 +63,7 @@ def problem(case, dtype, axis_name):
     heads = {name: from_linen(Head(shape, dtype)) for name, shape in SHAPES.items()}
     model = mtljax.sharing.hard(from_linen(Trunk(dtype)), heads)
     init, step = training.make_train_step(
-        mtljax.losses_fn(model, TASKS), case.make(4), optax.sgd(0.01), axis_name=axis_name
+        mtljax.make_losses_fn(model, TASKS), case.make(4), optax.sgd(0.01), axis_name=axis_name
     )
 
     def start(key):
@@ -147,7 +147,7 @@ NEEDING_THE_LOSSES = {
 def test_what_needs_the_loss_function_itself(name, dtype, batches):
     heads = {task: from_linen(Head(shape, dtype)) for task, shape in SHAPES.items()}
     model = mtljax.sharing.hard(from_linen(Trunk(dtype)), heads)
-    losses_fn = mtljax.losses_fn(model, TASKS)
+    losses_fn = mtljax.make_losses_fn(model, TASKS)
     f, method_state = NEEDING_THE_LOSSES[name](losses_fn)
     optimizer = optax.sgd(0.01)
 

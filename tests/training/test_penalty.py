@@ -19,7 +19,7 @@ from mtljax.types import Batch, Task
 SCALE = sharing.Network(lambda key, x: (jnp.ones(()), ()), lambda w, s, x, **_: (x * w, s))
 MODEL = sharing.soft(SCALE, ("a", "b"), lambda w: 3.0 * jnp.var(w))
 TASKS = {name: Task(mtljax.losses.squared_error) for name in "ab"}
-LOSSES = mtljax.losses_fn(MODEL, TASKS)
+LOSSES = mtljax.make_losses_fn(MODEL, TASKS)
 BATCH = Batch(jnp.ones(2), {"a": jnp.zeros(2), "b": jnp.zeros(2)})
 START = mtljax.Params((), {"a": {"trunk": jnp.array(1.0), "head": ()}, "b": {"trunk": jnp.array(3.0), "head": ()}})
 STATE = MODEL.init(jax.random.key(0), BATCH.inputs)[1]
@@ -64,7 +64,7 @@ def test_it_is_in_the_step():
 def test_views_keep_it():
     model = sharing.soft(SCALE, ("a", "b", "negate"), lambda w: 3.0 * jnp.var(w))
     losses_fn = with_views(
-        mtljax.losses_fn(model, TASKS | {"negate": Task(mtljax.losses.squared_error)}),
+        mtljax.make_losses_fn(model, TASKS | {"negate": Task(mtljax.losses.squared_error)}),
         {"negate": lambda key, x: (-x, x)},
     )
     assert (losses_fn.penalty, losses_fn.model, losses_fn.tasks) == (model.penalty, model, ("a", "b", "negate"))
@@ -94,7 +94,7 @@ def test_given_as_argument_too_it_counts_once_and_another_one_more():
 
 def test_a_model_without_one_has_none():
     model = MODEL._replace(penalty=None)
-    losses_fn = mtljax.losses_fn(model, TASKS)
+    losses_fn = mtljax.make_losses_fn(model, TASKS)
     assert losses_fn.penalty is None
     found, metrics = after(losses_fn)
     assert {name: float(w) for name, w in found.items()} == pytest.approx({"a": 0.8, "b": 2.4})

@@ -55,7 +55,7 @@ def batches_of(names):
 
 def make_stage(name, tasks, num_steps, *, optimizer=None, **fields):
     model = hard(dense(4), {task: head() for task in tasks})
-    losses_fn = mtljax.losses_fn(model, {task: mtljax.Task(mtljax.losses.squared_error) for task in tasks})
+    losses_fn = mtljax.make_losses_fn(model, {task: mtljax.Task(mtljax.losses.squared_error) for task in tasks})
     optimizer = optax.adam(1e-2) if optimizer is None else optimizer
     return Stage(name, model, losses_fn, mtljax.methods.equal(), optimizer, batches_of(tasks), num_steps, **fields)
 

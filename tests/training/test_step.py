@@ -19,7 +19,7 @@ from tests.methods.table import CASES, few, over
 def make(method, *, model=None, tasks=None, optimizer=None, **rest):
     model = nets.mlp() if model is None else model
     params, model_state = model.init(jax.random.key(1), nets.batch().inputs)
-    losses_fn = mtljax.losses_fn(model, nets.tasks() if tasks is None else tasks)
+    losses_fn = mtljax.make_losses_fn(model, nets.tasks() if tasks is None else tasks)
     init, step = training.make_train_step(losses_fn, method, optimizer or optax.sgd(0.05), **rest)
     return init(params, model_state, key=jax.random.key(3)), step
 
@@ -88,7 +88,7 @@ def test_a_donated_state_leaves_the_callers_arrays_alone(optimizer):
 
 def test_the_step_vmaps_over_seeds():
     model = nets.mlp()
-    init, step = training.make_train_step(mtljax.losses_fn(model, nets.tasks()), methods.pcgrad(), optax.sgd(0.05))
+    init, step = training.make_train_step(mtljax.make_losses_fn(model, nets.tasks()), methods.pcgrad(), optax.sgd(0.05))
     keys = jax.random.split(jax.random.key(0), 3)
 
     def start(key):
@@ -237,7 +237,7 @@ def test_an_observer_sees_the_losses_of_the_same_batch_after_the_step():
     )
     state, step = make(watching)
     after, _ = jax.jit(step)(state, nets.batch())
-    losses_fn = mtljax.losses_fn(nets.mlp(), nets.tasks())
+    losses_fn = mtljax.make_losses_fn(nets.mlp(), nets.tasks())
     expected = losses_fn(after.params, after.model_state, nets.batch())[0]
     np.testing.assert_allclose(after.method_state.inner, [expected[name] for name in nets.NAMES], rtol=1e-5)
 
@@ -279,7 +279,7 @@ def test_inputs_of_their_own_and_a_task_absent_from_the_batch():
     # The same two tasks without b.
     fewer = mtljax.sharing.hard(nets.from_linen(nets.Mlp()), {k: v for k, v in nets.heads().items() if k != "b"})
     tasks = {k: v for k, v in nets.tasks().items() if k != "b"}
-    init, small = training.make_train_step(mtljax.losses_fn(fewer, tasks), method, optax.sgd(0.05))
+    init, small = training.make_train_step(mtljax.make_losses_fn(fewer, tasks), method, optax.sgd(0.05))
     params = mtljax.Params(state.params.shared, {k: v for k, v in state.params.tasks.items() if k != "b"})
     model_state = fewer.init(jax.random.key(1), nets.batch().inputs)[1]
     small_state = init(params, model_state, key=jax.random.key(3))
@@ -302,10 +302,26 @@ def test_evaluation_weighs_batches_by_their_labels():
     state, _ = make(methods.equal())
     batch = nets.batch(missing={"b": [0, 1, 2], "c": list(range(nets.SIZE))})
     cut = lambda tree, rows: jax.tree.map(lambda leaf: leaf[rows], tree)  # noqa: E731
-    whole = training.make_evaluate(nets.mlp(), nets.tasks(), lambda: [batch])(state)
+    whole = training.make_evaluate(nets.mlp(), nets.tasks())(state, [batch])
     parts = [cut(batch, slice(0, 4)), cut(batch, slice(4, 16))]
-    found = training.make_evaluate(nets.mlp(), nets.tasks(), lambda: parts)(state)
+    found = training.make_evaluate(nets.mlp(), nets.tasks())(state, parts)
     np.testing.assert_allclose(found["b"]["loss"], whole["b"]["loss"], rtol=1e-6)
     assert np.isnan(whole["c"]["loss"])
     with pytest.raises(ValueError, match="at least one batch, found none"):
-        training.make_evaluate(nets.mlp(), nets.tasks(), lambda: [])(state)
+        training.make_evaluate(nets.mlp(), nets.tasks())(state, [])
+
+
+def test_a_first_state_from_a_key_and_inputs():
+    init, step = training.make_train_step(
+        mtljax.make_losses_fn(nets.mlp(), nets.tasks()), methods.equal(), optax.sgd(0.1)
+    )
+    key = jax.random.key(7)
+    state = init(key, nets.batch().inputs)
+    state_key, model_key = jax.random.split(key)
+    params, model_state = nets.mlp().init(model_key, nets.batch().inputs)
+    assert_equal((state.params, state.model_state), (params, model_state))
+    assert_equal(jax.random.key_data(state.key), jax.random.key_data(state_key))
+    assert int(step(state, nets.batch())[0].step) == 1
+    init, _ = training.make_train_step(lambda *_: None, methods.equal(), optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"init: losses_fn must be of a model, as mtljax.make_losses_fn makes it"):
+        init(key, nets.batch().inputs)

@@ -123,8 +123,8 @@ def mix(
 
     At each step `draw` divides `batch_size` examples among the tasks by their rates. Every task then has a `Batch` of
     its `capacity`, filled up with a repeated example whose mask is False; a task that is absent has nothing else. So
-    one trace serves any subset of tasks, and `mtljax.losses_fn` leaves out who is absent. What is saved in traces is
-    spent on rows that do not count: the step computes the sum of all capacities.
+    one trace serves any subset of tasks, and the losses leave out who is absent. What is saved in traces is spent on
+    rows that do not count: the step computes the sum of all capacities.
 
     Each task goes through its own data in exact epochs, permuted by `(seed, task, epoch)`, however often it is drawn. A
     small one is then repeated more often than a large one, which is what its rate says.

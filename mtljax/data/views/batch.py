@@ -80,8 +80,8 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
     resume; in evaluation (`train=False`) from `seed`, the same for every batch.
 
     Args:
-        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.losses_fn` makes it,
-            of the batch's tasks and the views'. What is left of the key is handed on to it.
+        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.make_losses_fn` makes
+            it, of the batch's tasks and the views'. What is left of the key is handed on to it.
         views: by task name, as for `add`.
         seed: of evaluation.
 

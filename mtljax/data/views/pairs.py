@@ -31,7 +31,7 @@ def contrastive_pairs(
     """Find the other view of the same example among those of the others: `inputs = (t(x), t'(x))`.
 
     The task's loss is `mtljax.losses.nt_xent` or `info_nce`. Its targets say which examples take part, all of
-    them; where a mask hides an example, so that `mtljax.losses_fn` hides its target too, it is nobody's negative.
+    them; where a mask hides an example, so that `mtljax.make_losses_fn` hides its target too, it is nobody's negative.
     Trunk and head must take pairs: `on_pairs`.
 
     Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML

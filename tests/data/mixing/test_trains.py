@@ -76,7 +76,7 @@ def training():
     traces = []
     model = encoders_and_body()
     example = TaskInputs({name: batch.inputs for name, batch in DATA.items()})
-    init, step = make_train_step(mtljax.losses_fn(model, TASKS), mtljax.methods.equal(), optax.sgd(0.3))
+    init, step = make_train_step(mtljax.make_losses_fn(model, TASKS), mtljax.methods.equal(), optax.sgd(0.3))
 
     @jax.jit
     def counted(state, batch):

@@ -101,7 +101,7 @@ def test_a_step_trains_supervised_and_self_supervised_tasks_together():
         "match": Task(nt_xent()),
     }
     chosen = {"fill": views.masked_cells(2, ratio=0.5), "match": views.contrastive_pairs(views.noise(1.0))}
-    f = views.with_views(mtljax.losses_fn(model, tasks), chosen)
+    f = views.with_views(mtljax.make_losses_fn(model, tasks), chosen)
     init, step = mtljax.training.make_train_step(f, mtljax.methods.equal(), optax.sgd(0.1))
     params, model_state = model.init(KEY, X)
     state = init(params, model_state, key=KEY)
@@ -135,14 +135,13 @@ def test_an_evaluation_scores_the_same_views_each_time_each_example_once():
 
     model = mtljax.Model(None, lambda params, state, x, *, tasks=None, key=None, train=False: (x.by_task, state))
     data = Batch(X, {})
-    evaluate = mtljax.training.make_evaluate(
-        model, {"noise": Task(squared_error)}, lambda: views.evaluation_batches(data, 3, {"noise": noise}, seed=5)
-    )
+    evaluate = mtljax.training.make_evaluate(model, {"noise": Task(squared_error)})
+    batches = lambda: views.evaluation_batches(data, 3, {"noise": noise}, seed=5)  # noqa: E731
     state = mtljax.TrainState(0, mtljax.Params((), {"noise": ()}), (), (), (), None)
     keys = [key_for(jax.random.fold_in(jax.random.key(5), i), "noise") for i in range(2)]
     first, second = (np.square(jax.random.normal(key, (3, *X.shape[1:]))) for key in keys)
-    np.testing.assert_allclose(evaluate(state)["noise"]["loss"], np.mean([*first, second[0]]), rtol=1e-6)
-    assert evaluate(state) == evaluate(state)
+    np.testing.assert_allclose(evaluate(state, batches())["noise"]["loss"], np.mean([*first, second[0]]), rtol=1e-6)
+    assert evaluate(state, batches()) == evaluate(state, batches())
     with pytest.raises(TypeError, match="evaluation_batches: batch must be a Batch, found a dict"):
         next(views.evaluation_batches({"noise": data}, 3, {"noise": noise}))
 

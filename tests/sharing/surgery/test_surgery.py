@@ -163,7 +163,7 @@ def test_a_new_task_leaves_the_old_ones_as_they_were(build):
 def test_a_new_head_is_trained_alone_in_a_whole_training_step():
     model, only = BUILD["hard"](MORE), freeze(optax.adamw(0.1), lambda path: not path.startswith("tasks/edges"))
     params, model_state = model.init(jax.random.key(0), X)
-    losses_fn = mtljax.losses_fn(model, dict.fromkeys(MORE, mtljax.Task(mtljax.losses.squared_error)))
+    losses_fn = mtljax.make_losses_fn(model, dict.fromkeys(MORE, mtljax.Task(mtljax.losses.squared_error)))
     init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.equal(), only)
     state, step = init(params, model_state, key=jax.random.key(5)), jax.jit(step)
     targets = {"depth": jnp.ones((6, 1)), "label": jnp.ones((6, 5)), "edges": jnp.ones((6, 2))}
