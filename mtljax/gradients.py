@@ -11,7 +11,7 @@ from jax import lax
 
 from mtljax import engines, participation, trees
 from mtljax.checks import check_alone, check_axis_name, check_callable, check_flag, check_method, expect
-from mtljax.engines.checks import check_params
+from mtljax.engines.checks import check_params, with_aux
 from mtljax.engines.cotangents import merged, seeds_for
 from mtljax.engines.full import jacobian
 from mtljax.engines.linear import Linearised, linearise
@@ -81,8 +81,8 @@ def value_and_task_grads(
         axis_name: as in `value_and_grad`.
 
     Returns:
-        `f(params, *args) -> ((losses, aux), grads)`, losses as `losses_fn` returned them; aux is None without
-        `has_aux`. Unlike `value_and_grad` it shows NaN as NaN.
+        `f(params, *args) -> (losses, grads)`, or `((losses, aux), grads)` with `has_aux`; losses as `losses_fn`
+        returned them. Unlike `value_and_grad` it shows NaN as NaN.
 
     Raises:
         ValueError, TypeError: from f, at trace time, where losses and params disagree (see `engines`).
@@ -92,7 +92,7 @@ def value_and_task_grads(
         >>> import mtljax
         >>> losses_fn = lambda params: {k: jnp.sum(params.shared * params.tasks[k]) for k in "ab"}
         >>> params = mtljax.Params(jnp.ones(2), {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0, 4.0])})
-        >>> (losses, _), grads = mtljax.value_and_task_grads(losses_fn)(params)
+        >>> losses, grads = mtljax.value_and_task_grads(losses_fn)(params)
         >>> print(grads.shared)
         [[1. 2.]
          [3. 4.]]
@@ -102,7 +102,7 @@ def value_and_task_grads(
     check_callable("value_and_task_grads", "losses_fn", losses_fn)
     check_flag("value_and_task_grads", "has_aux", has_aux)
 
-    def f(params: Params, *args: Any) -> tuple[tuple[Any, Any], Params]:
+    def f(params: Params, *args: Any) -> tuple[Any, Params]:
         linear = linearise(losses_fn, _varying(params, axis_name), args, has_aux)
         everyone = jnp.ones(len(linear.losses), bool)
 
@@ -114,7 +114,8 @@ def value_and_task_grads(
         cotangents, own, _ = linear.heads(seeds)
         problem = Problem(linear, cotangents, seeds, params.shared, _vector(linear), everyone, None, {}, reduce)
         losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
-        return (linear.restore(losses), linear.aux), Params(jacobian(problem), reduce(own))
+        values = with_aux(linear.restore(losses), linear.aux, has_aux)
+        return values, Params(jacobian(problem), reduce(own))
 
     return f
 
@@ -143,7 +144,8 @@ def value_and_grad(
             its own way, with a seed of its own, say. `jax.vmap` needs no name.
 
     Returns:
-        `f(params, method_state, *args, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
+        `f(params, method_state, *args, key=None, active=None, **extra) -> (losses, grads, method_state)`, or
+        `((losses, aux), grads, method_state)` with `has_aux`.
         `key` is for stochastic methods. `active` is bool `[T]`: a task that is not active is as good as absent. Extra
         arrays `[T]` are for the methods that take them, such as `kpi` of `methods.dynamic_task_priority`.
         A method with `observe` (`famo`) learns from the losses after the step: its state is then an `Unobserved`,
@@ -162,7 +164,7 @@ def value_and_grad(
         >>> losses_fn = lambda params: {k: jnp.sum((params.shared - params.tasks[k]) ** 2) for k in "ab"}
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
         >>> method = mtljax.methods.mgda()
-        >>> (losses, _), grads, state = mtljax.value_and_grad(losses_fn, method)(params, method.init(2))
+        >>> losses, grads, state = mtljax.value_and_grad(losses_fn, method)(params, method.init(2))
         >>> print(grads.shared, state.weights)
         [-1. -1.] [0.5 0.5]
     """
@@ -180,7 +182,7 @@ def value_and_grad(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Array,
-    ) -> tuple[tuple[Any, Any], Params, MethodState | Unobserved]:
+    ) -> tuple[Any, Params, MethodState | Unobserved]:
         check_alone("value_and_grad", given)
         result = differentiate(
             losses_fn,
@@ -195,7 +197,8 @@ def value_and_grad(
             extra=extra,
             axis_name=axis_name,
         )
-        return (result.restore(tuple(result.losses)), result.aux), result.grads, ended(method, result.method_state)
+        values = with_aux(result.restore(tuple(result.losses)), result.aux, has_aux)
+        return values, result.grads, ended(method, result.method_state)
 
     return f
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import participation, ranges, trees
 from mtljax.checks import check_callable, check_flag, check_method
+from mtljax.engines.checks import with_aux
 from mtljax.gradients import value_and_task_grads
 from mtljax.methods.apply import begun, ended, weigh
 from mtljax.methods.common import check_active
@@ -34,10 +35,11 @@ def value_and_grad_of_samples(
         has_aux: see `losses_fn`.
 
     Returns:
-        `f(params, method_state, samples, *, key=None, active=None, **extra) -> ((losses, aux), grads, method_state)`.
+        `f(params, method_state, samples, *, key=None, active=None, **extra) -> (losses, grads, method_state)`, or
+        `((losses, aux), grads, method_state)` with `has_aux`.
         State and extra arrays are as in `mtljax.value_and_grad`. `samples` is a sequence of two or more tuples, each
         the `args` of one batch. Losses and task-specific gradients are means over the samples, as `losses_fn` returned
-        them; aux is the tuple of theirs (None without `has_aux`). A task whose loss or gradient is not finite in one of
+        them; aux is the tuple of theirs. A task whose loss or gradient is not finite in one of
         the samples is inactive for that step. T backward passes a sample.
 
     Raises:
@@ -54,7 +56,7 @@ def value_and_grad_of_samples(
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
         >>> method = mtljax.methods.modo()
         >>> f = mtljax.value_and_grad_of_samples(losses_fn, method)
-        >>> (losses, _), grads, state = f(params, method.init(2), [(0.1,), (-0.1,)])
+        >>> losses, grads, state = f(params, method.init(2), [(0.1,), (-0.1,)])
         >>> [f"{x:.2f}" for x in grads.shared]
         ['-0.80', '-0.80']
     """
@@ -73,14 +75,15 @@ def value_and_grad_of_samples(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Array,
-    ) -> tuple[tuple[Any, Any], Params, MethodState | Unobserved]:
+    ) -> tuple[Any, Params, MethodState | Unobserved]:
         begin = begun("value_and_grad_of_samples", method, method_state)
         if len(samples) < 2:
             raise ValueError(f"value_and_grad_of_samples: found {len(samples)} samples, expected two or more")
         names = sorted(params.tasks)
         check_active(method.name, active, len(names))
         found = [task_grads(params, *args) for args in samples]
-        mean_losses = jnp.stack([_vector(losses, names) for (losses, _), _ in found]).mean(axis=0)
+        values = [value if has_aux else (value, None) for value, _ in found]
+        mean_losses = jnp.stack([_vector(losses, names) for losses, _ in values]).mean(axis=0)
         who = participation.present(mean_losses, active=active, method=method)
         present = who.active
         for _, grads in found:
@@ -94,9 +97,9 @@ def value_and_grad_of_samples(
         own = jax.tree.map(lambda *leaves: sum(leaves) / len(samples), *(grads.tasks for _, grads in found))
         own = participation.own_gradients(own, present, weights if method.weigh_tasks else None)
         shared = participation.guarded(trees.weighted_sum(weights, last), present.any())
-        losses = jax.tree.map(lambda *each: sum(each) / len(samples), *(losses for (losses, _), _ in found))
-        aux = tuple(aux for (_, aux), _ in found) if has_aux else None
-        return (losses, aux), Params(shared, own), ended(method, participation.unless_void(state, begin, present))
+        losses = jax.tree.map(lambda *each: sum(each) / len(samples), *(losses for losses, _ in values))
+        mean = with_aux(losses, tuple(aux for _, aux in values), has_aux)
+        return mean, Params(shared, own), ended(method, participation.unless_void(state, begin, present))
 
     return f
 

@@ -42,11 +42,10 @@ def test_weights_come_from_the_first_two_batches_and_the_update_from_the_last(pa
     rows = np.random.default_rng(0).normal(size=(count, 3, 2)).astype(np.float32)
     method = recording(weigh_tasks)
     f = jax.jit(mtljax.value_and_grad_of_samples(losses_fn, method))
-    (losses, aux), grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in rows])
+    losses, grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in rows])
     weights = (rows[0] @ rows[1].T)[0]
     np.testing.assert_allclose(state.weights, weights, rtol=1e-5)
     np.testing.assert_allclose(grads.shared, weights @ rows[-1], rtol=1e-5)
-    assert aux is None
     for i, k in enumerate(NAMES):
         mean = rows[:, i, 0].mean()
         own = 2 * params.tasks[k][0] * mean * (weights[i] if weigh_tasks else 1.0)
@@ -61,7 +60,7 @@ def test_a_loss_that_is_not_finite_in_one_batch_sits_out(params):
     f = mtljax.value_and_grad_of_samples(losses_fn, method)
     broken = rows.copy()
     broken[1, 1] = np.nan
-    (losses, _), grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in broken])
+    losses, grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in broken])
     _, expected, _ = f(params, method.init(3), [(jnp.asarray(x),) for x in rows], active=jnp.array([True, False, True]))
     assert np.isnan(losses["b"]) and state.weights[1] == 0
     np.testing.assert_array_equal(grads.shared, expected.shared)

@@ -66,6 +66,16 @@ def split_aux(out: Any, has_aux: bool) -> tuple[Any, Any]:
     return out, None
 
 
+def with_aux(losses: Any, aux: Any, has_aux: bool) -> Any:
+    """`(losses, aux)` with `has_aux`, the losses alone without: what `value_and_grad` returns first.
+
+    Example:
+        >>> with_aux(1.0, "more", True), with_aux(1.0, None, False)
+        ((1.0, 'more'), 1.0)
+    """
+    return (losses, aux) if has_aux else losses
+
+
 def as_scalars(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
     """Losses as a tuple of T scalars in task order.
 

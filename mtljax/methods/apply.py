@@ -175,7 +175,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) 
 
     For steps made by hand, with any method; `training.make_train_step` does it by itself:
 
-        (losses, _), grads, method_state = mtljax.value_and_grad(losses_fn, method)(params, method_state, batch)
+        losses, grads, method_state = mtljax.value_and_grad(losses_fn, method)(params, method_state, batch)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         method_state = mtljax.observe(method, losses_fn(params, batch), method_state)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import participation, trees
 from mtljax.checks import check_callable, check_flag, check_method, check_number
-from mtljax.engines.checks import as_scalars, split_aux
+from mtljax.engines.checks import as_scalars, split_aux, with_aux
 from mtljax.methods.apply import begun, ended, reconcile
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
@@ -60,8 +60,9 @@ def fs_mtl(
         has_aux: see `losses_fn`.
 
     Returns:
-        `f(params, state, *args, key=None, active=None, **extra) -> ((losses, aux), grads: Params, state)`, as that of
-        `mtljax.value_and_grad`, with losses and aux at the parameters themselves. The state is
+        `f(params, state, *args, key=None, active=None, **extra) -> (losses, grads: Params, state)`, or
+        `((losses, aux), grads, state)` with `has_aux`, as that
+        of `mtljax.value_and_grad`, at the parameters themselves. The state is
         `FlatState(method.init(T, params.shared), method.init(T, params.shared))`; `mtljax.observe` takes it as a whole.
         Task-specific gradients are multiplied by the weights of `state.loss` where `method.weigh_tasks`. A task is
         inactive for the step where its loss, at the parameters or at the perturbed ones, is not finite. Costs: the T
@@ -85,7 +86,7 @@ def fs_mtl(
         >>> method = mtljax.methods.mgda()
         >>> state = FlatState(method.init(2), method.init(2))
         >>> f = fs_mtl(losses_fn, method, rho=0.5, rho_tasks=0.0)
-        >>> (losses, _), grads, state = f(params, state)
+        >>> losses, grads, state = f(params, state)
         >>> print(grads.shared)
         [-1.5 -1.5]
     """
@@ -105,7 +106,7 @@ def fs_mtl(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Array,
-    ) -> tuple[tuple[Any, Any], Params, FlatState]:
+    ) -> tuple[Any, Params, FlatState]:
         if not isinstance(state, FlatState):
             raise TypeError(f"fs_mtl: the state must be a FlatState, found {type(state).__name__}")
         names = sorted(params.tasks)
@@ -154,7 +155,8 @@ def fs_mtl(
         own = participation.own_gradients(own, present, low_state.weights if method.weigh_tasks else None)
         shared = participation.guarded(jax.tree.map(jnp.add, towards_low, towards_flat), present.any())
         new = participation.unless_void((low_state, flat_state), (before_low, before_flat), present)
-        return found[0][0][1], Params(shared, own), FlatState(*(ended(method, each) for each in new))
+        (_, (values, aux)), _ = found[0]
+        return with_aux(values, aux, has_aux), Params(shared, own), FlatState(*(ended(method, each) for each in new))
 
     return f
 

@@ -185,7 +185,7 @@ def separate_heads():
 def test_stacked_heads_give_what_separate_heads_give(engine):
     (params, x, key, expected), method = separate_heads(), mtljax.methods.pcgrad()
     f = jax.jit(mtljax.value_and_grad(stacked_losses, method, engine=engine))
-    (losses, _), grads, _ = f(params, method.init(3), x, key=key)
+    losses, grads, _ = f(params, method.init(3), x, key=key)
     assert losses.shape == (3,)
     assert_close(grads, expected, 2e-5)
 

@@ -93,7 +93,7 @@ def test_auto_lambdas_meta_gradient_against_finite_differences(simplex):
 
         expected = differences(ahead, start)
         assert np.abs(expected).min() > 1e-3
-        (_, _), grads, state = jax.jit(method.update)(params, state, train, val)
+        _, grads, state = jax.jit(method.update)(params, state, train, val)
         np.testing.assert_allclose(start - np.asarray(state.meta, np.float64), expected, rtol=2e-5, atol=1e-7)
         weights = np.asarray(state.weights, np.float64)
         plain = jax.grad(lambda params: weights @ vector(params, train))(params)
@@ -147,14 +147,15 @@ def test_auto_lambda_on_quadratics():
     quadratic, params, point, centres, others = quadratics()
     method = auto_lambda(quadratic, inner_lr=0.25, optimizer=optax.sgd(1.0))
     args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
-    (losses, aux), grads, state = method.update(params, method.init(3), *args)
+    losses, grads, state = method.update(params, method.init(3), *args)
     slopes = point - centres
     ahead = point - 0.25 * 0.1 * slopes.sum(axis=0)
     weights = 0.1 + 0.25 * slopes @ (ahead - others).sum(axis=0)
     np.testing.assert_allclose(state.weights, weights, rtol=1e-5)
     np.testing.assert_allclose(grads.shared, weights @ slopes, rtol=1e-5)
-    np.testing.assert_allclose(losses, 0.5 * (slopes**2).sum(axis=1), rtol=1e-6)
-    assert aux is None and grads.tasks == dict.fromkeys(NAMES, ())
+    np.testing.assert_allclose(losses, 0.5 * (slopes**2).sum(axis=1), rtol=1e-6) and grads.tasks == dict.fromkeys(
+        NAMES, ()
+    )
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -303,8 +304,8 @@ def test_an_inactive_task_is_as_good_as_absent(name):
     state, alone = method.init(3), method.init(2)
     mask = jnp.array([True, False, True])
     for _ in range(2):
-        (_, _), grads, state = update(params, state, train, val, mask)
-        (_, _), expected, alone = update(fewer, alone, fewer_train, fewer_val, jnp.ones(2, bool))
+        _, grads, state = update(params, state, train, val, mask)
+        _, expected, alone = update(fewer, alone, fewer_train, fewer_val, jnp.ones(2, bool))
         np.testing.assert_allclose(grads.shared["w"], expected.shared["w"], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(grads.tasks["a"], expected.tasks["a"], rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(grads.tasks["b"], 0)
@@ -312,9 +313,9 @@ def test_an_inactive_task_is_as_good_as_absent(name):
         assert state.weights[1] == 0
     first = method.init(3)
     assert state.meta[1] == first.meta[1]
-    (_, _), grads, state = update(params, state, train, val, jnp.zeros(3, bool))
+    _, grads, state = update(params, state, train, val, jnp.zeros(3, bool))
     assert all(not leaf.any() for leaf in jax.tree.leaves(grads))
-    (_, _), grads, state = update(params, state, train, val, jnp.ones(3, bool))
+    _, grads, state = update(params, state, train, val, jnp.ones(3, bool))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, state)))
 
 
@@ -326,11 +327,11 @@ def test_the_state_is_arrays_that_keep_their_form(name):
     leaves = jax.tree.leaves(state)
     assert isinstance(state, BilevelState) and all(isinstance(leaf, jax.Array) for leaf in leaves)
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
-    (losses, aux), grads, after = update(params, state, train, val, jnp.ones(3, bool))
+    losses, grads, after = update(params, state, train, val, jnp.ones(3, bool))
     assert jax.tree.structure(state) == jax.tree.structure(after)
     for old, new in zip(leaves, jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
-    assert sorted(losses) == list(NAMES) and aux is None
+    assert sorted(losses) == list(NAMES)
     assert jax.tree.structure(grads) == jax.tree.structure(params)
 
 

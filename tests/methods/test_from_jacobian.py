@@ -437,7 +437,7 @@ def test_m_config_costs_one_backward_pass():
     method = m_config()
     state = other = method.init(3, params.shared)
     step = jax.jit(mtljax.value_and_grad(losses_fn, method))
-    (_, _), rows = mtljax.value_and_task_grads(losses_fn)(params)
+    _, rows = mtljax.value_and_task_grads(losses_fn)(params)
     for _ in range(4):
         _, grads, state = step(params, state)
         expected, other = compiled(method)(other, rows.shared, jnp.ones(3), jnp.ones(3, bool))

@@ -61,7 +61,7 @@ def by_optax():
 
     @jax.jit
     def step(params, state):
-        (losses, _), rows = mtljax.value_and_task_grads(losses_fn)(params)
+        losses, rows = mtljax.value_and_task_grads(losses_fn)(params)
         updates, state = chain.update(rows, state, params, losses=losses)
         params = optax.apply_updates(params, updates)
         return params, mtljax.observe(METHOD, losses_fn(params), state)

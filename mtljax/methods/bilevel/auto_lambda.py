@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_callable, check_flag, check_number, check_optimizer
+from mtljax.engines.checks import with_aux
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
@@ -80,7 +81,7 @@ def auto_lambda(
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
         >>> method = auto_lambda(losses_fn, inner_lr=0.1)
         >>> state = method.init(2)
-        >>> (losses, _), grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
+        >>> losses, grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
         >>> print(state.weights)
         [0.1001 0.1001]
     """
@@ -119,7 +120,7 @@ def auto_lambda(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Any,
-    ) -> tuple[tuple[Any, Any], Params, BilevelState]:
+    ) -> tuple[Any, Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("auto_lambda", params, num_tasks, active)
         for args in (train_args, val_args):
@@ -146,6 +147,6 @@ def auto_lambda(
         meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
         weights = to_weights(meta, present)
         done = BilevelState(weights, state.residual, meta, optimizer_state, state.inner + 1)
-        return (here.losses, here.aux), *settled(here.gradient(weights), done, state, present)
+        return with_aux(here.losses, here.aux, has_aux), *settled(here.gradient(weights), done, state, present)
 
     return Bilevel(init, update, "auto_lambda")

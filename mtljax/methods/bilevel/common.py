@@ -24,9 +24,9 @@ class Bilevel(NamedTuple):
     Attributes:
         init: `init(num_tasks) -> BilevelState`.
         update: `update(params, state, train_args, val_args, *, key=None, active=None, **extra) ->
-            ((losses, aux), grads: Params, state)`. `losses_fn(params, *train_args)` is the training batch,
-            `losses_fn(params, *val_args)` the validation batch. `losses` and `aux` are the training batch's; `grads`
-            go into an optimiser as those of `mtljax.value_and_grad` do, and heads follow the weights, as for every
+            (losses, grads: Params, state)`, or `((losses, aux), grads, state)` with `has_aux`.
+            `losses_fn(params, *train_args)` is the training batch, `losses_fn(params, *val_args)`
+            the validation batch. `losses` and `aux` are the training batch's; `grads` go into an optimiser as those of `mtljax.value_and_grad` do, and heads follow the weights, as for every
             weighted sum of losses. `active` is bool `[T]`: a task that is not active is as good as absent, and so is
             one whose loss or gradient is not finite in either batch: its weight is 0 and its state is held. Where NaN
             comes from the trunk, or from losses that cannot be told apart (`engines.linear`), the step is void:
@@ -35,7 +35,7 @@ class Bilevel(NamedTuple):
     """
 
     init: Callable[[int], BilevelState]
-    update: Callable[..., tuple[tuple[Any, Any], Params, BilevelState]]
+    update: Callable[..., tuple[Any, Params, BilevelState]]
     name: str
 
 

@@ -12,6 +12,7 @@ from jax import lax
 
 from mtljax import participation, trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
+from mtljax.engines.checks import with_aux
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
@@ -146,7 +147,7 @@ def forum(
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
         >>> method = forum(losses_fn, inner_lr=0.1)
         >>> state = method.init(2)
-        >>> (losses, _), grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
+        >>> losses, grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
         >>> print(state.inner.average)
         [0.5 0.5]
     """
@@ -178,7 +179,7 @@ def forum(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Any,
-    ) -> tuple[tuple[Any, Any], Params, BilevelState]:
+    ) -> tuple[Any, Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("forum", params, num_tasks, active)
         for args in (train_args, val_args):
@@ -223,6 +224,6 @@ def forum(
         grads = jax.tree.map(jnp.add, descent, trees.scale(push, q))
         inner = ForumState(kept.count + present, average)
         done = BilevelState(softmax(meta, present), solution.residual, meta, optimizer_state, inner)
-        return (here.losses, here.aux), *settled(grads, done, state, present)
+        return with_aux(here.losses, here.aux, has_aux), *settled(grads, done, state, present)
 
     return Bilevel(init, update, "forum")

@@ -11,6 +11,7 @@ import optax
 
 from mtljax import participation
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
+from mtljax.engines.checks import with_aux
 from mtljax.methods.bilevel.common import (
     Bilevel,
     BilevelState,
@@ -122,7 +123,7 @@ def moml(
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
         >>> method = moml(losses_fn, inner_lr=0.1)
         >>> state = method.init(2)
-        >>> (losses, _), grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
+        >>> losses, grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
         >>> print(state.weights)
         [0.5 0.5]
     """
@@ -147,7 +148,7 @@ def moml(
         key: Key | None = None,
         active: Array | None = None,
         **extra: Any,
-    ) -> tuple[tuple[Any, Any], Params, BilevelState]:
+    ) -> tuple[Any, Params, BilevelState]:
         num_tasks = state.weights.shape[0]
         check_params("moml", params, num_tasks, active)
         for args in (train_args, val_args):
@@ -180,6 +181,6 @@ def moml(
         meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
         weights = softmax(meta, present)
         done = BilevelState(weights, solution.residual, meta, optimizer_state)
-        return (here.losses, here.aux), *settled(here.gradient(weights), done, state, present)
+        return with_aux(here.losses, here.aux, has_aux), *settled(here.gradient(weights), done, state, present)
 
     return Bilevel(init, update, "moml")
