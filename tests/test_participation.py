@@ -13,7 +13,7 @@ import pytest
 import mtljax
 from mtljax import engines, methods, participation
 from mtljax.engines.linear import linearise
-from mtljax.methods.task_sharpness import FlatState, fs_mtl
+from mtljax.methods.from_batches.task_sharpness import FlatState, fs_mtl
 from tests.methods.table import CASES, FEW, over
 
 NAMES = ("a", "b", "c")

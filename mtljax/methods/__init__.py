@@ -2,7 +2,7 @@
 
 from mtljax.methods import options
 from mtljax.methods.apply import aggregate, reconcile, weigh
-from mtljax.methods.bilevel import auto_lambda, forum, moml
+from mtljax.methods.from_batches import FlatState, auto_lambda, forum, fs_mtl, moml
 from mtljax.methods.from_gramian import (
     aligned_mtl,
     cagrad,
@@ -59,7 +59,6 @@ from mtljax.methods.from_losses import (
     uncertainty_softmax,
 )
 from mtljax.methods.table import Row, as_markdown, table
-from mtljax.methods.task_sharpness import FlatState, fs_mtl
 from mtljax.methods.wrappers import (
     clip,
     cr_mogm,

@@ -21,7 +21,7 @@ Example:
     'per_group(pcgrad)'
 """
 
-from mtljax.methods.from_gramian.lengths import (
+from mtljax.methods.from_gramian.config_lengths import (
     projection,
     track_arithmetic,
     track_geometric,

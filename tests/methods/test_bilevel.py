@@ -11,10 +11,10 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from mtljax.methods.bilevel import BilevelState, auto_lambda, forum, moml
-from mtljax.methods.bilevel.common import descend, slope_of, softmax
-from mtljax.methods.bilevel.forum import barrier_weights
-from mtljax.methods.bilevel.moml import hypergradients
+from mtljax.methods.from_batches import BilevelState, auto_lambda, forum, moml
+from mtljax.methods.from_batches.common import descend, slope_of, softmax
+from mtljax.methods.from_batches.forum import barrier_weights
+from mtljax.methods.from_batches.moml import hypergradients
 from mtljax.types import Params
 
 NAMES = "abc"

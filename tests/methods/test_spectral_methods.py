@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.methods.from_gramian import lengths
+from mtljax.methods.from_gramian import config_lengths as lengths
 from mtljax.methods.from_gramian.aligned_mtl import aligned_mtl
 from mtljax.methods.from_gramian.config import config
 from mtljax.methods.from_gramian.imtl_g import imtl_g

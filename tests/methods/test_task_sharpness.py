@@ -9,9 +9,9 @@ import pytest
 
 import mtljax
 from mtljax.methods import aggregate, equal, fixed, graddrop
+from mtljax.methods.from_batches.task_sharpness import FlatState, fs_mtl
 from mtljax.methods.from_gramian.config import config
 from mtljax.methods.from_jacobian import m_config, trimmed_mean
-from mtljax.methods.task_sharpness import FlatState, fs_mtl
 
 CURVATURE = {"a": jnp.array([1.0, 4.0]), "b": jnp.array([2.0, 0.5]), "c": jnp.array([1.0, 1.0])}
 PARAMS = mtljax.Params(

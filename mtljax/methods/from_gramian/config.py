@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from mtljax.checks import check_callable, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
-from mtljax.methods.from_gramian.lengths import projection
+from mtljax.methods.from_gramian.config_lengths import projection
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers.scaling import as_float32
 from mtljax.solvers.spectral import projections
@@ -33,7 +33,7 @@ def config(
     Args:
         length: the length model, a function of gradient lengths and cosines: `projection` (the paper's), `track_min`,
             `track_max`, `track_harmonic`, `track_arithmetic`, `track_geometric` or `track_task(k)` of
-            `mtljax.methods.from_gramian.lengths`, or one of your own of that form.
+            `mtljax.methods.from_gramian.config_lengths`, or one of your own of that form.
         preference: numbers `[T]`, finite, non-negative and not all zero, that take the place of the ones: the cosines
             of the angles are in their proportion. None for 1 each.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False.

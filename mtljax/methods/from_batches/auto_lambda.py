@@ -11,7 +11,7 @@ import optax
 
 from mtljax.checks import check_callable, check_flag, check_number, check_optimizer
 from mtljax.engines.checks import with_aux
-from mtljax.methods.bilevel.common import (
+from mtljax.methods.from_batches.common import (
     Bilevel,
     BilevelState,
     agreed,

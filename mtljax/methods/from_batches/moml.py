@@ -12,7 +12,7 @@ import optax
 from mtljax import participation
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
 from mtljax.engines.checks import with_aux
-from mtljax.methods.bilevel.common import (
+from mtljax.methods.from_batches.common import (
     Bilevel,
     BilevelState,
     SlopeAt,

@@ -25,12 +25,13 @@ class Bilevel(NamedTuple):
         init: `init(num_tasks) -> BilevelState`.
         update: `update(params, state, train_args, val_args, *, key=None, active=None, **extra) ->
             (losses, grads: Params, state)`, or `((losses, aux), grads, state)` with `has_aux`.
-            `losses_fn(params, *train_args)` is the training batch, `losses_fn(params, *val_args)`
-            the validation batch. `losses` and `aux` are the training batch's; `grads` go into an optimiser as those of `mtljax.value_and_grad` do, and heads follow the weights, as for every
-            weighted sum of losses. `active` is bool `[T]`: a task that is not active is as good as absent, and so is
-            one whose loss or gradient is not finite in either batch: its weight is 0 and its state is held. Where NaN
-            comes from the trunk, or from losses that cannot be told apart (`engines.linear`), the step is void:
-            gradients of zero and the state as it was. `key` is not used.
+            `losses_fn(params, *train_args)` is the training batch, `losses_fn(params, *val_args)` the validation batch.
+            `losses` and `aux` are the training batch's; `grads` go into an optimiser as those of
+            `mtljax.value_and_grad` do, and heads follow the weights, as for every weighted sum of losses. `active` is
+            bool `[T]`: a task that is not active is as good as absent, and so is one whose loss or gradient is not
+            finite in either batch: its weight is 0 and its state is held. Where NaN comes from the trunk, or from
+            losses that cannot be told apart (`engines.linear`), the step is void: gradients of zero and the state as it
+            was. `key` is not used.
         name: the method's public name.
     """
 
