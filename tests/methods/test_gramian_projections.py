@@ -163,3 +163,11 @@ def test_dualproj_of_one_task_is_its_part_of_upgrad():
     rows, second = random_rows(4), np.eye(4)[1]
     expected = direction(upgrad(preference=second), rows)
     np.testing.assert_allclose(direction(dualproj(preference=second), rows), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [pcgrad, gradvac])
+def test_the_mean_is_over_the_tasks_that_take_part(make):
+    method = make(mean=True)
+    active = jnp.array([True, True, False])
+    weights, _ = method.update(jnp.eye(3), method.init(3), active=active, key=jax.random.key(0))
+    np.testing.assert_allclose(weights, [0.5, 0.5, 0.0], atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mtljax
@@ -29,7 +30,7 @@ from mtljax.methods.wrappers import (
     sum_norm,
     warmup,
 )
-from mtljax.types import Method
+from mtljax.types import Method, Params
 
 ROWS = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 KEY = jax.random.key(0)
@@ -373,3 +374,23 @@ def test_a_train_step_takes_them(name):
     _, grads, state = step(params, method.init(2, params.shared))
     _, grads, state = step(params, state)
     assert np.isfinite(grads.shared["w"]).all() and np.abs(grads.shared["w"]).max() > 0
+
+
+def test_a_preference_holds_at_steps_that_reuse_weights():
+    method = preference(every(mgda(), 2), [1.0, 3.0])
+    weights, state = method.update(jnp.eye(2), method.init(2))
+    np.testing.assert_allclose(weights, [0.5, 1.5], atol=1e-6)
+    np.testing.assert_allclose(method.reuse(state)[0], [0.5, 1.5], atol=1e-6)
+
+
+def test_a_prior_holds_at_steps_that_reuse_weights():
+    def losses_fn(params, state, batch, key, train):
+        return dict(zip("ab", params.shared, strict=True)), ({"prior": jnp.array([1.0, 3.0])}, state)
+
+    init, step = mtljax.training.make_train_step(losses_fn, every(mgda(), 2), optax.sgd(0.1))
+    state, step = init(Params(jnp.ones(2), {"a": (), "b": ()}), key=jax.random.key(0)), jax.jit(step)
+    weights = []
+    for _ in range(2):
+        state, metrics = step(state, None)
+        weights.append([float(weight) for weight in metrics["weights"].values()])
+    np.testing.assert_allclose(weights, [[0.5, 1.5]] * 2, atol=1e-6)
