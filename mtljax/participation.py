@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.methods.common import check_least_loss
+from mtljax.checks import check_least_loss
 from mtljax.sweeps import throughout
 from mtljax.types import Array, Method, PyTree
 

@@ -19,7 +19,7 @@ from mtljax.checks.objects import (
     check_refine,
     check_task,
 )
-from mtljax.checks.predictions import check_labels, check_outputs, check_pair, check_values
+from mtljax.checks.predictions import check_labels, check_least_loss, check_outputs, check_pair, check_values
 
 __all__ = [
     "check_alone",
@@ -30,6 +30,7 @@ __all__ = [
     "check_flag",
     "check_key",
     "check_labels",
+    "check_least_loss",
     "check_mask",
     "check_method",
     "check_names",

@@ -10,7 +10,6 @@ import numpy as np
 from jax.core import Tracer
 
 from mtljax.checks.messages import expect, found
-from mtljax.trees import accumulator
 from mtljax.types import Array
 
 Test = Callable[[Any], Any]
@@ -28,7 +27,7 @@ def check_outputs(where: str, outputs: Any, *, what: str = "outputs") -> Array:
     array = _array(where, what, outputs)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{where}: {what} must be an array of a floating type, found {_kind(array)}")
-    return array.astype(accumulator(array.dtype))
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def check_pair(where: str, outputs: Any, targets: Any) -> tuple[Array, Array]:
@@ -102,6 +101,33 @@ def check_values(where: str, targets: Any, test: Test, expected: str) -> Array:
         if wrong.any():
             raise ValueError(f"{where}: targets must be {expected}, found {values[wrong].flat[0]}")
     return test(jnp.asarray(targets))
+
+
+def check_least_loss(name: str, losses: Array, active: Array | None, least: Any) -> None:
+    """Raises ValueError where a task takes part whose loss is below the least that a method can make sense of.
+
+    Only concrete losses are looked at. Where they are traced, whoever takes the step leaves such a task out.
+
+    Args:
+        name: the method's name, which opens the message.
+        losses: `[T]`.
+        active: bool `[T]`, or None for all.
+        least: a number or `[T]`, or None for a method that takes any losses.
+
+    Example:
+        >>> check_least_loss("geometric", jnp.array([1.0, -2.0]), None, 0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: geometric: losses must be at least 0.0, of which it takes logarithms or ratios, found [1.0, -2.0]
+    """
+    if least is None or any(isinstance(array, Tracer) for array in (losses, active, least)):
+        return
+    below = np.asarray(losses) < np.asarray(least)
+    if (below if active is None else below & np.asarray(active)).any():
+        bound, values = np.asarray(least, np.float32).tolist(), np.asarray(losses, np.float32).tolist()
+        raise ValueError(
+            f"{name}: losses must be at least {bound}, of which it takes logarithms or ratios, found {values}"
+        )
 
 
 def _array(where: str, what: str, value: Any) -> Any:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from mtljax.checks import expect
 from mtljax.engines.linear import Cotangents, Linearised
-from mtljax.methods.apply import weigh
 from mtljax.ranges import Ranged
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -49,7 +48,7 @@ class Problem(NamedTuple):
         """Weights of a method that reads the Gramian, and an outcome that lacks the gradient alone."""
         active = self.active & found.finite
         gramian = jnp.where(active[:, None] & active[None, :], found.gramian, 0.0)
-        weights, state = weigh(method, gramian, state, scale=found.scale, **self.told(active))
+        weights, state = method.update(gramian, state, scale=found.scale, **self.told(active))
         return weights, Outcome((), state, active, gramian, found.scale)
 
 

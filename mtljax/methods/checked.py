@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_count, check_flag, check_key
-from mtljax.methods.common import check_active, check_evidence, check_least_loss, in_order
+from mtljax.checks import check_count, check_flag, check_key, check_least_loss
+from mtljax.methods.common import check_active, check_evidence, in_order
 from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
 
 

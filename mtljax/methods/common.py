@@ -99,33 +99,6 @@ def check_active(name: str, active: Array | None, num_tasks: int) -> None:
         check_mask(name, "active", active, (num_tasks,))
 
 
-def check_least_loss(name: str, losses: Array, active: Array | None, least: Any) -> None:
-    """Raises ValueError where a task takes part whose loss is below the least that a method can make sense of.
-
-    Only concrete losses are looked at. Where they are traced, whoever takes the step leaves such a task out.
-
-    Args:
-        name: the method's name, which opens the message.
-        losses: `[T]`.
-        active: bool `[T]`, or None for all.
-        least: a number or `[T]`, or None for a method that takes any losses.
-
-    Example:
-        >>> check_least_loss("geometric", jnp.array([1.0, -2.0]), None, 0.0)
-        Traceback (most recent call last):
-        ...
-        ValueError: geometric: losses must be at least 0.0, of which it takes logarithms or ratios, found [1.0, -2.0]
-    """
-    if least is None or any(isinstance(array, Tracer) for array in (losses, active, least)):
-        return
-    below = np.asarray(losses) < np.asarray(least)
-    if (below if active is None else below & np.asarray(active)).any():
-        bound, values = np.asarray(least, np.float32).tolist(), np.asarray(losses, np.float32).tolist()
-        raise ValueError(
-            f"{name}: losses must be at least {bound}, of which it takes logarithms or ratios, found {values}"
-        )
-
-
 def largest_bound(*bounds: Any) -> Any:
     """The largest of numbers or vectors `[T]`, entry by entry: a float or a tuple, which can be hashed as methods are.
 
