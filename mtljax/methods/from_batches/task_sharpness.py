@@ -148,7 +148,7 @@ def fs_mtl(
         low = stacked([shared for _, (shared, _) in found])
         flat = jax.tree.map(jnp.subtract, stacked([shared for _, (shared, _) in sharp]), low)
         first, second = (None, None) if key is None else jax.random.split(key)
-        told = {"losses": who.clean, "active": present, **extra}
+        told: dict[str, Any] = {"losses": who.clean, "active": present, **extra}
         towards_low, low_state, _ = reconcile(method, before_low, low, key=first, **told)
         towards_flat, flat_state, _ = reconcile(method, before_flat, flat, key=second, **told)
         own = {name: sharp[k][1][1] for k, name in enumerate(names)}
