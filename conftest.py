@@ -1,4 +1,4 @@
-"""What has to be set before JAX starts, for the tests and for the doctests of mtljax/ and README.md alike.
+"""What has to be set before JAX starts, for the tests and the doctests, of mtljax/, README.md and docs/guide/.
 
 Environment read: `MTLJAX_TEST_PLATFORM` (as `JAX_PLATFORMS`, for example `cuda,cpu`) runs the tests elsewhere than
 on the CPU; `MTLJAX_TEST_OPTIMIZED` compiles as users do, which takes half as long again; `CI` makes hypothesis draw the

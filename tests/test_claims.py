@@ -14,7 +14,8 @@ from mtljax import methods, penalties, sharing
 
 ROOT = Path(__file__).parents[1]
 README, CHANGES = (ROOT / "README.md").read_text(), (ROOT / "CHANGELOG.md").read_text()
-PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+FILES = {path.name: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]}
+PAGES = {name: path.read_text() for name, path in FILES.items()}
 METHODS = [row.reads for row in methods.table()]
 # Functions of penalties, and what applies them; the others are penalties.
 NO_PENALTIES = {"by_path", "on", "proximal", "task_covariance", "total", "weighted"}
@@ -101,9 +102,14 @@ def test_tests_are_filed_as_the_package_is():
 def test_files_and_links_of_a_page_exist(page):
     named = re.findall(r"`((?:examples|benchmarks|tests|docs|mtljax)/[\w/.]+)`", PAGES[page])
     linked = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if not link.startswith("http")]
-    here = ROOT if page == "README.md" else ROOT / "docs"
     missing = [name for name in named if not (ROOT / name).exists()]
-    assert not missing + [link for link in linked if not (here / link).exists()]
+    assert not missing + [link for link in linked if not (FILES[page].parent / link).exists()]
+
+
+def test_guides_are_short_and_linked():
+    guides = sorted((ROOT / "docs" / "guide").glob("*.md"))
+    assert [path.name for path in guides if len(path.read_text().splitlines()) >= 60] == []
+    assert sorted(re.findall(r"\]\(docs/guide/([^)]+)\)", README)) == [path.name for path in guides]
 
 
 @pytest.mark.parametrize("page", PAGES)
