@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from mtljax.solvers.cholesky import inverse_factor, solve_factored
 from mtljax.solvers.scaling import (
     PRODUCT_ERROR,
+    TINY,
     WEIGHT_ERROR,
     Solution,
     accurate_product,
@@ -42,6 +43,10 @@ LIMIT = 64
 CURVE_STEPS = 6
 # Error of s on a curve, relative to s and to 1 + p: that of the curve's middle, whose logarithm may be about 60.
 CURVE_ERROR = 2.0**-18
+# Of the root of the sum of |w_i g_i|^2: what the rounding of a Gramian makes of a gain over |g_i|. Entries are known
+# to 2^-24, in units of the lengths they are products of, and err in either direction; two bits more are what
+# products over many parameters were seen to lose.
+GRAMIAN_ERROR = 2.0**-22
 
 
 class _Curves(NamedTuple):
@@ -123,7 +128,9 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         step = root * solve_factored(inverse, root * force)
         step_x = jnp.where(valid, (force - multiply(matrix, step)) / slope + step, 0.0)
 
+        # Rounding of many gradients may leave the Gramian more negative than the ridge is: then that grows too.
         broken = ~jnp.all(jnp.isfinite(step_x))
+        growth = jnp.where(broken, 8.0, 1.0)
 
         # f(z) = z'Mz / 2 - sum of concave functions of z, whose slope is -force. Between two points f is convex, so
         # that the slopes at both ends tell whether the step went past the minimum; too far past, and it is cut.
@@ -132,7 +139,6 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         total = jnp.sum(z * s)
         decrement = jnp.sum(force * step)
         near = decrement <= CONVERGED * total
-        cut = overshot & ~near & (state.count > 0)
 
         settled = jnp.all(jnp.abs(step_x) <= 0.25 * (z + s / slope))
         enough = jnp.where(state.ridge > 0, RIDGE_CONVERGED, CONVERGED)
@@ -140,6 +146,8 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         # Towards a Pareto-stationary point z runs off; with the ridge in the equation too it stays.
         hopeless = (STATIONARY * jnp.sum(z) > jnp.sqrt(total)) | (state.count > LIMIT // 2)
         hopeless = hopeless & (state.ridge == 0)
+        # Slopes with and without a ridge are those of two functions, and are not compared.
+        cut = overshot & ~near & (state.count > 0) & ~hopeless & ~(broken & (state.ridge > 0))
         keep = done | hopeless | broken
         return _State(
             x=jnp.where(cut, 0.75 * state.last_x + 0.25 * state.x, jnp.where(keep, state.x, state.x + step_x)),
@@ -149,8 +157,8 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
             last_x=jnp.where(cut, state.last_x, state.x),
             last_z=jnp.where(cut, state.last_z, z),
             last_force=jnp.where(cut, state.last_force, force),
-            ridge=jnp.where(hopeless, RIDGE, state.ridge),
-            damping=jnp.where(hopeless, RIDGE, jnp.where(broken, 8.0, 1.0) * state.damping),
+            ridge=jnp.where(hopeless, RIDGE, growth * state.ridge),
+            damping=jnp.where(hopeless, RIDGE, growth * state.damping),
             done=done & ~hopeless & ~broken,
             count=state.count + 1,
         )
@@ -193,8 +201,12 @@ def _certificate(matrix: Array, curves: _Curves, z: Array, s: Array, rest: Array
     # adds no more than the rectangle between its point and its curve.
     violation = jnp.where(curves.middle > 0, jnp.maximum(off(pull - error), off(pull + error)), 0.0)
     length = jnp.sqrt(jnp.maximum(jnp.sum(z * pull), 0.0))
+    # A change e of the gains is answered by z with (M + diag(p s / z)) dz = e, so that d moves by at most the root
+    # of sum_i e_i^2 z_i / (p s_i).
+    give = jnp.sum(jnp.where(curves.middle > 0, z / jnp.where(s > 0, p * s, TINY), 0.0))
+    rounding = GRAMIAN_ERROR * jnp.sqrt(jnp.sum(z * z)) * jnp.sqrt(give)
     # Last comes the rounding of z itself.
-    return relative(jnp.sqrt(jnp.sum(violation)) + WEIGHT_ERROR * size, length)
+    return relative(jnp.sqrt(jnp.sum(violation)) + rounding + WEIGHT_ERROR * size, length)
 
 
 def bargaining(
@@ -230,7 +242,9 @@ def bargaining(
         beyond rounding; far below alpha = 1, or with very uneven shares, this happens at good answers too, where a
         gain is right to be that small.
         At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the safe
-        answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. There the gradients that cancel add next to
+        answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. The ridge is 8 or 64 times as large where
+        rounding has left G more negative than that, as it may be with 30 tasks on one line. So
+        `<g_i, d>` is not negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add next to
         nothing to d, and the other tasks bargain over what is orthogonal to them.
         Weights are constants under differentiation.
 

@@ -62,7 +62,7 @@ def check(name, num_tasks, seeds):
         assert not found[~there].any(), case
         assert length <= (1 + 1e-3) * bound, case
         # Also where nothing of the direction is certain: no task is made worse beyond rounding.
-        assert (rows @ direction >= -2 * ROUNDING * norms * bound).all(), case
+        assert (rows @ direction >= -(2.0**-20) * norms * size).all(), case
         if residual > TRUSTED:
             continue
         trusted += 1
@@ -74,8 +74,7 @@ def check(name, num_tasks, seeds):
         if exact is not None:
             error = np.linalg.norm(direction - exact @ rows)
             assert error <= max(1e-3 * np.linalg.norm(exact @ rows), ROUNDING * exact @ norms), case
-            # The residual is against the Gramian as it is: below, its rounding may move d by more (9 % was seen).
-            assert error <= 2 * TRUSTED * length or length < 2.0**-9 * size, case
+            assert error <= residual * length, case
     assert trusted >= 0.3 * len(draws)
 
 
@@ -85,7 +84,7 @@ def test_bounds_and_errors(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_tasks", [2, 3, 9, 16])
+@pytest.mark.parametrize("num_tasks", [2, 3, 9, 16, 33])
 @pytest.mark.parametrize("name", POWERS)
 def test_bounds_and_errors_of_many(name, num_tasks):
-    check(name, num_tasks, range(7))
+    check(name, num_tasks, range(7 if num_tasks < 33 else 2))

@@ -75,6 +75,10 @@ def balanced(rows, losses):
 
 def optimum(cost, rows, lower):
     """The largest cost'w over the simplex with `rows w >= lower`, or None."""
+    # SciPy lets a constraint be violated by 1e-7: rows are scaled so that this is little of the gradient at hand, too.
+    sizes = np.abs(rows).max(1)
+    sizes[sizes == 0] = 1.0
+    rows, lower = rows / sizes[:, None], lower / sizes
     found = linprog(-cost, A_ub=-rows, b_ub=-lower, A_eq=np.ones((1, len(cost))), b_eq=[1.0], bounds=(0, None))
     return -found.fun if found.status == 0 else None
 
@@ -109,8 +113,7 @@ def check(name, num_tasks, seeds):
             assert (found >= 0).all() and abs(found.sum() - 1) < 1e-5, case
         if bound is not None:
             assert length <= (1 + 1e-3) * bound + 2.0**-22 * np.abs(found) @ norms_of(rows), case
-        # Left out: 3 tasks, spread norms, seed 6 is 2e-4 of the largest cost below the optimum; why is not known yet.
-        if name == "epo" and family != "spread_norms":
+        if name == "epo":
             check_epo(case, rows, loss, found, residual)
         if name == "gradnorm":
             assert (found >= 0).all() and abs(found.sum() - num_tasks) < 1e-4 * num_tasks, case
