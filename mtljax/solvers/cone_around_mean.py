@@ -30,8 +30,8 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
 
     Returns:
         `Solution` with weights `[T]`, non-negative; 0 where the mean gradient is. `residual` estimates the relative
-        error of the direction at the angle found, which is right to 1e-6; it is 1 where |d| is below 2^-9 of
-        `sum_i |weights_i| |g_i|`. Weights are constants under differentiation.
+        error of the direction; it is 1 where |d| is below 2^-9 of `sum_i |weights_i| |g_i|`. Weights are constants
+        under differentiation.
         Where no direction in the cone helps all tasks, d is the best one on its surface; where the gradients are
         Pareto-stationary as far as a float32 Gramian tells, the safe direction is that of the cone which does no harm
         and is nearest to the mean.
@@ -69,5 +69,8 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     found = search(scaled, bound, excess, ceiling=~jnp.any(nonzero))
     z = found.share * bound + found.y
     square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + SQUARE_ERROR * jnp.sum(found.y) * jnp.sum(z)
-    stretch = reference / jnp.sqrt(jnp.where(square > 0, square, 1.0))
-    return Solution(jnp.where(nonzero, stretch * z * unit, 0.0), certificate(matrix, z, found.error))
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    # The angle between d and the mean is known as well as their squares are.
+    sizes = jnp.square(jnp.sum(z) / length) + jnp.square(jnp.sum(bound) / jnp.where(reference > 0, reference, 1.0))
+    error = found.error + SQUARE_ERROR * sizes * length
+    return Solution(jnp.where(nonzero, reference / length * z * unit, 0.0), certificate(matrix, z, error))

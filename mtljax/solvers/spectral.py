@@ -14,12 +14,25 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.solvers.refined import is_refined, of_unit_gradients
-from mtljax.solvers.scaling import accurate_product, as_float32, as_floating, multiply, power_of_two, scale
+from mtljax.solvers.scaling import (
+    Solution,
+    accurate_product,
+    as_float32,
+    as_floating,
+    multiply,
+    power_of_two,
+    relative,
+    scale,
+)
 from mtljax.types import Array
 
 # Of the sum of |v_k| squared, v an eigenvector: what the square of a combination of unit gradients is known to.
 RANK_TOLERANCE = 2.0**-23
 REFINEMENTS = 2
+# Of the sum of |w_k g_k|: what the rounding of weights makes of a direction.
+WEIGHT_ROUNDING = 2.0**-21
+# Of the largest eigenvalue of a Gramian: what the others are known to, by the rounding of the Gramian and of vectors.
+ROUNDING = 2.0**-24
 # Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
 CANCELLED = 2.0**-12
 # Both of a Gramian in float64.
@@ -36,8 +49,10 @@ class Projections(NamedTuple):
         length: float32 `[]`, `|u|`.
         norms: float32 `[T]`, `|g_i|`; 1 for tasks that take no part.
         takes_part: bool `[T]`, the active tasks with a gradient.
-        residual: float32 `[]` in [0, 1], the largest `|gains_i - targets_i|` over the largest `|targets_i|`: how far
-            the prescription is from being met. 0 to rounding where the task gradients are linearly independent.
+        errors: float32 `[T, T]`: `x'amounts` is known to about `|errors x|`, for what the Gramian's rounding does.
+        residual: float32 `[]` in [0, 1], the larger of two numbers. How far the prescription is from being met: the
+            largest `|gains_i - targets_i|` over the largest `|targets_i|`, 0 to rounding where the task gradients are
+            linearly independent. And an estimate of the relative error of u, for what the Gramian's rounding does.
     """
 
     amounts: Array
@@ -45,6 +60,7 @@ class Projections(NamedTuple):
     length: Array
     norms: Array
     takes_part: Array
+    errors: Array
     residual: Array
 
 
@@ -94,7 +110,8 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
 
     values = _squares(product, vectors)
     tolerance = REFINED_RANK_TOLERANCE if refined else RANK_TOLERANCE
-    kept = values > tolerance * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
+    least = tolerance * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
+    kept = values > least
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
 
     amounts = jnp.zeros_like(targets)
@@ -107,13 +124,25 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     certain = jnp.max(jnp.abs(gains)) > (REFINED_CANCELLED if refined else CANCELLED) * largest
     amounts, gains = jnp.where(certain, amounts, 0.0), jnp.where(certain, gains, 0.0)
     off = jnp.max(jnp.abs(gains - targets)) / jnp.where(largest > 0, largest, 1.0)
+    length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * gains), 0.0))
+
+    # A change E of UU' changes amounts by `-(UU')^+ E amounts`, and by `(I - UU'(UU')^+) E (UU')^+ amounts`, which no
+    # direction shows. Entries of E are below the tolerance and have any signs: what they do adds up in squares.
+    size = jnp.linalg.norm(amounts)
+    turned = jnp.linalg.norm(inverse * multiply(vectors.T, amounts))
+    errors = multiply(vectors, tolerance * jnp.where(kept, size * inverse, turned)[:, None] * vectors.T)
+    # An eigenvalue that counts as zero may be as large as the least that does not, and then has a part in u.
+    hidden = jnp.where(kept, 0.0, jnp.square(multiply(vectors.T, targets - gains)) / least)
+    error = jnp.sqrt(jnp.square(tolerance * size) * jnp.sum(inverse) + jnp.sum(hidden))
+    error = error + WEIGHT_ROUNDING * jnp.sum(jnp.abs(amounts))
     return Projections(
         amounts=amounts,
         gains=gains,
-        length=jnp.sqrt(jnp.maximum(jnp.sum(amounts * gains), 0.0)),
+        length=length,
         norms=jnp.where(takes_part, norm * own, 1.0),
         takes_part=takes_part,
-        residual=jnp.minimum(off, 1.0),
+        errors=errors,
+        residual=jnp.minimum(jnp.maximum(off, relative(error, length)), 1.0),
     )
 
 
@@ -160,7 +189,7 @@ def alignment(
     *,
     level: Callable[[Array, Array], Array] = smallest,
     active: Array | None = None,
-) -> Array:
+) -> Solution:
     """Weights of a combination of task gradients whose principal components are brought to one size.
 
     With `G = V diag(lambda) V'` cut to its non-zero eigenvalues, they are
@@ -174,14 +203,16 @@ def alignment(
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        float32 `[T]`, constants under differentiation. Eigenvalues up to `T 2^-23` of the largest count as zero, T
-        being the number of active tasks, as in the authors' code. A zero Gramian leaves the weights as they are.
+        `Solution` with weights float32 `[T]`, constants under differentiation. Eigenvalues up to `T 2^-23` of the
+        largest count as zero, T being the number of active tasks, as in the authors' code. A zero Gramian leaves the
+        weights as they are. `residual` estimates the direction's relative error for what the Gramian's rounding does;
+        it is 1 where an eigenvalue is so near to those that count as zero that rounding may decide on it.
 
     Raises:
         ValueError: shapes do not go together.
 
     Example:
-        >>> alignment(jnp.array([[4.0, 0.0], [0.0, 1.0]]), jnp.ones(2)).tolist()
+        >>> alignment(jnp.array([[4.0, 0.0], [0.0, 1.0]]), jnp.ones(2)).weights.tolist()
         [0.5, 1.0]
     """
     _, norm, active, nonzero = scale(gramian, active)
@@ -196,8 +227,33 @@ def alignment(
     matrix = jnp.where(whole, as_float32(gramian), 0.0) / unit / unit
     _, vectors = jnp.linalg.eigh(matrix)
     values = _squares(partial(accurate_product, matrix), vectors)
-    kept = values > 2.0**-23 * jnp.sum(active) * values[-1]
+    cut = 2.0**-23 * jnp.sum(active) * values[-1]
+    kept = values > cut
     root = jnp.sqrt(jnp.where(kept, values, 1.0))
     stretch = jnp.where(kept, jnp.sqrt(level(values, kept)) / root, 0.0)
-    aligned = jnp.where(nonzero, multiply(vectors, stretch * multiply(vectors.T, weights)), 0.0)
-    return jnp.where(jnp.any(kept), aligned, weights)
+    parts = multiply(vectors.T, weights)
+    aligned = jnp.where(nonzero, multiply(vectors, stretch * parts), 0.0)
+    found = jnp.any(kept)
+    residual = _alignment_error(matrix, vectors, values, parts, cut)
+    return Solution(jnp.where(found, aligned, weights), jnp.where(found, residual, 0.0))
+
+
+def _alignment_error(matrix: Array, vectors: Array, values: Array, parts: Array, cut: Array) -> Array:
+    """How far the aligned direction may be off, relative to its length, which is taken for 1 in each component."""
+    kept = values > cut
+    root = jnp.sqrt(jnp.where(kept, values, 1.0))
+    largest = jnp.max(jnp.abs(parts))
+    parts = parts / jnp.where(largest > 0, largest, 1.0)
+    # A change E of the Gramian, in terms of its eigenvectors, changes the k-th component of the direction by
+    # `sum_l E_kl parts_l / (root_l (root_k + root_l))` where both are kept, by `E_kl parts_l / values_k` where the
+    # l-th is not, and the smallest eigenvalue by an entry of E. These have any signs, and add up in squares.
+    noise = ROUNDING * values[-1]
+    between = jnp.where(kept[None, :], root[None, :] * (root[:, None] + root[None, :]), values[:, None])
+    turned = jnp.where(kept[:, None], parts[None, :] / jnp.where(kept[:, None], between, 1.0), 0.0)
+    length = jnp.linalg.norm(jnp.where(kept, parts, 0.0))
+    error = noise * (jnp.linalg.norm(turned) + 0.5 * length / jnp.min(jnp.where(kept, values, jnp.inf)))
+    # Weights are sums of terms that may cancel.
+    terms = multiply(jnp.abs(vectors), jnp.where(kept, jnp.abs(parts) / root, 0.0))
+    error = error + WEIGHT_ROUNDING * jnp.sum(terms * jnp.sqrt(jnp.diagonal(matrix)))
+    uncertain = jnp.any(jnp.abs(values - cut) < 2.0 * noise)
+    return jnp.where(uncertain, 1.0, relative(error, length))

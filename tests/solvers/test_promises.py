@@ -19,9 +19,9 @@ from tests.solvers.references import norms_of
 
 # Of the sum of |w_i g_i|: what the rounding of a Gramian may do to a direction, whose square it is known by.
 ROUNDING = 2.0**-11
-# Methods whose residual, where it is trusted, is not below the relative error. The others' is an estimate: ConicGrad's
-# was seen to be 2.6 times below it, the pseudo-inverse's 22 times, and Aligned-MTL's 0 where the error was not.
-MEASURED = ("mgda", "upgrad", "dualproj", "cagrad")
+# Of a trusted residual: how large the relative error may be. Those through eigenvectors add up what the entries of a
+# Gramian are off by in squares, as if they had any signs: 1.1 (imtl_g) and 1.02 (aligned_mtl) were seen.
+ESTIMATED = {"imtl_g": 1.5, "aligned_mtl": 1.5}
 
 
 class Promise(NamedTuple):
@@ -77,7 +77,7 @@ def solver(name, num_tasks):
 
 
 def excused(name, rows, weights):
-    """Where a rounded Gramian leaves the answer open."""
+    """Where a rounded Gramian leaves the answer open, which the residual has to say unless the answer is right."""
     norms = norms_of(rows)
     length, size = np.linalg.norm(weights @ rows), np.abs(weights) @ norms
     if name == "aligned_mtl":
@@ -105,17 +105,21 @@ def check(name, num_tasks, seeds, rounding=rounded):
         if promise.longest is not None and promise.start is not None:
             assert length <= promise.longest(rows) * (1 + 1e-3) + ROUNDING * promise.start(rows) @ norms, case
         exact = promise.reference(rows)
-        if exact is None or excused(name, rows, exact):
+        if exact is None:
             continue
         wanted = exact @ rows
         error = np.linalg.norm(direction - wanted)
         # Last, the rounding of weights that are sums of numbers of the size of 1.
         noise = 2.0**-22 * norms.sum() if name == "aligned_mtl" else 1e-12 * norms.sum()
         excuse = ROUNDING * np.abs(exact) @ norms
-        assert error <= max(1e-3 * np.linalg.norm(wanted), excuse) + noise, case
+        right = error <= max(1e-3 * np.linalg.norm(wanted), excuse) + noise
+        assert right or (residual > TRUSTED and excused(name, rows, exact)), case
         if residual <= TRUSTED:
             trusted += 1
-            assert error <= (residual if name in MEASURED else 2.0**-5) * length + noise, case
+            assert error <= ESTIMATED.get(name, 1.0) * residual * length + 1e-12 * norms.sum(), case
+            assert name != "imtl_g" or length <= (1 + 2 * TRUSTED) * np.linalg.norm(wanted), case
+        # Nothing is the matter with these.
+        assert residual <= TRUSTED or family not in ("generic", "wide", "conflict", "common"), case
     assert trusted >= 0.3 * len(draws)
 
 

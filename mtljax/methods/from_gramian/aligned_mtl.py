@@ -41,7 +41,8 @@ def aligned_mtl(
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, 0 for a task that has no
-        gradient. `state.residual` is 0: nothing is solved for.
+        gradient. `state.residual` is that of `mtljax.solvers.spectral.alignment`: what the Gramian's rounding may do to
+        the direction, 1 where an eigenvalue counts as zero or not by rounding.
 
     Raises:
         ValueError: the preference is not a vector, has an entry that is negative or not finite, is all zero, or is
@@ -85,8 +86,8 @@ def aligned_mtl(
         parts = weights_of(jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares), active)
         if mean:
             parts = parts / jnp.maximum(jnp.sum(parts), 1.0)
-        weights = alignment(gramian, parts, level=sized, active=active)
-        return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
+        weights, residual = alignment(gramian, parts, level=sized, active=active)
+        return weights, MethodState(weights, residual, state.inner)
 
     return checked(
         Method(

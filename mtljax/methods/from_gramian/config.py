@@ -40,8 +40,9 @@ def config(
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, possibly negative, 0 for a
-        task that has no gradient. `state.residual` is how far projections are from the prescription,
-        `max_i |<g_i, u> / |g_i| - 1|`: about 0 unless task gradients are linearly dependent.
+        task that has no gradient. `state.residual` is that of `mtljax.solvers.spectral.projections`: the larger
+        of how far projections are from the prescription, `max_i |<g_i, u> / |g_i| - 1|`, and of the relative error of
+        u, for what the Gramian's rounding does. It is small unless task gradients are linearly dependent, or nearly.
 
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from

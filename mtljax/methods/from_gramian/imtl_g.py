@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32
+from mtljax.solvers.scaling import as_float32, multiply, relative
 from mtljax.solvers.spectral import projections
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -29,8 +29,10 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, sum 1 over active tasks;
         0 for a task that has no gradient, and all 0 where the sum that they are divided by cancels to rounding.
-        `state.residual` is how far projections are from equal, `max_i |<g_i, u> / |g_i| - 1|` for the direction u that
-        should have them 1: about 0 unless task gradients are linearly dependent.
+        `state.residual` is that of `mtljax.solvers.spectral.projections`: the larger of how far projections are from
+        equal, `max_i |<g_i, u> / |g_i| - 1|` for the direction u that should have them 1, and of the relative error of
+        u, for what the Gramian's rounding does; with the relative error of `sum(v)` added. It is small unless task
+        gradients are linearly dependent, or nearly.
 
     Raises:
         ValueError: from `update`, where the Gramian or `active` does not go with the number of tasks.
@@ -64,7 +66,11 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
         certain = jnp.abs(total) > CANCELLED * size
         weights = as_float32(jnp.where(certain, weights / jnp.where(certain, total, 1.0), 0.0))
-        residual = jnp.where(certain | (size == 0), found.residual, 1.0)
+        # The sum may be known less well than the direction, as where two tasks are nearly alike but for their lengths.
+        shortest = jnp.min(jnp.where(found.takes_part, found.norms, jnp.inf))
+        shares = jnp.where(found.takes_part, shortest / found.norms, 0.0)
+        error = relative(jnp.linalg.norm(multiply(found.errors, shares)), jnp.abs(jnp.sum(shares * found.amounts)))
+        residual = jnp.where(certain | (size == 0), jnp.minimum(found.residual + error, 1.0), 1.0)
         return weights, MethodState(weights, as_float32(residual), state.inner)
 
     return checked(
