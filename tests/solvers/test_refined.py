@@ -68,10 +68,10 @@ def check(name, num_tasks, seeds):
                 assert error <= PROMISE * size, case
                 if name == "mgda":
                     assert (found >= 0).all() and abs(found.sum() - 1) < 1e-6, case
-                if residual <= TRUSTED and name not in ("config", "imtl_g"):
+                if residual <= TRUSTED:
                     trusted += 1
                     assert error <= 2 * TRUSTED * np.linalg.norm(update), case
-    assert judged and trusted >= (0.4 * judged if name not in ("config", "imtl_g") else 0)
+    assert judged and trusted >= 0.4 * judged
 
 
 @pytest.mark.parametrize("name", ["upgrad", "config"])
