@@ -243,9 +243,9 @@ def bargaining(
         gain is right to be that small.
         At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the safe
         answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. The ridge is 8 or 64 times as large where
-        rounding has left G more negative than that, as it may be with 30 tasks on one line. So
-        `<g_i, d>` is not negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add next to
-        nothing to d, and the other tasks bargain over what is orthogonal to them.
+        rounding has left G more negative than that, as it may be with 30 tasks on one line. So `<g_i, d>` is not
+        negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add next to nothing to
+        d, and the other tasks bargain over what is orthogonal to them.
         Weights are constants under differentiation.
 
     Raises:
