@@ -131,10 +131,11 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     size = jnp.linalg.norm(amounts)
     turned = jnp.linalg.norm(inverse * multiply(vectors.T, amounts))
     errors = multiply(vectors, tolerance * jnp.where(kept, size * inverse, turned)[:, None] * vectors.T)
-    # An eigenvalue that counts as zero may be as large as the least that does not, and then has a part in u.
-    hidden = jnp.where(kept, 0.0, jnp.square(multiply(vectors.T, targets - gains)) / least)
-    error = jnp.sqrt(jnp.square(tolerance * size) * jnp.sum(inverse) + jnp.sum(hidden))
+    error = tolerance * size * jnp.sqrt(jnp.sum(inverse))
     error = error + WEIGHT_ROUNDING * jnp.sum(jnp.abs(amounts))
+    # What counts as zero has a part in u, as large as its eigenvalue is small, if the targets have more than rounding
+    # along it: then it was not a combination of tasks that cancels.
+    hidden = jnp.any(~kept & (jnp.abs(multiply(vectors.T, targets - gains)) > 2.0 * tolerance * size))
     return Projections(
         amounts=amounts,
         gains=gains,
@@ -142,7 +143,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         norms=jnp.where(takes_part, norm * own, 1.0),
         takes_part=takes_part,
         errors=errors,
-        residual=jnp.minimum(jnp.maximum(off, relative(error, length)), 1.0),
+        residual=jnp.where(hidden, 1.0, jnp.minimum(jnp.maximum(off, relative(error, length)), 1.0)),
     )
 
 

@@ -147,7 +147,12 @@ def config(rows):
 
 
 def imtl_g(rows):
-    """None where weights cancel, so that they have no sum to be divided by."""
+    """None where weights cancel, so that they have no sum to be divided by, or float64 does not tell their sum."""
+    norms = norms_of(rows)
+    # The sum moves by 2^-52 over the square of a singular value, the direction of the pseudo-inverse does not.
+    values = np.linalg.svd(rows / np.where(norms > 0, norms, 1.0)[:, None], compute_uv=False)
+    if ((values > 1e-11) & (values < 2.0**-15)).any():
+        return None
     weights = _equal_projections(rows)
     if abs(weights.sum()) <= 1e-5 * np.abs(weights).sum():
         return None

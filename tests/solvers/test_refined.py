@@ -35,14 +35,8 @@ def solver(name):
     return jax.jit(jax.vmap(solve))
 
 
-def excused(name, rows, length, size):
+def excused(name, length, size):
     """Dependent to the rounding of rows or not: the pseudo-inverse is not a continuous function there."""
-    if name == "imtl_g":
-        # The sum by which weights are divided moves by 2^-52 of the square of this, the direction does not.
-        norms = norms_of(rows)
-        values = np.linalg.svd(rows / np.where(norms > 0, norms, 1.0)[:, None], compute_uv=False)
-        if ((values > 1e-11) & (values < 2.0**-15)).any():
-            return True
     return name in ("config", "imtl_g") and length < 2 * PROMISE * size
 
 
@@ -60,16 +54,15 @@ def check(name, num_tasks, seeds):
                 if exact is None:
                     continue
                 wanted, size = exact @ rows, np.abs(exact) @ norms_of(rows)
-                if excused(name, rows, np.linalg.norm(wanted), size):
-                    continue
-                judged += 1
+                unsettled = excused(name, np.linalg.norm(wanted), size)
+                judged += not unsettled
                 error = np.linalg.norm(update - wanted)
                 case = f"{name} {family} T={num_tasks} residual={residual}"
-                assert error <= PROMISE * size, case
+                assert error <= PROMISE * size or (residual > TRUSTED and unsettled), case
                 if name == "mgda":
                     assert (found >= 0).all() and abs(found.sum() - 1) < 1e-6, case
                 if residual <= TRUSTED:
-                    trusted += 1
+                    trusted += not unsettled
                     assert error <= 2 * TRUSTED * np.linalg.norm(update), case
     assert judged and trusted >= 0.4 * judged
 
