@@ -135,7 +135,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     error = error + WEIGHT_ROUNDING * jnp.sum(jnp.abs(amounts))
     # What counts as zero has a part in u, as large as its eigenvalue is small, if the targets have more than rounding
     # along it: then it was not a combination of tasks that cancels.
-    hidden = jnp.any(~kept & (jnp.abs(multiply(vectors.T, targets - gains)) > 2.0 * tolerance * size))
+    hidden = jnp.any(~kept & (jnp.abs(multiply(vectors.T, targets - gains)) > 2.0 * tolerance * (size + largest)))
     return Projections(
         amounts=amounts,
         gains=gains,
