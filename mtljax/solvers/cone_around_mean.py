@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale
+from mtljax.solvers.refined import of_unit_gradients
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer, is_wide, scale
 from mtljax.types import Array
 
 # Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
@@ -50,9 +51,9 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         >>> max_min_around_mean(jnp.diag(jnp.array([4.0, 1.0])), 1.0).weights.tolist()
         [0.5, 0.5]
     """
-    scaled = scale(gramian, active)
+    scaled = (of_unit_gradients if is_wide(gramian) else scale)(gramian, active)
     matrix, _, _, nonzero = scaled
-    angle = jnp.arccos(as_float32(c))
+    angle = jnp.arccos(as_float32(c).astype(matrix.dtype))
     _, bound, unit = mean_of(scaled)
     pull = jnp.where(nonzero, accurate_product(matrix, bound), 0.0)
     reference = jnp.sqrt(jnp.maximum(jnp.sum(bound * pull), 0.0))
@@ -63,14 +64,16 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         along = jnp.sum(z * pull) / jnp.where(reference > 0, reference, 1.0)
         square = jnp.sum(z * accurate_product(matrix, z))
         across = jnp.sqrt(jnp.maximum(square - along * along, 0.0))
-        certain = square > jnp.square(SHORTEST * jnp.sum(z))
+        certain = square > jnp.square(finer(SHORTEST, matrix, square=True) * jnp.sum(z))
         return jnp.where(certain | ~jnp.any(point.y > 0), jnp.arctan2(across, along) - angle, jnp.pi)
 
     found = search(scaled, bound, excess, ceiling=~jnp.any(nonzero))
     z = found.share * bound + found.y
-    square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + SQUARE_ERROR * jnp.sum(found.y) * jnp.sum(z)
+    squared = finer(SQUARE_ERROR, matrix)
+    square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + squared * jnp.sum(found.y) * jnp.sum(z)
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     # The angle between d and the mean is known as well as their squares are.
     sizes = jnp.square(jnp.sum(z) / length) + jnp.square(jnp.sum(bound) / jnp.where(reference > 0, reference, 1.0))
-    error = found.error + SQUARE_ERROR * sizes * length
-    return Solution(jnp.where(nonzero, reference / length * z * unit, 0.0), certificate(matrix, z, error))
+    residual = certificate(matrix, z, found.error + squared * sizes * length)
+    weights = jnp.where(nonzero, reference / length * z * unit, 0.0)
+    return Solution(weights.astype(jnp.float32), residual.astype(jnp.float32))

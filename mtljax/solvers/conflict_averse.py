@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale
+from mtljax.solvers.refined import of_unit_gradients
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, is_wide, scale
 from mtljax.types import Array
 
 # Of the radius: a direction that ends this close to the surface of the ball is moved onto it.
@@ -51,9 +52,9 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     """
     if isinstance(c, (int, float)) and not c >= 0:
         raise ValueError(f"c must be at least 0, found {c}")
-    scaled = scale(gramian, active)
+    scaled = (of_unit_gradients if is_wide(gramian) else scale)(gramian, active)
     matrix, _, _, nonzero = scaled
-    c = as_float32(c)
+    c = as_float32(c).astype(matrix.dtype)
     mean, bound, unit = mean_of(scaled)
 
     def length(z: Array) -> Array:
@@ -72,4 +73,6 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     away = length(found.y) / share
     stretch = radius / jnp.where(away > 0, away, 1.0)
     z = bound + jnp.where(jnp.abs(stretch - 1.0) < CLOSE, stretch, 1.0) * found.y / share
-    return Solution(jnp.where(nonzero, z * unit, mean), certificate(matrix, z, found.error / share))
+    weights = jnp.where(nonzero, z * unit, mean)
+    residual = certificate(matrix, z, found.error / share)
+    return Solution(weights.astype(jnp.float32), residual.astype(jnp.float32))

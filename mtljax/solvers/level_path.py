@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.solvers.nonnegative import nonnegative
-from mtljax.solvers.scaling import Scaled, accurate_product, power_of_two
+from mtljax.solvers.scaling import Scaled, accurate_product, finer, is_wide, power_of_two
 from mtljax.types import Array
 
 # Of the sum of |w_k g_k|: a convex combination that is shorter may be 0, for all that a rounded Gramian tells.
@@ -73,6 +73,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
     start = jnp.min(jnp.where(nonzero, at_mean / jnp.where(nonzero, shift, 1.0), jnp.inf))
     start = jnp.where(jnp.any(nonzero), start, 0.0)
     unit = jnp.where(length > 0, length, 1.0)
+    tolerance, limit = finer(TOLERANCE, matrix), 2 * LIMIT if is_wide(matrix) else LIMIT
 
     def point(place: Array, free: Array) -> tuple[Point, Array]:
         # From -1 to 0 the level rises to 0, if it starts below; from there to 1 it rises by unit place / (1 - place),
@@ -88,7 +89,8 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
     zero = 0.0 * length
     end, free = point(1.0 + zero, nonzero)
     size = jnp.sum(end.y)
-    stationary = jnp.sum(end.y * accurate_product(matrix, end.y)) <= jnp.square(STATIONARY * size)
+    least = finer(STATIONARY, matrix, square=True) * size
+    stationary = jnp.sum(end.y * accurate_product(matrix, end.y)) <= jnp.square(least)
     high = jnp.where(stationary | ceiling, 0.0, 1.0) + zero
     last, last_free = point(high, free)
     over = excess(last)
@@ -102,7 +104,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
         over=over,
         found=Point(*(jnp.where(inside & (length > 0), x, y) for x, y in zip(last, at_start, strict=True))),
         free=last_free,
-        done=inside | (under <= TOLERANCE) | ~(length > 0),
+        done=inside | (under <= tolerance) | ~(length > 0),
         count=jnp.sum(jnp.where(nonzero & (at_mean == jnp.inf), 0, 0)),
     )
 
@@ -123,11 +125,15 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
             over=jnp.where(inside, state.over, over),
             found=Point(*(jnp.where(inside, x, y) for x, y in zip(found, state.found, strict=True))),
             free=free,
-            done=(inside & (over >= -TOLERANCE)) | stuck,
+            done=(inside & (over >= -tolerance)) | stuck,
             count=state.count + 1,
         )
 
-    return lax.while_loop(lambda s: ~s.done & (s.count < LIMIT), step, first).found
+    found = lax.while_loop(lambda s: ~s.done & (s.count < limit), step, first).found
+    if is_wide(matrix):
+        # Rows in float32 that are stationary are so up to their own rounding, and a little further d is another.
+        found = found._replace(error=jnp.where(stationary & ~ceiling, jnp.inf, found.error))
+    return found
 
 
 def mean_of(scaled: Scaled) -> tuple[Array, Array, Array]:

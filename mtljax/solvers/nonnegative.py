@@ -23,9 +23,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.solvers import refined
 from mtljax.solvers.cholesky import inverse_factor, solve_factored
 from mtljax.solvers.interior import interior
-from mtljax.solvers.scaling import accurate_product, multiply
+from mtljax.solvers.scaling import accurate_product, finer, is_wide, multiply
 from mtljax.types import Array
 
 # Of |g_i|^2: what the rounding of a Gramian, and of its factorisation, amount to.
@@ -77,8 +78,11 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         sizes: float32 `[T]`, what rounding is relative to, where that is more than the task gradients' lengths.
 
     Returns:
-        The solution as `Nonnegative`.
+        The solution as `Nonnegative`. In float64, which `mtljax.solvers.refined` serves, from y = 0 on.
     """
+    if is_wide(matrix):
+        y = refined.nonnegative(matrix, force, valid)
+        return Nonnegative(y, y > 0, refined.error_of(matrix, force, y, valid))
     noise = sizes * sizes * jnp.ones_like(force)
 
     def solve(inverse: Array, free: Array, vector: Array) -> Array:
@@ -159,6 +163,7 @@ def certificate(matrix: Array, z: Array, error: Array) -> Array:
         float32 `[]` in [0, 1]. 1 where |d| is below 2^-9 of `sum_k |z_k g_k|`, unless that is 0.
     """
     size = jnp.sum(jnp.abs(z))
-    square = jnp.sum(z * accurate_product(matrix, z)) - jnp.square(CERTAIN * size)
-    ratio = (error + BOUND_TOLERANCE * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    rounding = refined.ROUNDING if is_wide(matrix) else BOUND_TOLERANCE
+    square = jnp.sum(z * accurate_product(matrix, z)) - jnp.square(finer(CERTAIN, matrix, square=True) * size)
+    ratio = (error + rounding * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return jnp.where(size == 0, 0.0, jnp.where(square > 0, jnp.minimum(ratio, 1.0), 1.0))

@@ -34,11 +34,6 @@ class _State(NamedTuple):
     count: Array
 
 
-def is_refined(gramian: Array) -> bool:
-    """Whether a Gramian is in float64, so that a method is to take the solvers of this file."""
-    return jnp.result_type(gramian) == jnp.float64
-
-
 def of_unit_gradients(gramian: Array, active: Array | None) -> Scaled:
     """`mtljax.solvers.scaling.scale` for a Gramian in float64, in which the lengths themselves will do for `norm`."""
     gramian = as_floating(gramian)
@@ -51,7 +46,7 @@ def of_unit_gradients(gramian: Array, active: Array | None) -> Scaled:
     return Scaled(jnp.where(nonzero[:, None] & nonzero[None, :], matrix, 0.0), norm, active, nonzero)
 
 
-def _nonnegative(matrix: Array, force: Array, valid: Array) -> Array:
+def nonnegative(matrix: Array, force: Array, valid: Array) -> Array:
     """`argmin 1/2 y'My - force'y  subject to  y >= 0`, y being 0 where not valid; M has diagonal 1."""
     order = jnp.arange(force.shape[0])
     regular = matrix + RIDGE * jnp.diag(jnp.where(valid, 1.0, 0.0))
@@ -89,7 +84,7 @@ def _nonnegative(matrix: Array, force: Array, valid: Array) -> Array:
     return lax.while_loop(lambda s: ~s.done & (s.count < limit), step, first).y
 
 
-def _error(matrix: Array, force: Array, y: Array, valid: Array) -> Array:
+def error_of(matrix: Array, force: Array, y: Array, valid: Array) -> Array:
     """What y is off by, as the length of a direction: `|d - d*|^2` is at most twice the gap in the objective."""
     slope = jnp.where(valid, multiply(matrix, y) - force, 0.0)
     worst = jnp.max(jnp.maximum(-slope, 0.0))
@@ -116,10 +111,10 @@ def min_norm(gramian: Array, *, active: Array | None = None) -> Solution:
     matrix, norm, active, nonzero = of_unit_gradients(gramian, active)
     shortest = jnp.min(jnp.where(nonzero, norm, jnp.inf))
     shift = jnp.where(nonzero, shortest / norm, 0.0)
-    y = _nonnegative(matrix, shift, nonzero)
+    y = nonnegative(matrix, shift, nonzero)
     parts = shift * y
     total = jnp.sum(parts)
-    residual = _residual(matrix, y, _error(matrix, shift, y, nonzero))
+    residual = _residual(matrix, y, error_of(matrix, shift, y, nonzero))
     zero = active & ~nonzero
     spread = jnp.where(zero, 1.0, 0.0) / jnp.maximum(jnp.sum(zero), 1)
     settled = jnp.any(zero) | ~jnp.any(active)
@@ -135,8 +130,8 @@ def _project(unit: Scaled, lower: Array) -> tuple[Array, Array]:
     size = jnp.max(jnp.abs(bound))
     size = jnp.where(size > 0, size, 1.0)
     force = -multiply(matrix, bound / size)
-    y = _nonnegative(matrix, force, nonzero)
-    return lower + size * y / norm, size * _error(matrix, force, y, nonzero)
+    y = nonnegative(matrix, force, nonzero)
+    return lower + size * y / norm, size * error_of(matrix, force, y, nonzero)
 
 
 def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None) -> Solution:

@@ -72,9 +72,22 @@ def as_floating(array: ArrayLike) -> Array:
     return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
+def is_wide(array: Array) -> bool:
+    """Whether an array is in float64: a Gramian that is exact, of which solvers know more."""
+    return array.dtype == jnp.float64
+
+
+def finer(tolerance: float, matrix: Array, *, square: bool = False) -> float:
+    """A tolerance of float32's rounding, or with `square` of its root, for the precision that the matrix is in."""
+    return tolerance * (2.0**-12 if square else 2.0**-24) if is_wide(matrix) else tolerance
+
+
 def power_of_two(x: Array) -> Array:
     """The largest power of two that is at most x, for positive x; 1 where x is 0."""
     # Bits rather than exp2(floor(log2(x))): the latter need not be a power of two on every backend.
+    if is_wide(x):
+        long = lax.bitcast_convert_type(x, jnp.int64) & 0x7FF0000000000000
+        return jnp.where(long > 0, lax.bitcast_convert_type(long, jnp.float64), 1.0)
     bits = lax.bitcast_convert_type(x, jnp.int32) & 0x7F800000
     return jnp.where(bits > 0, lax.bitcast_convert_type(bits, jnp.float32), 1.0)
 
@@ -127,8 +140,10 @@ def accurate_product(matrix: Array, vector: Array) -> Array:
         vector: float32 `[T]`.
 
     Returns:
-        float32 `[T]`.
+        float32 `[T]`. In float64 the plain product, for which nothing need be done.
     """
+    if is_wide(matrix):
+        return multiply(matrix, vector)
     unit = power_of_two(jnp.max(jnp.abs(vector))) / 128.0
     vector_lead = jnp.round(vector / unit) * unit
     matrix_lead = jnp.round(matrix * 128.0) / 128.0

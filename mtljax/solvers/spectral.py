@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.solvers.refined import is_refined, of_unit_gradients
+from mtljax.solvers.refined import of_unit_gradients
 from mtljax.solvers.scaling import (
     Solution,
     accurate_product,
     as_float32,
     as_floating,
+    is_wide,
     multiply,
     power_of_two,
     relative,
@@ -94,7 +95,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         >>> found.amounts.round(3).tolist(), found.gains.round(3).tolist()
         ([1.0, 1.0], [1.0, 1.0])
     """
-    refined = is_refined(gramian)
+    refined = is_wide(gramian)
     matrix, norm, _, takes_part = of_unit_gradients(gramian, active) if refined else scale(gramian, active)
     targets = jnp.ones_like(norm) if targets is None else as_floating(targets)
     if targets.shape != norm.shape:

@@ -18,7 +18,7 @@ from tests.solvers import references
 from tests.solvers.families import FAMILIES, rows_of
 from tests.solvers.references import norms_of
 
-NAMES = ("mgda", "upgrad", "dualproj", "config", "imtl_g")
+NAMES = ("mgda", "upgrad", "dualproj", "cagrad", "conicgrad", "config", "imtl_g")
 # Of the sum of |w*_k| |g_k|.
 PROMISE = 2.0**-20
 

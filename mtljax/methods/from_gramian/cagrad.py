@@ -71,5 +71,6 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
             update=update,
             weigh_tasks=weigh_tasks,
             name="cagrad",
+            refines=True,
         )
     )

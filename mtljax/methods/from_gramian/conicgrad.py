@@ -66,5 +66,6 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
             update=update,
             weigh_tasks=weigh_tasks,
             name="conicgrad",
+            refines=True,
         )
     )

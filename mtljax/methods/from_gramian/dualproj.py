@@ -9,6 +9,7 @@ from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
 from mtljax.solvers import cone_projection, refined
+from mtljax.solvers.scaling import is_wide
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -67,7 +68,7 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
             target = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
         else:
             target = jnp.where(takes_part, shares, 0.0)
-        project = refined.cone_projection if refined.is_refined(gramian) else cone_projection
+        project = refined.cone_projection if is_wide(gramian) else cone_projection
         weights, residual = project(gramian, target, active=active)
         return weights, MethodState(weights, residual, state.inner)
 

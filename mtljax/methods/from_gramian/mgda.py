@@ -11,7 +11,7 @@ from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
 from mtljax.solvers import min_norm, refined
-from mtljax.solvers.scaling import as_float32, as_floating, power_of_two
+from mtljax.solvers.scaling import as_float32, as_floating, is_wide, power_of_two
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -133,7 +133,7 @@ def mgda(
         scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
-        shortest = refined.min_norm if refined.is_refined(gramian) else min_norm
+        shortest = refined.min_norm if is_wide(gramian) else min_norm
         if normalization is None:
             weights, residual = shortest(gramian, active=active)
             return weights, MethodState(weights, residual, state.inner)
