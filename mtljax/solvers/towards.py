@@ -31,7 +31,7 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
 
     Example:
         >>> mean = jnp.array([0.5, 0.5])
-        >>> min_norm_towards(jnp.diag(jnp.array([3.0, 1.0])), mean, jnp.asarray(0.5)).weights.tolist()
+        >>> min_norm_towards(jnp.diag(jnp.array([3.0, 1.0])), mean, jnp.asarray(0.5)).weights.round(4).tolist()
         [0.25, 0.75]
     """
     gramian = as_float32(gramian)
