@@ -247,7 +247,7 @@ def differentiate(
     Raises:
         ValueError, TypeError: where losses, params, active and method disagree, naming what was found.
     """
-    check_params(params)
+    check_params("value_and_grad", params)
     expect(isinstance(method_state, MethodState), method.name, "state", "a mtljax.MethodState", method_state, TypeError)
     if method_state.weights.shape != (len(params.tasks),):
         raise ValueError(

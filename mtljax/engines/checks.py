@@ -13,7 +13,7 @@ from mtljax.checks import expect, found
 from mtljax.types import Array, Params
 
 
-def check_params(params: Any) -> None:
+def check_params(where: str, params: Any) -> None:
     """Raise unless `params` is `Params` with a dict of tasks and floating leaves.
 
     Raises:
@@ -22,7 +22,7 @@ def check_params(params: Any) -> None:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> check_params(Params({"w": jnp.arange(3)}, {"a": ()}))
+        >>> check_params("value_and_grad", Params({"w": jnp.arange(3)}, {"a": ()}))
         Traceback (most recent call last):
         ...
         TypeError: value_and_grad: params.shared['w'] must be of a floating dtype, found int32; keep what is not trained
@@ -36,16 +36,16 @@ def check_params(params: Any) -> None:
                 "Params({'trunk': tree['trunk']}, {'depth': tree['depth_head']})"
             )
         raise TypeError(
-            f"value_and_grad: params must be a mtljax.Params(shared, tasks), found a {type(params).__name__}{split}"
+            f"{where}: params must be a mtljax.Params(shared, tasks), found a {type(params).__name__}{split}"
         )
     tasks = "a dict by task name, with an empty tree for a task without parameters"
-    expect(isinstance(params.tasks, dict), "value_and_grad", "params.tasks", tasks, params.tasks, TypeError)
-    expect(bool(params.tasks), "value_and_grad", "params.tasks", tasks, params.tasks, ValueError)
+    expect(isinstance(params.tasks, dict), where, "params.tasks", tasks, params.tasks, TypeError)
+    expect(bool(params.tasks), where, "params.tasks", tasks, params.tasks, ValueError)
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"value_and_grad: params{jax.tree_util.keystr(path)} must be of a floating dtype, found {dtype}; "
+                f"{where}: params{jax.tree_util.keystr(path)} must be of a floating dtype, found {dtype}; "
                 "keep what is not trained in the state"
             )
 

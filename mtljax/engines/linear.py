@@ -269,7 +269,7 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
             parameters (see `mtljax.engines.reach` for what cannot be told).
         TypeError: a parameter leaf is not floating.
     """
-    check_params(params)
+    check_params("value_and_grad", params)
     names = sorted(params.tasks)
 
     by_name: list[bool] = []

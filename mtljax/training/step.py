@@ -120,7 +120,7 @@ def make_train_step(
         if key is None and not isinstance(params, Params):
             key, model_key = jax.random.split(check_key("init", "key", params))
             params, model_state = _model(losses_fn).init(model_key, model_state)
-        check_params(params)
+        check_params("init", params)
         key = check_key("init", "key", key)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),

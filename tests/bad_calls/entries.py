@@ -171,7 +171,7 @@ BAD = [
     *each(lambda e: made(engine=e), ("make_train_step", "engine"), NO_ENGINES, TypeError),
     *each(lambda a: made(axis_name=a), ("make_train_step", "axis_name"), [1, (1, 2), 2.5], TypeError),
     *each(lambda k: made()[0](PARAMS, key=k), ("init", "key"), [0, None, "key", jnp.ones(2)], TypeError),
-    *each(lambda p: made()[0](p, key=KEY), ("params",), [{"w": 1.0}, None, [1.0]], TypeError),
+    *each(lambda p: made()[0](p, key=KEY), ("init", "params"), [{"w": 1.0}, None, [1.0]], TypeError),
     # losses_fn
     *each(
         lambda m: mtljax.make_losses_fn(m, {"a": TASK}), ("losses_fn", "model"), [None, losses_fn, "model"], TypeError
