@@ -25,7 +25,7 @@ from mtljax.gaussian_process.data import Hyperparameters, Observations, Predicti
 from mtljax.gaussian_process.dense import log_marginal_likelihood, predict
 from mtljax.gaussian_process.fit import Fitted, fit
 from mtljax.gaussian_process.kernels import Kernel, SumParams, linear, rbf, sum_of
-from mtljax.gaussian_process.linear import LinearWeights, linear_log_likelihood, linear_predict, linear_weights
+from mtljax.gaussian_process.linear_process import LinearWeights, linear_log_likelihood, linear_predict, linear_weights
 from mtljax.gaussian_process.statistics import LinearStatistics, linear_statistics
 
 __all__ = [

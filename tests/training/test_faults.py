@@ -286,9 +286,9 @@ def test_a_handler_of_somebody_else_stays():
 
 def test_a_signal_while_the_last_checkpoint_is_written_is_not_swallowed(capsys):
     with pytest.raises(SystemExit) as raised, signals.ending_after_a_step("why"):
-        signal.raise_signal(signal.SIGINT)  # of this thread: `os.kill` may return before another one has taken it
-    assert raised.value.code == 130
-    assert capsys.readouterr().err == "SIGINT: why\n"
+        signal.raise_signal(signal.SIGTERM)  # of this thread: `os.kill` may return before another one has taken it
+    assert raised.value.code == 143
+    assert capsys.readouterr().err == "SIGTERM: why\n"
 
 
 def linear(params, state, batch, key, train):

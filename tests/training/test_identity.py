@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_parallel_steps_are_known_too(way):
     else:
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         text = identity.program(mtljax.training.sharded(step, mesh), state, batch_at(0))
-    assert "f32[3,2]" in text and "0x" not in text
+    assert "f32[3,2]" in text and not re.search("0x[0-9a-f]", text)
 
 
 @pytest.mark.slow
