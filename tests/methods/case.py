@@ -30,7 +30,8 @@ class Case(NamedTuple):
         strong: a zero update means strong stationarity: where two tasks are exactly opposed and a third is free, the
             update still helps the third.
         duplicable: a task that is there twice changes the direction no more than one that is there once.
-        variant: another setting of a method that has a line of its own; run where slow tests are.
+        variant: another setting of a method that has a line of its own, or a method of whose kin another one is in the
+            default suite; run where slow tests are.
     """
 
     name: str

@@ -20,11 +20,11 @@ FAIR: dict[str, Any] = dict(alone=None, nonconflicting=True, strong=True)
 
 CASES: list[Case] = [
     Case("nash_mtl", lambda t: nash_mtl(), **FAIR, degree=0.0, invariant=True, identical="other"),
-    Case("fairgrad", lambda t: fairgrad(), **FAIR, degree=0.0, invariant=True, identical="other"),
+    Case("fairgrad", lambda t: fairgrad(), **FAIR, degree=0.0, invariant=True, variant=True, identical="other"),
     Case("fairgrad_2", lambda t: fairgrad(2.0), **FAIR, degree=-1 / 3, variant=True, identical="other"),
     Case("fairgrad_half", lambda t: fairgrad(0.5), **FAIR, degree=1 / 3, variant=True, identical="other"),
     Case("pivrg", lambda t: pivrg(), **FAIR, degree=-1 / 3, identical="other"),
-    Case("consmtl", lambda t: consmtl(), **FAIR, degree=-1 / 3, identical="other"),
+    Case("consmtl", lambda t: consmtl(), **FAIR, degree=-1 / 3, variant=True, identical="other"),
     Case("imtl_g", lambda t: imtl_g(), duplicable=True, invariant=True),
     Case("aligned_mtl", lambda t: aligned_mtl(), identical="sum"),
     Case("config", lambda t: config(), linear=True, duplicable=True, invariant=True, identical="sum"),

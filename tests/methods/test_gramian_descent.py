@@ -191,6 +191,7 @@ def test_modo_is_its_recurrence():
     np.testing.assert_allclose(step(modo(gamma=0.0), ROWS)[0], [0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_modo_goes_to_the_shortest_combination():
     rows, method = random_rows(4, 2), modo(gamma=0.1, normalize=True)
     gramian = jnp.asarray(rows @ rows.T, jnp.float32)

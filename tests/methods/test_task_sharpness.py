@@ -49,7 +49,10 @@ def by_hand(rho, rho_tasks, adaptive):
     return jnp.asarray(low, jnp.float32), jnp.asarray(flat, jnp.float32), heads
 
 
-@pytest.mark.parametrize(("rho", "rho_tasks", "adaptive"), [(0.3, 0.1, False), (0.3, 0.1, True), (0.5, None, False)])
+@pytest.mark.parametrize(
+    ("rho", "rho_tasks", "adaptive"),
+    [pytest.param(0.3, 0.1, False, marks=pytest.mark.slow), (0.3, 0.1, True), (0.5, None, False)],
+)
 def test_low_and_flat_are_reconciled_apart(rho, rho_tasks, adaptive):
     low, flat, heads = by_hand(rho, rho if rho_tasks is None else rho_tasks, adaptive)
     f = jax.jit(fs_mtl(losses_fn, MEDIAN, rho=rho, rho_tasks=rho_tasks, adaptive=adaptive))
@@ -76,7 +79,7 @@ def test_weights_reach_heads_where_the_method_says_so():
         np.testing.assert_allclose(grads.tasks[k], weight * heads[k], rtol=1e-4)
 
 
-@pytest.mark.parametrize("as_array", [False, True])
+@pytest.mark.parametrize("as_array", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_absent_or_broken_task_is_as_good_as_removed(as_array):
     def broken(params):
         losses = losses_fn(params)

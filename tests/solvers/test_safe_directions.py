@@ -78,13 +78,13 @@ def check(name, num_tasks, seeds):
             assert (rows @ direction >= -GAIN_ROUNDING * norms * (np.abs(found) @ norms)).all(), case
 
 
-@pytest.mark.parametrize("name", LONGEST)
+@pytest.mark.parametrize("name", ["upgrad", "conicgrad", "config"])
 def test_untrusted(name):
     check(name, 6, range(3))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_tasks", [3, 16, 33])
+@pytest.mark.parametrize("num_tasks", [3, 6, 16, 33])
 @pytest.mark.parametrize("name", LONGEST)
 def test_untrusted_of_many(name, num_tasks):
     check(name, num_tasks, range(7 if num_tasks < 33 else 2))

@@ -98,7 +98,7 @@ def test_a_second_run_without_checkpoints_starts_its_log_anew(tmp_path):
     assert [r["step"] for r in log.read(tmp_path / "log.jsonl.1")] == [4, 8, 12, 16, 20]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 6, 9, 12, 13, 19])
+@pytest.mark.parametrize("stop", [3, 4, 13, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 9, 12, 19))])
 def test_resumed_equals_undisturbed_to_the_bit_in_state_and_log(tmp_path, stop):
     settings = {"evaluate": evaluate, "eval_every": 6, "checkpoint_every": 3}
     whole = run(**settings, log=tmp_path / "whole.jsonl", checkpoint_dir=tmp_path / "whole")
@@ -177,7 +177,7 @@ def test_a_checkpoint_beyond_the_end_is_an_error(tmp_path):
         run(num_steps=5, checkpoint_dir=tmp_path)
 
 
-@pytest.mark.parametrize("way", ["pmap", "sharded"])
+@pytest.mark.parametrize("way", ["pmap", pytest.param("sharded", marks=pytest.mark.slow)])
 def test_many_devices_resume_to_the_bit(tmp_path, way):
     if way == "pmap":
         devices = jax.local_device_count()
