@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.refined import of_unit_gradients
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer, is_wide, scale
+from mtljax.solvers.refined import scale_in_own_precision
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer
 from mtljax.types import Array
 
 # Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
@@ -51,7 +51,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         >>> max_min_around_mean(jnp.diag(jnp.array([4.0, 1.0])), 1.0).weights.tolist()
         [0.5, 0.5]
     """
-    scaled = (of_unit_gradients if is_wide(gramian) else scale)(gramian, active)
+    scaled = scale_in_own_precision(gramian, active)
     matrix, _, _, nonzero = scaled
     angle = jnp.arccos(as_float32(c).astype(matrix.dtype))
     _, bound, unit = mean_of(scaled)

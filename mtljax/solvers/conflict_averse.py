@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.refined import of_unit_gradients
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32, is_wide, scale
+from mtljax.solvers.refined import scale_in_own_precision
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32
 from mtljax.types import Array
 
 # Of the radius: a direction that ends this close to the surface of the ball is moved onto it.
@@ -52,7 +52,7 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     """
     if isinstance(c, (int, float)) and not c >= 0:
         raise ValueError(f"c must be at least 0, found {c}")
-    scaled = (of_unit_gradients if is_wide(gramian) else scale)(gramian, active)
+    scaled = scale_in_own_precision(gramian, active)
     matrix, _, _, nonzero = scaled
     c = as_float32(c).astype(matrix.dtype)
     mean, bound, unit = mean_of(scaled)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import cho_solve
 
-from mtljax.solvers.scaling import Scaled, Solution, as_floating, multiply, relative
+from mtljax.solvers.scaling import Scaled, Solution, as_floating, is_wide, multiply, relative, scale
 from mtljax.types import Array
 
 # Of |g_i|^2. The solution with the ridge is within 2^-23 sum_k y_k |g_k| of the one without.
@@ -44,6 +44,11 @@ def of_unit_gradients(gramian: Array, active: Array | None) -> Scaled:
     norm = jnp.sqrt(jnp.where(nonzero, squares, 1.0))
     matrix = gramian / norm[:, None] / norm[None, :]
     return Scaled(jnp.where(nonzero[:, None] & nonzero[None, :], matrix, 0.0), norm, active, nonzero)
+
+
+def scale_in_own_precision(gramian: Array, active: Array | None) -> Scaled:
+    """`of_unit_gradients` for a Gramian in float64, `mtljax.solvers.scaling.scale` for any other."""
+    return (of_unit_gradients if is_wide(gramian) else scale)(gramian, active)
 
 
 def nonnegative(matrix: Array, force: Array, valid: Array) -> Array:

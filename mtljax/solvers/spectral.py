@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.solvers.refined import of_unit_gradients
+from mtljax.solvers.refined import scale_in_own_precision
 from mtljax.solvers.scaling import (
     Solution,
     accurate_product,
     as_float32,
     as_floating,
+    finer,
     is_wide,
     multiply,
     power_of_two,
@@ -36,9 +37,8 @@ WEIGHT_ROUNDING = 2.0**-21
 ROUNDING = 2.0**-24
 # Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
 CANCELLED = 2.0**-12
-# Both of a Gramian in float64.
+# RANK_TOLERANCE of a Gramian in float64.
 REFINED_RANK_TOLERANCE = 2.0**-46
-REFINED_CANCELLED = 2.0**-24
 
 
 class Projections(NamedTuple):
@@ -95,8 +95,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         >>> found.amounts.round(3).tolist(), found.gains.round(3).tolist()
         ([1.0, 1.0], [1.0, 1.0])
     """
-    refined = is_wide(gramian)
-    matrix, norm, _, takes_part = of_unit_gradients(gramian, active) if refined else scale(gramian, active)
+    matrix, norm, _, takes_part = scale_in_own_precision(gramian, active)
     targets = jnp.ones_like(norm) if targets is None else as_floating(targets)
     if targets.shape != norm.shape:
         raise ValueError(f"targets must have shape {norm.shape} to go with the gramian, found {targets.shape}")
@@ -106,11 +105,10 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
 
     def product(amounts: Array) -> Array:
         # From the Gramian as it was given, not as the division by `own` rounded it.
-        found = multiply(matrix, amounts / own) if refined else accurate_product(matrix, amounts / own)
-        return jnp.where(takes_part, found / own, 0.0)
+        return jnp.where(takes_part, accurate_product(matrix, amounts / own) / own, 0.0)
 
     values = _squares(product, vectors)
-    tolerance = REFINED_RANK_TOLERANCE if refined else RANK_TOLERANCE
+    tolerance = REFINED_RANK_TOLERANCE if is_wide(matrix) else RANK_TOLERANCE
     least = tolerance * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
     kept = values > least
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
@@ -122,7 +120,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         amounts = amounts + jnp.where(takes_part, change, 0.0)
     gains = product(amounts)
     largest = jnp.max(jnp.abs(targets))
-    certain = jnp.max(jnp.abs(gains)) > (REFINED_CANCELLED if refined else CANCELLED) * largest
+    certain = jnp.max(jnp.abs(gains)) > finer(CANCELLED, matrix, square=True) * largest
     amounts, gains = jnp.where(certain, amounts, 0.0), jnp.where(certain, gains, 0.0)
     off = jnp.max(jnp.abs(gains - targets)) / jnp.where(largest > 0, largest, 1.0)
     length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * gains), 0.0))
