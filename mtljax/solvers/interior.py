@@ -36,18 +36,15 @@ class Interior(NamedTuple):
     Attributes:
         y: float32 `[T]`, 0 where not valid, else positive.
         free: bool `[T]`, the tasks whose y is not on its way to 0.
-        inverse: float32 `[T, T]`, the inverse Cholesky factor of `M + diag(slope / y)`.
     """
 
     y: Array
     free: Array
-    inverse: Array
 
 
 class _State(NamedTuple):
     y: Array
     slope: Array
-    inverse: Array
     grown: Array
     settled: Array
     count: Array
@@ -97,7 +94,6 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
         return _State(
             y=jnp.where(broken, y, new_y),
             slope=jnp.where(broken, slope, new_slope),
-            inverse=jnp.where(broken, state.inverse, inverse),
             grown=jnp.where(broken, GROWTH * grown, grown),
             settled=solved & (gap_of(new_y, new_slope) <= GAP * size * size),
             count=state.count + 1,
@@ -110,10 +106,9 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
     first = _State(
         y=y,
         slope=jnp.maximum(slope_at(y, 1.0), y),
-        inverse=jnp.zeros_like(matrix) + 0.0 * zero,
         grown=1.0 + 0.0 * zero,
         settled=~needed & (zero == 0),
         count=zero,
     )
     found = lax.while_loop(lambda s: ~s.settled & (s.count < LIMIT), step, first)
-    return Interior(jnp.where(valid, found.y, 0.0), valid & (found.y > found.slope), found.inverse)
+    return Interior(jnp.where(valid, found.y, 0.0), valid & (found.y > found.slope))

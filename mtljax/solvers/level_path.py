@@ -21,7 +21,9 @@ from mtljax.types import Array
 
 # Of the sum of |w_k g_k|: a convex combination that is shorter may be 0, for all that a rounded Gramian tells.
 STATIONARY = 2.0**-11
-TOLERANCE = 2.0**-20
+# Of what `excess` compares. A point that ends below by this share turns d by about that share of |d|, and the rounding
+# of weights turns it by 2^-23 of the sum of |w_k g_k|.
+TOLERANCE = 2.0**-23
 LIMIT = 40
 
 

@@ -60,7 +60,6 @@ class Nonnegative(NamedTuple):
 class _Guess(NamedTuple):
     y: Array
     free: Array
-    inverse: Array
     ridge: Array
     fewest: Array
     patience: Array
@@ -91,10 +90,13 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     def slope_at(y: Array, ridge: Array) -> Array:
         return accurate_product(matrix, y) + ridge * noise * y - force
 
+    def factor(free: Array, ridge: Array) -> Array:
+        block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
+        return inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
+
     def pivot(guess: _Guess) -> _Guess:
         free, ridge = guess.free, guess.ridge
-        block = jnp.where(free[:, None] & free[None, :], matrix, 0.0)
-        inverse = inverse_factor(block + jnp.diag(jnp.where(free, ridge * noise, 1.0)))
+        inverse = factor(free, ridge)
         y = solve(inverse, free, force)
         for _ in range(REFINEMENTS):
             y = y - solve(inverse, free, slope_at(y, ridge))
@@ -109,7 +111,6 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         return _Guess(
             y=jnp.maximum(y, 0.0),
             free=jnp.where(settled | broken, free, free ^ wrong),
-            inverse=inverse,
             ridge=jnp.where(broken, GROWTH * ridge, ridge),
             fewest=jnp.where(broken, guess.fewest, jnp.minimum(found, guess.fewest)),
             patience=jnp.where(broken, guess.patience, patience),
@@ -121,7 +122,6 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     guess = _Guess(
         y=0.0 * (force + zero),
         free=free & valid & (zero == 0),
-        inverse=jnp.zeros_like(matrix) + 0.0 * zero,
         ridge=RIDGE + 0.0 * zero,
         fewest=force.shape[0] + 1 + zero,
         patience=PATIENCE + zero,
@@ -129,18 +129,19 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     )
     guess = lax.while_loop(lambda g: ~g.settled & (g.patience >= 0) & (g.ridge < 1.0), pivot, guess)
     inner = interior(matrix, force, valid, ridge=RIDGE * noise, needed=~guess.settled)
-    start, free, inverse = (
-        jnp.where(guess.settled, x, y)
-        for x, y in ((guess.y, inner.y), (guess.free, inner.free), (guess.inverse, inner.inverse))
-    )
+    start = jnp.where(guess.settled, guess.y, inner.y)
 
-    # Steps on the free set without the ridge, as far as the bounds allow, for what M does see of all that.
+    # Steps without the ridge, as far as the bounds allow, for what M does see of all that. A task that is at its bound
+    # already would allow none.
+    free = jnp.where(guess.settled, guess.free & (guess.y > 0), inner.free)
+    inverse = factor(free, guess.ridge)
     y = start
     for _ in range(POLISHES):
         change = solve(inverse, free, force - accurate_product(matrix, y))
         falls = change < 0
         room = jnp.min(jnp.where(falls, y / jnp.where(falls, -change, 1.0), jnp.inf))
-        y = jnp.maximum(y + jnp.minimum(room, 1.0) * change, 0.0)
+        change = jnp.minimum(room, 1.0) * change
+        y = jnp.maximum(y + jnp.where(jnp.isfinite(change), change, 0.0), 0.0)
 
     # Where f is the objective, f(y) - f(y*) <= slope'(y - y*), and |d - d*|^2 is at most twice that.
     slope = jnp.where(valid, accurate_product(matrix, y) - force, 0.0)
