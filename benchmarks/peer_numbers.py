@@ -92,7 +92,7 @@ def our_run(line: Line) -> Trained:
 
     def losses_fn(params, state, batch, key, train):
         hidden = jnp.tanh(inputs @ params.shared)
-        return {k: jnp.mean((hidden @ params.tasks[k] - targets[int(k)]) ** 2) for k in params.tasks}, ({}, state)
+        return {k: jnp.mean((hidden @ params.tasks[k] - targets[int(k)]) ** 2) for k in params.tasks}, mtljax.Aux(state)
 
     init, step = mtljax.training.make_train_step(losses_fn, our_method(line), optax.sgd(RATE))
     params = mtljax.Params(jnp.float32(start.shared), {str(k): jnp.float32(h) for k, h in enumerate(start.heads)})

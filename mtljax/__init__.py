@@ -21,6 +21,7 @@ from mtljax.methods import aggregate
 from mtljax.methods.apply import observe
 from mtljax.sampled import value_and_grad_of_samples
 from mtljax.types import (
+    Aux,
     Batch,
     Method,
     MethodState,
@@ -36,6 +37,7 @@ from mtljax.types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aux",
     "Batch",
     "Method",
     "MethodState",

@@ -5,7 +5,7 @@ Everything in mtljax is a pure function on these. Shapes are written beside ever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -193,6 +193,28 @@ class Regularized(NamedTuple):
 
     outputs: PyTree
     term: Array
+
+
+class Aux(NamedTuple):
+    """What a loss function returns beside its losses: `(losses, Aux)`.
+
+    Attributes:
+        state: the network's new state.
+        examples: `[T]`, how many labelled examples each loss averages; a task with none is inactive. None: all alike.
+        prior: `[T]`, static preferences; they multiply the weights that a method returns, and the rows that a method
+            without weights reads. None: all 1.
+        extra: arrays `[T]` by name, which the method gets as keyword arguments (such as `kpi` of
+            `methods.dynamic_task_priority`); averaged over devices as losses are.
+        metrics: by task, pytrees of scalars that a step reports; averaged over devices as losses are.
+        penalty: float32 `[]`, the value of the model's penalty, which the losses do not contain; None without one.
+    """
+
+    state: PyTree = ()
+    examples: Array | None = None
+    prior: Array | None = None
+    extra: Mapping[str, Array] = {}
+    metrics: Mapping[str, Any] = {}
+    penalty: Array | None = None
 
 
 class TrainState(NamedTuple):

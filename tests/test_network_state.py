@@ -52,12 +52,12 @@ def test_an_absent_task_moves_nothing(filler):
     f, params, state = made()
     a = mtljax.Batch(jnp.array([[-1.0], [1.0], [-1.0], [1.0]]), {"a": jnp.zeros(4)}, {"a": HERE})
     b = mtljax.Batch(jnp.full((4, 1), filler), {"b": jnp.zeros(4)}, {"b": NOT_HERE})
-    _, (_, after) = f(params, state, {"a": a, "b": b}, None, True)
+    after = f(params, state, {"a": a, "b": b}, None, True)[1].state
     found = of_trunk(after)
     assert found == {"['mean']": 0.0, "['var']": 1.0}
     jax.tree.map(np.testing.assert_array_equal, after["tasks"]["b"], state["tasks"]["b"])
     there = b._replace(inputs=jnp.full((4, 1), 8.0), mask={"b": HERE})
-    _, (_, both) = f(params, state, {"a": a, "b": there}, None, True)
+    both = f(params, state, {"a": a, "b": there}, None, True)[1].state
     assert of_trunk(both)["['mean']"] == 4.0
 
 
@@ -149,18 +149,18 @@ def test_with_one_task_a_batch_it_evaluates_as_it_trains():
 def test_a_batch_for_all_keeps_the_heads_of_absent_tasks():
     f, params, state = made()
     x, targets = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), {k: jnp.zeros(4) for k in "ab"}
-    _, (_, after) = f(params, state, mtljax.Batch(x, targets, {"b": NOT_HERE}), None, True)
+    after = f(params, state, mtljax.Batch(x, targets, {"b": NOT_HERE}), None, True)[1].state
     assert of_trunk(after)["['mean']"] == 1.0
     jax.tree.map(np.testing.assert_array_equal, after["tasks"]["b"], state["tasks"]["b"])
     moved = jax.tree.map(lambda new, old: bool((new != old).any()), after["tasks"]["a"], state["tasks"]["a"])
     assert any(jax.tree.leaves(moved))
-    _, (_, nobody) = f(params, state, mtljax.Batch(x, targets, {k: NOT_HERE for k in "ab"}), None, True)
+    nobody = f(params, state, mtljax.Batch(x, targets, {k: NOT_HERE for k in "ab"}), None, True)[1].state
     jax.tree.map(np.testing.assert_array_equal, nobody, state)
 
 
 def stepped(model_state, new_state, batch=None, axis_name=None):
     def losses_fn(params, state, batch, key, train):
-        return {"a": jnp.sum(params.shared * params.tasks["a"])}, ({}, new_state(state, batch))
+        return {"a": jnp.sum(params.shared * params.tasks["a"])}, mtljax.Aux(new_state(state, batch))
 
     params = mtljax.Params(jnp.ones(1), {"a": jnp.ones(1)})
     init, step = training.make_train_step(losses_fn, mtljax.methods.equal(), optax.sgd(0.1), axis_name=axis_name)

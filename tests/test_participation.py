@@ -85,7 +85,7 @@ def test_every_engine_leaves_it_out(engine):
 
 def test_the_step_names_it_and_counts_it():
     def train_losses(params, state, batch, key, train):
-        return losses_fn(params, batch), ({}, state)
+        return losses_fn(params, batch), mtljax.Aux(state)
 
     init, step = mtljax.training.make_train_step(train_losses, methods.equal(), optax.adam(0.1))
     state, metrics = jax.jit(step)(init(PARAMS, key=jax.random.key(0)), jnp.array(0.0))

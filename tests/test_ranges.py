@@ -80,7 +80,7 @@ def test_every_engine_scales(name):
 
 def test_norms_of_the_metrics_are_the_gradients_own():
     def train_losses(params, state, batch, key, train):
-        return losses_fn(params, batch), ({}, state)
+        return losses_fn(params, batch), mtljax.Aux(state)
 
     init, step = training.make_train_step(train_losses, methods.pcgrad(), optax.sgd(0.0))
     state, step = init(PARAMS, key=jax.random.key(0)), jax.jit(step)
@@ -121,7 +121,7 @@ def test_a_vmapped_sweep_scales_where_a_member_needs_it_and_touches_no_other():
 
 def test_a_member_of_a_sweep_that_has_nan_leaves_the_others():
     def train_losses(params, state, batch, key, train):
-        return losses_fn(params, batch), ({}, state)
+        return losses_fn(params, batch), mtljax.Aux(state)
 
     init, step = training.make_train_step(train_losses, methods.equal(), optax.sgd(0.1))
     state = init(PARAMS, key=jax.random.key(0))

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.engines.linear import Cotangents, Linearised
+from mtljax.engines.linear import Cotangents
 from mtljax.types import Array
-
-
-def seeds_for(linear: Linearised, factors: Array) -> list[Array]:
-    """Cotangents of the T losses, `factors [T]`, in each loss's own dtype (and, inside shard_map, its own type)."""
-    return [factors[k].astype(loss.dtype) * jnp.ones_like(loss) for k, loss in enumerate(linear.losses)]
 
 
 def merged(cotangents: Sequence[Cotangents], active: Array, factors: Array | None = None) -> list[Array]:

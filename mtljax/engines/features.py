@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.checks import expect
-from mtljax.engines.cotangents import merged, stacked
-from mtljax.engines.types import Engine, Outcome, Problem
+from mtljax.engines.cut import Cut
+from mtljax.engines.types import Engine, Reading, reading_of
 from mtljax.ranges import LARGEST_SCALE, Ranged, in_its_unit, in_units, largest_entries, ranged
-from mtljax.types import Array, Method, MethodState, Model, PyTree
+from mtljax.types import Array, Model, PyTree, Reads
 
 
 def features(model: Model | None = None) -> Engine:
@@ -51,53 +51,36 @@ def features(model: Model | None = None) -> Engine:
             "features: model has no encode, so its tasks meet at no shared representation; use engines.full()"
         )
 
-    def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
-        linear = problem.linear
-        if not linear.separate:
+    def read(cut: Cut, reads: Reads) -> Reading:
+        if not cut.linear.separate:
             raise ValueError(
                 "features: losses_fn mixes the tasks before it returns, so no shared representation can be found; "
                 "return a dict of scalars, each computed from its own head"
             )
-        if method.reads == "gramian":
-            weights, outcome = problem.weighed(method, state, _at_features(problem))
-            total = merged(problem.cotangents, outcome.active, weights)
-        else:
-            rows = stacked(problem.cotangents, problem.active)
-            _check_state(method, state, rows)
-            total, state = method.update(rows, state, **problem.told(problem.active))
-            outcome = Outcome((), state, problem.active)
-        return outcome._replace(shared=problem.reduce(linear.pull(total)))
+        if reads == "gramian":
+            return reading_of(cut, _at_features(cut))
+        return Reading(cut.rows(), (), cut.active, None)
 
-    return Engine("features", solve)
+    def pull(cut: Cut, reads: Reads, answer: PyTree, kept: PyTree) -> PyTree:
+        return cut.pull(answer) if reads == "gramian" else cut.reduce(cut.linear.pull(answer))
+
+    return Engine("features", read, pull)
 
 
-def _check_state(method: Method, state: MethodState, rows: list[Array]) -> None:
-    """Raises where a method's state is like the parameters: what it reads here are gradients at the representation."""
-    shapes = [jax.ShapeDtypeStruct(row.shape[1:], row.dtype) for row in rows]
-    expected = jax.eval_shape(lambda: method.init(state.weights.shape[0], shapes))
-    found = jax.eval_shape(lambda: state)
-    if expected != found:
-        raise ValueError(
-            f"features: {method.name} keeps a state like the shared parameters, but this engine hands it gradients at "
-            "the representation; use engines.full()"
-        )
-
-
-def _at_features(problem: Problem) -> Ranged:
-    rows = stacked(problem.cotangents, problem.active)
-    num_tasks = len(problem.cotangents)
+def _at_features(cut: Cut) -> Ranged:
+    rows, num_tasks = cut.rows(), len(cut.own)
     shape = (num_tasks, num_tasks)
-    by_example = [r for r, direct in zip(rows, problem.linear.direct, strict=True) if not direct]
+    by_example = [r for r, direct in zip(rows, cut.linear.direct, strict=True) if not direct]
     # Examples lie on different devices, so their products add up; parameters are the same, so they are summed first.
-    by_parameter = problem.reduce([r for r, direct in zip(rows, problem.linear.direct, strict=True) if direct])
+    by_parameter = cut.reduce([r for r, direct in zip(rows, cut.linear.direct, strict=True) if direct])
 
     def products(others: PyTree, direct: PyTree) -> Array:
-        found = problem.reduce(trees.cross_gramian(by_example, others, rows=shape))
+        found = cut.reduce(trees.cross_gramian(by_example, others, rows=shape))
         return jnp.asarray(found + trees.cross_gramian(by_parameter, direct, rows=shape))
 
     def again() -> Ranged:
         # Sums of the devices' largest entries, which are never smaller than the largest and at most N times as large.
-        largest = problem.reduce(jnp.minimum(largest_entries(by_example, num_tasks), LARGEST_SCALE))
+        largest = cut.reduce(jnp.minimum(largest_entries(by_example, num_tasks), LARGEST_SCALE))
         largest = jnp.maximum(largest, largest_entries(by_parameter, num_tasks))
         scaled = (jax.vmap(in_its_unit)(each, largest) for each in (by_example, by_parameter))
         return in_units(products(*scaled), largest)

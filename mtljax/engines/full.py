@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import ranges, trees
-from mtljax.checks import check_callable, check_refine
+from mtljax.checks import check_callable, check_flag
 from mtljax.engines import rows as row_strategies
-from mtljax.engines.cotangents import stacked
+from mtljax.engines.cut import Cut
 from mtljax.engines.linear import Linearised
 from mtljax.engines.rows import Rows
-from mtljax.engines.types import Engine, Outcome, Problem
+from mtljax.engines.types import Engine, Reading, reading_of
 from mtljax.participation import rows_of, sound_rows
-from mtljax.types import Method, MethodState, PyTree
+from mtljax.types import PyTree, Reads
 
 
 def best_rows(linear: Linearised, backend: str) -> Rows:
@@ -31,13 +31,12 @@ def best_rows(linear: Linearised, backend: str) -> Rows:
     return row_strategies.unrolled if linear.convolutional else row_strategies.looped
 
 
-def jacobian(problem: Problem, rows: Rows | None = None) -> PyTree:
+def jacobian(cut: Cut, rows: Rows | None = None) -> PyTree:
     """The T rows by the shared parameters, leaves `[T, *p]`, reduced over devices."""
-    strategy = rows or best_rows(problem.linear, jax.default_backend())
-    num_tasks = len(problem.cotangents)
-    if not problem.linear.direct:
-        return jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), problem.shared)
-    return problem.reduce(strategy(problem.linear.pull, stacked(problem.cotangents, problem.active)))
+    if not cut.linear.direct:
+        return jax.tree.map(lambda leaf: jnp.zeros((len(cut.own), *leaf.shape), leaf.dtype), cut.shared)
+    strategy = rows or best_rows(cut.linear, jax.default_backend())
+    return cut.reduce(strategy(cut.linear.pull, cut.rows()))
 
 
 def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
@@ -55,7 +54,7 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
             float64. `docs/methods.md` says more.
 
     Returns:
-        `Engine` that serves every method; with `refine` it raises ValueError for one that is not refined.
+        `Engine` that serves every method; with `refine` a step of a method that is not refined raises ValueError.
 
     Example:
         >>> import mtljax
@@ -64,23 +63,23 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
     """
     if rows is not None:
         check_callable("full", "rows", rows)
-    check_refine("full", refine)
+    check_flag("full", "refine", refine)
 
-    def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
-        check_refine("full", refine, method)
-        found, num_tasks = jacobian(problem, rows), len(problem.cotangents)
-        if method.reads == "gramian":
-            gramian = (ranges.refined_gramian if refine else ranges.gramian)(found, num_tasks=num_tasks)
-            weights, outcome = problem.weighed(method, state, gramian)
-            return outcome._replace(shared=trees.weighted_sum(weights, found))
+    def read(cut: Cut, reads: Reads) -> Reading:
+        found, num_tasks = jacobian(cut, rows), len(cut.own)
+        if reads == "gramian":
+            products = (ranges.refined_gramian if refine else ranges.gramian)(found, num_tasks=num_tasks)
+            return reading_of(cut, products, kept=found)
         # A method that keeps rows would keep a NaN for ever.
-        active = problem.active & sound_rows(found, num_tasks, squared=problem.squared)
-        update, state = method.update(rows_of(active, found), state, **problem.told(active))
-        return Outcome(update, state, active)
+        active = cut.active & sound_rows(found, num_tasks, squared=cut.squared)
+        return Reading(rows_of(active, found), (), active, None)
+
+    def pull(cut: Cut, reads: Reads, answer: PyTree, kept: PyTree) -> PyTree:
+        return trees.weighted_sum(answer, kept) if reads == "gramian" else answer
 
     settings = [] if rows is None else [getattr(rows, "__name__", "rows")]
     settings += ["refine"] if refine else []
-    return Engine(f"full({', '.join(settings)})" if settings else "full", solve)
+    return Engine(f"full({', '.join(settings)})" if settings else "full", read, pull, refines=refine)
 
 
 def chunked(size: int, *, refine: bool = False) -> Engine:

@@ -10,11 +10,12 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_count
-from mtljax.engines.cotangents import merged, stacked
+from mtljax.engines.cotangents import merged
+from mtljax.engines.cut import Cut
 from mtljax.engines.linear import Cotangents
-from mtljax.engines.types import Engine, Outcome, Problem
+from mtljax.engines.types import Engine, Reading, reading_of
 from mtljax.ranges import in_its_unit, in_units, largest_entries, ranged
-from mtljax.types import Array, Method, MethodState, PyTree
+from mtljax.types import Array, PyTree, Reads
 
 
 def gramian(chunk: int | None = None) -> Engine:
@@ -47,53 +48,48 @@ def gramian(chunk: int | None = None) -> Engine:
     if chunk is not None:
         check_count("gramian", "chunk", chunk)
 
-    def solve(problem: Problem, method: Method, state: MethodState) -> Outcome:
-        linear = problem.linear
-        if method.reads != "gramian":
-            raise ValueError(
-                f"engine gramian stores no task gradients, but {method.name} reads them; use engines.full()"
-            )
+    def read(cut: Cut, reads: Reads) -> Reading:
+        linear = cut.linear
         if not linear.forward:
             raise ValueError(
                 "engine gramian pushes rows forward, but the network holds a jax.custom_vjp without a forward rule; "
                 "use engines.full() or engines.chunked(size)"
             )
         in_order = any(linear.direct) or (linear.convolutional and jax.default_backend() == "cpu")
-        columns = functools.partial(_in_order, problem) if in_order else functools.partial(_in_loop, problem, chunk)
-        gram = columns()[0]
-        gram = ranged(0.5 * (gram + gram.T), lambda: in_units(*columns(scaled=True)))
-        weights, outcome = problem.weighed(method, state, gram)
-        if any(linear.direct):
-            # Seeds that hold the weights make these other values than above, so nothing of T x P is kept for them.
-            cotangents = [linear.head(k, seed * weights[k].astype(seed.dtype)) for k, seed in enumerate(problem.seeds)]
-            total = merged(cotangents, outcome.active)
-        else:
-            total = merged(problem.cotangents, outcome.active, weights)
-        return outcome._replace(shared=problem.reduce(linear.pull(total)))
+        columns = functools.partial(_in_order, cut) if in_order else functools.partial(_in_loop, cut, chunk)
+        found = columns()[0]
+        return reading_of(cut, ranged(0.5 * (found + found.T), lambda: in_units(*columns(scaled=True))))
 
-    return Engine("gramian" if chunk is None else f"gramian({chunk})", solve)
+    def pull(cut: Cut, reads: Reads, answer: PyTree, kept: PyTree) -> PyTree:
+        if not any(cut.linear.direct):
+            return cut.pull(answer)
+        # Seeds that hold the weights make these other values than above, so nothing of T x P is kept for them.
+        cotangents = [cut.linear.head(k, seed * answer[k].astype(seed.dtype)) for k, seed in enumerate(cut.seeds)]
+        return cut.reduce(cut.linear.pull(merged(cotangents, cut.active)))
+
+    return Engine("gramian" if chunk is None else f"gramian({chunk})", read, pull, serves=("gramian",))
 
 
-def _pushed(problem: Problem, cotangents: PyTree, scaled: bool) -> tuple[list[Array], Array]:
+def _pushed(cut: Cut, cotangents: PyTree, scaled: bool) -> tuple[list[Array], Array]:
     """A row pulled back and pushed forward to the boundary, and its largest entry where that is its unit, else 0."""
-    row, largest = problem.reduce(problem.linear.pull(cotangents)), jnp.zeros((), jnp.float32)
+    row, largest = cut.reduce(cut.linear.pull(cotangents)), jnp.zeros((), jnp.float32)
     if scaled:
         largest = largest_entries(jax.tree.map(lambda leaf: leaf[None], row), 1)[0]
         row = in_its_unit(row, largest)
     # Summing over devices makes a value that is the same on all of them; the push wants the parameters' own type.
-    row = jax.tree.map(lambda g, p: g + jnp.zeros_like(p), row, problem.shared)
-    return problem.linear.push(row), largest
+    row = jax.tree.map(lambda g, p: g + jnp.zeros_like(p), row, cut.shared)
+    return cut.linear.push(row), largest
 
 
-def _in_loop(problem: Problem, chunk: int | None, scaled: bool = False) -> tuple[Array, Array]:
+def _in_loop(cut: Cut, chunk: int | None, scaled: bool = False) -> tuple[Array, Array]:
     """Columns in a compiled loop, contracted with the heads' cotangents, so that no head is pushed through."""
-    cotangents = stacked(problem.cotangents, problem.active)
-    num_tasks = len(problem.cotangents)
+    cotangents = cut.rows()
+    num_tasks = len(cut.cotangents)
 
     def column(one: list[Array]) -> tuple[Array, Array]:
-        tangents, largest = _pushed(problem, one, scaled)
+        tangents, largest = _pushed(cut, one, scaled)
         tangents = [tangent[None] for tangent in tangents]
-        return problem.reduce(trees.cross_gramian(cotangents, tangents, rows=(num_tasks, 1))[:, 0]), largest
+        return cut.reduce(trees.cross_gramian(cotangents, tangents, rows=(num_tasks, 1))[:, 0]), largest
 
     if not cotangents:
         return jnp.zeros((num_tasks, num_tasks), jnp.float32), jnp.zeros((num_tasks,), jnp.float32)
@@ -102,33 +98,31 @@ def _in_loop(problem: Problem, chunk: int | None, scaled: bool = False) -> tuple
     return columns.T, largest
 
 
-def _in_order(problem: Problem, scaled: bool = False) -> tuple[Array, Array]:
+def _in_order(cut: Cut, scaled: bool = False) -> tuple[Array, Array]:
     """Columns written out, one after the other."""
     columns: list[Array] = []
     sizes: list[Array] = []
-    for k, entries in enumerate(problem.cotangents):
-        if any(problem.linear.direct):
-            seed = problem.seeds[k]
+    for k, entries in enumerate(cut.cotangents):
+        if any(cut.linear.direct):
+            seed = cut.seeds[k]
             if columns:
                 seed, _ = lax.optimization_barrier((seed, columns[-1]))
-            entries = problem.linear.head(k, seed)
+            entries = cut.linear.head(k, seed)
         elif columns:
             entries, _ = lax.optimization_barrier((entries, columns[-1]))
-        at_boundary, largest = _pushed(problem, _alone(problem, entries, problem.active[k]), scaled)
-        tangents = problem.linear.push_heads(at_boundary)
-        slopes = [
-            seed.astype(jnp.float32) * t.astype(jnp.float32) for seed, t in zip(problem.seeds, tangents, strict=True)
-        ]
-        columns.append(problem.reduce(jnp.where(problem.active, jnp.stack(slopes), 0.0)))
+        at_boundary, largest = _pushed(cut, _alone(cut, entries, cut.active[k]), scaled)
+        tangents = cut.linear.push_heads(at_boundary)
+        slopes = [seed.astype(jnp.float32) * t.astype(jnp.float32) for seed, t in zip(cut.seeds, tangents, strict=True)]
+        columns.append(cut.reduce(jnp.where(cut.active, jnp.stack(slopes), 0.0)))
         sizes.append(largest)
     return jnp.stack(columns, axis=1), jnp.stack(sizes)
 
 
-def _alone(problem: Problem, entries: Cotangents, active: Array) -> list[Array]:
+def _alone(cut: Cut, entries: Cotangents, active: Array) -> list[Array]:
     """One task's cotangents as a full list; zeros where it reads nothing."""
     alone = []
     for place, entry in enumerate(entries):
-        present = (cotangents[place] for cotangents in problem.cotangents)
+        present = (cotangents[place] for cotangents in cut.cotangents)
         zero = next(jnp.zeros_like(array) for array in present if array is not None)
         alone.append(zero if entry is None else jnp.where(active, entry, zero))
     return alone

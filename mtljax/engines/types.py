@@ -1,86 +1,54 @@
-"""What an engine is given and what it gives back."""
+"""What an engine is given and what it gives back: the evidence that a method reads, and the gradient of its answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from mtljax.checks import expect
-from mtljax.engines.linear import Cotangents, Linearised
+from mtljax.checks import check_refine, expect
+from mtljax.engines.cut import Cut
 from mtljax.ranges import Ranged
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.types import Array, Method, MethodState, PyTree, Reads
 
 
-class Problem(NamedTuple):
-    """One step's differentiated losses, ready for an engine.
-
-    Attributes:
-        linear: the losses' derivative, cut at the shared representation.
-        cotangents: list of T, each task's cotangents at the boundary, already times its seed.
-        seeds: list of T scalars, what each loss was pulled with (1, or the device's share of the examples).
-        shared: the shared parameters (only shapes are read).
-        losses: float32 `[T]`, inactive entries 0.
-        active: bool `[T]`.
-        key: PRNG key or None.
-        extra: what else the method may read, arrays by name, the same on every device.
-        reduce: sums a pytree over devices; the identity on one device.
-        squared: whether the squares of rows must be finite, too.
-    """
-
-    linear: Linearised
-    cotangents: list[Cotangents]
-    seeds: list[Array]
-    shared: PyTree
-    losses: Array
-    active: Array
-    key: Key | None
-    extra: dict[str, Array]
-    reduce: Callable[[PyTree], PyTree]
-    squared: bool = False
-
-    def told(self, active: Array) -> dict[str, Any]:
-        """What a method is told beside its evidence."""
-        return {"losses": self.losses, "active": active, "key": self.key, **self.extra}
-
-    def weighed(self, method: Method, state: MethodState, found: Ranged) -> tuple[Array, Outcome]:
-        """Weights of a method that reads the Gramian, and an outcome that lacks the gradient alone."""
-        active = self.active & found.finite
-        gramian = jnp.where(active[:, None] & active[None, :], found.gramian, 0.0)
-        weights, state = method.update(gramian, state, scale=found.scale, **self.told(active))
-        return weights, Outcome((), state, active, gramian, found.scale)
-
-
-class Outcome(NamedTuple):
-    """What came of it.
+class Reading(NamedTuple):
+    """What an engine has read off a cut; arrays alone, so that it may leave a `lax.cond`.
 
     Attributes:
-        shared: gradient like the shared parameters, reduced over devices.
-        state: the method's new state; `state.weights [T]` holds the weights.
-        active: bool `[T]`, the tasks whose rows are finite, of those that the problem has active.
-        gramian: float32 `[T, T]`, of the rows times `scale`; None where none was built.
-        scale: float32 `[]`, the power of two that keeps the Gramian in float32's range (see `mtljax.ranges`).
+        evidence: the Gramian, float32 `[T, T]`, or rows with leaves `[T, ...]`; zero where a task does not take part.
+        kept: what the engine keeps for its pull: the rows (`full`), or `()`.
+        active: bool `[T]`, the tasks of the cut whose rows are finite.
+        scale: float32 `[]`, the power of two by which rows were multiplied before the Gramian was made of them
+            (`mtljax.ranges`); None where the evidence is rows.
     """
 
-    shared: PyTree
-    state: MethodState
+    evidence: PyTree
+    kept: PyTree
     active: Array
-    gramian: Array | None = None
-    scale: Array | None = None
+    scale: Array | None
 
 
 class Engine(NamedTuple):
-    """How much of the Jacobian is built, and how.
+    """How much of the Jacobian is built, and how. An engine knows nothing of methods but what they read.
 
     Attributes:
         name: for messages and `engines.explain`.
-        solve: `solve(problem, method, state) -> Outcome`, for methods that read "gramian" or "task_grads"; a method
-            that reads losses needs one weighted backward pass and never reaches an engine.
+        read: `read(cut, reads) -> Reading`, with `reads` "gramian" or "task_grads". A method that reads losses needs
+            one weighted backward pass and never reaches an engine.
+        pull: `pull(cut, reads, answer, kept) -> gradient like shared`, of what the method answered: weights `[T]`
+            where it read a Gramian, else an update like one row.
+        serves: what `read` can read.
+        refines: whether Gramians are float64, for methods whose `refines` is True.
     """
 
     name: str
-    solve: Callable[[Problem, Method, MethodState], Outcome]
+    read: Callable[[Cut, Reads], Reading]
+    pull: Callable[[Cut, Reads, PyTree, PyTree], PyTree]
+    serves: tuple[Reads, ...] = ("gramian", "task_grads")
+    refines: bool = False
 
 
 def check_engine(where: str, engine: Any) -> Any:
@@ -95,3 +63,47 @@ def check_engine(where: str, engine: Any) -> Any:
     expected = "a mtljax.engines.Engine or None"
     expect(engine is None or isinstance(engine, Engine), where, "engine", expected, engine, TypeError)
     return engine
+
+
+def check_serves(engine: Engine, method: Method) -> None:
+    """Raises unless the engine can read what the method reads.
+
+    Example:
+        >>> import mtljax
+        >>> check_serves(mtljax.engines.gramian(), mtljax.methods.graddrop())
+        Traceback (most recent call last):
+        ...
+        ValueError: engine gramian does not read task_grads, but graddrop does; use engines.full()
+    """
+    if method.reads not in engine.serves:
+        raise ValueError(
+            f"engine {engine.name} does not read {method.reads}, but {method.name} does; use engines.full()"
+        )
+    check_refine(engine.name, engine.refines, method)
+
+
+def check_rows(engine: Engine, method: Method, state: MethodState, rows: PyTree, shared: PyTree) -> None:
+    """Raises where a method's state is like the parameters, and the rows that it is to read are not.
+
+    Args:
+        engine: whose rows they are.
+        method: reads "task_grads".
+        state: the method's state.
+        rows: leaves `[T, ...]`.
+        shared: the shared parameters.
+    """
+    shapes = jax.tree.map(lambda row: jax.ShapeDtypeStruct(row.shape[1:], row.dtype), rows)
+    if shapes == jax.eval_shape(lambda: shared):
+        return
+    expected = jax.eval_shape(lambda: method.init(state.weights.shape[0], shapes))
+    if expected != jax.eval_shape(lambda: state):
+        raise ValueError(
+            f"{engine.name}: {method.name} keeps a state like the shared parameters, but this engine hands it "
+            "gradients at the representation; use engines.full()"
+        )
+
+
+def reading_of(cut: Cut, found: Ranged, kept: PyTree = ()) -> Reading:
+    """A Gramian as a `Reading`: rows and columns of tasks that do not take part are zero, whatever they hold."""
+    active = cut.active & found.finite
+    return Reading(jnp.where(active[:, None] & active[None, :], found.gramian, 0.0), kept, active, found.scale)

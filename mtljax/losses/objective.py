@@ -14,11 +14,11 @@ from jax.tree_util import DictKey
 from mtljax.checks import check_mask, check_names, check_task, expect
 from mtljax.losses.masked import masked_loss
 from mtljax.losses.per_example import Loss
-from mtljax.types import Array, Batch, Key, Model, Params, PyTree, Regularized, Task
+from mtljax.types import Array, Aux, Batch, Key, Model, Params, PyTree, Regularized, Task
 
 TAKEN = {"loss", "regularization"}
 
-LossesFn = Callable[..., tuple[dict[str, Array], tuple[dict[str, Any], PyTree]]]
+LossesFn = Callable[..., tuple[dict[str, Array], Aux]]
 
 
 def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
@@ -38,15 +38,15 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         tasks: `Task` by name; the names of `params.tasks`.
 
     Returns:
-        `f(params, state, batch, key=None, train=False) -> (losses, (metrics, state))`:
+        `f(params, state, batch, key=None, train=False) -> (losses, mtljax.Aux)`:
 
         * `losses`: dict of float32 scalars by task; 0 where nothing is labelled.
-        * `metrics["examples"]`: float32 `[T]`, labelled examples; a task that has none is inactive.
-        * `metrics["prior"]`: float32 `[T]`, each task's `prior`; absent where all are 1.
-        * `metrics["tasks"]`: dict by task of dicts by metric of scalars, means over labelled examples; and
+        * `aux.state`: the model's new state.
+        * `aux.examples`: float32 `[T]`, labelled examples; a task that has none is inactive.
+        * `aux.prior`: float32 `[T]`, each task's `prior`; None where all are 1.
+        * `aux.metrics`: dict by task of dicts by metric of scalars, means over labelled examples; and
           `"regularization"` where the model's output is `Regularized`, whose term is part of the loss.
-        * `metrics["penalty"]`: float32 `[]`, the value of `model.penalty`; absent where the model has none.
-        * `state`: the model's new state.
+        * `aux.penalty`: float32 `[]`, the value of `model.penalty`; None where the model has none.
 
         The losses do not contain the penalty. `f` has the attributes `model`, `tasks` (their names) and `penalty`
         (`model.penalty`, a function of `Params`, or None), and `training.make_train_step` adds the penalty by itself.
@@ -70,8 +70,8 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         >>> f = mtljax.make_losses_fn(model, {"a": mtljax.Task(mtljax.losses.squared_error)})
         >>> params, state = model.init(jax.random.key(0), None)
         >>> batch = mtljax.Batch(jnp.ones((2, 1)), {"a": jnp.array([3.0, 9.0])}, {"a": jnp.array([True, False])})
-        >>> losses, (metrics, state) = f(params, state, batch)
-        >>> float(losses["a"]), metrics["examples"].tolist()
+        >>> losses, aux = f(params, state, batch)
+        >>> float(losses["a"]), aux.examples.tolist()
         (4.0, [1.0])
     """
     expect(isinstance(model, Model), "make_losses_fn", "model", "a mtljax.Model", model, TypeError)
@@ -122,7 +122,7 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         batch: Batch | dict[str, Batch],
         key: Key | None = None,
         train: bool = False,
-    ) -> tuple[dict[str, Array], tuple[dict[str, Any], PyTree]]:
+    ) -> tuple[dict[str, Array], Aux]:
         outputs, state, batches = run(params, state, batch, key, train)
         losses, counts, metrics = {}, [], {}
         for name in names:
@@ -142,13 +142,10 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
             if term is not None:
                 losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)
                 metrics[name]["regularization"] = jax.lax.stop_gradient(term)
-        report = {"examples": jnp.stack(counts), "tasks": metrics}
-        if not alike:
-            report["prior"] = jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
-        if model.penalty is not None:
-            # By this entry a step knows that there is a penalty, even where a wrapper has lost the attribute.
-            report["penalty"] = model.penalty(jax.lax.stop_gradient(params))
-        return losses, (report, state)
+        # By its value a step knows that there is a penalty, even where a wrapper has lost the attribute.
+        penalty = None if model.penalty is None else model.penalty(jax.lax.stop_gradient(params))
+        prior = None if alike else jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
+        return losses, Aux(state, jnp.stack(counts), prior, metrics=metrics, penalty=penalty)
 
     f.__dict__.update(model=model, penalty=model.penalty, tasks=tuple(names))
     return f

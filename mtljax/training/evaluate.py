@@ -48,9 +48,10 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
 
     @jax.jit
     def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> tuple[dict[str, Any], dict[str, Any]]:
-        losses, (metrics, _) = objective(params, model_state, batch)
-        counts = {name: metrics["examples"][k] for k, name in enumerate(names)}
-        return {name: {"loss": losses[name], **metrics["tasks"][name]} for name in names}, counts
+        losses, aux = objective(params, model_state, batch)
+        assert aux.examples is not None
+        counts = {name: aux.examples[k] for k, name in enumerate(names)}
+        return {name: {"loss": losses[name], **aux.metrics[name]} for name in names}, counts
 
     def evaluate(state: TrainState, batches: Iterable[Any]) -> dict[str, Any]:
         iterable = isinstance(batches, Iterable) and not isinstance(batches, Batch | str)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.gradients import Evidence, Gradients, differentiate
+from mtljax.differentiation import Gradients, differentiate
 from mtljax.methods.common import initial_state
 from mtljax.training.penalized import Penalized
 from mtljax.types import Array, Method, Params, PyTree
@@ -49,7 +49,7 @@ def objective(
     """The objective with this step's weights: `sum_k w_k L_k + penalty` over the tasks that take part.
 
     Args:
-        losses_fn: `(params, *args) -> (losses, (metrics, state))`.
+        losses_fn: `(params, *args) -> (losses, mtljax.Aux)`.
         method: whose weights they are.
         found: this step's gradients.
         args: the rest of what `losses_fn` takes.
@@ -81,7 +81,6 @@ def objective(
             args,
             has_aux=True,
             active=found.active,
-            evidence=lambda aux: Evidence(aux[0].get("examples")),
             axis_name=axis_name,
         )
         if penalty is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,14 +13,14 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_alone, check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
+from mtljax.differentiation import Gradients, differentiate
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
-from mtljax.gradients import Evidence, Gradients, differentiate
 from mtljax.losses.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
 from mtljax.training.penalized import Penalized, penalized
 from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held
-from mtljax.types import Array, Batch, Key, Method, Model, Params, PyTree, TrainState
+from mtljax.types import Array, Aux, Batch, Key, Method, Model, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
@@ -41,12 +41,10 @@ def make_train_step(
     optimiser, and `method.observe` where the method has one (which costs another forward pass).
 
     Args:
-        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.make_losses_fn` makes
-            it. Its attribute `penalty`, `penalty(params) -> []` or None, is part of the objective: the model's, for
-            what `mtljax.make_losses_fn` makes. A wrapper of your own keeps it with `functools.wraps`.
-            Of `metrics` the step reads `"examples"` `[T]` (labelled examples; a task without any is inactive),
-            `"prior"` `[T]` and `"extra"`, a dict of arrays `[T]` that the method gets as keyword arguments (such as
-            `kpi` of `methods.dynamic_task_priority`); all may be absent.
+        losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes it;
+            one of your own returns `(losses, mtljax.Aux(state))`. Its attribute `penalty`, `penalty(params) -> []`
+            or None, is part of the objective: the model's, for what `mtljax.make_losses_fn` makes. A wrapper of your
+            own keeps it with `functools.wraps`.
         method: how tasks are reconciled.
         optimizer: over `Params`; `optax.partition` may treat shared and task parameters differently. The parameters of
             a task that is not active rest: they stay as they are, weight decay and momentum included, and so does what
@@ -95,7 +93,7 @@ def make_train_step(
         >>> import jax, jax.numpy as jnp, optax
         >>> import mtljax
         >>> def losses_fn(params, state, batch, key, train):
-        ...     return {k: jnp.sum((params.shared - params.tasks[k]) ** 2) for k in "ab"}, ({}, state)
+        ...     return {k: jnp.sum((params.shared - params.tasks[k]) ** 2) for k in "ab"}, mtljax.Aux(state)
         >>> params = mtljax.Params(jnp.zeros(1), {"a": jnp.ones(1), "b": -jnp.ones(1)})
         >>> init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.equal(), optax.sgd(0.1))
         >>> state, metrics = step(init(params, key=jax.random.key(0)), None)
@@ -148,10 +146,9 @@ def make_train_step(
 
         def train_losses(params: Params, model_state: PyTree, batch: Any, key: Key) -> Any:
             found = losses_fn(params, model_state, batch, key, True)
-            pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], tuple) and len(found[1]) == 2
-            expected = "a function that returns (losses, (metrics, state)), metrics a dict"
-            whole = pair and isinstance(found[1][0], dict)
-            expect(whole, "make_train_step", "losses_fn", expected, found, TypeError)
+            pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Aux)
+            expected = "a function that returns (losses, mtljax.Aux(state))"
+            expect(pair, "make_train_step", "losses_fn", expected, found, TypeError)
             return found
 
         args = (state.model_state, batch, model_key)
@@ -164,12 +161,11 @@ def make_train_step(
             has_aux=True,
             engine=engine,
             key=method_key,
-            evidence=_evidence,
             axis_name=axis_name,
             squared=True,
         )
-        metrics, model_state = found.aux
-        if "penalty" in metrics and not penalties:
+        aux: Aux = found.aux
+        if aux.penalty is not None and not penalties:
             raise ValueError(
                 "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
                 "model's losses with functools.wraps, or give penalty=model.penalty"
@@ -193,13 +189,13 @@ def make_train_step(
         new = TrainState(
             step=state.step + 1,
             params=params,
-            model_state=_mean_state(model_state, state.model_state, axis_name),
+            model_state=_mean_state(aux.state, state.model_state, axis_name),
             opt_state=opt_state,
             method_state=method_state,
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(names, found, new, metrics, total, axis_name, method.least_loss)
+        return new, _report(names, found, new, aux.metrics, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -225,11 +221,6 @@ def _check_bound(axis_names: tuple[str, ...]) -> None:
                 f"step with training.pmap(step, axis_name={name!r}) or in jax.shard_map; for training.jit and "
                 "training.sharded make it without axis_name"
             ) from None
-
-
-def _evidence(aux: Any) -> Evidence:
-    metrics, _ = aux
-    return Evidence(metrics.get("examples"), metrics.get("prior"), metrics.get("extra", {}))
 
 
 def _mean_state(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:
@@ -259,7 +250,7 @@ def _report(
     names: list[str],
     found: Gradients,
     state: TrainState,
-    metrics: dict[str, Any],
+    metrics: Mapping[str, Any],
     penalty: Penalized | None,
     axis_name: Any,
     least_loss: Any,
@@ -282,11 +273,9 @@ def _report(
     if found.gramian is not None and found.scale is not None:
         report["cosines"] = trees.cosines(found.gramian)
         report["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
-    if "tasks" in metrics:
+    if metrics:
         report["tasks"] = {
-            name: jax.tree.map(
-                lambda value, k=k: over_devices(value, found.share[k], axis_name), metrics["tasks"][name]
-            )
+            name: jax.tree.map(lambda value, k=k: over_devices(value, found.share[k], axis_name), metrics[name])
             for k, name in enumerate(names)
         }
     return report

@@ -24,7 +24,7 @@ def losses_fn(params, *args):
 
 
 def step_losses(params, state, batch, key, train):
-    return losses_fn(params), ({}, state)
+    return losses_fn(params), mtljax.Aux(state)
 
 
 def aggregate(*args, **rest):

@@ -19,12 +19,12 @@ EXPLICIT = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
 
 
 def losses_fn(params, state, batch, key, train):
-    return {k: jnp.sum(params.shared * params.tasks[k]) for k in params.tasks}, ({}, state)
+    return {k: jnp.sum(params.shared * params.tasks[k]) for k in params.tasks}, mtljax.Aux(state)
 
 
 def lost(params, state, batch, key, train):
     """A model's losses with a penalty, whose wrapper has lost it."""
-    return losses_fn(params, state, batch, key, train)[0], ({"penalty": jnp.zeros(())}, state)
+    return losses_fn(params, state, batch, key, train)[0], mtljax.Aux(state, penalty=jnp.zeros(()))
 
 
 def made(losses_fn=losses_fn, **rest):
@@ -114,8 +114,8 @@ BAD = [
     *each(lambda state: made()[1](state, None), ("step", "state", "TrainState"), (None, PARAMS, ()), TypeError),
     *each(
         returning,
-        ("make_train_step", "losses_fn", "(losses, (metrics, state))"),
-        (jnp.ones(2), {"a": 1.0, "b": 1.0}, (jnp.ones(2), ()), (jnp.ones(2), {}), (jnp.ones(2), ((), ()))),
+        ("make_train_step", "losses_fn", "(losses, mtljax.Aux(state))"),
+        (jnp.ones(2), {"a": 1.0, "b": 1.0}, (jnp.ones(2), ()), (jnp.ones(2), {}), (jnp.ones(2), ({}, ()))),
         TypeError,
     ),
 ]

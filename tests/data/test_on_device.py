@@ -83,7 +83,7 @@ def make_training():
     def losses_fn(params, state, batch, key, train):
         outputs = batch.inputs["row"].astype(jnp.float32) / 16 * params.shared
         residual = {name: outputs * own - batch.targets["a"] / 16 for name, own in params.tasks.items()}
-        return {name: jnp.mean(each**2) for name, each in residual.items()}, ({}, state)
+        return {name: jnp.mean(each**2) for name, each in residual.items()}, mtljax.Aux(state)
 
     init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.equal(), optax.sgd(0.1))
     params = mtljax.Params(jnp.float32(1), {"a": jnp.float32(1), "b": jnp.float32(-1)})

@@ -74,7 +74,7 @@ def test_explain_traces_and_computes_nothing():
 def test_engines_refuse_what_they_cannot_do():
     params, method = small_params(2), mtljax.methods.graddrop()
     f = mtljax.value_and_grad(separate_losses, method, engine=engines.gramian())
-    with pytest.raises(ValueError, match=r"gramian stores no task gradients, but graddrop reads them"):
+    with pytest.raises(ValueError, match=r"engine gramian does not read task_grads, but graddrop does"):
         f(params, method.init(2), jnp.ones((7, 4)), key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"chunked: size must be at least 1, found 0"):
         engines.chunked(0)

@@ -77,10 +77,10 @@ def test_task_gradients_are_the_tasks_own(model, missing):
     batch = nets.batch(missing=missing)
     losses_fn, params, state = problem(model)
     f = mtljax.value_and_task_grads(losses_fn, has_aux=True)
-    (losses, (metrics, _)), grads = jax.jit(lambda p: f(p, state, batch, None, True))(params)
+    (losses, aux), grads = jax.jit(lambda p: f(p, state, batch, None, True))(params)
     assert_close(grads, reference(model, batch), 1e-5)
     assert set(losses) == set(nets.NAMES)
-    np.testing.assert_array_equal(metrics["examples"], [nets.SIZE - len(missing.get(k, [])) for k in nets.NAMES])
+    np.testing.assert_array_equal(aux.examples, [nets.SIZE - len(missing.get(k, [])) for k in nets.NAMES])
 
 
 @over(CASES, at_once=lambda case: case.name in FEW - {"m_config", "every"})
@@ -116,13 +116,13 @@ def test_engines_agree_on_a_dense_net(case):
 )
 def test_engines_agree_with_batch_statistics_and_missing_tasks(model, missing, case):
     batch, method, key = nets.batch(missing=missing), case.make(3), jax.random.key(5)
-    ((losses, (_, state)), expected, _) = gradients(model, method, engines.full(engines.vmapped), batch, key)
+    ((losses, aux), expected, _) = gradients(model, method, engines.full(engines.vmapped), batch, key)
     exact = [None, engines.chunked(2)] + ([engines.gramian()] if method.reads == "gramian" else [])
     for engine in exact:
-        ((found_losses, (_, found_state)), found, method_state) = gradients(model, method, engine, batch, key)
+        ((found_losses, found_aux), found, method_state) = gradients(model, method, engine, batch, key)
         assert_close(found, expected, 3e-5)
         # One forward pass: batch statistics are updated once, not once a task.
-        assert_close(found_state, state, 1e-6)
+        assert_close(found_aux.state, aux.state, 1e-6)
         assert_close(found_losses, losses, 1e-6)
         if missing:
             assert method_state.weights[1] == 0

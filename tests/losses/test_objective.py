@@ -30,23 +30,23 @@ TARGETS = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
 
 
 def test_a_regularizer_is_part_of_its_own_tasks_loss_while_it_trains():
-    losses, (metrics, _) = F(PARAMS, (), Batch(X, TARGETS), None, True)
+    losses, aux = F(PARAMS, (), Batch(X, TARGETS), None, True)
     assert {name: float(loss) for name, loss in losses.items()} == {"a": 4 * 2.5 + 4, "b": 9 * 2.5 + 9}
-    assert {name: float(metrics["tasks"][name]["regularization"]) for name in "ab"} == {"a": 4.0, "b": 9.0}
+    assert {name: float(aux.metrics[name]["regularization"]) for name in "ab"} == {"a": 4.0, "b": 9.0}
     slope = jax.grad(lambda p: F(p, (), Batch(X, TARGETS), None, True)[0]["a"])(PARAMS)
     assert float(slope.tasks["a"][0]) == 2 * 2 * 2.5 + 2 * 2 and float(slope.tasks["b"][0]) == 0
 
-    losses, (metrics, _) = F(PARAMS, (), Batch(X, TARGETS))
-    assert float(losses["a"]) == 10 and metrics["tasks"]["a"] == {}
+    losses, aux = F(PARAMS, (), Batch(X, TARGETS))
+    assert float(losses["a"]) == 10 and aux.metrics["a"] == {}
 
 
 def test_a_task_without_labels_is_not_regularized_either():
     mask = {"a": jnp.zeros(2, bool)}
-    losses, (metrics, _) = F(PARAMS, (), Batch(X, TARGETS, mask), None, True)
-    assert float(losses["a"]) == 0 and metrics["examples"].tolist() == [0, 2]
+    losses, aux = F(PARAMS, (), Batch(X, TARGETS, mask), None, True)
+    assert float(losses["a"]) == 0 and aux.examples.tolist() == [0, 2]
 
 
 def test_inputs_of_each_tasks_own_share_their_examples():
-    losses, (metrics, _) = F(PARAMS, (), Batch(TaskInputs({"a": X, "b": 2 * X}), TARGETS))
+    losses, aux = F(PARAMS, (), Batch(TaskInputs({"a": X, "b": 2 * X}), TARGETS))
     np.testing.assert_allclose([losses["a"], losses["b"]], [4 * 2.5, 36 * 2.5])
-    assert metrics["examples"].tolist() == [2, 2]
+    assert aux.examples.tolist() == [2, 2]

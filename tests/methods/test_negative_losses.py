@@ -60,7 +60,7 @@ def test_a_negative_loss_is_no_measure_of_a_likelihood():
 
 def test_where_it_is_traced_its_task_sits_the_step_out_and_the_metrics_say_so():
     def losses_fn(params, state, batch, key, train):
-        return {name: jnp.sum(params.shared * batch[name]) for name in "ab"}, ({}, state)
+        return {name: jnp.sum(params.shared * batch[name]) for name in "ab"}, mtljax.Aux(state)
 
     init, step = mtljax.training.make_train_step(losses_fn, methods.mean_log(), optax.sgd(1.0))
     state = init(mtljax.Params(jnp.ones(1), {"a": (), "b": ()}), key=jax.random.key(0))

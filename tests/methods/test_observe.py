@@ -33,7 +33,7 @@ def end(params, state):
 @functools.cache
 def by_train_step():
     init, step = training.make_train_step(
-        lambda params, state, batch, key, train: (losses_fn(params), ({}, state)), METHOD, optax.sgd(0.05)
+        lambda params, state, batch, key, train: (losses_fn(params), mtljax.Aux(state)), METHOD, optax.sgd(0.05)
     )
     state, step = init(START, key=jax.random.key(0)), jax.jit(step)
     for _ in range(STEPS):
@@ -142,7 +142,7 @@ def test_what_a_method_needs_besides_reaches_it():
     np.testing.assert_allclose(state[0].method.weights, expected)
     np.testing.assert_allclose(-updates["w"], mtljax.aggregate(method, jnp.eye(2), losses=jnp.ones(2), kpi=kpi))
     init, step = training.make_train_step(
-        lambda params, *rest: (losses_fn(params), ({"extra": {"kpi": kpi}}, ())), method, optax.sgd(0.1)
+        lambda params, *rest: (losses_fn(params), mtljax.Aux(extra={"kpi": kpi})), method, optax.sgd(0.1)
     )
     state, _ = step(init(START, key=jax.random.key(0)), None)
     np.testing.assert_allclose(state.method_state.weights, expected)
@@ -175,7 +175,9 @@ def by_lengths():
 def test_what_is_not_due_or_not_picked_is_the_same_by_every_way(method):
     """Three steps: a task picked each time, and weights that are kept for a step."""
     f, link = mtljax.value_and_grad(losses_fn, method), mtljax.as_optax(method, 2)
-    init, step = training.make_train_step(lambda params, *rest: (losses_fn(params), ({}, ())), method, optax.sgd(0.1))
+    init, step = training.make_train_step(
+        lambda params, *rest: (losses_fn(params), mtljax.Aux()), method, optax.sgd(0.1)
+    )
     state, by_hand, linked = init(START, key=jax.random.key(0)), method.init(2), link.init(START)
     for turn in range(3):
         params = state.params

@@ -35,7 +35,7 @@ def losses_fn(params, state, batch, key, train):
     for k, name in enumerate(NAMES):
         away = MATRICES[name] @ params.shared + 0.1 * params.tasks[name] - WANTED[name]
         losses[name] = factor[k] * (LEAST + jnp.mean(away**2)) + shift[k]
-    return losses, ({}, state)
+    return losses, mtljax.Aux(state)
 
 
 @functools.cache

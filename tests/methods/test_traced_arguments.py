@@ -68,7 +68,7 @@ from mtljax.methods import (
     upgrad,
     warmup,
 )
-from mtljax.types import Params
+from mtljax.types import Aux, Params
 
 PREFERENCES = [[1.0, 2.0, 3.0], [3.0, 1.0, 0.5]]
 OFFSETS = [[0.1, 0.2, 0.3], [0.0, -0.2, 0.1]]
@@ -251,7 +251,7 @@ def test_a_sweep_maps_whole_training_steps():
     params = Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
 
     def losses_fn(params, state, batch, key, train):
-        return {k: jnp.sum((params.shared * params.tasks[k] - batch) ** 2) for k in "ab"}, ({}, state)
+        return {k: jnp.sum((params.shared * params.tasks[k] - batch) ** 2) for k in "ab"}, Aux(state)
 
     def run(c: Any, vector: Any) -> Any:
         method = every(preference(cagrad(c), vector), 2)

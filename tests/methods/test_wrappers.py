@@ -385,7 +385,7 @@ def test_a_preference_holds_at_steps_that_reuse_weights():
 
 def test_a_prior_holds_at_steps_that_reuse_weights():
     def losses_fn(params, state, batch, key, train):
-        return dict(zip("ab", params.shared, strict=True)), ({"prior": jnp.array([1.0, 3.0])}, state)
+        return dict(zip("ab", params.shared, strict=True)), mtljax.Aux(state, prior=jnp.array([1.0, 3.0]))
 
     init, step = mtljax.training.make_train_step(losses_fn, every(mgda(), 2), optax.sgd(0.1))
     state, step = init(Params(jnp.ones(2), {"a": (), "b": ()}), key=jax.random.key(0)), jax.jit(step)

@@ -175,8 +175,8 @@ def test_training_by_the_librarys_losses_ends_with_k_experts_and_zeros_elsewhere
     batch = Batch(x, {"a": jnp.tile(wanted, (2, 1))})
 
     def loss(params):
-        losses, (report, _) = f(params, state, batch, None, True)
-        return losses["a"], report["tasks"]["a"]["regularization"]
+        losses, report = f(params, state, batch, None, True)
+        return losses["a"], report.metrics["a"]["regularization"]
 
     @jax.jit
     def descend(params):

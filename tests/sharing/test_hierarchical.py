@@ -182,7 +182,7 @@ def test_a_step_holds_the_network_and_the_anchor_moves_without_another_trace():
     traces = []
 
     def losses_fn(params, state, batch, key, train):
-        return {"a": 0.0 * jnp.sum(params.shared["w"])}, ({}, state)
+        return {"a": 0.0 * jnp.sum(params.shared["w"])}, mtljax.Aux(state)
 
     @jax.jit
     def step(state, anchor):

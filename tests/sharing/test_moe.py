@@ -172,11 +172,9 @@ def test_the_balance_is_part_of_the_tasks_loss_and_is_trained():
     @jax.jit
     def losses(params):
         def difference(params):
-            (plain, (quiet, _)), (trained, (report, _)) = (
-                f(params, state, batch, None, train) for train in (False, True)
-            )
-            assert "regularization" not in quiet["tasks"]["a"]
-            return trained["a"] - plain["a"], report["tasks"]["a"]["regularization"]
+            (plain, quiet), (trained, report) = (f(params, state, batch, None, train) for train in (False, True))
+            assert "regularization" not in quiet.metrics["a"]
+            return trained["a"] - plain["a"], report.metrics["a"]["regularization"]
 
         return jax.value_and_grad(difference, has_aux=True)(params)
 

@@ -95,7 +95,7 @@ def test_a_training_step():
     def losses_fn(params, state, batch, key, train):
         parts = [{leaf: jnp.vdot(rows[leaf][k], params.shared[leaf]) for leaf in rows} for k in range(3)]
         losses = {name: sum(parts[k].values()) + 0.0 * params.tasks[name] for k, name in enumerate("abc")}
-        return losses, ({}, state)
+        return losses, mtljax.Aux(state)
 
     with jax.enable_x64(True):
         zeros = {"v": jnp.zeros((2, 3), jnp.float32), "w": jnp.zeros(18, jnp.float32)}

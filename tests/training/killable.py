@@ -26,7 +26,7 @@ def losses_fn(params, state, batch, key, train):
     keep = jax.random.bernoulli(key, 0.7, batch["x"].shape)
     hidden = jnp.tanh((batch["x"] * keep) @ params.shared["w"])
     losses = {name: jnp.mean((hidden @ task["v"] - batch[name]) ** 2) for name, task in params.tasks.items()}
-    return losses, ({}, {"seen": state["seen"] + 1})
+    return losses, mtljax.Aux({"seen": state["seen"] + 1})
 
 
 INIT, STEP = mtljax.training.make_train_step(losses_fn, mtljax.methods.pcgrad(), optax.adam(1e-2))

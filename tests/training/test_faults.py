@@ -294,7 +294,7 @@ def test_a_signal_while_the_last_checkpoint_is_written_is_not_swallowed(capsys):
 def linear(params, state, batch, key, train):
     poison = jnp.where(batch["sound"], 1.0, jnp.nan)
     losses = {"a": jnp.sum(params.shared**2) * poison, "b": jnp.sum((params.shared - 1) ** 2)}
-    return losses, ({}, state)
+    return losses, mtljax.Aux(state)
 
 
 INIT, LINEAR = mtljax.training.make_train_step(linear, mtljax.methods.equal(), optax.sgd(0.1))
@@ -326,7 +326,7 @@ def test_a_task_that_sits_out_most_steps_is_named_once(log_every):
 
 def test_a_loss_that_the_method_cannot_take_is_named_at_the_first_record():
     def losses_fn(params, state, batch, key, train):
-        return {"a": jnp.sum(params.shared) + batch, "b": jnp.sum(params.shared**2)}, ({}, state)
+        return {"a": jnp.sum(params.shared) + batch, "b": jnp.sum(params.shared**2)}, mtljax.Aux(state)
 
     init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.geometric(), optax.sgd(0.0))
     state = init(mtljax.Params(jnp.ones(1), {"a": (), "b": ()}), key=jax.random.key(0))

@@ -28,7 +28,7 @@ def make(method=None, optimizer=None, scale=SCALE, tasks="ab", dtype=jnp.float32
         hidden = jnp.tanh((batch["x"] * jnp.asarray(scale)[None]).astype(dtype) @ params.shared)
         return {
             name: jnp.mean((hidden @ params.tasks[name] - batch[name]).astype(jnp.float32) ** 2) for name in tasks
-        }, ({}, state)
+        }, mtljax.Aux(state)
 
     method = methods.pcgrad() if method is None else method
     optimizer = optax.sgd(0.1) if optimizer is None else optimizer
@@ -142,7 +142,7 @@ def test_parallel_steps_are_known_too(way):
     state, step = make()
     if way == "pmap":
         _, step = mtljax.training.make_train_step(
-            lambda params, state, batch, key, train: ({n: params.shared.sum() for n in "ab"}, ({}, state)),
+            lambda params, state, batch, key, train: ({n: params.shared.sum() for n in "ab"}, mtljax.Aux(state)),
             *(methods.equal(), optax.sgd(0.1)),
             axis_name="batch",
         )

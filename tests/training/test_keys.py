@@ -23,7 +23,7 @@ PARAMS = Params(jnp.ones(1), {"a": (), "b": ()})
 def drawing(params, state, batch, key, train):
     """Losses whose state is what the key gives."""
     losses = {name: jnp.sum(params.shared) for name in params.tasks}
-    return losses, ({}, {"drawn": jax.random.uniform(key)})
+    return losses, mtljax.Aux({"drawn": jax.random.uniform(key)})
 
 
 def model_key(step):
@@ -94,7 +94,7 @@ def watching():
 def test_an_observer_sees_losses_drawn_with_the_key_of_the_step():
     def losses_fn(params, state, batch, key, train):
         noise = jax.random.uniform(key, (2,))
-        return {name: jnp.sum(params.shared) * 0 + noise[k] for k, name in enumerate("ab")}, ({}, state)
+        return {name: jnp.sum(params.shared) * 0 + noise[k] for k, name in enumerate("ab")}, mtljax.Aux(state)
 
     state, step = made(losses_fn, watching())
     after, metrics = jax.jit(step)(state, None)
@@ -140,8 +140,8 @@ def test_devices_with_unequal_shares_of_the_labels():
         value, count = batch[0, 0], batch[0, 1]
         losses = {name: 1.0 + value + 0.0 * jnp.sum(params.shared) for name in "ab"}
         metrics = {name: {"value": value} for name in "ab"}
-        known = {"examples": jnp.stack([count, count]), "tasks": metrics, "extra": {"kpi": jnp.stack([value, value])}}
-        return losses, (known, state)
+        extra = {"kpi": jnp.stack([value, value])}
+        return losses, mtljax.Aux(state, examples=jnp.stack([count, count]), extra=extra, metrics=metrics)
 
     state, step = made(losses_fn, method, axis_name="batch")
     after, metrics = over_two_devices(step)(state, jnp.stack([VALUES, COUNTS], axis=1))

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from mtljax import methods, training
 from mtljax.methods.common import initial_state
-from mtljax.types import Method, Params
+from mtljax.types import Aux, Method, Params
 
 START = Params({"w": jnp.array([1.0, 2.0])}, {"a": {"v": jnp.array(0.5)}, "b": {"v": jnp.array(-0.7)}})
 X = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32)
@@ -29,7 +29,7 @@ def of_tasks(params, x):
 
 
 def losses_fn(params, state, batch, key, train):
-    return of_tasks(params, batch), ({}, state)
+    return of_tasks(params, batch), Aux(state)
 
 
 class Seen(NamedTuple):
@@ -145,7 +145,7 @@ def test_optimizers_that_want_the_loss_descend(optimizer):
 def test_a_line_search_survives_a_task_whose_derivative_is_nan():
     def poisoned(params, state, batch, key, train):
         losses = of_tasks(params, X)
-        return {"a": losses["a"], "b": losses["b"] + jnp.sqrt(batch + 0.0 * params.shared["w"][0])}, ({}, state)
+        return {"a": losses["a"], "b": losses["b"] + jnp.sqrt(batch + 0.0 * params.shared["w"][0])}, Aux(state)
 
     init, step = training.make_train_step(poisoned, methods.fixed([1.0, 1.0]), optax.lbfgs())
     state, metrics = jax.jit(step)(init(START, key=jax.random.key(0)), jnp.array(-1.0))
@@ -173,7 +173,7 @@ def test_a_step_without_tasks_is_no_best_value():
     """Nor is a penalty that is not finite."""
 
     def absent(params, state, batch, key, train):
-        return of_tasks(params, X), ({"examples": jnp.full(2, batch)}, state)
+        return of_tasks(params, X), Aux(state, examples=jnp.full(2, batch))
 
     optimizer = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau())
     init, step = training.make_train_step(

@@ -112,6 +112,6 @@ def test_a_wrapper_that_loses_it_is_an_error():
 
 
 def test_the_losses_and_what_is_reported_of_them():
-    losses, (metrics, _) = LOSSES(START, STATE, BATCH)
+    losses, aux = LOSSES(START, STATE, BATCH)
     assert {name: float(loss) for name, loss in losses.items()} == {"a": 1.0, "b": 9.0}
-    np.testing.assert_allclose(metrics["penalty"], 3.0, rtol=1e-6)
+    np.testing.assert_allclose(aux.penalty, 3.0, rtol=1e-6)

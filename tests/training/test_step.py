@@ -75,7 +75,7 @@ def test_a_donated_state_leaves_the_callers_arrays_alone(optimizer):
     params, model_state, key = mtljax.Params(jnp.ones(2), {"a": jnp.ones(2)}), {"mean": jnp.ones(2)}, jax.random.key(0)
 
     def losses_fn(params, state, batch, key, train):
-        return {"a": jnp.sum(params.shared * params.tasks["a"])}, ({}, {"mean": state["mean"] + 1.0})
+        return {"a": jnp.sum(params.shared * params.tasks["a"])}, mtljax.Aux({"mean": state["mean"] + 1.0})
 
     init, step = training.make_train_step(losses_fn, methods.equal(), optimizer)
     step = training.jit(step)
@@ -106,7 +106,7 @@ def test_one_sgd_step_by_hand():
 
     def losses_fn(params, state, batch, key, train):
         a, b = params.tasks["a"][0], params.tasks["b"][0]
-        return {"a": a * params.shared[0], "b": b * params.shared[1]}, ({}, state)
+        return {"a": a * params.shared[0], "b": b * params.shared[1]}, mtljax.Aux(state)
 
     init, step = training.make_train_step(losses_fn, methods.fixed([1.0, 3.0]), optax.sgd(0.1))
     state, metrics = step(init(params, key=jax.random.key(0)), None)
@@ -193,7 +193,7 @@ def test_inputs_that_are_not_finite_leave_everything_where_it_was(method):
 def test_losses_that_cannot_be_told_apart_void_the_step_together():
     def losses_fn(params, state, batch, key, train):
         table = jnp.stack([params.tasks[name] for name in sorted(params.tasks)])
-        return jnp.sqrt(table @ params.shared + batch), ({}, state)
+        return jnp.sqrt(table @ params.shared + batch), mtljax.Aux(state)
 
     params = mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
     for method in (methods.equal(), methods.upgrad()):

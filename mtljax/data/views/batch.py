@@ -80,7 +80,7 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
     resume; in evaluation (`train=False`) from `seed`, the same for every batch.
 
     Args:
-        losses_fn: `(params, state, batch, key, train) -> (losses, (metrics, state))`, as `mtljax.make_losses_fn` makes
+        losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes
             it, of the batch's tasks and the views'. What is left of the key is handed on to it.
         views: by task name, as for `add`.
         seed: of evaluation.
@@ -93,8 +93,9 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
         TypeError, ValueError: (by the function) as `add`.
 
     Example:
+        >>> import mtljax
         >>> def losses_fn(params, state, batch, key=None, train=False):
-        ...     return {name: params * batch.inputs.by_task[name].sum() for name in batch.targets}, ({}, state)
+        ...     return {name: params * batch.inputs.by_task[name].sum() for name in batch.targets}, mtljax.Aux(state)
         >>> f = with_views(losses_fn, {"negate": lambda key, x: (-x, x)})
         >>> f(2.0, (), Batch(jnp.ones(3), {}), jax.random.key(0), True)[0]
         {'negate': Array(-6., dtype=float32)}

@@ -12,7 +12,7 @@ from jax import lax
 from mtljax import participation, trees
 from mtljax.checks import expect
 from mtljax.engines.checks import as_scalars, split_aux
-from mtljax.engines.cotangents import merged, seeds_for
+from mtljax.engines.cut import cut_heads
 from mtljax.engines.linear import linearise
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Params, PyTree
@@ -111,16 +111,13 @@ def slope_of(losses_fn: Callable[..., Any], args: tuple[Any, ...], has_aux: bool
 
     def at(params: Params, asked: Array) -> Slope:
         linear = linearise(losses_fn, params, args, has_aux)
-        cotangents, own, _ = linear.heads(seeds_for(linear, jnp.ones(len(linear.losses))))
-        pulled = [(each, own[name]) for each, name in zip(cotangents, sorted(own), strict=True)]
         vector = jnp.stack(linear.losses)
-        present = asked & jnp.isfinite(vector) & participation.sound(pulled)
+        cut = cut_heads(linear, jnp.ones(vector.size), params.shared, asked & jnp.isfinite(vector))
 
         def gradient(weights: Array) -> Params:
-            shared = linear.pull(merged(cotangents, present, weights))
-            return Params(shared, participation.own_gradients(own, present, weights))
+            return Params(cut.pull(weights), participation.own_gradients(cut.own, cut.active, weights))
 
-        return Slope(vector, linear.restore(linear.losses), linear.aux, present, gradient)
+        return Slope(vector, linear.restore(linear.losses), linear.aux, cut.active, gradient)
 
     return at
 
