@@ -19,10 +19,10 @@ from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.losses.objective import make_losses_fn
 from mtljax.methods import aggregate
 from mtljax.methods.apply import observe
-from mtljax.sampled import value_and_grad_of_samples
 from mtljax.types import (
     Aux,
     Batch,
+    Batches,
     Method,
     MethodState,
     Model,
@@ -32,6 +32,7 @@ from mtljax.types import (
     TaskInputs,
     TrainState,
     Unobserved,
+    Update,
 )
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Aux",
     "Batch",
+    "Batches",
     "Method",
     "MethodState",
     "Model",
@@ -48,6 +50,7 @@ __all__ = [
     "TaskInputs",
     "TrainState",
     "Unobserved",
+    "Update",
     "aggregate",
     "as_optax",
     "convex",
@@ -65,6 +68,5 @@ __all__ = [
     "training",
     "trees",
     "value_and_grad",
-    "value_and_grad_of_samples",
     "value_and_task_grads",
 ]

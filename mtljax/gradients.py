@@ -97,6 +97,8 @@ def value_and_grad(
         `((losses, aux), grads, method_state)` with `has_aux`.
         `key` is for stochastic methods. `active` is bool `[T]`: a task that is not active is as good as absent. Extra
         arrays `[T]` are for the methods that take them, such as `kpi` of `methods.dynamic_task_priority`.
+        A method that reads more than one batch (`methods.auto_lambda`) takes as many tuples of arguments in place of
+        `*args`; losses and aux are those of the first.
         A method with `observe` (`famo`) learns from the losses after the step: its state is then an `Unobserved`,
         of which `mtljax.observe(method, losses, state)` makes the one for the next step. Without that call the next
         step is an error.

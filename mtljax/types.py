@@ -14,7 +14,7 @@ Array = jax.Array
 Key = jax.Array
 PyTree = Any
 
-Reads = Literal["losses", "gramian", "task_grads"]
+Reads = Literal["losses", "gramian", "task_grads", "batches"]
 
 
 class Params(NamedTuple):
@@ -73,11 +73,13 @@ class Method(NamedTuple):
 
     Attributes:
         reads: the cheapest evidence that suffices: `"losses"` (the T task losses), `"gramian"` (`G = J J^T`,
-            `[T, T]` float32) or `"task_grads"` (the stacked task gradients, leaves `[T, *p]`).
+            `[T, T]` float32), `"task_grads"` (the stacked task gradients, leaves `[T, *p]`) or `"batches"` (`Batches`,
+            the losses themselves, as functions of the parameters).
         init: `init(num_tasks, shared=None) -> MethodState`; `shared` may hold `jax.ShapeDtypeStruct` leaves.
         update: `update(evidence, state, *, losses=None, active=None, key=None, **extra)` returning
-            `(weights [T], state)` where `reads` is "losses" or "gramian", and `(update like shared, state)` where
-            it is "task_grads". `active` is bool `[T]`: a task that is not active leaves every other number exactly
+            `(weights [T], state)` where `reads` is "losses" or "gramian", `(update like shared, state)` where it is
+            "task_grads", and `(Update, state)` where it is "batches".
+            `active` is bool `[T]`: a task that is not active leaves every other number exactly
             as if it were not there, and gets weight 0. Unknown `extra` are ignored. A Gramian comes as
             that of the gradients times `scale`, float32 `[]`, a power of two that is 1 unless they are very large or
             small (`mtljax.ranges`): a rule whose weights change with the gradients' scale reads it; the true Gramian is
@@ -100,6 +102,8 @@ class Method(NamedTuple):
             are concrete, `update` raises. None: losses may be negative.
         refines: whether `update` makes use of a Gramian in float64, as `engines.full(refine=True)` has it; weights and
             state are float32 all the same.
+        num_batches: how many batches a step takes, where `reads` is "batches": with more than one, a tuple of batches
+            stands where a step takes one.
     """
 
     reads: Reads
@@ -113,6 +117,34 @@ class Method(NamedTuple):
     pick: Callable[..., Array] | None = None
     least_loss: Any = None
     refines: bool = False
+    num_batches: int = 1
+
+
+class Batches(NamedTuple):
+    """The evidence of a method that reads "batches": the losses on one or more batches, to be differentiated.
+
+    Attributes:
+        losses_fn: `losses_fn(params, i) -> dict of scalars by task`, the losses on batch i, times their prior.
+        params: where the step begins.
+        active: bool `[n, T]`, the tasks that are asked for and have labels in batch i; in the first batch those of them
+            whose loss is finite.
+    """
+
+    losses_fn: Callable[[Params, int], dict[str, Array]]
+    params: Params
+    active: Array
+
+
+class Update(NamedTuple):
+    """What a method that reads "batches" answers.
+
+    Attributes:
+        grads: like the parameters; own gradients are weighted already, where the method weights them.
+        active: bool `[T]`, the tasks that took part.
+    """
+
+    grads: Params
+    active: Array
 
 
 class Model(NamedTuple):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import participation, trees
-from mtljax.checks import check_count, check_method, expect
-from mtljax.methods.apply import begun, ended, reconcile
+from mtljax.checks import check_count, expect
+from mtljax.methods.apply import begun, check_reads_evidence, ended, reconcile
 from mtljax.methods.common import check_active, in_order
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 
@@ -86,7 +86,7 @@ def as_optax(method: Method, num_tasks: int) -> optax.GradientTransformationExtr
         >>> updates["w"]
         Array([-1., -1.], dtype=float32)
     """
-    check_method("as_optax", "method", method)
+    check_reads_evidence("as_optax", method)
     check_count("as_optax", "num_tasks", num_tasks)
 
     def init(params: PyTree) -> Any:

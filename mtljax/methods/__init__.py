@@ -2,7 +2,7 @@
 
 from mtljax.methods import options
 from mtljax.methods.apply import aggregate, reconcile, weigh
-from mtljax.methods.from_batches import FlatState, auto_lambda, forum, fs_mtl, moml
+from mtljax.methods.from_batches import auto_lambda, forum, fs_mtl, moml, sampled
 from mtljax.methods.from_gramian import (
     aligned_mtl,
     cagrad,
@@ -73,7 +73,6 @@ from mtljax.methods.wrappers import (
 )
 
 __all__ = [
-    "FlatState",
     "Row",
     "adatask",
     "aggregate",
@@ -134,6 +133,7 @@ __all__ = [
     "reconcile",
     "rescale",
     "sam_gs",
+    "sampled",
     "sdmgrad",
     "stch",
     "table",

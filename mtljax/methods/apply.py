@@ -51,7 +51,7 @@ def weigh(
         >>> weigh(method, jnp.diag(jnp.array([1.0, 1.0])), method.init(2))[0]
         Array([0.5, 0.5], dtype=float32)
     """
-    check_method("weigh", "method", method)
+    check_reads_evidence("weigh", method)
     return method.update(evidence, state, losses=losses, active=active, key=key, **extra)
 
 
@@ -92,7 +92,7 @@ def reconcile(
         >>> reconcile(method, method.init(2), jnp.ones((2, 3)), losses=jnp.ones(2))[0]
         Array([2., 2., 2.], dtype=float32)
     """
-    check_method("reconcile", "method", method)
+    check_reads_evidence("reconcile", method)
     check_refine("reconcile", refine, method)
     check_jacobian("reconcile", jacobian)
     expect(isinstance(state, MethodState), method.name, "state", "a mtljax.MethodState", state, TypeError)
@@ -161,7 +161,7 @@ def aggregate(
         >>> [f"{x:.2f}" for x in mtljax.aggregate(mtljax.methods.upgrad(), jacobian)]
         ['0.29', '1.90', '1.90']
     """
-    check_method("aggregate", "method", method)
+    check_reads_evidence("aggregate", method)
     expect(bool(jax.tree.leaves(jacobian)), "aggregate", "jacobian", _ROWS, jacobian, ValueError)
     check_jacobian("aggregate", jacobian)
     num_tasks = trees.num_rows(jacobian)
@@ -254,6 +254,25 @@ def ended(method: Method, state: MethodState) -> MethodState | Unobserved:
         'MethodState'
     """
     return state if method.observe is None else Unobserved(*state)
+
+
+def check_reads_evidence(where: str, method: Any) -> None:
+    """Raises unless it is a method that can be fed losses, a Gramian or rows.
+
+    Example:
+        >>> import mtljax
+        >>> check_reads_evidence("aggregate", mtljax.methods.moml(inner_lr=0.1))
+        Traceback (most recent call last):
+        ...
+        ValueError: aggregate: method must read losses, a Gramian or task gradients, found moml, which reads batches:
+        give it to mtljax.value_and_grad or training.make_train_step
+    """
+    check_method(where, "method", method)
+    if method.reads == "batches":
+        raise ValueError(
+            f"{where}: method must read losses, a Gramian or task gradients, found {method.name}, which reads batches: "
+            "give it to mtljax.value_and_grad or training.make_train_step"
+        )
 
 
 def check_jacobian(where: str, jacobian: PyTree) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_count, check_flag, check_key, check_least_loss
+from mtljax.checks import check_count, check_flag, check_key, check_least_loss, expect
 from mtljax.methods.common import check_active, check_evidence, in_order
-from mtljax.types import Array, Key, Method, MethodState, PyTree, Unobserved
+from mtljax.types import Array, Batches, Key, Method, MethodState, PyTree, Unobserved
 
 
 def checked(method: Method) -> Method:
@@ -67,7 +67,10 @@ def checked(method: Method) -> Method:
         **extra: Any,
     ) -> tuple[Any, MethodState]:
         shared = None
-        if method.reads == "task_grads":
+        if method.reads == "batches":
+            expect(isinstance(evidence, Batches), name, "evidence", "mtljax.Batches", evidence, TypeError)
+            shared = evidence.params.shared
+        elif method.reads == "task_grads":
             shared = evidence if method.pick is not None else _one_row(name, evidence, state)
         num_tasks = check_state(state, shared)
         check_active(name, active, num_tasks)

@@ -81,7 +81,7 @@ def as_markdown(rows: list[Row], *, papers: bool = True) -> str:
 
 
 def _negative(name: str, reads: str) -> bool | None:
-    return False if name in _OF_POSITIVE_LOSSES else None if reads == "any" or name == "fs_mtl" else True
+    return False if name in _OF_POSITIVE_LOSSES else None if reads == "any" or name in ("fs_mtl", "sampled") else True
 
 
 # Methods that take logarithms or ratios of losses.
@@ -156,5 +156,6 @@ _ROWS = (
     ("auto_lambda", "batches", "3 and a tangent", N, N, N, "other", Y, Y, "Liu et al., TMLR 2022, arXiv:2202.03091"),
     ("moml", "batches", "T tangents and 1", N, N, N, "mean", Y, N, "Ye et al., NeurIPS 2021, arXiv:2102.07121"),
     ("forum", "batches", "T + inner steps + 1", N, N, N, "mean", Y, N, "Ye et al., ECAI 2024, arXiv:2401.09257"),
+    ("sampled", "batches", "T per batch", N, W, W, W, W, W, "Chen et al., NeurIPS 2023, arXiv:2305.20057"),
     ("fs_mtl", "batches", "2 T", N, N, W, W, W, W, "Phan et al., ICCV 2025, arXiv:2211.13723"),
 )

@@ -71,7 +71,9 @@ def make_train_step(
         `(init, step)`. `init(key, inputs) -> TrainState` draws a first state of the model that `losses_fn` is of (its
         attribute `model`); `inputs` are those of a batch. `init(params, model_state=(), *, key) -> TrainState` starts
         from parameters at hand, and copies what it is given, so that a step which donates its state leaves the caller's
-        arrays alone. `step(state, batch) -> (state, metrics)` with metrics
+        arrays alone. `step(state, batch) -> (state, metrics)`; a method that reads more than one batch
+        (`methods.auto_lambda`) takes a tuple of batches, of which the first moves the network's state and is what the
+        metrics tell of. Metrics are
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
         * `active`: dict of bool by task. A task without labels sits the step out, as does one whose loss or gradient is
@@ -151,13 +153,17 @@ def make_train_step(
             expect(pair, "make_train_step", "losses_fn", expected, found, TypeError)
             return found
 
-        args = (state.model_state, batch, model_key)
+        batches = _batches_of(method, batch)
+        # A key of its own for each batch but the first, which has the step's.
+        keys = [model_key, *(jax.random.fold_in(model_key, k) for k in range(1, len(batches)))]
+        each = [(state.model_state, *pair) for pair in zip(batches, keys, strict=True)]
+        args = each[0]
         found = differentiate(
             train_losses,
             method,
             state.params,
             state.method_state,
-            args,
+            args if method.num_batches == 1 else tuple(each),
             has_aux=True,
             engine=engine,
             key=method_key,
@@ -184,7 +190,7 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, updates)
         method_state = found.method_state
         if method.observe is not None:
-            after = losses_fn(params, state.model_state, batch, model_key, True)[0]
+            after = losses_fn(params, *args, True)[0]
             method_state = method.observe(over_devices(_vector(after, names), found.share, axis_name), method_state)
         new = TrainState(
             step=state.step + 1,
@@ -209,6 +215,15 @@ def _model(losses_fn: Callable[..., Any]) -> Model:
             "the parameters; of other losses give init(params, model_state, key=key)"
         )
     return model
+
+
+def _batches_of(method: Method, batch: Any) -> tuple[Any, ...]:
+    """The batches of a step: one, or a tuple of as many as the method reads."""
+    if method.num_batches == 1:
+        return (batch,)
+    expected = f"a tuple of {method.num_batches} batches, as many as {method.name} reads"
+    expect(type(batch) is tuple and len(batch) == method.num_batches, "step", "batch", expected, batch, ValueError)
+    return batch
 
 
 def _check_bound(axis_names: tuple[str, ...]) -> None:

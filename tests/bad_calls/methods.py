@@ -248,45 +248,40 @@ BAD = [
     *FED,
 ]
 
-# Those made of the loss function.
-F = {"losses_fn": lambda params: {"a": jnp.sum(params.shared)}}
+# Those that read batches.
 BILEVEL = [
-    *number(call("moml", "inner_lr", **F), ("moml", "inner_lr"), 0.0, -1.0, INF),
-    *number(call("forum", "inner_lr", **F), ("forum", "inner_lr"), -1.0),
-    *number(call("forum", "rho", inner_lr=0.1, **F), ("forum", "rho"), 0.0),
-    *number(call("fs_mtl", "rho", method=methods.mgda(), **F), ("fs_mtl", "rho"), -1.0),
-    *number(call("auto_lambda", "initial", inner_lr=0.1, **F), ("auto_lambda", "initial"), INF),
-    *each(call("auto_lambda", "inner_lr", **F), ("auto_lambda", "inner_lr"), ["1", None, True, 1j], TypeError),
-    *each(call("auto_lambda", "inner_lr", **F), ("auto_lambda", "inner_lr"), [-1.0, 0.0, NAN]),
-    *each(call("auto_lambda", "primary", inner_lr=0.1, **F), ("auto_lambda", "primary"), [[-1.0], [NAN], 1.0]),
-    *count(call("moml", "steps", inner_lr=0.1, **F), ("moml", "steps"), 0),
-    *count(call("forum", "steps", inner_lr=0.1, **F), ("forum", "steps"), 0),
+    *number(call("moml", "inner_lr"), ("moml", "inner_lr"), 0.0, -1.0, INF),
+    *number(call("forum", "inner_lr"), ("forum", "inner_lr"), -1.0),
+    *number(call("forum", "rho", inner_lr=0.1), ("forum", "rho"), 0.0),
+    *number(call("fs_mtl", "rho", method=methods.mgda()), ("fs_mtl", "rho"), -1.0),
+    *number(call("auto_lambda", "initial", inner_lr=0.1), ("auto_lambda", "initial"), INF),
+    *each(call("auto_lambda", "inner_lr"), ("auto_lambda", "inner_lr"), ["1", None, True, 1j], TypeError),
+    *each(call("auto_lambda", "inner_lr"), ("auto_lambda", "inner_lr"), [-1.0, 0.0, NAN]),
+    *each(call("auto_lambda", "primary", inner_lr=0.1), ("auto_lambda", "primary"), [[-1.0], [NAN], 1.0]),
+    *count(call("moml", "steps", inner_lr=0.1), ("moml", "steps"), 0),
+    *count(call("forum", "steps", inner_lr=0.1), ("forum", "steps"), 0),
     *(
         row
         for name in ("auto_lambda", "forum", "moml")
         for row in [
-            *each(call(name, "losses_fn", inner_lr=0.1), (name, "losses_fn"), NO_FUNCTIONS, TypeError),
-            *each(call(name, "has_aux", inner_lr=0.1, **F), (name, "has_aux"), NO_FLAGS, TypeError),
-            *each(call(name, "optimizer", inner_lr=0.1, **F), (name, "optimizer"), [optax.adam, "adam"], TypeError),
+            *each(call(name, "optimizer", inner_lr=0.1), (name, "optimizer"), [optax.adam, "adam"], TypeError),
             Bad(
-                lambda name=name: getattr(methods, name)(inner_lr=0.1, **F).update({}, bilevel(name), (), ()),
-                (name, "params", "Params"),
+                lambda name=name: getattr(methods, name)(inner_lr=0.1).update({}, bilevel(name)),
+                (name, "evidence", "Batches"),
                 TypeError,
             ),
             Bad(
-                lambda name=name: getattr(methods, name)(inner_lr=0.1, **F).update(PARAMS, bilevel(name), [], ()),
-                (name, "train_args"),
-                TypeError,
+                lambda name=name: mtljax.aggregate(getattr(methods, name)(inner_lr=0.1), jnp.eye(2)),
+                ("aggregate", name, "batches"),
             ),
         ]
     ),
-    *each(call("fs_mtl", "method", **F), ("fs_mtl", "method"), [None, methods.mgda, "mgda"], TypeError),
+    *each(call("fs_mtl", "method"), ("fs_mtl", "method"), [None, methods.mgda, "mgda"], TypeError),
 ]
-PARAMS = mtljax.Params(jnp.ones(2), {"a": ()})
 
 
 def bilevel(name: str):
-    return getattr(methods, name)(inner_lr=0.1, **F).init(1)
+    return getattr(methods, name)(inner_lr=0.1).init(1)
 
 
 BAD += BILEVEL

@@ -11,11 +11,12 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from mtljax.methods.from_batches import BilevelState, auto_lambda, forum, moml
+from mtljax import training, value_and_grad
+from mtljax.methods.from_batches import auto_lambda, forum, moml
 from mtljax.methods.from_batches.common import descend, slope_of, softmax
 from mtljax.methods.from_batches.forum import barrier_weights
 from mtljax.methods.from_batches.moml import hypergradients
-from mtljax.types import Params
+from mtljax.types import Aux, Batches, MethodState, Params
 
 NAMES = "abc"
 GENERATOR = np.random.default_rng(0)
@@ -65,10 +66,9 @@ MAKERS = {
 @functools.cache
 def stepper(name, **options):
     """One trace for a method and T; Adam's first step is the sign alone, so plain descent shows more."""
-    method = MAKERS[name](losses_fn, optimizer=optax.sgd(1.0), **options)
-    return method, jax.jit(
-        lambda params, state, train, val, active: method.update(params, state, train, val, active=active)
-    )
+    method = MAKERS[name](optimizer=optax.sgd(1.0), **options)
+    f = value_and_grad(losses_fn, method)
+    return method, jax.jit(lambda params, state, train, val, active: f(params, state, train, val, active=active))
 
 
 # meta-gradients
@@ -79,11 +79,9 @@ def test_auto_lambdas_meta_gradient_against_finite_differences(simplex):
     with jax.enable_x64(True):
         params, train, val = problem(jnp.float64)
         primary = np.array([1.0, 0.0, 2.0])
-        method = auto_lambda(
-            losses_fn, inner_lr=0.1, optimizer=optax.sgd(1.0), primary=primary.tolist(), simplex=simplex
-        )
+        method = auto_lambda(inner_lr=0.1, optimizer=optax.sgd(1.0), primary=primary.tolist(), simplex=simplex)
         state = method.init(3)
-        start = np.asarray(state.meta, np.float64)
+        start = np.asarray(state.inner.meta, np.float64)
 
         @jax.jit
         def ahead(meta):
@@ -93,12 +91,12 @@ def test_auto_lambdas_meta_gradient_against_finite_differences(simplex):
 
         expected = differences(ahead, start)
         assert np.abs(expected).min() > 1e-3
-        _, grads, state = jax.jit(method.update)(params, state, train, val)
-        np.testing.assert_allclose(start - np.asarray(state.meta, np.float64), expected, rtol=2e-5, atol=1e-7)
+        _, grads, state = jax.jit(value_and_grad(losses_fn, method))(params, state, train, val)
+        np.testing.assert_allclose(start - np.asarray(state.inner.meta, np.float64), expected, rtol=2e-5, atol=1e-7)
         weights = np.asarray(state.weights, np.float64)
         plain = jax.grad(lambda params: weights @ vector(params, train))(params)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), grads, plain)
-        assert grads.shared["w"].dtype == jnp.float64 and state.meta.dtype == jnp.float32
+        assert grads.shared["w"].dtype == jnp.float64 and state.inner.meta.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -118,7 +116,7 @@ def test_momls_meta_gradients_against_finite_differences(steps):
         expected = differences(after, np.asarray(meta))
         found = jax.jit(
             lambda meta: hypergradients(
-                slope_of(losses_fn, train, False),
+                slope_of(Batches(lambda params, index: losses_fn(params, *train), params, jnp.ones((2, 3), bool)), 0),
                 lambda params: vector(params, val),
                 params,
                 meta,
@@ -145,9 +143,9 @@ def quadratics():
 
 def test_auto_lambda_on_quadratics():
     quadratic, params, point, centres, others = quadratics()
-    method = auto_lambda(quadratic, inner_lr=0.25, optimizer=optax.sgd(1.0))
+    method = auto_lambda(inner_lr=0.25, optimizer=optax.sgd(1.0))
     args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
-    losses, grads, state = method.update(params, method.init(3), *args)
+    losses, grads, state = value_and_grad(quadratic, method)(params, method.init(3), *args)
     slopes = point - centres
     ahead = point - 0.25 * 0.1 * slopes.sum(axis=0)
     weights = 0.1 + 0.25 * slopes @ (ahead - others).sum(axis=0)
@@ -160,9 +158,9 @@ def test_auto_lambda_on_quadratics():
 @pytest.mark.parametrize("normalize", [False, True])
 def test_moml_on_quadratics(normalize):
     quadratic, params, point, centres, others = quadratics()
-    method = moml(quadratic, inner_lr=0.25, optimizer=optax.sgd(1.0), normalize=normalize)
+    method = moml(inner_lr=0.25, optimizer=optax.sgd(1.0), normalize=normalize)
     args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
-    _, grads, state = jax.jit(method.update)(params, method.init(3), *args)
+    _, grads, state = jax.jit(value_and_grad(quadratic, method))(params, method.init(3), *args)
     slopes = point - centres
     ahead = point - 0.25 * slopes.mean(axis=0)
     by_weights = -0.25 * (ahead - others) @ slopes.T
@@ -170,7 +168,7 @@ def test_moml_on_quadratics(normalize):
     if normalize:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     best = shortest(rows)
-    np.testing.assert_allclose(state.meta, -best, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.inner.meta, -best, rtol=1e-4, atol=1e-6)
     weights = np.exp(-best) / np.exp(-best).sum()
     np.testing.assert_allclose(state.weights, weights, rtol=1e-4)
     np.testing.assert_allclose(grads.shared, weights @ slopes, rtol=1e-4)
@@ -268,8 +266,8 @@ def forum_step(point, meta, average, share, centres, others, *, rate, steps, rho
 def test_two_steps_of_forum_on_quadratics(normalize):
     quadratic, params, point, centres, others = quadratics()
     centres = centres + 0.3
-    method = forum(quadratic, inner_lr=0.2, steps=2, rho=0.5, optimizer=optax.sgd(1.0), normalize=normalize)
-    update = jax.jit(method.update)
+    method = forum(inner_lr=0.2, steps=2, rho=0.5, optimizer=optax.sgd(1.0), normalize=normalize)
+    update = jax.jit(value_and_grad(quadratic, method))
     args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
     state = method.init(3)
     meta, average = np.zeros(3), np.zeros(3)
@@ -287,9 +285,9 @@ def test_two_steps_of_forum_on_quadratics(normalize):
             normalize=normalize,
         )
         _, grads, state = update(params, state, *args)
-        np.testing.assert_allclose(state.inner.average, average, atol=1e-3)
+        np.testing.assert_allclose(state.inner.rest.average, average, atol=1e-3)
         np.testing.assert_allclose(grads.shared, expected, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(state.meta, meta, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(state.inner.meta, meta, rtol=1e-3, atol=1e-4)
 
 
 # what all three share
@@ -311,7 +309,7 @@ def test_an_inactive_task_is_as_good_as_absent(name):
         np.testing.assert_allclose(state.weights[np.array([0, 2])], alone.weights, rtol=1e-4)
         assert state.weights[1] == 0
     first = method.init(3)
-    assert state.meta[1] == first.meta[1]
+    assert state.inner.meta[1] == first.inner.meta[1]
     _, grads, state = update(params, state, train, val, jnp.zeros(3, bool))
     assert all(not leaf.any() for leaf in jax.tree.leaves(grads))
     _, grads, state = update(params, state, train, val, jnp.ones(3, bool))
@@ -324,7 +322,7 @@ def test_the_state_is_arrays_that_keep_their_form(name):
     params, train, val = problem()
     state = method.init(3)
     leaves = jax.tree.leaves(state)
-    assert isinstance(state, BilevelState) and all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert isinstance(state, MethodState) and all(isinstance(leaf, jax.Array) for leaf in leaves)
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
     losses, grads, after = update(params, state, train, val, jnp.ones(3, bool))
     assert jax.tree.structure(state) == jax.tree.structure(after)
@@ -348,8 +346,9 @@ def test_one_task_is_plain_descent_on_it(name):
 @pytest.mark.parametrize("name", MAKERS)
 def test_aux_and_array_losses(name):
     params, train, val = problem()
-    method = MAKERS[name](lambda params, *batch: (vector(params, batch), {"n": 6.0}), has_aux=True)
-    out = jax.eval_shape(lambda state: method.update(params, state, train, val, key=jax.random.key(0)), method.init(3))
+    method = MAKERS[name]()
+    f = value_and_grad(lambda params, *batch: (vector(params, batch), {"n": 6.0}), method, has_aux=True)
+    out = jax.eval_shape(lambda state: f(params, state, train, val, key=jax.random.key(0)), method.init(3))
     assert out[0][0].shape == (3,) and list(out[0][1]) == ["n"]
 
 
@@ -360,13 +359,14 @@ def test_a_task_with_corrupted_training_labels_loses_weight(name):
     good = jnp.stack([hidden @ jnp.asarray(head, jnp.float32) for head in WEIGHTS["heads"]])
     train = (train[0], good.at[1].multiply(-2.0))
     val = (train[0], good)
-    method = MAKERS[name](losses_fn, optimizer=optax.sgd(1.0 if name == "auto_lambda" else 5.0))
+    method = MAKERS[name](optimizer=optax.sgd(1.0 if name == "auto_lambda" else 5.0))
+    update = value_and_grad(losses_fn, method)
 
     @jax.jit
     def run(params, state):
         def body(carry, _):
             params, state = carry
-            _, grads, state = method.update(params, state, train, val)
+            _, grads, state = update(params, state, train, val)
             return (descend(params, grads, 0.02), state), None
 
         return jax.lax.scan(body, (params, state), None, length=60)[0]
@@ -395,8 +395,8 @@ def test_softmax_of_active_tasks():
 
 def call(name, params=None, train=None, active=None, num_tasks=3, **options):
     given, batch, val = problem()
-    method = MAKERS[name](losses_fn, **options)
-    return method.update(
+    method = MAKERS[name](**options)
+    return value_and_grad(losses_fn, method)(
         given if params is None else params,
         method.init(num_tasks),
         batch if train is None else train,
@@ -405,31 +405,83 @@ def call(name, params=None, train=None, active=None, num_tasks=3, **options):
     )
 
 
+MISTAKES = {
+    "tasks": (ValueError, {"num_tasks": 2}, r"was initialised for 2 tasks but params.tasks has \['a', 'b', 'c'\]"),
+    "params": (TypeError, {"params": {}}, "value_and_grad: params must be a mtljax.Params"),
+    "batches": (ValueError, {"train": {}}, r"{name} reads 2 batches, .* found \['dict', 'tuple'\]"),
+    "active": (TypeError, {"active": jnp.ones(3)}, "{name}: active must be of dtype bool"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("name", MAKERS)
-def test_mistakes_are_named(name):
-    with pytest.raises(ValueError, match=rf"{name} was initialised for 2 tasks but params.tasks has \['a', 'b', 'c'\]"):
-        call(name, num_tasks=2)
-    with pytest.raises(TypeError, match=f"{name}: params must be mtljax.Params"):
-        call(name, params={})
-    with pytest.raises(TypeError, match=f"{name}: train_args and val_args must be tuples, found dict"):
-        call(name, train={})
-    with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool"):
-        call(name, active=jnp.ones(3))
+def test_mistakes_are_named(name, mistake):
+    kind, options, message = MISTAKES[mistake]
+    with pytest.raises(kind, match=message.replace("{name}", name)):
+        call(name, **options)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_losses_of_other_tasks_are_named(name):
     given, batch, val = problem()
-    method = MAKERS[name](lambda params, *batch: {"a": jnp.ones(())})
+    f = value_and_grad(lambda params, *batch: {"a": jnp.ones(())}, MAKERS[name]())
     with pytest.raises(ValueError, match=r"losses_fn: losses must be of the tasks of params.tasks, .*found \['a'\]"):
-        method.update(given, method.init(3), batch, val)
+        f(given, MAKERS[name]().init(3), batch, val)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_an_auxiliary_task_of_auto_lambda_needs_no_labels_for_validation(labeled):
+    """`primary` is 0 for b, of which the validation batch has labels or not; a task that counts sits out without."""
+    params, train, val = problem()
+
+    def with_counts(params, inputs, targets, count):
+        return losses_fn(params, inputs, targets), Aux(examples=count)
+
+    method = auto_lambda(inner_lr=0.1, optimizer=optax.sgd(1.0), primary=[1.0, 0.0, 1.0])
+    f = jax.jit(value_and_grad(with_counts, method, has_aux=True))
+    counts = jnp.array([1.0, 1.0 * labeled, 1.0])
+    _, _, state = f(params, method.init(3), (*train, jnp.ones(3)), (*val, counts))
+    _, _, expected = jax.jit(value_and_grad(losses_fn, method))(params, method.init(3), train, val)
+    np.testing.assert_allclose(state.weights, expected.weights, rtol=1e-6)
+    _, _, state = f(params, method.init(3), (*train, jnp.ones(3)), (*val, jnp.array([0.0, 1.0, 1.0])))
+    assert state.weights[0] == 0 and (state.weights[1:] != 0).all()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_training_step_takes_two_batches(name):
+    """The step is what `value_and_grad` and the optimizer make by hand; the first batch moves the network's state."""
+    params, train, val = problem()
+
+    def step_losses(params, state, batch, key, train):
+        return losses_fn(params, *batch), Aux(state + batch[0].sum())
+
+    method = MAKERS[name]()
+    init, step = training.make_train_step(step_losses, method, optax.sgd(0.1))
+    state, metrics = jax.jit(step)(init(params, jnp.zeros(()), key=jax.random.key(0)), (train, val))
+    losses, grads, after = jax.jit(value_and_grad(losses_fn, method))(params, method.init(3), train, val)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), metrics["losses"], losses)
+    expected = descend(params, grads, 0.1)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.params, expected)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.method_state, after)
+    np.testing.assert_allclose(state.model_state, train[0].sum(), rtol=1e-6)
+    with pytest.raises(ValueError, match=rf"step: batch must be a tuple of 2 batches, as many as {name} reads, found"):
+        step(state, {"train": train})
+    with pytest.raises(
+        ValueError, match=f"{name} reads batches, and would decide on each device by that device's alone"
+    ):
+        _, each = training.make_train_step(step_losses, method, optax.sgd(0.1), axis_name="batch")
+        jax.vmap(each, in_axes=(None, 0), axis_name="batch")(state, jax.tree.map(lambda x: x[None], (train, val)))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: auto_lambda(losses_fn, inner_lr=0.1, primary=[-1.0]), "auto_lambda: primary must be"),
-        (lambda: auto_lambda(losses_fn, inner_lr=0.1, primary=[1.0]).init(2), "primary must be of shape"),
-        (lambda: moml(losses_fn, inner_lr=0.0), "moml: inner_lr must be"),
-        (lambda: moml(losses_fn, inner_lr=0.1, steps=0), "moml: steps"),
-        (lambda: forum(losses_fn, inner_lr=0.1, rho=-1.0), "forum: rho must be"),
-        (lambda: forum(losses_fn, inner_lr=0.1, steps=0), "forum: steps"),
+        (lambda: auto_lambda(inner_lr=0.1, primary=[-1.0]), "auto_lambda: primary must be"),
+        (lambda: auto_lambda(inner_lr=0.1, primary=[1.0]).init(2), "primary must be of shape"),
+        (lambda: moml(inner_lr=0.0), "moml: inner_lr must be"),
+        (lambda: moml(inner_lr=0.1, steps=0), "moml: steps"),
+        (lambda: forum(inner_lr=0.1, rho=-1.0), "forum: rho must be"),
+        (lambda: forum(inner_lr=0.1, steps=0), "forum: steps"),
     ],
     ids=range(6),
 )

@@ -97,12 +97,14 @@ def test_a_step_without_the_losses_is_an_error():
     _, state = link.update({"w": jnp.eye(2)}, link.init({"w": jnp.ones(2)}), losses=jnp.ones(2))
     with pytest.raises(ValueError, match="as_optax: " + text):
         link.update({"w": jnp.eye(2)}, state, losses=jnp.ones(2))
-    flat = methods.fs_mtl(losses_fn, METHOD)
-    _, _, state = flat(START, methods.FlatState(METHOD.init(2), METHOD.init(2)))
-    with pytest.raises(ValueError, match="fs_mtl: " + text):
+    method = methods.fs_mtl(METHOD)
+    flat = mtljax.value_and_grad(losses_fn, method)
+    _, _, state = flat(START, method.init(2))
+    with pytest.raises(ValueError, match=r"value_and_grad: fs_mtl\(famo\) learns from the losses after each step"):
         flat(START, state)
-    told = mtljax.observe(METHOD, losses_fn(START), state)
-    assert all(type(each) is MethodState for each in told)
+    told = mtljax.observe(method, losses_fn(START), state)
+    assert type(told) is MethodState
+    assert all((new.inner[0] != old.inner[0]).any() for new, old in zip(told.inner, state.inner, strict=True))
     flat(START, told)
 
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mtljax
 from mtljax import methods, trees
-from mtljax.methods import FlatState, reconcile
+from mtljax.methods import reconcile
 from mtljax.types import Method, MethodState, Params
 
 ROWS = {row.name: row for row in methods.table()}
@@ -33,9 +34,9 @@ WRAPPERS = {
     "per_group": lambda method: methods.per_group(method, lambda path: path),
 }
 BATCHES = {
-    "auto_lambda": lambda losses_fn: methods.auto_lambda(losses_fn, inner_lr=0.1),
-    "moml": lambda losses_fn: methods.moml(losses_fn, inner_lr=0.1),
-    "forum": lambda losses_fn: methods.forum(losses_fn, inner_lr=0.1),
+    "auto_lambda": methods.auto_lambda(inner_lr=0.1),
+    "moml": methods.moml(inner_lr=0.1),
+    "forum": methods.forum(inner_lr=0.1),
 }
 
 
@@ -99,13 +100,27 @@ def steps_on_batches(update, start):
 
 def bilevel(method):
     """Validated on what it is trained on."""
-    return steps_on_batches(lambda *given: method.update(*given, given[-1])[1:], method.init(2))
+    f = mtljax.value_and_grad(losses_fn, method)
+    return steps_on_batches(lambda params, state, given: f(params, state, given, given)[1:], method.init(2))
 
 
 def sharp(method):
-    f = methods.fs_mtl(functools.partial(losses_fn, curvature=5.0), method, rho=0.5)
-    state = FlatState(method.init(2), method.init(2))
-    return steps_on_batches(lambda params, state, given: f(params, state, *given)[1:], state)
+    method = methods.fs_mtl(method, rho=0.5)
+    f = mtljax.value_and_grad(functools.partial(losses_fn, curvature=5.0), method)
+    return steps_on_batches(lambda params, state, given: f(params, state, *given)[1:], method.init(2))
+
+
+def resampled(method):
+    """Two batches whose gradients differ by noise as long as they are themselves."""
+    method = methods.sampled(method, 2)
+    f = mtljax.value_and_grad(losses_fn, method)
+
+    def update(params, state, given):
+        rows, losses = given
+        noise = jnp.linalg.norm(rows, axis=1, keepdims=True) * jnp.array([[1.0, -1.0, 0.5], [-0.5, 0.2, 1.0]])
+        return f(params, state, (rows, losses), (rows + 0.5 * noise, losses))[1:]
+
+    return steps_on_batches(update, method.init(2))
 
 
 def batch(seed, *, identical=False):
@@ -191,7 +206,7 @@ def test_the_rules_are_what_they_are_called(plain):
 
 def test_every_line_is_measured():
     assert {name for name, row in ROWS.items() if row.reads == "any"} == set(WRAPPERS)
-    assert {name for name, row in ROWS.items() if row.reads == "batches"} == {*BATCHES, "fs_mtl"}
+    assert {name for name, row in ROWS.items() if row.reads == "batches"} == {*BATCHES, "fs_mtl", "sampled"}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +228,7 @@ def test_the_line_of_a_wrapper_is_what_is_measured(name, plain):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_line_of_a_bilevel_method_is_what_is_measured(name):
-    method = BATCHES[name](losses_fn)
+    method = BATCHES[name]
     assert not wrong(name, [measured(bilevel(method))], [dict.fromkeys(COLUMNS, True) | {"identical": "sum"}])
     rows, losses = (jnp.asarray(each[0], jnp.float32) for each in batch(2))
     found = [bilevel(method)(rows, losses - offset) for offset in (0.0, 10.0)]
@@ -225,3 +240,8 @@ def test_the_line_of_a_bilevel_method_is_what_is_measured(name):
 def test_the_line_of_fs_mtl_is_what_is_measured(plain):
     single = sharp(rule(lambda norms: jnp.array([1.0, 0.0])))
     assert not wrong("fs_mtl", [measured(sharp(method), single=single) for method in RULES.values()], plain)
+
+
+@pytest.mark.slow
+def test_the_line_of_sampled_is_what_is_measured(plain):
+    assert not wrong("sampled", [measured(resampled(method)) for method in RULES.values()], plain)

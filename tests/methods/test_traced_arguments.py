@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtljax import methods, training
+from mtljax import methods, training, value_and_grad
 from mtljax.methods import (
     aligned_mtl,
     auto_lambda,
@@ -200,11 +200,11 @@ def bilevel_step(name: str, argument: str, value: Any, count: int = 1) -> Any:
 
     params = Params(jnp.array([1.0, 2.0]), {"a": jnp.array([0.5, 0.1]), "b": jnp.array([3.0, -1.0])})
     if name == "fs_mtl":
-        f = fs_mtl(losses_fn, equal(), **{argument: value})
-        return f(params, methods.FlatState(equal().init(2), equal().init(2)), 0.5)[1]
+        method = fs_mtl(equal(), **{argument: value})
+        return value_and_grad(losses_fn, method)(params, method.init(2), 0.5)[1]
     options = {"inner_lr": 0.1, argument: value}
-    method = {"auto_lambda": auto_lambda, "forum": forum, "moml": moml}[name](losses_fn, **options)
-    return method.update(params, method.init(2), (0.5,), (0.7,))[1:]
+    method = {"auto_lambda": auto_lambda, "forum": forum, "moml": moml}[name](**options)
+    return value_and_grad(losses_fn, method)(params, method.init(2), (0.5,), (0.7,))[1:]
 
 
 ALL = {key: (functools.partial(steps, make), values) for key, (make, values) in TABLE.items()} | {

@@ -59,11 +59,11 @@ def batches(tmp_path_factory):
 
 
 @functools.cache
-def problem(case, dtype, axis_name):
+def problem(make, dtype, axis_name=None):
     heads = {name: from_linen(Head(shape, dtype)) for name, shape in SHAPES.items()}
     model = mtljax.sharing.hard(from_linen(Trunk(dtype)), heads)
     init, step = training.make_train_step(
-        mtljax.make_losses_fn(model, TASKS), case.make(4), optax.sgd(0.01), axis_name=axis_name
+        mtljax.make_losses_fn(model, TASKS), make(4), optax.sgd(0.01), axis_name=axis_name
     )
 
     def start(key):
@@ -84,7 +84,7 @@ def assert_trained(before, after):
 @over(CASES, at_once=lambda case: case.name in {"famo", "graddrop"})
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_under_jit_and_vmap_over_seeds(case, dtype, batches):
-    start, step = problem(case, dtype, None)
+    start, step = problem(case.make, dtype, None)
     states = jax.vmap(start)(jax.random.split(jax.random.key(0), SEEDS))
     together = jax.jit(jax.vmap(step, in_axes=(0, None)))
     alone = training.jit(step)
@@ -105,7 +105,7 @@ def test_under_jit_and_vmap_over_seeds(case, dtype, batches):
 @few()
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_under_pmap(case, batches):
-    start, step = problem(case, jnp.float32, "batch")
+    start, step = problem(case.make, jnp.float32, "batch")
     state = start(jax.random.key(1))
     first = jax.tree.map(np.asarray, state.params)
     run = training.pmap(step)
@@ -114,60 +114,25 @@ def test_under_pmap(case, batches):
     assert_trained(first, state)
 
 
-def with_fs_mtl(losses_fn):
-    method = mtljax.methods.imtl_g()
-    state = mtljax.methods.FlatState(method.init(4), method.init(4))
-    return mtljax.methods.fs_mtl(losses_fn, method, rho=0.05, has_aux=True), state
-
-
-def with_bilevel(make):
-    def build(losses_fn):
-        method = make(losses_fn)
-
-        def f(params, state, *args):
-            half = [jax.tree.map(lambda leaf, part=part: leaf[part::2], args[1]) for part in (0, 1)]
-            return method.update(params, state, (args[0], half[0]), (args[0], half[1]))
-
-        return f, method.init(4)
-
-    return build
-
-
-NEEDING_THE_LOSSES = {
-    "fs_mtl": with_fs_mtl,
-    "auto_lambda": with_bilevel(lambda f: mtljax.methods.auto_lambda(f, inner_lr=0.01, has_aux=True)),
-    "moml": with_bilevel(lambda f: mtljax.methods.moml(f, inner_lr=0.01, has_aux=True)),
-    "forum": with_bilevel(lambda f: mtljax.methods.forum(f, inner_lr=0.01, has_aux=True)),
+READING_BATCHES = {
+    "fs_mtl": mtljax.methods.fs_mtl(mtljax.methods.imtl_g(), rho=0.05),
+    "sampled": mtljax.methods.sampled(mtljax.methods.modo(), 2),
+    "auto_lambda": mtljax.methods.auto_lambda(inner_lr=0.01),
+    "moml": mtljax.methods.moml(inner_lr=0.01),
+    "forum": mtljax.methods.forum(inner_lr=0.01),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NEEDING_THE_LOSSES)
+@pytest.mark.parametrize("name", READING_BATCHES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_what_needs_the_loss_function_itself(name, dtype, batches):
-    heads = {task: from_linen(Head(shape, dtype)) for task, shape in SHAPES.items()}
-    model = mtljax.sharing.hard(from_linen(Trunk(dtype)), heads)
-    losses_fn = mtljax.make_losses_fn(model, TASKS)
-    f, method_state = NEEDING_THE_LOSSES[name](losses_fn)
-    optimizer = optax.sgd(0.01)
-
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
-    def step(params, model_state, method_state, opt_state, batch):
-        (losses, (_, model_state)), grads, method_state = f(params, method_state, model_state, batch)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), model_state, method_state, opt_state, losses
-
-    def start(key):
-        params, model_state = model.init(key, jnp.zeros((1, 12, 16, 1)))
-        return params, model_state, method_state, optimizer.init(params)
-
-    state = jax.vmap(start)(jax.random.split(jax.random.key(0), SEEDS))
-    first = state[0]
+def test_methods_that_read_batches(name, dtype, batches):
+    method = READING_BATCHES[name]
+    start, step = problem(lambda num_tasks: method, dtype)
+    state = start(jax.random.key(1))
+    first = jax.tree.map(np.asarray, state.params)
+    run = jax.jit(step)
     for batch in batches:
-        *state, losses = step(*state, batch)
-        assert all(np.isfinite(np.asarray(loss)).all() for loss in losses.values())
-    for leaf in jax.tree.leaves((state[0], state[2])):
-        assert np.isfinite(np.asarray(leaf, np.float32)).all()
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), first, state[0])
-    assert any(jax.tree.leaves(moved))
+        halves = tuple(jax.tree.map(lambda leaf, part=part: leaf[part::2], batch) for part in (0, 1))
+        state, _ = run(state, batch if method.num_batches == 1 else halves)
+    assert_trained(first, state)

@@ -12,12 +12,9 @@ from jax import lax
 
 from mtljax import participation, trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
-from mtljax.engines.checks import with_aux
+from mtljax.methods.checked import checked
 from mtljax.methods.from_batches.common import (
-    Bilevel,
-    BilevelState,
-    check_args,
-    check_params,
+    Learned,
     inner_steps,
     settled,
     slope_of,
@@ -26,7 +23,7 @@ from mtljax.methods.from_batches.common import (
 )
 from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import Solution, min_norm
-from mtljax.types import Array, Key, Params
+from mtljax.types import Array, Batches, Method, MethodState, PyTree, Update
 
 BISECTIONS = 28
 
@@ -86,7 +83,6 @@ def barrier_weights(gramian: Array, along: Array, length: Array, rho: float, act
 
 
 def forum(
-    losses_fn: Callable[..., Any],
     *,
     inner_lr: float,
     steps: int = 5,
@@ -94,8 +90,7 @@ def forum(
     optimizer: optax.GradientTransformation | None = None,
     beta: Callable[[Array], Array] = lambda count: (count + 1.0) ** -0.75,
     normalize: bool = False,
-    has_aux: bool = False,
-) -> Bilevel:
+) -> Method:
     """FORUM: validation losses descend together while training stays solved, by first derivatives alone.
 
     With `f(a, theta) = sum_k softmax(a)_k L_k(theta; train)` and `theta_S` found by S steps of gradient descent on it
@@ -121,83 +116,62 @@ def forum(
     l solves the paper's problem, with the two different bounds.
 
     Args:
-        losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
-            of names), or `(losses, aux)` with `has_aux`.
         inner_lr: step size of the inner steps, a positive number.
         steps: S, default 5.
         rho: a positive number, default 0.1.
         optimizer: of a; None (default) for `optax.adam(1e-3)`.
         beta: b in (0, 1] as a function of the steps that a task has seen before (int32 `[T]`), 1 at 0.
         normalize: whether `grad F_i` are divided by their norms first.
-        has_aux: see `losses_fn`.
 
     Returns:
-        `Bilevel`. `state.weights` are the softmax of a, sum 1; it starts even. The gradients hold both the training and
+        `Method` that reads two batches, training and validation. `state.weights` are the softmax of a, sum 1; it
+        starts even. The gradients hold both the training and
         the validation batch. `state.residual` is that of the last solve for l.
 
     Raises:
-        ValueError: `inner_lr` or `rho` not positive, `steps` below 1; from `update`, where losses, params and state
-            disagree.
-        TypeError: `steps` not an integer; from `update`, params are not `Params`, or batches not tuples of arguments.
+        ValueError: `inner_lr` or `rho` not positive, `steps` below 1.
+        TypeError: `steps` not an integer.
 
     Example:
         >>> import jax.numpy as jnp
         >>> import mtljax
         >>> losses_fn = lambda params, x: {k: jnp.sum((params.shared * x - params.tasks[k]) ** 2) for k in "ab"}
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
-        >>> method = forum(losses_fn, inner_lr=0.1)
-        >>> state = method.init(2)
-        >>> losses, grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
-        >>> print(state.inner.average)
+        >>> method = mtljax.methods.forum(inner_lr=0.1)
+        >>> f = mtljax.value_and_grad(losses_fn, method)
+        >>> losses, grads, state = f(params, method.init(2), (jnp.array(1.0),), (jnp.array(2.0),))
+        >>> print(state.inner.rest.average)
         [0.5 0.5]
     """
-    check_callable("forum", "losses_fn", losses_fn)
     check_number("forum", "inner_lr", inner_lr, above=0)
     check_number("forum", "rho", rho, above=0)
     check_callable("forum", "beta", beta)
     check_flag("forum", "normalize", normalize)
-    check_flag("forum", "has_aux", has_aux)
     count = check_count("forum", "steps", steps)
     learner = optax.adam(1e-3) if optimizer is None else check_optimizer("forum", "optimizer", optimizer)
 
-    def init(num_tasks: int) -> BilevelState:
+    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
         meta = jnp.zeros((num_tasks,), jnp.float32)
-        return BilevelState(
-            weights=jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32),
-            residual=jnp.zeros((), jnp.float32),
-            meta=meta,
-            optimizer=learner_state(learner, meta),
-            inner=ForumState(jnp.zeros((num_tasks,), jnp.int32), jnp.zeros((num_tasks,), jnp.float32)),
-        )
+        even = jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32)
+        kept = ForumState(jnp.zeros((num_tasks,), jnp.int32), jnp.zeros((num_tasks,), jnp.float32))
+        return MethodState(even, jnp.zeros((), jnp.float32), Learned(meta, learner_state(learner, meta), kept))
 
-    def update(
-        params: Params,
-        state: BilevelState,
-        train_args: tuple[Any, ...],
-        val_args: tuple[Any, ...],
-        *,
-        key: Key | None = None,
-        active: Array | None = None,
-        **extra: Any,
-    ) -> tuple[Any, Params, BilevelState]:
-        num_tasks = state.weights.shape[0]
-        check_params("forum", params, num_tasks, active)
-        for args in (train_args, val_args):
-            check_args("forum", args)
-        mask = jnp.ones(num_tasks, bool) if active is None else active
-        train = slope_of(losses_fn, train_args, has_aux)
-        here = train(params, mask)
-        there = slope_of(losses_fn, val_args, has_aux)(params, here.present)
+    def update(batches: Batches, state: MethodState, **extra: Any) -> tuple[Update, MethodState]:
+        learned: Learned = state.inner
+        train = slope_of(batches, 0)
+        params = batches.params
+        here = train(params, batches.active.all(axis=0))
+        there = slope_of(batches, 1)(params, here.present)
         # A row for each task, of the shared parameters and of all heads.
-        rows = jax.vmap(there.gradient)(jnp.eye(num_tasks))
-        present = there.present & participation.sound_rows(rows, num_tasks)
+        rows = jax.vmap(there.gradient)(jnp.eye(here.vector.size))
+        present = there.present & participation.sound_rows(rows, here.vector.size)
         rows = participation.rows_of(present, rows)
 
         # The constraint's gradient: q, by theta, and q_meta, by a.
-        shares, to_meta = jax.vjp(lambda meta: softmax(meta, present), state.meta)
+        shares, to_meta = jax.vjp(lambda meta: softmax(meta, present), learned.meta)
         q = here.gradient(shares)
         inner = inner_steps(train, params, shares, present, inner_lr, count)
-        solved = vector_of(losses_fn, train_args, has_aux)(inner)
+        solved = vector_of(batches, 0)(inner)
         (q_meta,) = to_meta(jnp.where(present, here.vector - solved, 0.0).astype(shares.dtype))
         length = jnp.sqrt(trees.gramian(jax.tree.map(lambda leaf: leaf[None], q))[0, 0] + jnp.sum(q_meta * q_meta))
         per_length = 1.0 / jnp.where(length > 0, length, 1.0)
@@ -212,18 +186,18 @@ def forum(
         gramian, along, length, factor = (x.astype(jnp.float32) for x in (gramian, unit, length, factor))
 
         solution = barrier_weights(gramian, along, length, rho, present)
-        kept: ForumState = state.inner
+        kept: ForumState = learned.rest
         share = jnp.asarray(check_number("forum", "what beta returned", beta(kept.count), shape=None), jnp.float32)
         average = jnp.where(present, (1.0 - share) * kept.average + share * solution.weights, kept.average)
         used = jnp.where(present, average, 0.0)
         push = jnp.maximum(rho * jnp.sum(used) - jnp.sum(used * along) * per_length.astype(jnp.float32), 0.0)
         push = jnp.where(length > 0, push, 0.0)
 
-        meta, optimizer_state = learn(learner, push * q_meta, state.optimizer, state.meta, present)
+        meta, optimizer_state = learn(learner, push * q_meta, learned.optimizer, learned.meta, present)
         descent = trees.weighted_sum(used * factor, rows)
         grads = jax.tree.map(jnp.add, descent, trees.scale(push, q))
-        inner = ForumState(kept.count + present, average)
-        done = BilevelState(softmax(meta, present), solution.residual, meta, optimizer_state, inner)
-        return with_aux(here.losses, here.aux, has_aux), *settled(grads, done, state, present)
+        after = Learned(meta, optimizer_state, ForumState(kept.count + present, average))
+        done = MethodState(softmax(meta, present), solution.residual, after)
+        return settled(grads, done, state, present)
 
-    return Bilevel(init, update, "forum")
+    return checked(Method("batches", init, update, weigh_tasks=True, name="forum", num_batches=2))

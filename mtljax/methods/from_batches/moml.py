@@ -10,15 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import participation
-from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
-from mtljax.engines.checks import with_aux
+from mtljax.checks import check_count, check_flag, check_number, check_optimizer
+from mtljax.methods.checked import checked
 from mtljax.methods.from_batches.common import (
-    Bilevel,
-    BilevelState,
+    Learned,
     SlopeAt,
     agreed,
-    check_args,
-    check_params,
     inner_steps,
     settled,
     slope_of,
@@ -29,7 +26,7 @@ from mtljax.methods.from_losses.common import learn, learner_state
 from mtljax.solvers import min_norm
 from mtljax.solvers.level_path import STATIONARY
 from mtljax.solvers.scaling import multiply
-from mtljax.types import Array, Key, Params
+from mtljax.types import Array, Batches, Method, MethodState, Params, PyTree, Update
 
 
 def hypergradients(
@@ -74,14 +71,12 @@ def hypergradients(
 
 
 def moml(
-    losses_fn: Callable[..., Any],
     *,
     inner_lr: float,
     steps: int = 1,
     optimizer: optax.GradientTransformation | None = None,
     normalize: bool = False,
-    has_aux: bool = False,
-) -> Bilevel:
+) -> Method:
     """Multi-objective meta learning: weights learned by MGDA on the validation losses, through the training steps.
 
         theta_S(a) = S steps of gradient descent, rate eta, on sum_k softmax(a)_k L_k(theta; train)
@@ -101,65 +96,48 @@ def moml(
     Official code: `normalize=True`.
 
     Args:
-        losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
-            of names), or `(losses, aux)` with `has_aux`; needs forward-mode derivatives.
         inner_lr: eta, a positive number.
         steps: S, default 1.
         optimizer: of a; None (default) for `optax.adam(1e-3)`.
         normalize: whether h_i are divided by their norms first.
-        has_aux: see `losses_fn`.
 
     Returns:
-        `Bilevel`. `state.weights` are the softmax, sum 1; it starts even. `state.residual` is that of the solve for c.
+        `Method` that reads two batches, training and validation. `state.weights` are the softmax, sum 1; it starts
+        even. `state.residual` is that of the solve for c.
 
     Raises:
-        ValueError: `inner_lr` not positive, `steps` below 1; from `update`, where losses, params and state disagree.
-        TypeError: `steps` not an integer; from `update`, params are not `Params`, or batches not tuples of arguments.
+        ValueError: `inner_lr` not positive, `steps` below 1.
+        TypeError: `steps` not an integer.
 
     Example:
         >>> import jax.numpy as jnp
         >>> import mtljax
         >>> losses_fn = lambda params, x: {k: jnp.sum((params.shared * x - params.tasks[k]) ** 2) for k in "ab"}
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
-        >>> method = moml(losses_fn, inner_lr=0.1)
-        >>> state = method.init(2)
-        >>> losses, grads, state = method.update(params, state, (jnp.array(1.0),), (jnp.array(2.0),))
+        >>> method = mtljax.methods.moml(inner_lr=0.1)
+        >>> f = mtljax.value_and_grad(losses_fn, method)
+        >>> losses, grads, state = f(params, method.init(2), (jnp.array(1.0),), (jnp.array(2.0),))
         >>> print(state.weights)
         [0.5 0.5]
     """
-    check_callable("moml", "losses_fn", losses_fn)
     check_number("moml", "inner_lr", inner_lr, above=0)
     check_flag("moml", "normalize", normalize)
-    check_flag("moml", "has_aux", has_aux)
     count = check_count("moml", "steps", steps)
     learner = optax.adam(1e-3) if optimizer is None else check_optimizer("moml", "optimizer", optimizer)
 
-    def init(num_tasks: int) -> BilevelState:
+    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
         meta = jnp.zeros((num_tasks,), jnp.float32)
         even = jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32)
-        return BilevelState(even, jnp.zeros((), jnp.float32), meta, learner_state(learner, meta))
+        return MethodState(even, jnp.zeros((), jnp.float32), Learned(meta, learner_state(learner, meta)))
 
-    def update(
-        params: Params,
-        state: BilevelState,
-        train_args: tuple[Any, ...],
-        val_args: tuple[Any, ...],
-        *,
-        key: Key | None = None,
-        active: Array | None = None,
-        **extra: Any,
-    ) -> tuple[Any, Params, BilevelState]:
-        num_tasks = state.weights.shape[0]
-        check_params("moml", params, num_tasks, active)
-        for args in (train_args, val_args):
-            check_args("moml", args)
-        mask = jnp.ones(num_tasks, bool) if active is None else active
-        train = slope_of(losses_fn, train_args, has_aux)
-        val = vector_of(losses_fn, val_args, has_aux)
-        here = train(params, mask)
+    def update(batches: Batches, state: MethodState, **extra: Any) -> tuple[Update, MethodState]:
+        learned: Learned = state.inner
+        train = slope_of(batches, 0)
+        val = vector_of(batches, 1)
+        here = train(batches.params, batches.active.all(axis=0))
 
         def look_ahead(asked: Array) -> tuple[Array, Array]:
-            return hypergradients(train, val, params, state.meta, asked, inner_lr, count)
+            return hypergradients(train, val, batches.params, learned.meta, asked, inner_lr, count)
 
         rows, present = agreed(look_ahead, here.present)
         largest = jnp.max(jnp.abs(rows))
@@ -178,9 +156,9 @@ def moml(
         gradient = jnp.where(exists, gradient, 0.0)
         gradient = gradient if normalize else (gradient * unit).astype(jnp.float32)
 
-        meta, optimizer_state = learn(learner, gradient, state.optimizer, state.meta, present)
+        meta, optimizer_state = learn(learner, gradient, learned.optimizer, learned.meta, present)
         weights = softmax(meta, present)
-        done = BilevelState(weights, solution.residual, meta, optimizer_state)
-        return with_aux(here.losses, here.aux, has_aux), *settled(here.gradient(weights), done, state, present)
+        done = MethodState(weights, solution.residual, Learned(meta, optimizer_state))
+        return settled(here.gradient(weights), done, state, present)
 
-    return Bilevel(init, update, "moml")
+    return checked(Method("batches", init, update, weigh_tasks=True, name="moml", num_batches=2))

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtljax import participation, trees
-from mtljax.checks import check_callable, check_flag, check_method, check_number
-from mtljax.engines.checks import as_scalars, split_aux, with_aux
-from mtljax.methods.apply import begun, ended, reconcile
-from mtljax.methods.common import check_active
-from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
-
-
-class FlatState(NamedTuple):
-    """The state of a method that reconciles two kinds of gradients.
-
-    Attributes:
-        loss: the method's state for the gradients of the losses.
-        flat: its state for the gradients of their sharpness.
-    """
-
-    loss: MethodState | Unobserved
-    flat: MethodState | Unobserved
+from mtljax.checks import check_flag, check_method, check_number
+from mtljax.methods.apply import reconcile
+from mtljax.methods.checked import checked
+from mtljax.types import Array, Batches, Key, Method, MethodState, Params, PyTree, Update
 
 
 def fs_mtl(
-    losses_fn: Callable[..., Any],
     method: Method,
     *,
     rho: float = 0.05,
     rho_tasks: float | None = None,
     adaptive: bool = False,
-    has_aux: bool = False,
-) -> Callable[..., Any]:
-    """Losses, and the gradient that a method makes of task-wise sharpness-aware gradients.
+) -> Method:
+    """A method on task-wise sharpness-aware gradients.
 
     With `theta` the shared parameters, `phi_k` those of task k, and g_k, h_k its gradients by the two,
 
@@ -50,29 +34,21 @@ def fs_mtl(
     latter, which a method cannot do on the sums.
 
     Args:
-        losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
-            of names), or `(losses, aux)` with `has_aux`.
-        method: A, any but one that reads one task's gradient a step.
+        method: A, any but one that reads one task's gradient per step, or batches.
         rho: length of the step into each task's ascent direction, at least 0; default 0.05.
         rho_tasks: the same for task-specific parameters; None (default) for `rho`.
         adaptive: whether that length is measured relative to the parameters, as in ASAM: with w the parameters, the
             step is `rho w^2 g / |w g|`.
-        has_aux: see `losses_fn`.
 
     Returns:
-        `f(params, state, *args, key=None, active=None, **extra) -> (losses, grads: Params, state)`, or
-        `((losses, aux), grads, state)` with `has_aux`, as that
-        of `mtljax.value_and_grad`, at the parameters themselves. The state is
-        `FlatState(method.init(T, params.shared), method.init(T, params.shared))`; `mtljax.observe` takes it as a whole.
-        Task-specific gradients are multiplied by the weights of `state.loss` where `method.weigh_tasks`. A task is
-        inactive for the step where its loss, at the parameters or at the perturbed ones, is not finite. Costs: the T
-        gradients at the parameters, and T forward and backward passes at T perturbed ones; memory 2 T x P. Written out
-        task by task: compile it.
+        `Method` that reads one batch. `state.weights` and `state.residual` are those of A on the g_k, and `state.inner`
+        is the pair of A's states, on the g_k and on the s_k. Task-specific gradients are multiplied by the weights
+        where `method.weigh_tasks`. A task is inactive for the step where its loss, at the parameters or at the
+        perturbed ones, is not finite. Costs: the T gradients at the parameters, and T forward and backward passes at T
+        perturbed ones; memory 2 T x P. Written out task by task: compile it.
 
     Raises:
-        TypeError: the state is no `FlatState`; `active` is not boolean.
-        ValueError: rho or rho_tasks negative or not finite; a method that reads one task's gradient; from f, at trace
-            time, where losses, params, active and state do not go together.
+        ValueError: rho or rho_tasks negative or not finite; a method that reads one task's gradient, or batches.
 
     H. Phan, L. Tran, Q. Tran, N. Tran, T. Truong, Q. Lei, N. Ho, D. Phung, T. Le (2025), "Beyond losses reweighting:
     empowering multi-task learning via the generalization perspective", ICCV, arXiv 2211.13723 (first named "Improving
@@ -83,82 +59,70 @@ def fs_mtl(
         >>> import mtljax
         >>> losses_fn = lambda params: {k: jnp.sum((params.shared - params.tasks[k]) ** 2) for k in "ab"}
         >>> params = mtljax.Params(jnp.zeros(2), {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0, 1.0])})
-        >>> method = mtljax.methods.mgda()
-        >>> state = FlatState(method.init(2), method.init(2))
-        >>> f = fs_mtl(losses_fn, method, rho=0.5, rho_tasks=0.0)
-        >>> losses, grads, state = f(params, state)
+        >>> method = mtljax.methods.fs_mtl(mtljax.methods.mgda(), rho=0.5, rho_tasks=0.0)
+        >>> losses, grads, state = mtljax.value_and_grad(losses_fn, method)(params, method.init(2))
         >>> print(grads.shared)
         [-1.5 -1.5]
     """
-    check_callable("fs_mtl", "losses_fn", losses_fn)
     check_method("fs_mtl", "method", method)
     check_number("fs_mtl", "rho", rho, least=0)
     rho_own = rho if rho_tasks is None else check_number("fs_mtl", "rho_tasks", rho_tasks, least=0)
     check_flag("fs_mtl", "adaptive", adaptive)
-    check_flag("fs_mtl", "has_aux", has_aux)
-    if method.pick is not None:
-        raise ValueError(f"fs_mtl: {method.name} reads one task's gradient a step, but fs_mtl has those of all")
+    if method.pick is not None or method.reads == "batches":
+        reads = "batches" if method.pick is None else "one task's gradient per step"
+        raise ValueError(f"fs_mtl: method must read the losses or gradients of all tasks, found {method.name}, {reads}")
 
-    def f(
-        params: Params,
-        state: FlatState,
-        *args: Any,
-        key: Key | None = None,
-        active: Array | None = None,
-        **extra: Array,
-    ) -> tuple[Any, Params, FlatState]:
-        if not isinstance(state, FlatState):
-            raise TypeError(f"fs_mtl: the state must be a FlatState, found {type(state).__name__}")
+    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
+        low, flat = method.init(num_tasks, shared), method.init(num_tasks, shared)
+        return MethodState(low.weights + 0.0, low.residual + 0.0, (low, flat))
+
+    def update(
+        batches: Batches, state: MethodState, *, losses: Array, key: Key | None = None, **extra: Any
+    ) -> tuple[Update, MethodState]:
+        params, before = batches.params, state.inner
         names = sorted(params.tasks)
-        before_low, before_flat = (begun("fs_mtl", method, each) for each in state)
-        for each in state:
-            if each.weights.shape != (len(names),):
-                raise ValueError(
-                    f"fs_mtl: {method.name} was initialised for {each.weights.shape[0]} tasks but params.tasks has "
-                    f"{names}"
-                )
-        check_active("fs_mtl", active, len(names))
 
-        def loss(k: int, shared: PyTree, own: PyTree) -> tuple[Array, tuple[Any, Any]]:
-            found = losses_fn(Params(shared, {**params.tasks, names[k]: own}), *args)
-            losses, aux = split_aux(found, has_aux)
-            return as_scalars(losses, names)[k], (losses, aux)
+        def loss(name: str, shared: PyTree, own: PyTree) -> Array:
+            return batches.losses_fn(Params(shared, {**params.tasks, name: own}), 0)[name]
 
         # Losses one by one, not the derivative of all: zero times another task's NaN would be NaN. What forward passes
         # have in common, the compiler runs once.
-        grad = jax.value_and_grad(loss, argnums=(1, 2), has_aux=True)
-        found = [grad(k, params.shared, params.tasks[name]) for k, name in enumerate(names)]
+        grad = jax.value_and_grad(loss, argnums=(1, 2))
+        found = [grad(name, params.shared, params.tasks[name])[1] for name in names]
         sharp = [
             grad(
-                k,
+                name,
                 perturbed(params.shared, shared, rho, adaptive),
                 perturbed(params.tasks[name], own, rho_own, adaptive),
             )
-            for (k, name), (_, (shared, own)) in zip(enumerate(names), found, strict=True)
+            for name, (shared, own) in zip(names, found, strict=True)
         ]
-        losses = jnp.stack([value.astype(jnp.float32) for (value, _), _ in found])
-        who = participation.present(losses, active=active, method=method)
-        perturbed_losses = jnp.stack([value for (value, _), _ in sharp])
-        gradients = [(low, flat) for (_, low), (_, flat) in zip(found, sharp, strict=True)]
-        present = who.active & jnp.isfinite(perturbed_losses) & participation.sound(gradients)
+        finite = jnp.isfinite(jnp.stack([value for value, _ in sharp]))
+        gradients = [(low, flat) for low, (_, flat) in zip(found, sharp, strict=True)]
+        present = batches.active[0] & finite & participation.sound(gradients)
 
         def stacked(rows: list[PyTree]) -> PyTree:
             return participation.rows_of(present, trees.stack(rows))
 
-        low = stacked([shared for _, (shared, _) in found])
+        low = stacked([shared for shared, _ in found])
         flat = jax.tree.map(jnp.subtract, stacked([shared for _, (shared, _) in sharp]), low)
-        first, second = (None, None) if key is None else jax.random.split(key)
-        told: dict[str, Any] = {"losses": who.clean, "active": present, **extra}
-        towards_low, low_state, _ = reconcile(method, before_low, low, key=first, **told)
-        towards_flat, flat_state, _ = reconcile(method, before_flat, flat, key=second, **told)
-        own = {name: sharp[k][1][1] for k, name in enumerate(names)}
+        keys = (None, None) if key is None else jax.random.split(key)
+        told: dict[str, Any] = {"losses": losses, "active": present, **extra}
+        towards_low, low_state, _ = reconcile(method, before[0], low, key=keys[0], **told)
+        towards_flat, flat_state, _ = reconcile(method, before[1], flat, key=keys[1], **told)
+        own = {name: slopes[1] for name, (_, slopes) in zip(names, sharp, strict=True)}
         own = participation.own_gradients(own, present, low_state.weights if method.weigh_tasks else None)
-        shared = participation.guarded(jax.tree.map(jnp.add, towards_low, towards_flat), present.any())
-        new = participation.unless_void((low_state, flat_state), (before_low, before_flat), present)
-        (_, (values, aux)), _ = found[0]
-        return with_aux(values, aux, has_aux), Params(shared, own), FlatState(*(ended(method, each) for each in new))
+        grads = Params(jax.tree.map(jnp.add, towards_low, towards_flat), own)
+        state = MethodState(low_state.weights, low_state.residual, (low_state, flat_state))
+        return Update(grads, present), state
 
-    return f
+    def observe(losses: Array, state: MethodState) -> MethodState:
+        assert method.observe is not None
+        return state._replace(inner=tuple(method.observe(losses, each) for each in state.inner))
+
+    made = Method("batches", init, update, name=f"fs_mtl({method.name})", weigh_tasks=method.weigh_tasks)
+    observes = None if method.observe is None else observe
+    return checked(made._replace(observe=observes, least_loss=method.least_loss))
 
 
 def perturbed(params: PyTree, gradient: PyTree, rho: Array | float, adaptive: bool) -> PyTree:

@@ -11,6 +11,8 @@ from jax import lax
 
 from mtljax import engines, participation, trees
 from mtljax.checks import expect
+from mtljax.differentiation.batches import on_batches
+from mtljax.differentiation.gradients import Gradients
 from mtljax.engines.checks import check_params
 from mtljax.engines.cut import Cut, cut_heads, reduction
 from mtljax.engines.linear import Linearised, linearise
@@ -20,34 +22,6 @@ from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference
 from mtljax.sweeps import throughout
 from mtljax.types import Array, Aux, Key, Method, MethodState, Params, PyTree
-
-
-class Gradients(NamedTuple):
-    """Everything one differentiation yields.
-
-    Attributes:
-        losses: float32 `[T]`, averaged over devices; non-finite where they were.
-        aux: what the loss function returned beside them (this device's own).
-        grads: `Params`, reduced over devices.
-        method_state: the method's new state.
-        active: bool `[T]`, the tasks that took part.
-        nonfinite: bool `[T]`, the tasks left out because their loss or their gradient was NaN or infinite.
-        share: `[T]`, this device's share of each task's examples (1 on one device).
-        gramian: `[T, T]` where one was built, of gradients times `scale`; else None.
-        scale: float32 `[]`, a power of two, 1 for gradients of ordinary size; None where no Gramian was built.
-        restore: puts T scalars into the form in which `losses_fn` returns losses.
-    """
-
-    losses: Array
-    aux: Any
-    grads: Params
-    method_state: MethodState
-    active: Array
-    nonfinite: Array
-    share: Array
-    gramian: Array | None
-    scale: Array | None
-    restore: Callable[[tuple[Array, ...]], Any]
 
 
 def differentiate(
@@ -76,7 +50,7 @@ def differentiate(
         method: how tasks are reconciled.
         params: parameters, the same on every device.
         method_state: the method's state, likewise.
-        args: the rest of what `losses_fn` takes.
+        args: the rest of what `losses_fn` takes; where the method reads more than one batch, a tuple of these for each.
         has_aux: whether `losses_fn` returns `(losses, aux)`. Where aux is `mtljax.Aux`, its counts of examples, its
             priors and its extra arrays are made use of.
         engine: as in `value_and_grad`.
@@ -102,6 +76,9 @@ def differentiate(
         )
     check_active(method.name, active, len(params.tasks))
 
+    if method.reads == "batches":
+        told = {"key": key, **extra}
+        return on_batches(losses_fn, method, params, method_state, args, told, active, has_aux, axis_name, squared)
     reduce = reduction(axis_name)
     linear = linearise(losses_fn, varying(params, axis_name), args, has_aux)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mtljax
+from mtljax.methods import sampled
 from mtljax.types import Method, MethodState, Params
 
 NAMES = ("a", "b", "c")
@@ -41,8 +42,8 @@ def params():
 def test_weights_come_from_the_first_two_batches_and_the_update_from_the_last(params, count, weigh_tasks):
     rows = np.random.default_rng(0).normal(size=(count, 3, 2)).astype(np.float32)
     method = recording(weigh_tasks)
-    f = jax.jit(mtljax.value_and_grad_of_samples(losses_fn, method))
-    losses, grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in rows])
+    f = jax.jit(mtljax.value_and_grad(losses_fn, sampled(method, count)))
+    losses, grads, state = f(params, method.init(3), *[(jnp.asarray(x),) for x in rows])
     weights = (rows[0] @ rows[1].T)[0]
     np.testing.assert_allclose(state.weights, weights, rtol=1e-5)
     np.testing.assert_allclose(grads.shared, weights @ rows[-1], rtol=1e-5)
@@ -50,26 +51,35 @@ def test_weights_come_from_the_first_two_batches_and_the_update_from_the_last(pa
         mean = rows[:, i, 0].mean()
         own = 2 * params.tasks[k][0] * mean * (weights[i] if weigh_tasks else 1.0)
         np.testing.assert_allclose(grads.tasks[k][0], own, rtol=1e-5)
-        expected = np.mean([float(losses_fn(params, x)[k]) for x in rows])
-        np.testing.assert_allclose(losses[k], expected, rtol=1e-5)
+        np.testing.assert_allclose(losses[k], losses_fn(params, rows[0])[k], rtol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_in_one_batch_sits_out(params):
     rows = np.random.default_rng(1).normal(size=(2, 3, 2)).astype(np.float32)
-    method = recording()
-    f = mtljax.value_and_grad_of_samples(losses_fn, method)
+    method = sampled(recording(), 2)
+    f = mtljax.value_and_grad(losses_fn, method)
     broken = rows.copy()
-    broken[1, 1] = np.nan
-    losses, grads, state = f(params, method.init(3), [(jnp.asarray(x),) for x in broken])
-    _, expected, _ = f(params, method.init(3), [(jnp.asarray(x),) for x in rows], active=jnp.array([True, False, True]))
+    broken[0, 1] = np.nan
+    losses, grads, state = f(params, method.init(3), *[(jnp.asarray(x),) for x in broken])
+    active = jnp.array([True, False, True])
+    _, expected, _ = f(params, method.init(3), *[(jnp.asarray(x),) for x in rows], active=active)
     assert np.isnan(losses["b"]) and state.weights[1] == 0
     np.testing.assert_array_equal(grads.shared, expected.shared)
     assert not np.any(grads.tasks["b"])
 
 
-def test_mistakes(params):
-    with pytest.raises(ValueError, match="equal reads losses, expected the Gramian"):
-        mtljax.value_and_grad_of_samples(losses_fn, mtljax.methods.equal())
-    f = mtljax.value_and_grad_of_samples(losses_fn, recording())
-    with pytest.raises(ValueError, match="found 1 samples, expected two or more"):
-        f(params, recording().init(3), [(jnp.ones((3, 2)),)])
+MISTAKES = {
+    "reads": (lambda params: sampled(mtljax.methods.equal()), "sampled: method must read the Gramian, found equal"),
+    "batches": (lambda params: sampled(recording(), 1), "sampled: batches must be at least 2, found 1"),
+    "too few": (
+        lambda params: mtljax.value_and_grad(losses_fn, sampled(recording()))(params, recording().init(3), (1,), (2,)),
+        r"sampled\(recording\) reads 3 batches, so give as many tuples .* found \['tuple', 'tuple'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named(params, mistake):
+    make, message = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=message):
+        make(params)

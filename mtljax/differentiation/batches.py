@@ -1,0 +1,91 @@
+"""Gradients by a method that reads batches: it differentiates the losses itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from mtljax import participation, trees
+from mtljax.differentiation.gradients import Gradients
+from mtljax.engines.checks import as_scalars, split_aux
+from mtljax.types import Array, Aux, Batches, Method, MethodState, Params
+
+
+def on_batches(
+    losses_fn: Callable[..., Any],
+    method: Method,
+    params: Params,
+    state: MethodState,
+    args: tuple[Any, ...],
+    told: dict[str, Any],
+    active: Array | None,
+    has_aux: bool,
+    axis_name: str | tuple[str, ...] | None,
+    squared: bool,
+) -> Gradients:
+    """The method differentiates the losses itself. What is reported is of the first batch."""
+    if axis_name is not None:
+        raise ValueError(
+            f"value_and_grad: {method.name} reads batches, and would decide on each device by that device's alone; run "
+            "the step with training.sharded, made without axis_name"
+        )
+    batches = _batches_of(method, args)
+    names = sorted(params.tasks)
+    found = [split_aux(losses_fn(params, *each), has_aux) for each in batches]
+    known = [aux if isinstance(aux, Aux) else Aux() for _, aux in found]
+    first = as_scalars(found[0][0], names)
+    who = participation.present(
+        jnp.stack([loss.astype(trees.accumulator(loss.dtype)) for loss in first]),
+        examples=known[0].examples,
+        active=active,
+        method=method,
+        squared=squared,
+    )
+    asked = jnp.ones(len(names), bool) if active is None else active
+    labeled = [asked if each.examples is None else asked & (each.examples > 0) for each in known[1:]]
+    prior = known[0].prior
+
+    def losses_at(params: Params, index: int) -> dict[str, Array]:
+        losses = as_scalars(split_aux(losses_fn(params, *batches[index]), has_aux)[0], names)
+        weighed = losses if prior is None else [loss * prior[k].astype(loss.dtype) for k, loss in enumerate(losses)]
+        return dict(zip(names, weighed, strict=True))
+
+    evidence = Batches(losses_at, params, jnp.stack([who.active, *labeled]))
+    told = {**told, "losses": who.clean, **known[0].extra}
+    (grads, present), after = method.update(evidence, state, active=who.active, **told)
+
+    def restore(values: tuple[Array, ...]) -> Any:
+        return dict(zip(names, values, strict=True)) if isinstance(found[0][0], dict) else jnp.stack(values)
+
+    return Gradients(
+        losses=who.losses,
+        aux=found[0][1],
+        grads=Params(
+            participation.guarded(grads.shared, present.any(), squared=squared),
+            participation.own_gradients(grads.tasks, present, squared=squared),
+        ),
+        method_state=participation.unless_void(after, state, present),
+        active=present,
+        nonfinite=functools.reduce(jnp.logical_and, labeled, who.asked) & ~present,
+        share=who.share,
+        gramian=None,
+        scale=None,
+        restore=lambda values: (
+            dict(zip(names, values, strict=True)) if isinstance(found[0][0], dict) else jnp.stack(values)
+        ),
+    )
+
+
+def _batches_of(method: Method, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
+    """The arguments of the loss function for each batch that the method reads."""
+    if method.num_batches == 1:
+        return (args,)
+    if len(args) != method.num_batches or not all(type(each) is tuple for each in args):
+        raise ValueError(
+            f"value_and_grad: {method.name} reads {method.num_batches} batches, so give as many tuples of the loss "
+            f"function's arguments, found {[type(each).__name__ for each in args]}"
+        )
+    return args
