@@ -11,12 +11,12 @@ from jax import lax
 
 from mtljax import engines, participation, trees
 from mtljax.checks import expect
-from mtljax.differentiation.batches import on_batches
-from mtljax.differentiation.gradients import Gradients
 from mtljax.engines.checks import check_params
 from mtljax.engines.cut import Cut, cut_heads, reduction
 from mtljax.engines.linear import Linearised, linearise
 from mtljax.engines.types import Engine, check_rows, check_serves
+from mtljax.gradients.batches import on_batches
+from mtljax.gradients.result import Gradients
 from mtljax.methods.apply import weigh
 from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference

@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtljax import participation, trees
-from mtljax.differentiation.gradients import Gradients
 from mtljax.engines.checks import as_scalars, split_aux
+from mtljax.gradients.result import Gradients
 from mtljax.types import Array, Aux, Batches, Method, MethodState, Params
 
 

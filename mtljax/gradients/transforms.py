@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_alone, check_axis_name, check_callable, check_flag, check_method
-from mtljax.differentiation import differentiate, varying
 from mtljax.engines.checks import with_aux
 from mtljax.engines.cut import cut_heads, reduction
 from mtljax.engines.full import jacobian
 from mtljax.engines.linear import linearise
 from mtljax.engines.types import Engine, check_engine
+from mtljax.gradients.step import differentiate, varying
 from mtljax.methods.apply import begun, ended
 from mtljax.types import Array, Key, Method, MethodState, Params, Unobserved
 
