@@ -80,7 +80,8 @@ def differentiate(
         told = {"key": key, **extra}
         return on_batches(losses_fn, method, params, method_state, args, told, active, has_aux, axis_name, squared)
     reduce = reduction(axis_name)
-    linear = linearise(losses_fn, varying(params, axis_name), args, has_aux)
+    params = varying(params, axis_name)
+    linear = linearise(losses_fn, params, args, has_aux)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()
     who = participation.present(
         losses_of(linear), examples=known.examples, active=active, reduce=reduce, method=method, squared=squared

@@ -57,7 +57,8 @@ def value_and_task_grads(
 
     def f(params: Params, *args: Any) -> tuple[Any, Params]:
         reduce = reduction(axis_name)
-        linear = linearise(losses_fn, varying(params, axis_name), args, has_aux)
+        params = varying(params, axis_name)
+        linear = linearise(losses_fn, params, args, has_aux)
         everyone = jnp.ones(len(linear.losses), bool)
         share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
         cut = cut_heads(linear, jnp.full(everyone.shape, share), params.shared, everyone, reduce=reduce)
