@@ -32,16 +32,16 @@ def check_refine(where: str, refine: Any, method: Method | None = None) -> bool:
 
     Example:
         >>> import mtljax
-        >>> check_refine("aggregate", True, mtljax.methods.nash_mtl())
+        >>> check_refine("aggregate", True, mtljax.methods.epo())
         Traceback (most recent call last):
         ...
         ValueError: aggregate: refine is for methods that make use of a Gramian in float64 (mgda, upgrad, dualproj,
-        cagrad, conicgrad, config, imtl_g), found nash_mtl
+        pcd, cagrad, conicgrad, config, imtl_g, aligned_mtl, nash_mtl, fairgrad, pivrg, consmtl), found epo
     """
     if check_flag(where, "refine", refine) and method is not None and not method.refines:
         raise ValueError(
-            f"{where}: refine is for methods that make use of a Gramian in float64 (mgda, upgrad, dualproj, cagrad, "
-            f"conicgrad, config, imtl_g), found {method.name}"
+            f"{where}: refine is for methods that make use of a Gramian in float64 (mgda, upgrad, dualproj, pcd, "
+            f"cagrad, conicgrad, config, imtl_g, aligned_mtl, nash_mtl, fairgrad, pivrg, consmtl), found {method.name}"
         )
     if refine and method is not None and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(f"{where}: refine needs float64: call it within `with jax.enable_x64(True):`")

@@ -48,7 +48,8 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
         rows: how rows are pulled: `engines.vmapped`, `engines.looped`, `engines.unrolled` or a function of the same
             form; None (default) for the one measured fastest on the device at hand (see `engines.best_rows`).
         refine: whether the Gramian is made in float64, which the device must have, for `mgda`, `upgrad`, `dualproj`,
-            `cagrad`, `conicgrad`, `config` and `imtl_g`, also wrapped. They then come within
+            `pcd`, `cagrad`, `conicgrad`, `config`, `imtl_g`, `aligned_mtl`, `nash_mtl`, `fairgrad`, `pivrg` and
+            `consmtl`, also wrapped. They then come within
             `2^-20 sum_k |w*_k| |g_k|` of the exact direction for the rows at hand, where a Gramian in float32 leaves
             open the larger of `1e-3 |d*|` and `2^-11 sum_k |w*_k| |g_k|`. Working memory: the rows once more, in
             float64. `docs/methods.md` says more.

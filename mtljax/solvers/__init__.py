@@ -1,6 +1,6 @@
 """The mathematics on `[T, T]`: problems over task weights, solved on the device, with a certificate."""
 
-from mtljax.solvers import refined, spectral
+from mtljax.solvers import spectral
 from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.cone_around_mean import max_min_around_mean
 from mtljax.solvers.cone_projection import cone_projection, projected_rows
@@ -23,7 +23,6 @@ __all__ = [
     "min_norm_towards",
     "project_simplex",
     "projected_rows",
-    "refined",
     "sequential",
     "simplex_lp",
     "spectral",

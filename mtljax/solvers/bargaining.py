@@ -23,12 +23,17 @@ from mtljax.solvers.scaling import (
     Solution,
     accurate_product,
     as_float32,
+    as_floating,
+    finer,
+    is_wide,
     multiply,
     relative,
     scale,
+    solution,
 )
 from mtljax.types import Array
 
+# These are for float32; `finer` has those for float64, but for those that count.
 # Relative to the scaled Gramian's diagonal: in the Newton matrix alone, and in the equation where it has no solution.
 DAMPING = 2.0**-22
 RIDGE = 2.0**-21
@@ -41,6 +46,7 @@ STATIONARY = 2.0**-12
 # Far above what any sampled problem took; it bounds the loop and is not for tuning.
 LIMIT = 64
 CURVE_STEPS = 6
+REFINED_CURVE_STEPS = 8
 # Error of s on a curve, relative to s and to 1 + p: that of the curve's middle, whose logarithm may be about 60.
 CURVE_ERROR = 2.0**-18
 # Of the root of the sum of |w_i g_i|^2: what the rounding of a Gramian makes of a gain over |g_i|. Entries are known
@@ -79,7 +85,7 @@ class _Curves(NamedTuple):
             # of the root stays left of it.
             e = jnp.where(x >= 0, 1.0 / self.alpha, self.alpha)
             larger = jnp.maximum(a, 1.0)
-            for _ in range(CURVE_STEPS):
+            for _ in range(REFINED_CURVE_STEPS if is_wide(self.slope) else CURVE_STEPS):
                 smaller = jnp.exp2(-e * jnp.log2(larger))
                 larger = larger - (larger - a - smaller) / (1.0 + e * smaller / larger)
             smaller = jnp.exp2(-e * jnp.log2(larger))
@@ -112,6 +118,8 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
     """The solution as z and s on the curves and the last step of z, which z is too coarse to hold."""
     p = 1.0 / curves.alpha
     slope = curves.slope
+    damping, grown = finer(DAMPING, matrix), finer(RIDGE, matrix)
+    converged, stationary = finer(CONVERGED, matrix, square=True), finer(STATIONARY, matrix, square=True)
 
     def body(state: _State) -> _State:
         z, s = curves.point(state.x)
@@ -138,13 +146,13 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         overshot = jnp.sum(-force * moved) > 0.5 * jnp.sum(state.last_force * moved)
         total = jnp.sum(z * s)
         decrement = jnp.sum(force * step)
-        near = decrement <= CONVERGED * total
+        near = decrement <= converged * total
 
         settled = jnp.all(jnp.abs(step_x) <= 0.25 * (z + s / slope))
-        enough = jnp.where(state.ridge > 0, RIDGE_CONVERGED, CONVERGED)
+        enough = jnp.where(state.ridge > 0, RIDGE_CONVERGED, converged)
         done = (decrement <= enough**2 * total) & settled
         # Towards a Pareto-stationary point z runs off; with the ridge in the equation too it stays.
-        hopeless = (STATIONARY * jnp.sum(z) > jnp.sqrt(total)) | (state.count > LIMIT // 2)
+        hopeless = (stationary * jnp.sum(z) > jnp.sqrt(total)) | (state.count > LIMIT // 2)
         hopeless = hopeless & (state.ridge == 0)
         # Slopes with and without a ridge are those of two functions, and are not compared.
         cut = overshot & ~near & (state.count > 0) & ~hopeless & ~(broken & (state.ridge > 0))
@@ -157,8 +165,8 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
             last_x=jnp.where(cut, state.last_x, state.x),
             last_z=jnp.where(cut, state.last_z, z),
             last_force=jnp.where(cut, state.last_force, force),
-            ridge=jnp.where(hopeless, RIDGE, growth * state.ridge),
-            damping=jnp.where(hopeless, RIDGE, growth * state.damping),
+            ridge=jnp.where(hopeless, grown, growth * state.ridge),
+            damping=jnp.where(hopeless, grown, growth * state.damping),
             done=done & ~hopeless & ~broken,
             count=state.count + 1,
         )
@@ -175,7 +183,7 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         zero,
         zero,
         ridge=jnp.sum(zero),
-        damping=DAMPING + jnp.sum(zero),
+        damping=damping + jnp.sum(zero),
         done=~jnp.any(valid),
         count=count,
     )
@@ -192,7 +200,8 @@ def _certificate(matrix: Array, curves: _Curves, z: Array, s: Array, rest: Array
     ratio = jnp.where(z > 0, 1.0 + rest / jnp.where(z > 0, z, 1.0), 1.0)
     s = s * jnp.exp2(-p * jnp.log2(ratio))
     z = z + rest
-    error = PRODUCT_ERROR * size + WEIGHT_ERROR * jnp.sum(jnp.abs(rest)) + CURVE_ERROR * (1.0 + p) * s
+    error = finer(PRODUCT_ERROR, matrix) * size + finer(WEIGHT_ERROR, matrix) * jnp.sum(jnp.abs(rest))
+    error = error + finer(CURVE_ERROR, matrix) * (1.0 + p) * s
 
     def off(pull: Array) -> Array:
         return jnp.abs(pull - s) * jnp.abs(curves.inverse(pull) - z)
@@ -204,8 +213,8 @@ def _certificate(matrix: Array, curves: _Curves, z: Array, s: Array, rest: Array
     # A change e of the gains is answered by z with (M + diag(p s / z)) dz = e, so that d moves by at most the root
     # of sum_i e_i^2 z_i / (p s_i).
     give = jnp.sum(jnp.where(curves.middle > 0, z / jnp.where(s > 0, p * s, TINY), 0.0))
-    rounding = GRAMIAN_ERROR * jnp.sqrt(jnp.sum(z * z)) * jnp.sqrt(give)
-    # Last comes the rounding of z itself.
+    rounding = finer(GRAMIAN_ERROR, matrix) * jnp.sqrt(jnp.sum(z * z)) * jnp.sqrt(give)
+    # Last comes the rounding of the weights.
     return relative(jnp.sqrt(jnp.sum(violation)) + rounding + WEIGHT_ERROR * size, length)
 
 
@@ -225,7 +234,8 @@ def bargaining(
     `w = c` where nothing conflicts, alpha -> infinity to max-min fairness, the direction of `min_norm`.
 
     Args:
-        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
+        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
+            in float64.
         shares: floating point `[T]`, c above: positive bargaining powers. None for 1 each.
         alpha: positive number.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
@@ -242,10 +252,10 @@ def bargaining(
         beyond rounding; far below alpha = 1, or with very uneven shares, this happens at good answers too, where a
         gain is right to be that small.
         At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the safe
-        answer is that of `G + 2^-21 diag(G)`, bounded, with residual 1. The ridge is 8 or 64 times as large where
-        rounding has left G more negative than that, as it may be with 30 tasks on one line. So `<g_i, d>` is not
-        negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add next to nothing to
-        d, and the other tasks bargain over what is orthogonal to them.
+        answer is that of `G + 2^-21 diag(G)` (2^-45 in float64), bounded, with residual 1. The ridge is 8 or 64 times
+        as large where rounding has left G more negative than that, as it may be with 30 tasks on one line. So
+        `<g_i, d>` is not negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add
+        next to nothing to d, and the other tasks bargain over what is orthogonal to them.
         Weights are constants under differentiation.
 
     Raises:
@@ -266,7 +276,7 @@ def bargaining(
     if not isinstance(alpha, Tracer) and not 0 < alpha < float("inf"):
         raise ValueError(f"alpha must be a positive finite number, found {alpha}")
     num_tasks = scaled.norm.shape[0]
-    shares = jnp.ones_like(scaled.norm) if shares is None else as_float32(shares)
+    shares = jnp.ones_like(scaled.norm) if shares is None else as_floating(shares).astype(scaled.norm.dtype)
     if shares.shape != (num_tasks,):
         raise ValueError(f"shares must have shape {(num_tasks,)} to go with the gramian, found {shares.shape}")
     valid = scaled.nonzero & ~(shares <= 0)
@@ -285,10 +295,10 @@ def bargaining(
     residual = _certificate(matrix, curves, z, s, rest)
     shift = jnp.where(valid, exponent - log_norm, 0.0).astype(jnp.int32)
     # A power of two with a whole and a small exponent: float32 knows 2^81.3 to 2^-18 of it.
-    mantissa, power = jnp.frexp(as_float32(magnified))
+    mantissa, power = jnp.frexp(as_float32(magnified).astype(matrix.dtype))
     whole = jnp.round(2.0 * (power - 1) / (1.0 + p))
     small = (2.0 * (power - 1) - whole * (1.0 + p) + 2.0 * jnp.log2(2.0 * mantissa)) / (1.0 + p)
     factor = jnp.ldexp(jnp.exp2(small), whole.astype(jnp.int32))
     # Gradients may be so short that weights which go with them leave float32's range.
     weights = jnp.ldexp(z + rest, shift) * factor
-    return Solution(jnp.where(jnp.isinf(weights), jnp.finfo(jnp.float32).max, weights), residual)
+    return solution(jnp.minimum(weights, jnp.finfo(jnp.float32).max), residual)

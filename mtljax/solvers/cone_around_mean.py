@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.refined import scale_in_own_precision
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer, scale, solution
 from mtljax.types import Array
 
 # Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
@@ -51,7 +50,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         >>> max_min_around_mean(jnp.diag(jnp.array([4.0, 1.0])), 1.0).weights.tolist()
         [0.5, 0.5]
     """
-    scaled = scale_in_own_precision(gramian, active)
+    scaled = scale(gramian, active)
     matrix, _, _, nonzero = scaled
     angle = jnp.arccos(as_float32(c).astype(matrix.dtype))
     _, bound, unit = mean_of(scaled)
@@ -76,4 +75,4 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     sizes = jnp.square(jnp.sum(z) / length) + jnp.square(jnp.sum(bound) / jnp.where(reference > 0, reference, 1.0))
     residual = certificate(matrix, z, found.error + squared * sizes * length)
     weights = jnp.where(nonzero, reference / length * z * unit, 0.0)
-    return Solution(weights.astype(jnp.float32), residual.astype(jnp.float32))
+    return solution(weights, residual)

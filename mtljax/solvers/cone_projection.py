@@ -6,12 +6,26 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers.nonnegative import certificate, nonnegative
-from mtljax.solvers.scaling import Scaled, Solution, accurate_product, as_float32, multiply, power_of_two, scale
+from mtljax.solvers.scaling import (
+    Scaled,
+    Solution,
+    accurate_product,
+    as_floating,
+    multiply,
+    power_of_two,
+    scale,
+    solution,
+)
 from mtljax.types import Array
 
 
-def _project(scaled: Scaled, lower: Array) -> tuple[Solution, Array]:
-    """One projection, and the error of its direction in the task gradients' own unit."""
+def project(scaled: Scaled, lower: Array) -> tuple[Solution, Array]:
+    """One projection in the precision of the Gramian, and the error of its direction in the task gradients' own unit.
+
+    Args:
+        scaled: the Gramian.
+        lower: `[T]` in its precision.
+    """
     matrix, norm, active, nonzero = scaled
     lower = jnp.where(active, lower, 0.0)
     bound = jnp.where(nonzero, lower * norm, 0.0)
@@ -31,7 +45,8 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
     projection of u onto the dual cone `{d : <g_i, d> >= 0 for all i}`, and `v - lower` are the multipliers.
 
     Args:
-        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
+        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
+            in float64.
         lower: floating point `[T]`, or `[K, T]` for K projections at once; the identity projects every task gradient
             (UPGrad), the mean's weights project the mean (DualProj, GEM).
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
@@ -44,9 +59,9 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
 
         What is promised, for a Gramian that is right to float32's rounding: `|d| <= |u|`, but for
         `2^-11 sum_i |lower_i| |g_i|`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
-        `2^-11 sum_i |v*_i| |g_i|`. Of multipliers that are as good the smallest are taken. So where nothing of the
-        direction is certain, what is returned is safe: a projection that a ridge of the Gramian's rounding has made
-        shorter, with bounded weights.
+        `2^-11 sum_i |v*_i| |g_i|`; for one in float64, `2^-20 sum_i |v*_i| |g_i|`. Of multipliers that are as good the
+        smallest are taken. So where nothing of the direction is certain, what is returned is safe: a projection that a
+        ridge of the Gramian's rounding has made shorter, with bounded weights.
 
     Raises:
         ValueError: shapes do not match.
@@ -60,14 +75,15 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
         >>> cone_projection(gramian, jnp.array([1.0, 0.0])).weights.tolist()
         [1.0, 0.5]
     """
-    lower = as_float32(lower)
+    lower = as_floating(lower)
     shape = jnp.shape(gramian)
     if lower.ndim not in (1, 2) or lower.shape[-1:] != shape[-1:]:
         raise ValueError(f"lower must have shape [T] or [K, T] with T as in gramian {shape}, found {lower.shape}")
     scaled = scale(gramian, active)
+    lower = lower.astype(scaled.matrix.dtype)
     if lower.ndim == 1:
-        return _project(scaled, lower)[0]
-    return jax.vmap(lambda row: _project(scaled, row)[0])(lower)
+        return solution(*project(scaled, lower)[0])
+    return solution(*jax.vmap(lambda row: project(scaled, row)[0])(lower))
 
 
 def projected_rows(gramian: Array, shares: Array, *, active: Array | None = None) -> Solution:
@@ -88,8 +104,8 @@ def projected_rows(gramian: Array, shares: Array, *, active: Array | None = None
     """
     scaled = scale(gramian, active)
     rows = jnp.diag(jnp.ones_like(scaled.norm))
-    found, errors = jax.vmap(lambda row: _project(scaled, row))(rows)
-    weights = multiply(shares, found.weights)
+    found, errors = jax.vmap(lambda row: project(scaled, row))(rows)
+    weights = multiply(shares.astype(scaled.matrix.dtype), found.weights)
     z = jnp.where(scaled.nonzero, weights * scaled.norm, 0.0)
     unit = power_of_two(jnp.max(jnp.abs(z)))
-    return Solution(weights, certificate(scaled.matrix, z / unit, jnp.sum(shares * errors) / unit))
+    return solution(weights, certificate(scaled.matrix, z / unit, jnp.sum(shares * errors) / unit))

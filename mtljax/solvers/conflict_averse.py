@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from mtljax.solvers.level_path import Point, mean_of, search
 from mtljax.solvers.nonnegative import certificate
-from mtljax.solvers.refined import scale_in_own_precision
-from mtljax.solvers.scaling import Solution, accurate_product, as_float32
+from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale, solution
 from mtljax.types import Array
 
 # Of the radius: a direction that ends this close to the surface of the ball is moved onto it.
@@ -52,7 +51,7 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     """
     if isinstance(c, (int, float)) and not c >= 0:
         raise ValueError(f"c must be at least 0, found {c}")
-    scaled = scale_in_own_precision(gramian, active)
+    scaled = scale(gramian, active)
     matrix, _, _, nonzero = scaled
     c = as_float32(c).astype(matrix.dtype)
     mean, bound, unit = mean_of(scaled)
@@ -75,4 +74,4 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     z = bound + jnp.where(jnp.abs(stretch - 1.0) < CLOSE, stretch, 1.0) * found.y / share
     weights = jnp.where(nonzero, z * unit, mean)
     residual = certificate(matrix, z, found.error / share)
-    return Solution(weights.astype(jnp.float32), residual.astype(jnp.float32))
+    return solution(weights, residual)

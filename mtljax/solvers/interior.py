@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.solvers.cholesky import inverse_factor, solve_factored
-from mtljax.solvers.scaling import accurate_product
+from mtljax.solvers.scaling import accurate_product, finer, is_wide
 from mtljax.types import Array
 
+# These are for float32; `finer` has those for float64.
 # Of the square of the sum of y: the gap to the optimum, at least |d - d*|^2 / 2. Of that sum: what equations are
 # solved to.
 GAP = 2.0**-26
@@ -34,7 +35,7 @@ class Interior(NamedTuple):
     """A solution.
 
     Attributes:
-        y: float32 `[T]`, 0 where not valid, else positive.
+        y: `[T]`, 0 where not valid, else positive.
         free: bool `[T]`, the tasks whose y is not on its way to 0.
     """
 
@@ -54,15 +55,17 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
     """Solves `min 1/2 y'(matrix + diag(ridge))y - force'y  subject to  y >= 0`.
 
     Args:
-        matrix: float32 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
-        force: float32 `[T]`.
+        matrix: float32 or float64 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
+        force: the same `[T]`.
         valid: bool `[T]`, the tasks that may be positive.
-        ridge: float32 `[T]`.
+        ridge: the same `[T]`.
         needed: bool `[]`, whether there is anything to do; if not, y is the start.
 
     Returns:
         The solution as `Interior`.
     """
+    wanted, equations = finer(GAP, matrix), finer(EQUATIONS, matrix)
+    limit = 2 * LIMIT if is_wide(matrix) else LIMIT
     block = jnp.where(valid[:, None] & valid[None, :], matrix, 0.0)
 
     def slope_at(y: Array, grown: Array | float) -> Array:
@@ -89,26 +92,27 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
         change, change_slope, reach = move(center - change * change_slope)
         new_y, new_slope = y + reach * change, slope + reach * change_slope
         size = jnp.sum(jnp.where(valid, new_y, 0.0))
-        solved = jnp.max(jnp.abs(jnp.where(valid, rest, 0.0))) <= EQUATIONS * size
+        solved = jnp.max(jnp.abs(jnp.where(valid, rest, 0.0))) <= equations * size
         broken = ~jnp.isfinite(size + jnp.sum(new_slope))
         return _State(
             y=jnp.where(broken, y, new_y),
             slope=jnp.where(broken, slope, new_slope),
             grown=jnp.where(broken, GROWTH * grown, grown),
-            settled=solved & (gap_of(new_y, new_slope) <= GAP * size * size),
+            settled=solved & (gap_of(new_y, new_slope) <= wanted * size * size),
             count=state.count + 1,
         )
 
     # Made of the input, so that it varies over the devices of a mesh as the input does.
-    zero = jnp.sum(jnp.where(valid & (matrix[0] + force + ridge == 0), 0, 0))
+    none = jnp.sum(jnp.where(valid & (matrix[0] + force + ridge == 0), 0, 0))
+    zero = none.astype(force.dtype)
     most = jnp.max(jnp.where(valid, jnp.abs(force), 0.0))
     y = jnp.where(valid & (most > 0), most, 1.0) + 0.0 * (force + zero)
     first = _State(
         y=y,
         slope=jnp.maximum(slope_at(y, 1.0), y),
-        grown=1.0 + 0.0 * zero,
-        settled=~needed & (zero == 0),
-        count=zero,
+        grown=1.0 + zero,
+        settled=~needed & (none == 0),
+        count=none,
     )
-    found = lax.while_loop(lambda s: ~s.settled & (s.count < LIMIT), step, first)
+    found = lax.while_loop(lambda s: ~s.settled & (s.count < limit), step, first)
     return Interior(jnp.where(valid, found.y, 0.0), valid & (found.y > found.slope))

@@ -23,12 +23,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.solvers import refined
 from mtljax.solvers.cholesky import inverse_factor, solve_factored
 from mtljax.solvers.interior import interior
 from mtljax.solvers.scaling import accurate_product, finer, is_wide, multiply
 from mtljax.types import Array
 
+# These are for float32; `finer` has those for float64.
 # Of |g_i|^2: what the rounding of a Gramian, and of its factorisation, amount to.
 RIDGE = 2.0**-22
 GROWTH = 16.0
@@ -37,6 +37,8 @@ CERTAIN = 2.0**-9
 # Of the largest entry of y, and of the sum of y: what y and its multipliers are known to.
 BOUND_TOLERANCE = 2.0**-20
 SLOPE_TOLERANCE = 2.0**-23
+# Of the sum of |w_k g_k|: what the rounding of weights to float32, and their sum of rows, make of a refined direction.
+WEIGHT_ROUNDING = 2.0**-23
 PATIENCE = 3
 REFINEMENTS = 2
 POLISHES = 2
@@ -46,9 +48,9 @@ class Nonnegative(NamedTuple):
     """A solution.
 
     Attributes:
-        y: float32 `[T]`, non-negative, 0 where not valid.
+        y: `[T]`, non-negative, 0 where not valid.
         free: bool `[T]`, the tasks that may be positive.
-        error: float32 `[]`, an estimate of `|d - d*|` for `d = sum_k y_k g_k`, all errors in one: how far y is from
+        error: `[]`, an estimate of `|d - d*|` for `d = sum_k y_k g_k`, all errors in one: how far y is from
             optimal, and how far a change of the Gramian by its own rounding moved d.
     """
 
@@ -70,18 +72,18 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     """Solves the problem of this file's head.
 
     Args:
-        matrix: float32 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
-        force: float32 `[T]`.
+        matrix: float32 or float64 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
+        force: the same `[T]`.
         valid: bool `[T]`, the tasks that may be positive.
         free: bool `[T]`, the first guess of those that are.
-        sizes: float32 `[T]`, what rounding is relative to, where that is more than the task gradients' lengths.
+        sizes: the same `[T]`, what rounding is relative to, where that is more than the task gradients' lengths.
 
     Returns:
-        The solution as `Nonnegative`. In float64, which `mtljax.solvers.refined` serves, from y = 0 on.
+        The solution as `Nonnegative`.
     """
-    if is_wide(matrix):
-        y = refined.nonnegative(matrix, force, valid)
-        return Nonnegative(y, y > 0, refined.error_of(matrix, force, y, valid))
+    first_ridge, bound_tolerance, slope_tolerance = (
+        finer(x, matrix) for x in (RIDGE, BOUND_TOLERANCE, SLOPE_TOLERANCE)
+    )
     noise = sizes * sizes * jnp.ones_like(force)
 
     def solve(inverse: Array, free: Array, vector: Array) -> Array:
@@ -101,8 +103,8 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         for _ in range(REFINEMENTS):
             y = y - solve(inverse, free, slope_at(y, ridge))
         size = jnp.sum(jnp.abs(y))
-        below = free & (y < -BOUND_TOLERANCE * jnp.max(jnp.abs(y)))
-        wrong = below | (valid & ~free & (slope_at(y, ridge) < -SLOPE_TOLERANCE * size))
+        below = free & (y < -bound_tolerance * jnp.max(jnp.abs(y)))
+        wrong = below | (valid & ~free & (slope_at(y, ridge) < -slope_tolerance * size))
         found = jnp.sum(wrong)
         # A factorisation that breaks down shows as NaN.
         broken = ~jnp.isfinite(size)
@@ -118,17 +120,18 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         )
 
     # Every carried value is made from the input, so that it varies over the devices of a mesh as the input does.
-    zero = jnp.sum(jnp.where(valid & (matrix[0] + force + noise == 0), 0, 0))
+    none = jnp.sum(jnp.where(valid & (matrix[0] + force + noise == 0), 0, 0))
+    zero = none.astype(force.dtype)
     guess = _Guess(
         y=0.0 * (force + zero),
-        free=free & valid & (zero == 0),
-        ridge=RIDGE + 0.0 * zero,
-        fewest=force.shape[0] + 1 + zero,
-        patience=PATIENCE + zero,
-        settled=zero != 0,
+        free=free & valid & (none == 0),
+        ridge=first_ridge + zero,
+        fewest=force.shape[0] + 1 + none,
+        patience=PATIENCE + none,
+        settled=none != 0,
     )
     guess = lax.while_loop(lambda g: ~g.settled & (g.patience >= 0) & (g.ridge < 1.0), pivot, guess)
-    inner = interior(matrix, force, valid, ridge=RIDGE * noise, needed=~guess.settled)
+    inner = interior(matrix, force, valid, ridge=first_ridge * noise, needed=~guess.settled)
     start = jnp.where(guess.settled, guess.y, inner.y)
 
     # Steps without the ridge, as far as the bounds allow, for what M does see of all that. A task that is at its bound
@@ -156,15 +159,15 @@ def certificate(matrix: Array, z: Array, error: Array) -> Array:
     """The residual of a direction `d = sum_k z_k g_k`: its error over its length.
 
     Args:
-        matrix: float32 `[T, T]`, as above.
-        z: float32 `[T]`.
-        error: float32 `[]`, of d.
+        matrix: float32 or float64 `[T, T]`, as above.
+        z: the same `[T]`.
+        error: `[]`, of d.
 
     Returns:
-        float32 `[]` in [0, 1]. 1 where |d| is below 2^-9 of `sum_k |z_k g_k|`, unless that is 0.
+        `[]` in [0, 1]. 1 where |d| is below 2^-9 of `sum_k |z_k g_k|` (2^-21 in float64), unless that is 0.
     """
     size = jnp.sum(jnp.abs(z))
-    rounding = refined.ROUNDING if is_wide(matrix) else BOUND_TOLERANCE
+    rounding = WEIGHT_ROUNDING if is_wide(matrix) else BOUND_TOLERANCE
     square = jnp.sum(z * accurate_product(matrix, z)) - jnp.square(finer(CERTAIN, matrix, square=True) * size)
     ratio = (error + rounding * size) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return jnp.where(size == 0, 0.0, jnp.where(square > 0, jnp.minimum(ratio, 1.0), 1.0))

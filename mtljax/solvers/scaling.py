@@ -1,9 +1,14 @@
-"""Putting a Gramian on a scale where float32 suffices, without rounding anything.
+"""Putting a Gramian on a scale where its precision suffices, without rounding anything.
 
 Task norms may spread over many decades and tasks may all but cancel, so a plain float32 solve loses the direction.
 Two devices keep it. Every task is divided by a power of two near its norm, which is exact: the scaled problem is the
 given one. And matrix-vector products are summed in two parts, the leading one free of rounding, which is what makes
 iterative refinement gain digits.
+
+A Gramian in float64, which `engines.full(refine=True)` makes of float32 rows, is solved in float64 by the same solvers.
+A product of two float32 numbers is exact in float64, so that such a Gramian is right to about `2^-50 |g_i| |g_j|`, and
+`|d|^2 = y'My` to `2^-50 (sum_i y_i |g_i|)^2`. `finer` says what a tolerance becomes; weights are rounded to float32 at
+the end.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from mtljax.types import Array
 # is exact, the trailing one is below 2^-7 and rounds at 2^-24 of that; two bits of margin for its sums.
 PRODUCT_ERROR = 2.0**-29
 WEIGHT_ERROR = 2.0**-24
-# The smallest normal number.
+# The smallest normal number of float32.
 TINY = 2.0**-126
 # A direction shorter than this share of the shortest gradient counts as none: Pareto-stationary to working precision.
 STATIONARY = 2.0**-10
@@ -48,9 +53,9 @@ class Scaled(NamedTuple):
     """A Gramian divided on both sides by powers of two.
 
     Attributes:
-        matrix: float32 `[T, T]`, entries below 1 in size, diagonal in [1/4, 1); rows and columns of tasks that are
-            inactive or have a zero gradient are 0.
-        norm: float32 `[T]`, the powers of two, above the task gradients' norms by a factor in (1, 2]; 1 where zero.
+        matrix: float32 or float64 `[T, T]`, entries below 1 in size, diagonal in [1/4, 1); rows and columns of tasks
+            that are inactive or have a zero gradient are 0.
+        norm: the same `[T]`, the powers of two, above the task gradients' norms by a factor in (1, 2]; 1 where zero.
         active: bool `[T]`, the tasks that take part.
         nonzero: bool `[T]`, the tasks that take part and have a gradient.
     """
@@ -100,8 +105,9 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
         active: bool `[T]` or None for all.
 
     Returns:
-        The scaled Gramian; what an inactive task's row and column held, NaN included, is not read. Entries below 2^-126
-        count as 0: a task whose gradient is shorter than 2^-63 has none.
+        The scaled Gramian, in float64 where the Gramian is, else in float32; what an inactive task's row and column
+        held, NaN included, is not read. Entries below 2^-126 count as 0 in float32: a task whose gradient is shorter
+        than 2^-63 has none.
 
     Raises:
         ValueError: the Gramian is not square, or `active` is not `[T]`.
@@ -111,21 +117,21 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
         raise ValueError(f"gramian must be a square matrix [T, T] with T at least 1, found shape {shape}")
     if active is not None and jnp.shape(active) != shape[:1]:
         raise ValueError(f"active must have shape {shape[:1]} to go with the gramian, found {jnp.shape(active)}")
-    gramian = as_float32(gramian)
-    # Below float32's normal numbers, whether a number is 0 depends on the thread that looks at it.
-    gramian = jnp.where(jnp.abs(gramian) < TINY, 0.0, gramian)
+    gramian = as_floating(gramian)
+    # Below the normal numbers, whether a number is 0 depends on the thread that looks at it.
+    gramian = jnp.where(jnp.abs(gramian) < jnp.finfo(gramian.dtype).tiny, 0.0, gramian)
     squares = jnp.diagonal(gramian)
     active = jnp.ones_like(squares, dtype=bool) if active is None else jnp.asarray(active).astype(bool)
     # Not `squares > 0`: a NaN of an active task must come out again, not pass for a zero gradient.
     nonzero = active & ~(squares <= 0)
     norm = jnp.where(nonzero, 2.0 * power_of_two(jnp.sqrt(jnp.where(nonzero, squares, 1.0))), 1.0)
-    # One side after the other: the product of two norms may leave float32's range.
+    # One side after the other: the product of two norms may leave the range.
     matrix = gramian / norm[:, None] / norm[None, :]
     return Scaled(jnp.where(nonzero[:, None] & nonzero[None, :], matrix, 0.0), norm, active, nonzero)
 
 
 def multiply(matrix: Array, vector: Array) -> Array:
-    """`matrix @ vector` in full float32 on every backend."""
+    """`matrix @ vector` in full precision on every backend."""
     return jnp.matmul(matrix, vector, precision=lax.Precision.HIGHEST)
 
 
@@ -149,6 +155,11 @@ def accurate_product(matrix: Array, vector: Array) -> Array:
     matrix_lead = jnp.round(matrix * 128.0) / 128.0
     rest = multiply(matrix_lead, vector - vector_lead) + multiply(matrix - matrix_lead, vector)
     return multiply(matrix_lead, vector_lead) + rest
+
+
+def solution(weights: Array, residual: Array) -> Solution:
+    """What a solver returns, out of its own precision."""
+    return Solution(as_float32(weights), as_float32(residual))
 
 
 def relative(error: Array, length: Array) -> Array:

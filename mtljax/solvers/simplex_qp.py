@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtljax.solvers.nonnegative import certificate, nonnegative
-from mtljax.solvers.scaling import Solution, scale
+from mtljax.solvers.scaling import Solution, scale, solution
 from mtljax.types import Array
 
 
@@ -15,7 +15,8 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
     Solves `min_w w'Gw` over the simplex `w >= 0, sum(w) = 1`; the direction is `d = sum_k w_k g_k`.
 
     Args:
-        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
+        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
+            in float64.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
         sizes: float32 `[T]`, what the Gramian's rounding is relative to, where its entries are differences of larger
             numbers; None for the lengths `|g_i|`.
@@ -28,7 +29,8 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
         precision of a Gramian.
 
         What is promised, for a Gramian that is right to float32's rounding: d is not longer than the shortest gradient,
-        and `|d - d*|` is at most the larger of `1e-3 |d*|` and `2^-11 sum_i w*_i |g_i|`. Of weights that are as good
+        and `|d - d*|` is at most the larger of `1e-3 |d*|` and `2^-11 sum_i w*_i |g_i|`; for one in
+        float64, `2^-20 sum_i w*_i |g_i|`. Of weights that are as good
         those are taken whose `w_i |g_i|` are smallest. That bound holds where nothing of the direction is certain too:
         what is returned is safe as it is.
 
@@ -59,4 +61,4 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
     zero = active & ~nonzero
     spread = jnp.where(zero, 1.0, 0.0) / jnp.maximum(jnp.sum(zero), 1)
     settled = jnp.any(zero) | ~jnp.any(active)
-    return Solution(jnp.where(settled, spread, weights), jnp.where(settled, 0.0, residual))
+    return solution(jnp.where(settled, spread, weights), jnp.where(settled, 0.0, residual))

@@ -13,18 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.solvers.refined import scale_in_own_precision
 from mtljax.solvers.scaling import (
     Solution,
     accurate_product,
-    as_float32,
     as_floating,
     finer,
-    is_wide,
     multiply,
     power_of_two,
     relative,
     scale,
+    solution,
 )
 from mtljax.types import Array
 
@@ -37,8 +35,6 @@ WEIGHT_ROUNDING = 2.0**-21
 ROUNDING = 2.0**-24
 # Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
 CANCELLED = 2.0**-12
-# RANK_TOLERANCE of a Gramian in float64.
-REFINED_RANK_TOLERANCE = 2.0**-46
 
 
 class Projections(NamedTuple):
@@ -77,7 +73,8 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     Gramian divided by lengths on both sides: no gradient is needed.
 
     Args:
-        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
+        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
+            in float64.
         targets: floating point `[T]`; None for 1 each. Those of tasks that take no part are not read.
         active: bool `[T]`, the tasks that take part; None for all. The others are not read. A task without gradient
             has no direction and takes no part either.
@@ -95,7 +92,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         >>> found.amounts.round(3).tolist(), found.gains.round(3).tolist()
         ([1.0, 1.0], [1.0, 1.0])
     """
-    matrix, norm, _, takes_part = scale_in_own_precision(gramian, active)
+    matrix, norm, _, takes_part = scale(gramian, active)
     targets = jnp.ones_like(norm) if targets is None else as_floating(targets)
     if targets.shape != norm.shape:
         raise ValueError(f"targets must have shape {norm.shape} to go with the gramian, found {targets.shape}")
@@ -108,7 +105,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
         return jnp.where(takes_part, accurate_product(matrix, amounts / own) / own, 0.0)
 
     values = _squares(product, vectors)
-    tolerance = REFINED_RANK_TOLERANCE if is_wide(matrix) else RANK_TOLERANCE
+    tolerance = finer(RANK_TOLERANCE, matrix)
     least = tolerance * jnp.square(jnp.sum(jnp.abs(vectors), axis=0))
     kept = values > least
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
@@ -196,10 +193,11 @@ def alignment(
     `sqrt(level(lambda)) V diag(lambda)^(-1/2) V' weights`.
 
     Args:
-        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
+        gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
+            in float64.
         weights: floating point `[T]`, of the combination before alignment.
         level: which size: `smallest`, `median`, `mean`, or any function of the eigenvalues, in units of their own
-            (float32 `[T]`, ascending), and of a mask of those that are not zero.
+            (`[T]`, ascending), and of a mask of those that are not zero.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
@@ -216,7 +214,7 @@ def alignment(
         [0.5, 1.0]
     """
     _, norm, active, nonzero = scale(gramian, active)
-    weights = as_float32(weights)
+    weights = as_floating(weights).astype(norm.dtype)
     if weights.shape != norm.shape:
         raise ValueError(f"weights must have shape {norm.shape} to go with the gramian, found {weights.shape}")
     weights = jnp.where(active, weights, 0.0)
@@ -224,7 +222,7 @@ def alignment(
     # `norm` exceeds the norms, so that entries are at most 1.
     unit = power_of_two(jnp.max(jnp.where(nonzero, norm, 0.0)))
     whole = nonzero[:, None] & nonzero[None, :]
-    matrix = jnp.where(whole, as_float32(gramian), 0.0) / unit / unit
+    matrix = jnp.where(whole, as_floating(gramian), 0.0) / unit / unit
     _, vectors = jnp.linalg.eigh(matrix)
     values = _squares(partial(accurate_product, matrix), vectors)
     cut = 2.0**-23 * jnp.sum(active) * values[-1]
@@ -235,7 +233,7 @@ def alignment(
     aligned = jnp.where(nonzero, multiply(vectors, stretch * parts), 0.0)
     found = jnp.any(kept)
     residual = _alignment_error(matrix, vectors, values, parts, cut)
-    return Solution(jnp.where(found, aligned, weights), jnp.where(found, residual, 0.0))
+    return solution(jnp.where(found, aligned, weights), jnp.where(found, residual, 0.0))
 
 
 def _alignment_error(matrix: Array, vectors: Array, values: Array, parts: Array, cut: Array) -> Array:
@@ -247,7 +245,7 @@ def _alignment_error(matrix: Array, vectors: Array, values: Array, parts: Array,
     # A change E of the Gramian, in terms of its eigenvectors, changes the k-th component of the direction by
     # `sum_l E_kl parts_l / (root_l (root_k + root_l))` where both are kept, by `E_kl parts_l / values_k` where the
     # l-th is not, and the smallest eigenvalue by an entry of E. These have any signs, and add up in squares.
-    noise = ROUNDING * values[-1]
+    noise = finer(ROUNDING, matrix) * values[-1]
     between = jnp.where(kept[None, :], root[None, :] * (root[:, None] + root[None, :]), values[:, None])
     turned = jnp.where(kept[:, None], parts[None, :] / jnp.where(kept[:, None], between, 1.0), 0.0)
     length = jnp.linalg.norm(jnp.where(kept, parts, 0.0))

@@ -166,6 +166,26 @@ def aligned_mtl(rows):
     return np.where(norms_of(rows) > 0, weights, 0.0)
 
 
+def pcd(rows, tau=0.02):
+    """At a first step, where averages are the norms; None where no direction exists, or float64 does not tell."""
+    norms = norms_of(rows)
+    weights = np.zeros(len(rows))
+    first, *others = np.flatnonzero(norms > 0)
+    unit = rows / np.where(norms > 0, norms, 1.0)[:, None]
+    missing = np.float32(tau) - unit[others] @ unit[first]
+    solution, left = nnls(np.vstack([unit[others].T, missing]), np.r_[np.zeros(rows.shape[1]), 1.0])
+    weights[first] = 1.0
+    if others and (missing > 0).any():
+        # The square of what is left is one over 1 + the square of how far d has to go.
+        if left < 2.0**-6:
+            return None
+        weights[others] = solution / (1.0 - missing @ solution)
+    length = np.linalg.norm(weights @ unit)
+    if length < 2.0**-20 * np.abs(weights).sum():
+        return None
+    return weights / np.where(norms > 0, norms, 1.0) * norms[first] / length
+
+
 def bargaining(rows, power):
     """Weights with `<g_i, sum_k w_k g_k> = w_i^(-power)`, by Newton's method; None where it does not converge."""
     norms = norms_of(rows)

@@ -18,7 +18,12 @@ from tests.solvers import references
 from tests.solvers.families import FAMILIES, rows_of
 from tests.solvers.references import norms_of
 
-NAMES = ("mgda", "upgrad", "dualproj", "cagrad", "conicgrad", "config", "imtl_g")
+REFERENCES = {
+    **{name: getattr(references, name) for name in ("mgda", "upgrad", "dualproj", "cagrad", "conicgrad", "config")},
+    **{name: getattr(references, name) for name in ("imtl_g", "aligned_mtl", "pcd")},
+    **{name: functools.partial(references.bargaining, power=1.0) for name in ("nash_mtl", "fairgrad")},
+    **{name: functools.partial(references.bargaining, power=0.5) for name in ("pivrg", "consmtl")},
+}
 # Of the sum of |w*_k| |g_k|.
 PROMISE = 2.0**-20
 
@@ -35,9 +40,13 @@ def solver(name):
     return jax.jit(jax.vmap(solve))
 
 
-def excused(name, length, size):
+def excused(name, rows, exact):
     """Dependent to the rounding of rows or not: the pseudo-inverse is not a continuous function there."""
-    return name in ("config", "imtl_g") and length < 2 * PROMISE * size
+    if name == "aligned_mtl":
+        # An eigenvalue at the method's own cut counts as zero or not, and float64 may decide on it.
+        values = np.linalg.svd(rows, compute_uv=False) ** 2 / (len(rows) * 2.0**-23 * np.linalg.norm(rows, 2) ** 2)
+        return bool((np.abs(values - 1.0) < 2.0**-20).any())
+    return name in ("config", "imtl_g") and np.linalg.norm(exact @ rows) < 2 * PROMISE * np.abs(exact) @ norms_of(rows)
 
 
 def check(name, num_tasks, seeds):
@@ -50,11 +59,11 @@ def check(name, num_tasks, seeds):
             weights, residuals, updates = map(np.asarray, solver(name)(given))
             assert weights.dtype == residuals.dtype == updates.dtype == np.float32
             for rows, found, residual, update in zip(given.astype(float), weights, residuals, updates, strict=True):
-                exact = getattr(references, name)(rows)
+                exact = REFERENCES[name](rows)
                 if exact is None:
                     continue
                 wanted, size = exact @ rows, np.abs(exact) @ norms_of(rows)
-                unsettled = excused(name, np.linalg.norm(wanted), size)
+                unsettled = excused(name, rows, exact)
                 judged += not unsettled
                 error = np.linalg.norm(update - wanted)
                 case = f"{name} {family} T={num_tasks} residual={residual}"
@@ -74,7 +83,7 @@ def test_directions(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_tasks", [2, 3, 5, 9, 16, 33, 64])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REFERENCES)
 def test_directions_of_many(name, num_tasks):
     check(name, num_tasks, range(8 if num_tasks < 33 else 2))
 
@@ -131,5 +140,5 @@ def test_what_is_not_refined_says_so():
     rows = np.eye(2, dtype=np.float32)
     with pytest.raises(ValueError, match=r"refine needs float64"):
         mtljax.aggregate(methods.mgda(), rows, refine=True)
-    with jax.enable_x64(True), pytest.raises(ValueError, match=r"refine is for methods .* found nash_mtl"):
-        mtljax.aggregate(methods.nash_mtl(), rows, refine=True)
+    with jax.enable_x64(True), pytest.raises(ValueError, match=r"refine is for methods .* found epo"):
+        mtljax.aggregate(methods.epo(), rows, refine=True)

@@ -34,7 +34,8 @@ def longest_row(rows):
     return norms_of(rows).max()
 
 
-# The length that no direction exceeds. IMTL-G has none: its weights are divided by their sum, which may be small.
+# The length that no direction exceeds. IMTL-G's weights are v / sum(v), or 0 where |sum(v)| is below 2^-18 of sum(|v|): so
+# the length, at most sum(|v_k| |g_k|) / |sum(v)|, is at most 2^18 times that of the longest gradient.
 LONGEST: dict[str, Callable[[np.ndarray], float]] = {
     "mgda": lambda rows: norms_of(rows).min(),
     "upgrad": lambda rows: norms_of(rows).mean(),
@@ -42,7 +43,7 @@ LONGEST: dict[str, Callable[[np.ndarray], float]] = {
     "cagrad": lambda rows: 1.5 * length_of_mean(rows),
     "conicgrad": length_of_mean,
     "config": lambda rows: norms_of(rows).sum(),
-    "imtl_g": lambda rows: np.inf,
+    "imtl_g": lambda rows: 2.0**18 * longest_row(rows),
     "epo": longest_row,
     "pcd": lambda rows: norms_of(rows)[np.argmax(norms_of(rows) > 0)],
 }

@@ -96,5 +96,6 @@ def aligned_mtl(
             update=update,
             weigh_tasks=weigh_tasks,
             name="aligned_mtl",
+            refines=True,
         )
     )

@@ -60,5 +60,6 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
             update=update,
             weigh_tasks=weigh_tasks,
             name="consmtl",
+            refines=True,
         )
     )

@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers import cone_projection, refined
-from mtljax.solvers.scaling import is_wide
+from mtljax.solvers import cone_projection
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -68,8 +67,7 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
             target = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
         else:
             target = jnp.where(takes_part, shares, 0.0)
-        project = refined.cone_projection if is_wide(gramian) else cone_projection
-        weights, residual = project(gramian, target, active=active)
+        weights, residual = cone_projection(gramian, target, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(

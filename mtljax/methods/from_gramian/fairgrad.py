@@ -82,5 +82,6 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
             update=update,
             weigh_tasks=weigh_tasks,
             name="fairgrad",
+            refines=True,
         )
     )

@@ -29,7 +29,7 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, sum 1 over active tasks;
         0 for a task that has no gradient, and all 0 where the sum that they are divided by cancels to rounding.
-        Above that nothing bounds the length of the update: it is that of the definition, trusted or not.
+        So the update is at most 2^18 times as long as the longest gradient; nearer than that nothing bounds it.
         `state.residual` is that of `mtljax.solvers.spectral.projections`: the larger of how far projections are from
         equal, `max_i |<g_i, u> / |g_i| - 1|` for the direction u that should have them 1, and of the relative error of
         u, for what the Gramian's rounding does; with the relative error of `sum(v)` added. It is small unless task

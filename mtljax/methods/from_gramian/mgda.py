@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from mtljax.checks import check_callable, check_flag
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_evidence, initial_state
-from mtljax.solvers import min_norm, refined
-from mtljax.solvers.scaling import as_float32, as_floating, is_wide, power_of_two
+from mtljax.solvers import min_norm
+from mtljax.solvers.scaling import as_float32, as_floating, power_of_two
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -133,16 +133,15 @@ def mgda(
         scale: ArrayLike = 1.0,
         **extra,
     ) -> tuple[Array, MethodState]:
-        shortest = refined.min_norm if is_wide(gramian) else min_norm
         if normalization is None:
-            weights, residual = shortest(gramian, active=active)
+            weights, residual = min_norm(gramian, active=active)
             return weights, MethodState(weights, residual, state.inner)
         gramian = as_floating(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         divisor = divisors(gramian, losses, takes_part, scale)
         relative = divisor / power_of_two(jnp.max(divisor))
         # One side after the other: the product of two divisors may leave float32's range.
-        weights, residual = shortest(gramian / relative[:, None] / relative[None, :], active=active)
+        weights, residual = min_norm(gramian / relative[:, None] / relative[None, :], active=active)
         if normalized_update:
             weights = weights / divisor
         return weights, MethodState(weights, residual, state.inner)

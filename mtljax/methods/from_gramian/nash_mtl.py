@@ -9,7 +9,7 @@ from mtljax.checks import check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.solvers.bargaining import bargaining
-from mtljax.solvers.scaling import multiply
+from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.scaling import scale as divided
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -69,7 +69,8 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
             scaled = divided(gramian, active)
             amounts = weights / scale * scaled.norm
             length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * multiply(scaled.matrix, amounts)), 0.0))
-            weights = weights * jnp.where(length > max_norm, max_norm / jnp.where(length > 0, length, 1.0), 1.0)
+            cut = jnp.where(length > max_norm, max_norm / jnp.where(length > 0, length, 1.0), 1.0)
+            weights = weights * as_float32(cut)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(
@@ -79,5 +80,6 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
             update=update,
             weigh_tasks=weigh_tasks,
             name="nash_mtl",
+            refines=True,
         )
     )

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 from mtljax.checks import check_count, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import hold_inactive, initial_state
-from mtljax.solvers.cone_projection import cone_projection
-from mtljax.solvers.scaling import STATIONARY, TRUSTED, as_float32, multiply
+from mtljax.solvers.cone_projection import project
+from mtljax.solvers.scaling import STATIONARY, TRUSTED, as_float32, as_floating, finer, multiply
+from mtljax.solvers.scaling import scale as scaled
 from mtljax.types import Array, Key, Method, MethodState
 
 # One over 1 + (|x| / max |h|)^2, with x = d' - g'_p and h what constraints ask of it: below, no x is taken to exist.
@@ -101,15 +102,15 @@ def pcd(
         **extra,
     ) -> tuple[Array, MethodState]:
         num_tasks = state.weights.shape[0]
-        gramian = as_float32(gramian)
+        gramian = as_floating(gramian)
         takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
         squares = jnp.diagonal(gramian)
         # Not `squares > 0`: a NaN must come out again, not pass for a zero gradient.
         there = takes_part & ~(squares <= 0)
         norms = jnp.sqrt(jnp.where(there, squares, 1.0))
         cosines = jnp.where(there[:, None] & there[None, :], gramian / norms[:, None] / norms[None, :], 0.0)
-        inner = _averaged(state.inner, jnp.where(there, norms, 0.0) / scale, takes_part, beta)
-        lengths = jnp.where(there, norms / scale / jnp.where(there, inner.root, 1.0), 0.0)
+        inner, root = _averaged(state.inner, jnp.where(there, norms, 0.0) / scale, takes_part, beta)
+        lengths = jnp.where(there, norms / scale / jnp.where(there, root, 1.0), 0.0)
 
         # The first one that takes part and has a gradient, from the place of priority on.
         later = (jnp.arange(num_tasks) - priority) % num_tasks
@@ -118,13 +119,13 @@ def pcd(
         asked = jnp.where(there & ~first, as_float32(tau) * lengths, 0.0)
         bent, residual = _bent(cosines, own, asked, there, first)
         square = jnp.sum(bent * multiply(cosines, bent))
-        certain = square > jnp.square(STATIONARY * jnp.sum(jnp.abs(bent)))
+        certain = square > jnp.square(finer(STATIONARY, gramian, square=True) * jnp.sum(jnp.abs(bent)))
         length = jnp.sum(jnp.where(first, norms, 0.0)) / jnp.sqrt(jnp.where(certain, square, 1.0))
-        weights = jnp.where(certain & there, bent * length / norms, 0.0)
-        residual = jnp.where(certain | ~jnp.any(there), residual, 1.0)
+        weights = as_float32(jnp.where(certain & there, bent * length / norms, 0.0))
+        residual = as_float32(jnp.where(certain | ~jnp.any(there), residual, 1.0))
         return weights, MethodState(weights, residual, inner)
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="pcd"))
+    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="pcd", refines=True))
 
 
 def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) -> tuple[Array, Array]:
@@ -141,7 +142,8 @@ def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) 
     h = short / unit
     f = jnp.where(first, 1.0, 0.0)
     lifted = jnp.where(others[:, None] & others[None, :], cosines, 0.0) + jnp.outer(h - f, h - f)
-    pulls, residual = cone_projection(lifted, f, active=there)
+    # Not yet rounded to float32, since what is left of f may be little.
+    (pulls, residual), _ = project(scaled(lifted, there), f.astype(lifted.dtype))
     pulls = jnp.where(others, pulls, 0.0)
     # What is left of f: at the answer, the square of its length.
     left = 1.0 - jnp.sum(pulls * h)
@@ -151,12 +153,15 @@ def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) 
     return own + jnp.where(trusted, unit * pulls / jnp.where(possible, left, 1.0), 0.0), residual
 
 
-def _averaged(old: PCDState, norms: Array, takes_part: Array, beta: ArrayLike) -> PCDState:
-    """Averages of squared norms without bias, kept as roots: squares would leave float32's range."""
+def _averaged(old: PCDState, norms: Array, takes_part: Array, beta: ArrayLike) -> tuple[PCDState, Array]:
+    """Averages of squared norms without bias, kept as roots: squares would leave float32's range.
+
+    Beside them, the roots in the precision of the norms: at a first step a gradient over its own root has length 1.
+    """
     beta = jnp.asarray(beta, jnp.float32)
     steps = old.steps + 1
     # The share of this step, 1 at the first one.
     share = (1.0 - beta) / -jnp.expm1(steps * jnp.log(beta))
     share = jnp.where(steps == 1, 1.0, share)
     root = jnp.hypot(jnp.sqrt(1.0 - share) * old.root, jnp.sqrt(share) * norms)
-    return hold_inactive(PCDState(root, steps), old, takes_part)
+    return hold_inactive(PCDState(as_float32(root), steps), old, takes_part), root

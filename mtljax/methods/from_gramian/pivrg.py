@@ -109,5 +109,6 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
             update=update,
             weigh_tasks=weigh_tasks,
             name="pivrg",
+            refines=True,
         )
     )

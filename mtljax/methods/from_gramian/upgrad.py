@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state
 from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers import projected_rows, refined
-from mtljax.solvers.scaling import is_wide
+from mtljax.solvers import projected_rows
 from mtljax.types import Array, Key, Method, MethodState
 
 
@@ -66,8 +65,7 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
             share = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
         else:
             share = jnp.where(takes_part, shares, 0.0)
-        project = refined.projected_rows if is_wide(gramian) else projected_rows
-        weights, residual = project(gramian, share, active=active)
+        weights, residual = projected_rows(gramian, share, active=active)
         return weights, MethodState(weights, residual, state.inner)
 
     return checked(
