@@ -34,8 +34,8 @@ def longest_row(rows):
     return norms_of(rows).max()
 
 
-# The length that no direction exceeds. IMTL-G's weights are v / sum(v), or 0 where |sum(v)| is below 2^-18 of sum(|v|): so
-# the length, at most sum(|v_k| |g_k|) / |sum(v)|, is at most 2^18 times that of the longest gradient.
+# The length that no direction exceeds. IMTL-G's weights are v / sum(v), or 0 where |sum(v)| is below 2^-18 of sum(|v|):
+# so the length, at most sum(|v_k| |g_k|) / |sum(v)|, is at most 2^18 times that of the longest gradient.
 LONGEST: dict[str, Callable[[np.ndarray], float]] = {
     "mgda": lambda rows: norms_of(rows).min(),
     "upgrad": lambda rows: norms_of(rows).mean(),
