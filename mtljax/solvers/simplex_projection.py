@@ -41,7 +41,7 @@ def among_active(weights: Array, active: Array) -> Array:
     """
     kept = jnp.where(active, weights, 0.0)
     total = jnp.sum(kept)
-    even = jnp.where(active, 1.0, 0.0) / jnp.maximum(jnp.sum(active), 1)
+    even = jnp.where(active, jnp.ones_like(kept), 0.0) / jnp.maximum(jnp.sum(active), 1)
     return jnp.where(total > 0, kept / jnp.where(total > 0, total, 1.0), even)
 
 
@@ -59,5 +59,5 @@ def back_among_all(moved: Array, weights: Array, active: Array) -> Array:
     """
     total = jnp.sum(jnp.where(active, weights, 0.0))
     # Tasks that had nothing come back with an even share, as `among_active` let them start.
-    total = jnp.where(total > 0, total, jnp.mean(jnp.where(active, 1.0, 0.0)))
+    total = jnp.where(total > 0, total, jnp.mean(jnp.where(active, jnp.ones_like(moved), 0.0)))
     return jnp.where(active, total * moved, weights)

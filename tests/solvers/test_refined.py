@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import mtljax
 from mtljax import engines, methods, training
+from mtljax.methods import from_gramian
 from mtljax.solvers import TRUSTED
 from tests.solvers import references
 from tests.solvers.families import FAMILIES, rows_of
@@ -134,6 +135,19 @@ def test_rows_that_are_spread_over_devices():
         found = jax.jit(lambda rows: mtljax.aggregate(methods.dualproj(), rows, refine=True))(spread)
     exact = references.dualproj(given.astype(float)) @ given.astype(float)
     assert np.linalg.norm(found - exact) <= PROMISE * np.abs(references.dualproj(given.astype(float))) @ norms_of(given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(from_gramian.__all__))
+def test_without_refinement_all_stays_in_float32(name):
+    """Also where float64 is enabled: JAX then makes float64 of an integer and a Python number."""
+    method = getattr(methods, name)()
+    with jax.enable_x64(True):
+        start = method.init(3)
+        told = {"losses": np.array([1.0, 2.0, 0.5], np.float32), "key": jax.random.key(0)}
+        update, state, _ = methods.reconcile(method, start, nearly_opposed(), **told)
+    assert update.dtype == np.float32
+    assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, start)
 
 
 def test_what_is_not_refined_says_so():
