@@ -138,19 +138,38 @@ def test_logistic_regression_of_each_task_is_scikit_learns():
     assert np.isnan(wrong.objective) and not wrong.converged
 
 
-def test_mistakes_are_named():
-    rows = columns(np.ones((3, 2)), np.ones((3, 2)))
-    with pytest.raises(TypeError, match=r"fit: rows must be TaskRows, as pad and columns make them, found \(1, 2\)"):
-        fit((1, 2), l21())  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="fit: penalty must be a Penalty, found the function"):
-        fit(rows, l21)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="fit: penalty must have a prox"):
-        fit(rows, l21()._replace(prox=None))
-    with pytest.raises(TypeError, match="fit: loss must be a Loss, such as squared or logistic, found the function"):
-        fit(rows, l21(), loss=l21)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="fit: tolerance must be above 0, found 0"):
-        fit(rows, l21(), tolerance=0.0)
-    with pytest.raises(ValueError, match=r"mask must have shape \[2, 3\] or \[1, 3\], found \(2, 2\)"):
-        fit(rows._replace(mask=jnp.ones((2, 2), bool)), l21())
-    with pytest.raises(TypeError, match="fit: mask must be an array of type bool, found"):
-        fit(rows._replace(mask=jnp.ones((2, 3), int)), l21())
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            TypeError,
+            r"fit: rows must be TaskRows, as pad and columns make them, found \(1, 2\)",
+            lambda rows: fit((1, 2), l21()),  # pyright: ignore[reportArgumentType]
+        ),
+        (
+            TypeError,
+            "fit: penalty must be a Penalty, found the function",
+            lambda rows: fit(rows, l21),  # pyright: ignore[reportArgumentType]
+        ),
+        (ValueError, "fit: penalty must have a prox", lambda rows: fit(rows, l21()._replace(prox=None))),
+        (
+            TypeError,
+            "fit: loss must be a Loss, such as squared or logistic, found the function",
+            lambda rows: fit(rows, l21(), loss=l21),  # pyright: ignore[reportArgumentType]
+        ),
+        (ValueError, "fit: tolerance must be above 0, found 0", lambda rows: fit(rows, l21(), tolerance=0.0)),
+        (
+            ValueError,
+            r"mask must have shape \[2, 3\] or \[1, 3\], found \(2, 2\)",
+            lambda rows: fit(rows._replace(mask=jnp.ones((2, 2), bool)), l21()),
+        ),
+        (
+            TypeError,
+            "fit: mask must be an array of type bool, found",
+            lambda rows: fit(rows._replace(mask=jnp.ones((2, 3), int)), l21()),
+        ),
+    ],
+)
+def test_mistakes_are_named(error, message, call):
+    with pytest.raises(error, match=message):
+        call(columns(np.ones((3, 2)), np.ones((3, 2))))

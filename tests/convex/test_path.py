@@ -112,20 +112,46 @@ def test_strengths_may_be_several_and_losses_others():
     assert {name: float(x) for name, x in found.strength.items()} == {name: float(x) for name, x in chosen.items()}
 
 
-def test_mistakes_are_named():
-    rows = columns(np.ones((4, 2)), np.ones((4, 2)))
-    strengths = jnp.ones(2)
-    with pytest.raises(TypeError, match="cross_validate: key must be one PRNG key"):
-        cross_validate(rows, l21, strengths)
-    with pytest.raises(ValueError, match="cross_validate: folds must be at least 2, found 1"):
-        cross_validate(rows, l21, strengths, folds=1, key=jax.random.key(0))
-    with pytest.raises(TypeError, match="cross_validate: folds must be integers, found"):
-        cross_validate(rows, l21, strengths, folds=jnp.ones((1, 4)))
-    with pytest.raises(ValueError, match=r"folds must have the shape of the mask, \(1, 4\), found \(2, 4\)"):
-        cross_validate(rows, l21, strengths, folds=jnp.ones((2, 4), int))
-    with pytest.raises(ValueError, match=r"fit_path: strengths must be arrays with one leading axis"):
-        fit_path(rows, l21, 1.0)
-    with pytest.raises(ValueError, match=r"l21: strength must be at least 0, found -1\.0"):
-        fit_path(rows, l21, -strengths)
-    with pytest.raises(ValueError, match=r"predict: inputs must have shape \[2, N, 3\] or \[N, 3\], found"):
-        predict(Linear(jnp.ones((2, 3)), jnp.ones(2)), jnp.ones((4, 2)))
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            TypeError,
+            "cross_validate: key must be one PRNG key",
+            lambda rows, strengths: cross_validate(rows, l21, strengths),
+        ),
+        (
+            ValueError,
+            "cross_validate: folds must be at least 2, found 1",
+            lambda rows, strengths: cross_validate(rows, l21, strengths, folds=1, key=jax.random.key(0)),
+        ),
+        (
+            TypeError,
+            "cross_validate: folds must be integers, found",
+            lambda rows, strengths: cross_validate(rows, l21, strengths, folds=jnp.ones((1, 4))),
+        ),
+        (
+            ValueError,
+            r"folds must have the shape of the mask, \(1, 4\), found \(2, 4\)",
+            lambda rows, strengths: cross_validate(rows, l21, strengths, folds=jnp.ones((2, 4), int)),
+        ),
+        (
+            ValueError,
+            "fit_path: strengths must be arrays with one leading axis",
+            lambda rows, strengths: fit_path(rows, l21, 1.0),
+        ),
+        (
+            ValueError,
+            r"l21: strength must be at least 0, found -1\.0",
+            lambda rows, strengths: fit_path(rows, l21, -strengths),
+        ),
+        (
+            ValueError,
+            r"predict: inputs must have shape \[2, N, 3\] or \[N, 3\], found",
+            lambda rows, strengths: predict(Linear(jnp.ones((2, 3)), jnp.ones(2)), jnp.ones((4, 2))),
+        ),
+    ],
+)
+def test_mistakes_are_named(error, message, call):
+    with pytest.raises(error, match=message):
+        call(columns(np.ones((4, 2)), np.ones((4, 2))), jnp.ones(2))

@@ -46,15 +46,23 @@ def test_one_trace_serves_all_evaluation_batches():
     assert len(traces) == 1
 
 
-def test_evaluation_mistakes():
-    data = numbered(4)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, found 0"):
-        evaluation_batches(data, 0)
-    with pytest.raises(
-        ValueError, match=r"evaluation_batches: mask must be for the targets \['a', 'b'\], found \['c'\]"
-    ):
-        evaluation_batches(data._replace(mask={"c": np.ones(4, bool)}), 2)
-    with pytest.raises(TypeError, match=r"mask\['b'\] must be of dtype bool, found float64"):
-        evaluation_batches(data._replace(mask={"b": np.ones(4)}), 2)
-    with pytest.raises(ValueError, match="one leading length, at least 1"):
-        evaluation_batches(numbered(0), 2)
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "batch_size must be at least 1, found 0", lambda: evaluation_batches(numbered(4), 0)),
+        (
+            ValueError,
+            r"evaluation_batches: mask must be for the targets \['a', 'b'\], found \['c'\]",
+            lambda: evaluation_batches(numbered(4)._replace(mask={"c": np.ones(4, bool)}), 2),
+        ),
+        (
+            TypeError,
+            r"mask\['b'\] must be of dtype bool, found float64",
+            lambda: evaluation_batches(numbered(4)._replace(mask={"b": np.ones(4)}), 2),
+        ),
+        (ValueError, "one leading length, at least 1", lambda: evaluation_batches(numbered(0), 2)),
+    ],
+)
+def test_evaluation_mistakes(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

@@ -90,38 +90,52 @@ def test_label_counts():
     assert counts.empty == {"class": 1, "map": 2, "other": 2, "value": 1}
 
 
-def test_mistakes():
-    for arguments, error, message in (
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [
         (
-            {"sentinel": {"no": 1}},
             ValueError,
             r"sentinel must be for the targets \['class', 'map', 'value'\], found \['no'\]",
+            {"sentinel": {"no": 1}},
         ),
-        ({"present": {"no": np.ones(4, bool)}}, ValueError, r"present must be for .* found \['no'\]"),
+        (ValueError, r"present must be for .* found \['no'\]", {"present": {"no": np.ones(4, bool)}}),
         (
-            {"present": {"map": np.ones(3, bool)}},
             ValueError,
             r"present\['map'\] must be of shape \(4,\), found .* \(3,\)",
+            {"present": {"map": np.ones(3, bool)}},
         ),
-        ({"present": {"map": np.ones(4)}}, TypeError, r"present\['map'\] must be of dtype bool, found float"),
-        ({"present": {"map": [True] * 4}}, TypeError, r"present\['map'\] must be an array of bool, found"),
-        ({"sentinel": {"class": 0.5}}, ValueError, "sentinel of 'class' is 0.5, which int32 cannot hold"),
-        ({"sentinel": {"map": 1e39}}, ValueError, r"sentinel of 'map' is 1e\+39, which float32 cannot hold"),
-    ):
-        with pytest.raises(error, match=f"mask_missing: {message}"):
-            mask_missing(example(), **arguments)
+        (TypeError, r"present\['map'\] must be of dtype bool, found float", {"present": {"map": np.ones(4)}}),
+        (TypeError, r"present\['map'\] must be an array of bool, found", {"present": {"map": [True] * 4}}),
+        (ValueError, "sentinel of 'class' is 0.5, which int32 cannot hold", {"sentinel": {"class": 0.5}}),
+        (ValueError, r"sentinel of 'map' is 1e\+39, which float32 cannot hold", {"sentinel": {"map": 1e39}}),
+    ],
+)
+def test_mistakes(error, message, arguments):
+    with pytest.raises(error, match=f"mask_missing: {message}"):
+        mask_missing(example(), **arguments)
+
+
+def test_a_mask_for_no_target_is_named():
     with pytest.raises(ValueError, match=r"mask_missing: mask must be for .* found \['no'\]"):
         mask_missing(example()._replace(mask={"no": np.ones(4, bool)}))
-    for target, shapes in (
+
+
+@pytest.mark.parametrize("call", [mask_missing, label_counts])
+@pytest.mark.parametrize(
+    ("target", "shapes"),
+    [
         ({"u": np.zeros(4), "v": np.zeros(1)}, r"\[\(4,\), \(1,\)\]"),
         (3, r"\[\(\)\]"),
         ((), r"\[\]"),
-    ):
-        for call in (mask_missing, label_counts):
-            with pytest.raises(
-                ValueError, match=rf"targets\['a'\] must be arrays .* one length, found shapes {shapes}"
-            ):
-                call(Batch(np.zeros(4), {"a": target}))
+    ],
+    ids=["two lengths", "number", "nothing"],
+)
+def test_targets_without_one_length_are_named(call, target, shapes):
+    with pytest.raises(ValueError, match=rf"targets\['a'\] must be arrays .* one length, found shapes {shapes}"):
+        call(Batch(np.zeros(4), {"a": target}))
+
+
+def test_what_is_no_batch_is_named():
     with pytest.raises(TypeError, match=r"label_counts: batch must be a Batch.* found int"):
         label_counts([3])
 

@@ -272,27 +272,58 @@ def test_task_numbers_out_of_range_are_never_silent(x64):
     assert np.isnan(linear(hyperparameters("linear"), wrong, *questions())[0])
 
 
-def test_mistakes():
-    data, params = observations(), hyperparameters("rbf")
-    with pytest.raises(ValueError, match=r"targets must have shape \(18,\), found \(17,\)"):
-        gp.init(data._replace(targets=data.targets[1:]), TASKS)
-    with pytest.raises(TypeError, match="tasks must be of type integer, found float"):
-        gp.init(data._replace(tasks=data.targets), TASKS)
-    with pytest.raises(ValueError, match="init: rank must be from 0 to 4, found 5"):
-        gp.init(data, TASKS, rank=5)
-    with pytest.raises(ValueError, match="jitter must be at least 0, found -1"):
-        gp.log_marginal_likelihood(params, data, jitter=-1)
-    with pytest.raises(ValueError, match=r"log_noise must have shape \(4,\), found \(\)"):
-        gp.log_marginal_likelihood(params._replace(log_noise=np.zeros(())), data)
-    with pytest.raises(ValueError, match=r"predict: inputs must have shape \[N, 3\], found \(5, 2\)"):
-        jax.eval_shape(gp.predict, params, data, questions()[0][:, :2], questions()[1])
-    with pytest.raises(ValueError, match=r"rbf: .* found \(18, 3\), \(18, 3\) and \(2,\)"):
-        jax.eval_shape(gp.log_marginal_likelihood, params._replace(kernel=np.zeros(2)), data)
-    with pytest.raises(TypeError, match=r"rbf: expected an array of log scales \[p\], found SumParams"):
-        jax.eval_shape(gp.log_marginal_likelihood, hyperparameters(), data)
-    with pytest.raises(ValueError, match=r"targets \[N, 4\], found \(6, 3\) and \(6, 3\)"):
-        gp.block_log_likelihood(params, block()._replace(targets=np.ones((6, 3))))
-    with pytest.raises(ValueError, match="params are of 4 tasks, but data of 3"):
-        gp.linear_log_likelihood(params, gp.LinearStatistics(*6 * [np.zeros((3, 3))]))
-    with pytest.raises(ValueError, match="sum_of: kernels must be at least one"):
-        gp.sum_of()
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            ValueError,
+            r"targets must have shape \(18,\), found \(17,\)",
+            lambda data, params: gp.init(data._replace(targets=data.targets[1:]), TASKS),
+        ),
+        (
+            TypeError,
+            "tasks must be of type integer, found float",
+            lambda data, params: gp.init(data._replace(tasks=data.targets), TASKS),
+        ),
+        (ValueError, "init: rank must be from 0 to 4, found 5", lambda data, params: gp.init(data, TASKS, rank=5)),
+        (
+            ValueError,
+            "jitter must be at least 0, found -1",
+            lambda data, params: gp.log_marginal_likelihood(params, data, jitter=-1),
+        ),
+        (
+            ValueError,
+            r"log_noise must have shape \(4,\), found \(\)",
+            lambda data, params: gp.log_marginal_likelihood(params._replace(log_noise=np.zeros(())), data),
+        ),
+        (
+            ValueError,
+            r"predict: inputs must have shape \[N, 3\], found \(5, 2\)",
+            lambda data, params: jax.eval_shape(gp.predict, params, data, questions()[0][:, :2], questions()[1]),
+        ),
+        (
+            ValueError,
+            r"rbf: .* found \(18, 3\), \(18, 3\) and \(2,\)",
+            lambda data, params: jax.eval_shape(gp.log_marginal_likelihood, params._replace(kernel=np.zeros(2)), data),
+        ),
+        (
+            TypeError,
+            r"rbf: expected an array of log scales \[p\], found SumParams",
+            lambda data, params: jax.eval_shape(gp.log_marginal_likelihood, hyperparameters(), data),
+        ),
+        (
+            ValueError,
+            r"targets \[N, 4\], found \(6, 3\) and \(6, 3\)",
+            lambda data, params: gp.block_log_likelihood(params, block()._replace(targets=np.ones((6, 3)))),
+        ),
+        (
+            ValueError,
+            "params are of 4 tasks, but data of 3",
+            lambda data, params: gp.linear_log_likelihood(params, gp.LinearStatistics(*6 * [np.zeros((3, 3))])),
+        ),
+        (ValueError, "sum_of: kernels must be at least one", lambda data, params: gp.sum_of()),
+    ],
+)
+def test_mistakes(error, message, call):
+    with pytest.raises(error, match=message):
+        call(observations(), hyperparameters("rbf"))

@@ -189,17 +189,41 @@ def test_masked_loss_takes_trees():
     assert (float(mean), float(count)) == (2.0, 1.0)
 
 
-def test_masks_of_the_wrong_kind_raise():
-    values = jnp.zeros(3)
-    with pytest.raises(TypeError, match="masked_mean: mask must be of dtype bool, found float32"):
-        masked_mean(values, jnp.ones(3))
-    with pytest.raises(ValueError, match=r"masked_mean: mask must be of shape \(3,\), found .* \(3, 1\)"):
-        masked_mean(values, jnp.ones([3, 1], bool))
-    with pytest.raises(ValueError, match=r"masked_mean: values must be one an example, \[B\], found \[3, 1\]"):
-        masked_mean(values[:, None])
-    with pytest.raises(TypeError, match=r"masked_mean: values must be .* floating type, found .* int32"):
-        masked_mean(jnp.zeros(3, jnp.int32))
-    with pytest.raises(ValueError, match=r"masked_loss: mask must be of shape \(3,\), found .* \(\)"):
-        masked_loss(losses.squared_error, values, values, mask=jnp.array(True))
-    with pytest.raises(ValueError, match=r"masked_loss: outputs and targets must be \[B, ...\] with one B"):
-        masked_loss(losses.squared_error, values, jnp.zeros(1), mask=jnp.ones(3, bool))
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            TypeError,
+            "masked_mean: mask must be of dtype bool, found float32",
+            lambda values: masked_mean(values, jnp.ones(3)),
+        ),
+        (
+            ValueError,
+            r"masked_mean: mask must be of shape \(3,\), found .* \(3, 1\)",
+            lambda values: masked_mean(values, jnp.ones([3, 1], bool)),
+        ),
+        (
+            ValueError,
+            r"masked_mean: values must be one an example, \[B\], found \[3, 1\]",
+            lambda values: masked_mean(values[:, None]),
+        ),
+        (
+            TypeError,
+            r"masked_mean: values must be .* floating type, found .* int32",
+            lambda values: masked_mean(jnp.zeros(3, jnp.int32)),
+        ),
+        (
+            ValueError,
+            r"masked_loss: mask must be of shape \(3,\), found .* \(\)",
+            lambda values: masked_loss(losses.squared_error, values, values, mask=jnp.array(True)),
+        ),
+        (
+            ValueError,
+            r"masked_loss: outputs and targets must be \[B, ...\] with one B",
+            lambda values: masked_loss(losses.squared_error, values, jnp.zeros(1), mask=jnp.ones(3, bool)),
+        ),
+    ],
+)
+def test_masks_of_the_wrong_kind_raise(error, message, call):
+    with pytest.raises(error, match=message):
+        call(jnp.zeros(3))

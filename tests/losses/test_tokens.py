@@ -92,25 +92,41 @@ def test_has_tokens_is_the_mask_of_the_task():
     assert has_tokens(jnp.array([[UNSEEN, PADDING]])).tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "tokens_per_example must be above 0, found 0", lambda make: make(0)),
+        (ValueError, "tokens_per_example must be above 0, found nan", lambda make: make(float("nan"))),
+        (
+            TypeError,
+            "outputs must be .* floating type, found .* int32",
+            lambda make: make()(jnp.ones([2, 3, 4], jnp.int32), jnp.ones([2, 3], jnp.int32)),
+        ),
+        (
+            TypeError,
+            "targets must be integer labels, found .* float32",
+            lambda make: make()(jnp.ones([2, 3, 4]), jnp.ones([2, 3])),
+        ),
+        (
+            TypeError,
+            "targets must be signed integer labels, found uint8",
+            lambda make: make()(jnp.ones([2, 3, 4]), jnp.ones([2, 3], jnp.uint8)),
+        ),
+        *(
+            (
+                ValueError,
+                rf".*found outputs \[2, 3, 4\] and targets \{shape}",
+                lambda make, shape=shape: make()(jnp.ones([2, 3, 4]), jnp.ones(shape, jnp.int32)),
+            )
+            for shape in ([2, 4], [3], [2, 3, 1])
+        ),
+        (ValueError, ".* an axis of tokens", lambda make: make()(jnp.ones([2, 4]), jnp.ones([2], jnp.int32))),
+    ],
+)
 @pytest.mark.parametrize("make", [token_cross_entropy, token_accuracy])
-def test_what_does_not_fit_is_refused(make):
-    name = make.__name__
-    with pytest.raises(ValueError, match=f"{name}: tokens_per_example must be above 0, found 0"):
-        make(0)
-    with pytest.raises(ValueError, match=f"{name}: tokens_per_example must be above 0, found nan"):
-        make(float("nan"))
-    function = make()
-    with pytest.raises(TypeError, match=rf"{name}: outputs must be .* floating type, found .* int32"):
-        function(jnp.ones([2, 3, 4], jnp.int32), jnp.ones([2, 3], jnp.int32))
-    with pytest.raises(TypeError, match=rf"{name}: targets must be integer labels, found .* float32"):
-        function(jnp.ones([2, 3, 4]), jnp.ones([2, 3]))
-    with pytest.raises(TypeError, match=f"{name}: targets must be signed integer labels, found uint8"):
-        function(jnp.ones([2, 3, 4]), jnp.ones([2, 3], jnp.uint8))
-    for shape in ([2, 4], [3], [2, 3, 1]):
-        with pytest.raises(ValueError, match=rf"{name}: .*found outputs \[2, 3, 4\] and targets"):
-            function(jnp.ones([2, 3, 4]), jnp.ones(shape, jnp.int32))
-    with pytest.raises(ValueError, match=rf"{name}: .* an axis of tokens"):
-        function(jnp.ones([2, 4]), jnp.ones([2], jnp.int32))
+def test_what_does_not_fit_is_refused(make, error, message, call):
+    with pytest.raises(error, match=f"{make.__name__}: {message}"):
+        call(make)
 
 
 def test_has_tokens_refuses_what_has_no_tokens():

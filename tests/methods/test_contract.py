@@ -378,7 +378,7 @@ def test_the_unit_of_a_loss_makes_a_difference_unless_it_is_said_to_make_none(ca
 def test_identical_tasks_give_the_sum_or_the_mean_where_that_is_said(case):
     gradient = one(rows(1))
     jacobian = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), gradient)
-    found = [flat(run(case, jacobian, values=jnp.full(4, value))[0]) for value in (0.7, 1.3)]
+    found = [flat(run(case, jacobian, values=jnp.full(4, value, jnp.float32))[0]) for value in (0.7, 1.3)]
     lengths = np.array(found) @ flat(gradient) / (flat(gradient) @ flat(gradient))
     named = {4.0: "sum", 1.0: "mean"}.get(round(float(lengths[0]), 4), "other")
     assert (named if np.ptp(lengths) < 1e-4 else "other") == case.identical, lengths

@@ -82,17 +82,35 @@ def test_the_baseline_itself_is_zero():
     assert float(delta_m(numbers(NYU_ALONE), numbers(NYU_ALONE), higher_is_better=HIGHER)) == 0.0
 
 
-def test_delta_m_mistakes():
-    with pytest.raises(ValueError, match=r"metrics must be \[..., M\] and baseline \[M\], found \[2\] and \[3\]"):
-        delta_m([1, 2], [1, 2, 3], higher_is_better=[True] * 3)
-    with pytest.raises(ValueError, match="baseline must be above 0"):
-        delta_m([1, 2], [1, 0], higher_is_better=[True] * 2)
-    with pytest.raises(TypeError, match="delta_m: higher_is_better must be bool, found int64"):
-        delta_m([1, 2], [1, 2], higher_is_better=[1, 0])
-    with pytest.raises(ValueError, match=r"delta_m: higher_is_better must be \[2\], one a metric, found \[1\]"):
-        delta_m([1, 2], [1, 2], higher_is_better=[True])
-    with pytest.raises(ValueError, match="task_of_metric must name 2 metrics' tasks, found"):
-        delta_m([1, 2], [1, 2], higher_is_better=[True, True], task_of_metric=["a"])
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            ValueError,
+            r"metrics must be \[..., M\] and baseline \[M\], found \[2\] and \[3\]",
+            lambda: delta_m([1, 2], [1, 2, 3], higher_is_better=[True] * 3),
+        ),
+        (ValueError, "baseline must be above 0", lambda: delta_m([1, 2], [1, 0], higher_is_better=[True] * 2)),
+        (
+            TypeError,
+            "delta_m: higher_is_better must be bool, found int64",
+            lambda: delta_m([1, 2], [1, 2], higher_is_better=[1, 0]),
+        ),
+        (
+            ValueError,
+            r"delta_m: higher_is_better must be \[2\], one a metric, found \[1\]",
+            lambda: delta_m([1, 2], [1, 2], higher_is_better=[True]),
+        ),
+        (
+            ValueError,
+            "task_of_metric must name 2 metrics' tasks, found",
+            lambda: delta_m([1, 2], [1, 2], higher_is_better=[True, True], task_of_metric=["a"]),
+        ),
+    ],
+)
+def test_delta_m_mistakes(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_mean_rank_by_hand():

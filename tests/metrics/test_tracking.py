@@ -240,22 +240,48 @@ def test_equal_boxes_overlap_by_one_whatever_their_numbers():
     assert box_iou(boxes[:, 0], boxes[:, 0] * (1 + 1e-15)).max() <= 1
 
 
-def test_mistakes():
-    good = [at(0)], [[1]]
-    with pytest.raises(ValueError, match=r"one entry a frame, found \[1, 1, 2, 1\]"):
-        tracking_counts(*good, [at(0)] * 2, [[1]])
-    with pytest.raises(ValueError, match="iou_threshold must be above 0 and at most 1, found 0"):
-        tracking_counts(*good, *good, iou_threshold=0.0)
-    with pytest.raises(
-        ValueError, match=r"predicted_boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(2,\) in frame 0"
-    ):
-        tracking_counts(*good, [at(0)], [[1, 2]])
-    with pytest.raises(ValueError, match=r"boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(\) in frame 0"):
-        tracking_counts([at(0)], [1], *good)
-    with pytest.raises(TypeError, match="identities of boxes must be integers, found float64"):
-        tracking_counts([at(0)], [[1.0]], *good)
-    with pytest.raises(ValueError, match="identity of boxes is twice in frame 0"):
-        tracking_counts([at(0, 9)], [[1, 1]], *good)
-    for bad in (np.nan, -1.0):
-        with pytest.raises(ValueError, match="boxes must be finite, sides not negative"):
-            tracking_counts([[[0.0, 0.0, bad, 1.0]]], [[1]], *good)
+GOOD = [at(0)], [[1]]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, r"one entry a frame, found \[1, 1, 2, 1\]", lambda: tracking_counts(*GOOD, [at(0)] * 2, [[1]])),
+        (
+            ValueError,
+            "iou_threshold must be above 0 and at most 1, found 0",
+            lambda: tracking_counts(*GOOD, *GOOD, iou_threshold=0.0),
+        ),
+        (
+            ValueError,
+            r"predicted_boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(2,\) in frame 0",
+            lambda: tracking_counts(*GOOD, [at(0)], [[1, 2]]),
+        ),
+        (
+            ValueError,
+            r"boxes .* must be \[n, 4\] and \[n\], found \(1, 4\) and \(\) in frame 0",
+            lambda: tracking_counts([at(0)], [1], *GOOD),
+        ),
+        (
+            TypeError,
+            "identities of boxes must be integers, found float64",
+            lambda: tracking_counts([at(0)], [[1.0]], *GOOD),
+        ),
+        (
+            ValueError,
+            "identity of boxes is twice in frame 0",
+            lambda: tracking_counts([at(0, 9)], [[1, 1]], *GOOD),
+        ),
+        *(
+            (
+                ValueError,
+                "boxes must be finite, sides not negative",
+                lambda bad=bad: tracking_counts([[[0.0, 0.0, bad, 1.0]]], [[1]], *GOOD),
+            )
+            for bad in (np.nan, -1.0)
+        ),
+    ],
+)
+def test_mistakes(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

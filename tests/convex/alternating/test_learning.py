@@ -195,20 +195,44 @@ def test_intercepts_make_shifts_of_data_immaterial(x64):
     assert found.objective[1] == pytest.approx(best, rel=2e-8)
 
 
-def test_mistakes():
-    x, y, mask = problem(WIDE)
-    with pytest.raises(ValueError, match=r"feature_learning: gamma must be above 0, found 0\.0"):
-        feature_learning(x, y, gamma=0.0)
-    with pytest.raises(ValueError, match="relation_learning: lambda1 must be at least 0, found -1"):
-        relation_learning(x, y, lambda1=-1.0, lambda2=1.0)
-    with pytest.raises(ValueError, match=r"inputs \(3, 8, 5\), targets \(3, 7\), mask \(3, 8\)"):
-        feature_learning(x, y[:, 1:], mask, gamma=1.0)
-    with pytest.raises(ValueError, match=r"inputs \(2, 8, 5\), targets \(3, 8\), mask \(3, 8\)"):
-        feature_learning(x[1:], y, mask, gamma=1.0)
-    with pytest.raises(TypeError, match="mask must be of type bool, found float"):
-        relation_learning(x, y, mask * 1.0, lambda1=1.0, lambda2=1.0)
-    with pytest.raises(TypeError, match="targets must be of a floating-point type, found int"):
-        relation_learning(x, mask * 1, lambda1=1.0, lambda2=1.0)
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            ValueError,
+            r"feature_learning: gamma must be above 0, found 0\.0",
+            lambda x, y, mask: feature_learning(x, y, gamma=0.0),
+        ),
+        (
+            ValueError,
+            "relation_learning: lambda1 must be at least 0, found -1",
+            lambda x, y, mask: relation_learning(x, y, lambda1=-1.0, lambda2=1.0),
+        ),
+        (
+            ValueError,
+            r"inputs \(3, 8, 5\), targets \(3, 7\), mask \(3, 8\)",
+            lambda x, y, mask: feature_learning(x, y[:, 1:], mask, gamma=1.0),
+        ),
+        (
+            ValueError,
+            r"inputs \(2, 8, 5\), targets \(3, 8\), mask \(3, 8\)",
+            lambda x, y, mask: feature_learning(x[1:], y, mask, gamma=1.0),
+        ),
+        (
+            TypeError,
+            "mask must be of type bool, found float",
+            lambda x, y, mask: relation_learning(x, y, mask * 1.0, lambda1=1.0, lambda2=1.0),
+        ),
+        (
+            TypeError,
+            "targets must be of a floating-point type, found int",
+            lambda x, y, mask: relation_learning(x, mask * 1, lambda1=1.0, lambda2=1.0),
+        ),
+    ],
+)
+def test_mistakes(error, message, call):
+    with pytest.raises(error, match=message):
+        call(*problem(WIDE))
 
 
 # Real data.

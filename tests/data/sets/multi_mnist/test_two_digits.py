@@ -250,27 +250,49 @@ def test_a_record_is_a_block_that_tfds_reads_and_describes(fakes, tmp_path):
     assert "LeCun" in info.citation and "Xiao" in info.citation and "MIT" in info.redistribution_info.license
 
 
-def test_what_cannot_be_made_is_refused(fakes, tmp_path, monkeypatch):
-    for settings, message in (
-        ({"variant": "sener"}, "layout: variant must be 'mgda' or 'pareto', found 'sener'"),
-        ({"overlap": 28}, "overlap of variant 'pareto' must be from 0 to 27, found 28"),
-        ({"overlap": -1}, "overlap of variant 'pareto' must be from 0 to 27, found -1"),
-        ({"variant": "mgda", "overlap": 19}, "overlap of variant 'mgda' must be from 20 to 27, found 19"),
-        ({"seed": -1}, "seed must be at least 0, found -1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            load_multi_mnist(tmp_path, **settings)
-    for settings in ({"overlap": 0.5}, {"overlap": "20"}, {"seed": 1.0}):
-        with pytest.raises(TypeError, match=f"{next(iter(settings))} (of variant 'pareto' )?must be an integer"):
-            load_multi_mnist(tmp_path, **settings)
-    with pytest.raises(ValueError, match=r"family must be .* found 'multi_digits'"):
-        TwoDigitsConfig(family="multi_digits")
-    with pytest.raises(
-        ValueError, match=r"name must be left out or 'multi_mnist_pareto_overlap_20_seed_1', found 'mine'"
-    ):
-        TwoDigitsConfig(name="mine", seed=1)
+@pytest.mark.parametrize(
+    ("error", "message", "settings"),
+    [
+        (ValueError, "layout: variant must be 'mgda' or 'pareto', found 'sener'", {"variant": "sener"}),
+        (ValueError, "overlap of variant 'pareto' must be from 0 to 27, found 28", {"overlap": 28}),
+        (ValueError, "overlap of variant 'pareto' must be from 0 to 27, found -1", {"overlap": -1}),
+        (
+            ValueError,
+            "overlap of variant 'mgda' must be from 20 to 27, found 19",
+            {"variant": "mgda", "overlap": 19},
+        ),
+        (ValueError, "seed must be at least 0, found -1", {"seed": -1}),
+        (TypeError, "overlap of variant 'pareto' must be an integer", {"overlap": 0.5}),
+        (TypeError, "overlap of variant 'pareto' must be an integer", {"overlap": "20"}),
+        (TypeError, "seed must be an integer", {"seed": 1.0}),
+    ],
+)
+def test_settings_that_cannot_be_made_are_refused(tmp_path, error, message, settings):
+    with pytest.raises(error, match=message):
+        load_multi_mnist(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        (r"family must be .* found 'multi_digits'", {"family": "multi_digits"}),
+        (
+            r"name must be left out or 'multi_mnist_pareto_overlap_20_seed_1', found 'mine'",
+            {"name": "mine", "seed": 1},
+        ),
+    ],
+)
+def test_a_config_says_what_it_cannot_be(message, settings):
+    with pytest.raises(ValueError, match=message):
+        TwoDigitsConfig(**settings)
+
+
+def test_a_builder_wants_its_own_config(tmp_path):
     with pytest.raises(TypeError, match="config must be a TwoDigitsConfig"):
         TwoDigits(config=tfds.core.BuilderConfig("mine"), data_dir=tmp_path)
+
+
+def test_what_does_not_fill_its_blocks_is_refused(fakes, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "_BLOCK", 64)
     with pytest.raises(ValueError, match="must fill blocks of 64 examples, found 1100 made from 1100 images of mnist"):
         load_multi_mnist(tmp_path, variant="mgda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 
 import jax
 import numpy as np
@@ -284,22 +285,41 @@ def test_numbers_out_of_range(argument, value, message):
         load_moving_shapes(**{argument: value})
 
 
-def test_mistakes_in_shapes():
-    with pytest.raises(
-        ValueError, match=r"shape_boxes: kind, centre, radius, angle must be .*, found \[\(1,\), \(2,\)"
-    ):
-        shape_boxes([0], [1.0, 2.0], [1.0], [0.0])
-    with pytest.raises(ValueError, match=r"kind must be from 0 to 3, found \[0, 4\]"):
-        shape_boxes([4, 0], [[1.0, 2.0]] * 2, [1.0] * 2, [0.0] * 2)
-    with pytest.raises(ValueError, match="shape_coverage: radius must be positive, found 0"):
-        shape_coverage([0], [[1.0, 2.0]], [0.0], [0.0], height=4, width=4)
-    for name, number in (("centre", np.nan), ("radius", np.inf), ("angle", np.inf)):
-        shape = {"centre": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
-        shape[name] = np.full_like(shape[name], number)
-        with pytest.raises(ValueError, match=f"shape_boxes: {name} must be finite, found {number}"):
-            shape_boxes([0], **shape)
-    with pytest.raises(ValueError, match="compose: coverage, colour and background must be"):
-        compose(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 3)), np.zeros((4, 4, 3)))
-    one = load_moving_sequences(num_sequences=(1, 1, 1), length=1, size=24, max_objects=1)["test"]
-    with pytest.raises(ValueError, match="as_pairs: sequences must have at least 2 frames, found 1"):
-        as_pairs(one)
+SHAPE = {"kind": [0], "centre": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            r"shape_boxes: kind, centre, radius, angle must be .*, found \[\(1,\), \(2,\)",
+            lambda: shape_boxes([0], [1.0, 2.0], [1.0], [0.0]),
+        ),
+        (
+            r"kind must be from 0 to 3, found \[0, 4\]",
+            lambda: shape_boxes([4, 0], [[1.0, 2.0]] * 2, [1.0] * 2, [0.0] * 2),
+        ),
+        (
+            "shape_coverage: radius must be positive, found 0",
+            lambda: shape_coverage([0], [[1.0, 2.0]], [0.0], [0.0], height=4, width=4),
+        ),
+        *(
+            (
+                f"shape_boxes: {name} must be finite, found {number}",
+                functools.partial(shape_boxes, **(SHAPE | {name: np.full_like(SHAPE[name], number)})),
+            )
+            for name, number in (("centre", np.nan), ("radius", np.inf), ("angle", np.inf))
+        ),
+        (
+            "compose: coverage, colour and background must be",
+            lambda: compose(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 3)), np.zeros((4, 4, 3))),
+        ),
+        (
+            "as_pairs: sequences must have at least 2 frames, found 1",
+            lambda: as_pairs(load_moving_sequences(num_sequences=(1, 1, 1), length=1, size=24, max_objects=1)["test"]),
+        ),
+    ],
+)
+def test_mistakes_in_shapes(message, call):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -252,22 +253,40 @@ def test_batches_of_keys_are_the_scenes_of_single_keys_in_or_out_of_jit_and_floa
             np.testing.assert_allclose(targets["normals"], normals, atol=1e-9)
 
 
-def test_bad_arguments_are_refused():
-    for number in ("num_train", "num_validation", "num_test"):
-        with pytest.raises(ValueError, match=f"load_rendered_scenes: {number} must be at least 1, found 0"):
-            load_rendered_scenes(**{number: 0})
-    with pytest.raises(ValueError, match="load_rendered_scenes: seed must be at least 0, found -1"):
-        load_rendered_scenes(seed=-1)
-    with pytest.raises(ValueError, match="load_rendered_scenes: size must be at least 2, found 1"):
-        load_rendered_scenes(size=1)
-    with pytest.raises(TypeError, match=r"render_scene: size must be an integer, found 32\.0"):
-        jax.eval_shape(lambda key: render_scene(sample_scene(key), size=32.0), jax.random.key(0))
-    with pytest.raises(TypeError, match="sample_scene: key must be one PRNG key"):
-        sample_scene(0)
-    with pytest.raises(ValueError, match=r"sample_scene: key must be one PRNG key, .* shape \(2,\)"):
-        sample_scene(jax.random.split(jax.random.key(0), 2))
-    with pytest.raises(ValueError, match=r"random_scenes: keys must be \[B\], found keys of shape \(\)"):
-        jax.eval_shape(random_scenes, jax.random.key(0))
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        *(
+            (
+                ValueError,
+                f"load_rendered_scenes: {number} must be at least 1, found 0",
+                functools.partial(load_rendered_scenes, **{number: 0}),
+            )
+            for number in ("num_train", "num_validation", "num_test")
+        ),
+        (ValueError, "load_rendered_scenes: seed must be at least 0, found -1", lambda: load_rendered_scenes(seed=-1)),
+        (ValueError, "load_rendered_scenes: size must be at least 2, found 1", lambda: load_rendered_scenes(size=1)),
+        (
+            TypeError,
+            r"render_scene: size must be an integer, found 32\.0",
+            lambda: jax.eval_shape(lambda key: render_scene(sample_scene(key), size=32.0), jax.random.key(0)),
+        ),
+        (TypeError, "sample_scene: key must be one PRNG key", lambda: sample_scene(0)),
+        (
+            ValueError,
+            r"sample_scene: key must be one PRNG key, .* shape \(2,\)",
+            lambda: sample_scene(jax.random.split(jax.random.key(0), 2)),
+        ),
+        (
+            ValueError,
+            r"random_scenes: keys must be \[B\], found keys of shape \(\)",
+            lambda: jax.eval_shape(random_scenes, jax.random.key(0)),
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
 
 
 @pytest.mark.slow

@@ -132,22 +132,35 @@ def test_a_treebank_without_lemmas_has_all_other_tasks():
     assert set(sentence_batch([sentence("a")], bare).targets) == set(bare) - {"words", "characters"}
 
 
-def test_mistakes_are_refused():
-    vocabularies = sentence_vocabularies([sentence("a", lemma="a")], min_count=1)
-    for bad in ({"max_length": 0}, {"max_characters": 1}):
-        with pytest.raises(ValueError, match=f"sentence_batch: {next(iter(bad))} must be at least"):
-            sentence_batch([sentence("a")], vocabularies, **bad)
-    with pytest.raises(ValueError, match="sentence_batch: sentences must be at least one"):
-        sentence_batch([], vocabularies)
-    with pytest.raises(ValueError, match="sentence_batch: sentences must have a word or more each, found none in 's'"):
-        sentence_batch([sentence("a"), sentence()], vocabularies)
-    bad = {"words": vocabularies["words"], "speech": vocabularies["upos"]}
-    with pytest.raises(
-        ValueError, match=r"sentence_batch: vocabularies must have .* none of \['characters'\], and \['speech'\]"
-    ):
-        sentence_batch([sentence("a")], bad)
-    with pytest.raises(ValueError, match="sentence_vocabularies: max_offset must be at least 1, found 0"):
-        sentence_vocabularies([sentence("a")], max_offset=0)
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            "sentence_batch: max_length must be at least",
+            lambda known: sentence_batch([sentence("a")], known, max_length=0),
+        ),
+        (
+            "sentence_batch: max_characters must be at least",
+            lambda known: sentence_batch([sentence("a")], known, max_characters=1),
+        ),
+        ("sentence_batch: sentences must be at least one", lambda known: sentence_batch([], known)),
+        (
+            "sentence_batch: sentences must have a word or more each, found none in 's'",
+            lambda known: sentence_batch([sentence("a"), sentence()], known),
+        ),
+        (
+            r"sentence_batch: vocabularies must have .* none of \['characters'\], and \['speech'\]",
+            lambda known: sentence_batch([sentence("a")], {"words": known["words"], "speech": known["upos"]}),
+        ),
+        (
+            "sentence_vocabularies: max_offset must be at least 1, found 0",
+            lambda known: sentence_vocabularies([sentence("a")], max_offset=0),
+        ),
+    ],
+)
+def test_mistakes_are_refused(message, call):
+    with pytest.raises(ValueError, match=message):
+        call(sentence_vocabularies([sentence("a", lemma="a")], min_count=1))
 
 
 def test_a_vocabulary_knows_what_is_frequent_enough_in_a_fixed_order():
