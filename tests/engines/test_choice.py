@@ -71,15 +71,26 @@ def test_explain_traces_and_computes_nothing():
     assert choice.engine.name == ("gramian" if jax.default_backend() == "cpu" else "full(vmapped)")
 
 
-def test_engines_refuse_what_they_cannot_do():
+def gramian_for_task_gradients():
     params, method = small_params(2), mtljax.methods.graddrop()
     f = mtljax.value_and_grad(separate_losses, method, engine=engines.gramian())
-    with pytest.raises(ValueError, match=r"engine gramian does not read task_grads, but graddrop does"):
-        f(params, method.init(2), jnp.ones((7, 4)), key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"chunked: size must be at least 1, found 0"):
-        engines.chunked(0)
-    with pytest.raises(ValueError, match=r"gramian: chunk must be at least 1, found 0"):
-        engines.gramian(0)
-    soft = mtljax.sharing.soft(mtljax.sharing.Network(lambda k, x: ((), ()), lambda p, s, x, **_: (x, s)), ("a",))
-    with pytest.raises(ValueError, match=r"model has no encode"):
-        engines.features(soft)
+    return f(params, method.init(2), jnp.ones((7, 4)), key=jax.random.key(0))
+
+
+def features_without_encode():
+    network = mtljax.sharing.Network(lambda k, x: ((), ()), lambda p, s, x, **_: (x, s))
+    return engines.features(mtljax.sharing.soft(network, ("a",)))
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("engine gramian does not read task_grads, but graddrop does", gramian_for_task_gradients),
+        ("chunked: size must be at least 1, found 0", lambda: engines.chunked(0)),
+        ("gramian: chunk must be at least 1, found 0", lambda: engines.gramian(0)),
+        ("model has no encode", features_without_encode),
+    ],
+)
+def test_engines_refuse_what_they_cannot_do(message, call):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -27,6 +27,7 @@ def only(promise, *, at_once=lambda case: True):
     return over([case for case in CASES if promise(case)], at_once=at_once)
 
 
+@functools.cache
 def rows(num_tasks: int, seed: int = 0, dtype=jnp.float32):
     """A Jacobian in three leaves, with conflicts: a scalar, a vector and a matrix, 68 entries a row."""
     keys = jax.random.split(jax.random.key(seed), 3)
@@ -384,14 +385,19 @@ def test_identical_tasks_give_the_sum_or_the_mean_where_that_is_said(case):
     assert (named if np.ptp(lengths) < 1e-4 else "other") == case.identical, lengths
 
 
+@functools.cache
 def draws():
-    """Jacobians of many kinds: Gaussian, of rank 2, and with one task far longer than the others."""
+    """Jacobians of many kinds, and as matrices: Gaussian, of rank 2, and with one task far longer than the others."""
+    drawn = []
     for seed in range(12):
         jacobian = rows(4, 50 + seed)
         mixed = np.random.default_rng(seed).normal(size=(4, 2)).astype(np.float32)
-        yield jacobian
-        yield jax.tree.map(lambda leaf, mixed=mixed: jnp.tensordot(mixed, leaf[:2], 1), jacobian)
-        yield jax.tree.map(lambda leaf: leaf.at[0].multiply(50.0), jacobian)
+        drawn += [
+            jacobian,
+            jax.tree.map(lambda leaf, mixed=mixed: jnp.tensordot(mixed, leaf[:2], 1), jacobian),
+            jax.tree.map(lambda leaf: leaf.at[0].multiply(50.0), jacobian),
+        ]
+    return [(jacobian, matrix(jacobian)) for jacobian in drawn]
 
 
 def updates(case, jacobian, order=(0, 1, 2, 3), scale=1.0) -> np.ndarray:
@@ -410,17 +416,22 @@ def updates(case, jacobian, order=(0, 1, 2, 3), scale=1.0) -> np.ndarray:
 def test_what_is_not_promised_does_not_hold(case):
     """A counterexample for each "no" of the table: conflicts, another degree than 1, an order that counts."""
     hurt, unlike, moved = 0.0, 0.0, 0.0
-    for jacobian in draws():
-        found, gradients = updates(case, jacobian), matrix(jacobian)
+    for jacobian, gradients in draws():
+        found = updates(case, jacobian)
         norms = np.maximum(np.linalg.norm(found, axis=1), 1e-30)
         hurt = min(hurt, np.min(gradients @ found[0] / np.linalg.norm(gradients, axis=1)) / norms[0])
         scaled = updates(case, jacobian, scale=7.3) / 7.3
         unlike = max(unlike, np.max(np.linalg.norm(scaled - found, axis=1) / norms))
         permuted = updates(case, jacobian, order=(2, 0, 3, 1))
         moved = max(moved, np.max(np.linalg.norm(permuted - found, axis=1) / norms))
-    assert case.nonconflicting or hurt < -0.01, hurt
-    assert case.degree == 1.0 or unlike > 0.002, unlike
-    assert case.permutable or moved > 0.002, moved
+        unpromised = {
+            "no task is hurt": not case.nonconflicting and hurt >= -0.01,
+            "degree 1": case.degree != 1.0 and unlike <= 0.002,
+            "any order": not case.permutable and moved <= 0.002,
+        }
+        if not any(unpromised.values()):
+            return
+    pytest.fail(f"held all the same: {unpromised}, {hurt}, {unlike}, {moved}")
 
 
 @only(lambda case: case.nonconflicting)

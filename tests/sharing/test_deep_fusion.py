@@ -145,7 +145,9 @@ def test_float64_features_have_float64_logits():
         params = random_like(params)
         found, expected = jax.jit(MODEL.apply)(params, state, x)[0], numpy_model(params, x)
         for task in HEADS:
-            np.testing.assert_allclose(found[task], expected[task], rtol=1e-12)
+            # Of the largest output: those that are small are sums that cancel, whose digits are lost in both.
+            largest = np.abs(expected[task]).max()
+            np.testing.assert_allclose(found[task], expected[task], rtol=0, atol=1e-13 * largest)
 
 
 @pytest.mark.parametrize(

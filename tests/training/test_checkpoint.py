@@ -125,6 +125,25 @@ def test_keeps_devices_and_weak_types(tmp_path):
     assert back["weak_there"].devices() == {devices[3]}
 
 
+@pytest.mark.parametrize("parity", [0, 1])
+def test_every_leaf_keeps_its_weak_type(tmp_path, parity):
+    """Every other leaf is weakly typed where it is written, and the others are in the template."""
+    leaves, form = jax.tree.flatten(make_state()._replace(key=()))
+
+    def typed(first):
+        numbers = [7 if jnp.issubdtype(leaf.dtype, jnp.integer) else 2.5 for leaf in leaves]
+        return [
+            jnp.full(leaf.shape, number, None if place % 2 == first else leaf.dtype)
+            for place, (leaf, number) in enumerate(zip(leaves, numbers, strict=True))
+        ]
+
+    written, template = typed(parity), typed(1 - parity)
+    assert [leaf.weak_type for leaf in written] == [place % 2 == parity for place in range(len(leaves))]
+    save(tmp_path, jax.tree.unflatten(form, written))
+    back = jax.tree.leaves(restored(tmp_path, jax.tree.unflatten(form, template)))
+    assert [leaf.weak_type for leaf in back] == [leaf.weak_type for leaf in written]
+
+
 def test_a_restored_state_does_not_retrace_the_step(tmp_path):
     jitted: Any = jax.jit(step)
     state = make_state()  # weakly typed in part, which the first step changes
@@ -143,12 +162,12 @@ def test_a_state_donated_while_it_is_being_written_is_written_whole(tmp_path):
     state = at(0)
     state = state._replace(params=state.params._replace(shared={"w": jnp.zeros((512, 512))}))
     with checkpoint.opened(tmp_path, keep=8) as folder:
-        for _ in range(8):
+        for number in range(1, 9):
             state = bump(state)
             checkpoint.save(folder, state)
             for _ in range(20):
-                state = bump(state)._replace(step=state.step)
-            state = state._replace(step=jnp.int32(int(state.step)))
+                state = bump(state)
+            state = state._replace(step=jnp.int32(number))
     assert checkpoint.steps(tmp_path) == list(range(1, 9))
     for number in range(8):
         back = restored(tmp_path, state, step=number + 1)

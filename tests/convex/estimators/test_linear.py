@@ -57,14 +57,29 @@ def test_parameters_are_scikit_learns():
     copy = clone(model)
     assert isinstance(copy, MultiTaskRegressor) and copy.get_params() == model.get_params()
     assert repr(model.set_params(tol=1e-3)) == "MultiTaskRegressor(penalty=l21, strength=2.0, tol=0.001)"
-    with pytest.raises(ValueError, match="Invalid parameter 'alpha' for estimator MultiTaskRegressor"):
-        model.set_params(alpha=1.0)
-    with pytest.raises(ValueError, match=r"l21: strength must be at least 0, found -1\.0"):
-        model.set_params(strength=-1.0).fit([[0.0], [1.0]], [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"with tasks, y must have shape \(n,\)"):
-        model.fit([[0.0], [1.0]], [[0.0], [1.0]], tasks=[0, 1])
-    with pytest.raises(ValueError, match="must have two classes, found 3"):
-        MultiTaskClassifier().fit([[0.0], [1.0], [2.0]], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("Invalid parameter 'alpha' for estimator MultiTaskRegressor", lambda model: model.set_params(alpha=1.0)),
+        (
+            r"l21: strength must be at least 0, found -1\.0",
+            lambda model: model.set_params(strength=-1.0).fit([[0.0], [1.0]], [0.0, 1.0]),
+        ),
+        (
+            r"with tasks, y must have shape \(n,\)",
+            lambda model: model.fit([[0.0], [1.0]], [[0.0], [1.0]], tasks=[0, 1]),
+        ),
+        (
+            "must have two classes, found 3",
+            lambda model: MultiTaskClassifier().fit([[0.0], [1.0], [2.0]], [0, 1, 2]),
+        ),
+    ],
+)
+def test_mistakes(message, call):
+    with pytest.raises(ValueError, match=message):
+        call(MultiTaskRegressor(l21, strength=2.0))
 
 
 @pytest.mark.slow
