@@ -1,13 +1,13 @@
 """Six ways to train four tasks at once, on real scanned digits: a table and a plot in about a minute, offline.
 
-Two digits lie on one canvas, of which a cell is blanked. From it a network tells the left digit, the right digit and
-their sum (half of whose labels are missing), and paints the canvas without the gap. Run it with `make demo`, or
+The input is a canvas with two digits and one blank cell. A network predicts the left digit, the right digit, their sum
+(half of these labels are missing), and the canvas without the gap. Run it with `make demo`, or
 
     python examples/multi_digits.py --steps 3000 --seeds 5
 
-Every method gets the network, optimiser, batches and first parameters of all others. The learning rate, for equal
-weighting and single-task training alike, and the strength of soft sharing were chosen on the validation split; nothing
-else was tuned for any method. The parameters of the last step are what is tested: none are selected.
+All methods have the same network, optimizer, batches and initial parameters. Two numbers were tuned on the validation
+split: the learning rate, for equal weighting and single-task training together, and the strength of soft sharing. The
+parameters of the last step are tested.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import mtljax
 from mtljax.adapters.flax_linen import from_linen
 
 BATCH_SIZE = 128
-LEARNING_RATE = 5e-3  # of Adam at the first step; falls to 0 along a cosine
-STRENGTH = 1e-4  # of the penalty that ties the copies in soft sharing: the least delta_m of 1e-4, 1e-3 and 1e-2
+LEARNING_RATE = 5e-3  # of Adam at the first step; a cosine schedule decreases it to 0
+STRENGTH = 1e-4  # of the penalty of soft sharing; of 1e-4, 1e-3 and 1e-2 it has the smallest delta_m
 LOG_EVERY = 5  # steps
 
 
@@ -41,9 +41,9 @@ def ink_error(logits: jax.Array, ink: jax.Array) -> jax.Array:
     return mtljax.metrics.absolute_error(jax.nn.sigmoid(logits), ink)
 
 
-# A network whose output has to reach 18 would have gradients as large; so it predicts `(sum - 9) / 5`.
+# Outputs up to 18 would have gradients as large, so the network predicts `(sum - 9) / 5`.
 def sum_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Huber loss of the standardised sum."""
+    """Huber loss of the standardized sum."""
     return mtljax.losses.huber()(outputs, (targets - 9.0) / 5.0)
 
 
@@ -71,12 +71,12 @@ HIGHER_IS_BETTER = [metric == "accuracy" for metric, _, _ in COLUMNS.values()]
 CAPTION = """
 
 Test split, mean ± standard deviation over {seeds} seeds, after {steps} steps of {batch} examples. `sum` is in digits,
-`reconstruct` in per cent of the darkest ink. delta_m is the mean relative change against single-task training: positive
-is worse. ms/step is the median time of one seed's jitted step on this machine ({device}); single-task and soft sharing
-train a network for each task in it.
+`reconstruct` in percent of the darkest ink. delta_m is the mean relative change against single-task training: positive
+is worse. ms/step is the median time of one jitted step with one seed on this machine ({device}). A step of single-task
+training or soft sharing trains one network per task.
 """
 
-# Runs of several seeds side by side: every array has an axis for seeds, but they count their steps together.
+# Runs of several seeds in parallel: every array has an axis for seeds, except the common step.
 FIELD_AXES: Any = {field: None if field == "step" else 0 for field in mtljax.TrainState._fields}
 SEED_AXIS = mtljax.TrainState(**FIELD_AXES)
 
@@ -107,7 +107,7 @@ def contestants() -> dict[str, tuple[mtljax.Model, mtljax.Method]]:
     one_trunk = sharing.hard(trunk, heads)
     tied = sharing.soft(trunk, heads, mtljax.penalties.l2_to_mean(STRENGTH))
     return {
-        # A network for each task, tied by nothing: four single-task trainings in one step.
+        # One network per task, not coupled: four single-task trainings in one step.
         "single-task": (sharing.soft(trunk, heads), methods.equal()),
         "equal weighting": (one_trunk, methods.equal()),
         "uncertainty weighting": (one_trunk, methods.uncertainty()),
@@ -133,7 +133,7 @@ def make_run(model: mtljax.Model, method: mtljax.Method, steps: int) -> tuple[Ca
 def train(
     start: Callable, step: Callable, data: mtljax.Batch, *, steps: int, seeds: int
 ) -> tuple[mtljax.TrainState, list[dict]]:
-    """Train one run for each seed, all in one vmapped step; the records hold means over seeds."""
+    """Train one run per seed, all in one vmapped step; the records hold means over seeds."""
     vmapped = jax.vmap(step, in_axes=(SEED_AXIS, 0), out_axes=(SEED_AXIS, 0))
 
     def step_all(state: mtljax.TrainState, batch: mtljax.Batch) -> tuple[mtljax.TrainState, Any]:
@@ -166,7 +166,7 @@ def measure(model: mtljax.Model, state: mtljax.TrainState, split: mtljax.Batch, 
 def milliseconds(
     runs: dict[str, tuple[Callable, Callable]], data: mtljax.Batch, *, rounds: int = 40
 ) -> dict[str, float]:
-    """Median time of a step of one seed, after warm-up; methods take turns, so that a busy moment hits all alike."""
+    """Median time of a step of one seed, after warm-up; methods take turns, so that other load affects all equally."""
     batch = next(mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=0))
     steps = {name: mtljax.training.jit(step) for name, (_, step) in runs.items()}
     states = {name: start(jax.random.key(0)) for name, (start, _) in runs.items()}
@@ -178,8 +178,8 @@ def milliseconds(
     return {name: float(np.median(taken[5:])) for name, taken in times.items()}
 
 
-def summarise(values: dict[str, np.ndarray], timed: dict[str, float]) -> tuple[str, dict[str, Any]]:
-    """The table in markdown, and the same as a dict for JSON."""
+def summarize(values: dict[str, np.ndarray], timed: dict[str, float]) -> tuple[str, dict[str, Any]]:
+    """The table in markdown, and its contents as a dict for JSON."""
     baseline = values["single-task"].mean(0)
     header = ["method", *(heading for _, _, heading in COLUMNS.values()), "delta_m % ↓", "ms/step"]
     lines, record = [header], {}
@@ -202,20 +202,20 @@ def summarise(values: dict[str, np.ndarray], timed: dict[str, float]) -> tuple[s
     return "\n".join(row + " |" for row in rows), record
 
 
-# Colours that the colour-blind can tell apart, of Okabe and Ito for methods and of Tol for pairs of tasks.
+# Palettes for colour-blind readers: Okabe and Ito's for methods, Tol's for pairs of tasks.
 STYLES = [("#000000", "-"), ("#E69F00", "-"), ("#56B4E9", "-"), ("#009E73", "-"), ("#D55E00", "--"), ("#CC79A7", "--")]
-PAIR_COLOURS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
+PAIR_COLORS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]
 LOSS_UNITS = {"left": "cross-entropy", "right": "cross-entropy", "sum": "Huber loss", "reconstruct": "cross-entropy"}
 
 
 def smooth(curve: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the records around each; fewer at the ends."""
+    """Moving average over records, with shorter windows at the ends."""
     kernel = np.ones(min(window, len(curve)))
     return np.convolve(curve, kernel, "same") / np.convolve(np.ones(len(curve)), kernel, "same")
 
 
 def plot(histories: dict[str, list[dict[str, Any]]], observed: str) -> Figure:
-    """Training loss of every task and method; and the conflict between tasks that one of the methods met."""
+    """Training loss per task and method, and the cosines of task gradients under one of the methods."""
     names = sorted(TASKS)  # the order of the Gramian's rows
     figure = Figure(figsize=(13, 7.4), layout="constrained", dpi=130)
     grid = figure.add_gridspec(2, 1, height_ratios=[1, 1.15])
@@ -223,10 +223,10 @@ def plot(histories: dict[str, list[dict[str, Any]]], observed: str) -> Figure:
 
     axes = top.subplots(1, len(TASKS))
     for axis, task in zip(axes, TASKS, strict=True):
-        for (method, history), (colour, line) in zip(histories.items(), STYLES, strict=False):
+        for (method, history), (color, line) in zip(histories.items(), STYLES, strict=False):
             steps = [entry["step"] for entry in history]
             losses = np.array([entry["train"]["losses"][task] for entry in history])
-            axis.plot(steps, smooth(losses, 9), line, color=colour, label=method, linewidth=1.6)
+            axis.plot(steps, smooth(losses, 9), line, color=color, label=method, linewidth=1.6)
         axis.set(
             yscale="log" if task in ("left", "right") else "linear",
             title=task,
@@ -240,10 +240,10 @@ def plot(histories: dict[str, list[dict[str, Any]]], observed: str) -> Figure:
     cosines = np.array([entry["train"]["cosines"] for entry in history])
     lines, first, last = bottom.subplots(1, 3, width_ratios=[2.1, 1, 1])
     lines.axhline(0, color="0.6", linewidth=1)
-    for (i, j), colour in zip(itertools.combinations(range(len(names)), 2), PAIR_COLOURS, strict=True):
+    for (i, j), color in zip(itertools.combinations(range(len(names)), 2), PAIR_COLORS, strict=True):
         label = f"{names[i]}, {names[j]}"
-        lines.plot(steps, smooth(cosines[:, i, j], 15), color=colour, label=label, linewidth=1.6)
-    lines.set(title=f"cosine of task gradients met by {observed}", xlabel="step", ylabel="conflict < 0 < agreement")
+        lines.plot(steps, smooth(cosines[:, i, j], 15), color=color, label=label, linewidth=1.6)
+    lines.set(title=f"cosine of task gradients under {observed}", xlabel="step", ylabel="conflict < 0 < agreement")
     lines.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 
     ends = max(1, len(history) // 10)
@@ -282,7 +282,7 @@ def main(steps: int = 700, seeds: int = 3, out: Path = Path("outputs/multi_digit
         start, step = runs[name] = make_run(model, method, steps)
         state, histories[name] = train(start, step, data["train"], steps=steps, seeds=seeds)
         values[name] = measure(model, state, data["test"], seeds=seeds)
-    table, record = summarise(values, milliseconds(runs, data["train"]))
+    table, record = summarize(values, milliseconds(runs, data["train"]))
     table += CAPTION.format(seeds=seeds, steps=steps, batch=BATCH_SIZE, device=jax.devices()[0].device_kind)
     settings = {"steps": steps, "seeds": seeds, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE}
     (out / "table.md").write_text(table)

@@ -1,13 +1,12 @@
-"""Five tasks on rendered rooms whose labels are exact: a picture of scenes and labels, and a table, without a download.
+"""Five tasks on rendered rooms with exact labels: a picture of scenes and labels, and a table, without a download.
 
-A small convolutional network sees a room with spheres, boxes and cylinders and tells what each pixel shows, how far it
-is, which way its surface faces, whether it is an edge, and where the solids are. One trunk serves all five tasks; the
-table compares equal weighting, uncertainty weighting and a blind guess: what each loss would have said of every pixel
-without looking at the image. Run it with
+A small convolutional network sees a room with spheres, boxes and cylinders. It predicts the class, depth, normal and
+edge of each pixel, and the boxes around the solids. One trunk serves all five tasks. The table compares equal
+weighting, uncertainty weighting and a blind guess, the best constant prediction of each loss. Run it with
 
     python examples/scenes.py --steps 600
 
-These, the default, took a minute a row on two cores; one seed, test split:
+With these settings, the default, one row takes one minute on two cores. One seed, test split:
 
 | method                | segmentation % ↑ | depth cm ↓ | normals ° ↓ | edges IoU % ↑ | corners % of side ↓ |
 | --------------------- | ---------------: | ---------: | ----------: | ------------: | ------------------: |
@@ -15,7 +14,7 @@ These, the default, took a minute a row on two cores; one seed, test split:
 | equal weighting       |             87.9 |       37.1 |        15.1 |          65.4 |                14.9 |
 | uncertainty weighting |             88.2 |       36.2 |        14.5 |          67.5 |                14.7 |
 
-The learning rate is a usual one; nothing was tuned for any row. The parameters of the last step are what is tested.
+Nothing was tuned, and the learning rate is a common one. The parameters of the last step are tested.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ TOWARDS = np.array([0.0, 0.0, -1.0], np.float32)  # the normal of a wall that fa
 
 
 class Trunk(nn.Module):
-    """From the image to 16 features a pixel and 64 features a patch of 4x4 pixels."""
+    """From the image to 16 features per pixel and 64 features per patch of 4x4 pixels."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -57,7 +56,7 @@ class Trunk(nn.Module):
 
 
 class PixelHead(nn.Module):
-    """So many numbers for every pixel."""
+    """From features to a number of outputs per pixel."""
 
     channels: int
 
@@ -67,7 +66,7 @@ class PixelHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Corners, and a logit of presence, for every slot."""
+    """Corners and a logit of presence per slot."""
 
     @nn.compact
     def __call__(self, features: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
@@ -77,11 +76,11 @@ class BoxHead(nn.Module):
 
 
 def twice(x: jax.Array) -> jax.Array:
-    """Every pixel four times."""
+    """The image at twice the resolution: every pixel is repeated four times."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-# A network starts near 0, so depth is `4 + 2 output` metres and normals are added to one that faces the camera.
+# Initial outputs are near 0, so depth is `4 + 2 output` metres, and normals are offsets from one towards the camera.
 def depth_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Absolute error of depth in metres."""
     return mtljax.metrics.absolute_error(4.0 + 2.0 * outputs, targets)
@@ -110,7 +109,7 @@ def edge_overlap(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def box_error(outputs: dict[str, jax.Array], targets: dict[str, jax.Array]) -> jax.Array:
-    """Absolute error of corners of the boxes that are there, in shares of the image's side."""
+    """Absolute error of the corners of present boxes, in shares of the image's side."""
     there = targets["present"][..., None]
     error = jnp.where(there, jnp.abs(outputs["corners"] - targets["corners"]), 0).sum((1, 2))
     return error / jnp.maximum(4 * there.sum((1, 2)), 1)
@@ -156,7 +155,7 @@ def contestants() -> dict[str, tuple[mtljax.Model, mtljax.Method]]:
 
 
 def train(model: mtljax.Model, method: mtljax.Method, data: mtljax.Batch, *, steps: int) -> mtljax.TrainState:
-    """The state after so many steps."""
+    """The state after the given number of steps."""
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, TASKS), method, optimizer)
     params, model_state = model.init(jax.random.key(0), data.inputs[:1])
@@ -169,10 +168,11 @@ def train(model: mtljax.Model, method: mtljax.Method, data: mtljax.Batch, *, ste
 
 
 def guess(train: mtljax.Batch, test: mtljax.Batch) -> dict[str, float]:
-    """Each task's metric for what its loss would have said of each pixel, or slot, without looking at the image.
+    """Each task's metric for the best prediction per pixel, or slot, that does not depend on the image.
 
-    That is the most frequent class, the median of depths and corners, the mean direction, and an edge where half of the
-    scenes have one. Hardly a pixel is an edge so often, hence an overlap near 0; to call all of them edges gives more.
+    This is the most frequent class, the median of depths and corners, the mean direction, and an edge where half of the
+    scenes have one. Hardly any pixel is an edge so often, so the overlap is near 0; predicting edges everywhere gives
+    more.
     """
     targets = train.targets
     corners, present = targets["boxes"]["corners"], targets["boxes"]["present"]
@@ -231,7 +231,7 @@ def main(steps: int = 600, num_train: int = 2000, size: int = 32, out: Path = Pa
     Args:
         steps: training steps of each row.
         num_train: scenes to train on.
-        size: pixels a side, a multiple of 4.
+        size: pixels per side, a multiple of 4.
         out: folder for the picture and the table.
     """
     if steps < 1 or num_train < BATCH_SIZE or size % 4:

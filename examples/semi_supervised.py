@@ -1,17 +1,18 @@
-"""What unlabelled data are worth: labels alone against labels with an auxiliary task, at four shares of labels.
+"""What unlabelled data are worth: training on labels alone and with an auxiliary task, at four shares of labels.
 
-scikit-learn's scanned digits, 1,077 of them for training, of which 1, 5, 20 or 100 per cent have a label. All of them
-serve a task that needs none: to find the other view of the same digit among the others' (contrastive pairs).
+The data are scikit-learn's scanned digits, 1,077 for training. 1, 5, 20 or 100 percent of them have a label. All of
+them are used by a task without labels: recognize the other view of the same digit (contrastive pairs).
 
     python examples/semi_supervised.py --seeds 5
 
-Four ways to train one small convolutional network, with the same labels and number of steps:
+A small convolutional network is trained in four ways, with the same labels and number of steps:
 
-* labels alone, with and without the augmentations that make the contrastive views, for these are knowledge too;
-* joint: both tasks from the start;
+* on labels alone, without and with the augmentations of the contrastive views, since augmentations are knowledge too;
+* jointly, on both tasks from the start;
 * pretrained on the task without labels, then fine-tuned on the labels.
 
-All shares and seeds train side by side in one vmapped step; four minutes on two cores. Test accuracy, five seeds:
+All shares and seeds train in parallel in one vmapped step; this takes four minutes on two cores. Test accuracy, five
+seeds:
 
 | labels                  | 1 %        | 5 %        | 20 %       | 100 %      |
 | ---                     | ---:       | ---:       | ---:       | ---:       |
@@ -20,9 +21,10 @@ All shares and seeds train side by side in one vmapped step; four minutes on two
 | joint                   | 66.4 ± 9.0 | 88.4 ± 2.6 | 93.6 ± 1.9 | 95.3 ± 0.9 |
 | pretrain, fine-tune     | 60.9 ± 7.9 | 83.2 ± 2.0 | 93.3 ± 1.2 | 97.9 ± 0.4 |
 
-The auxiliary task helps where labels are few, and costs the joint network two points where all are there. At 5 per cent
-the augmentations alone do as much. Its weight was the best of 1, 3 and 5 on the validation split; augmentations and
-numbers of steps were chosen there too. Filling in masked cells did not help there, and is left out.
+The auxiliary task helps if labels are few, and costs the joint network two points if all labels are present. At 5
+percent the augmentations alone help as much. The weight of the task is the best of 1, 3 and 5 on the validation split;
+augmentations and numbers of steps were chosen there too. Masked cells as the auxiliary task did not help there, and are
+left out.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ from mtljax.training.stages import Stage, run_stages
 
 SHARES = {"1 %": 0.01, "5 %": 0.05, "20 %": 0.2, "100 %": 1.0}
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-3  # of AdamW at the first step; falls to 0 along a cosine
-AUXILIARY = {"match": 3.0}  # the weight in joint training, beside 1 for the labels; chosen on the validation split
+LEARNING_RATE = 2e-3  # of AdamW at the first step; a cosine schedule decreases it to 0
+AUXILIARY = {"match": 3.0}  # the weight in joint training, against 1 for the labels; chosen on the validation split
 
 AUGMENT = views.chain(views.crop(1), views.noise(0.2), views.cutout(3))
 VIEWS = {"match": views.contrastive_pairs(AUGMENT)}
@@ -64,24 +66,24 @@ STYLES = {
 }
 CAPTION = """
 
-Accuracy % on the test split, mean ± standard deviation over {seeds} seeds, each with labels of its own; {steps} steps
-of {batch} labelled examples, and {pretraining} of pretraining. Columns: the share of 1,077 examples with a label.
+Accuracy % on the test split, mean ± standard deviation over {seeds} seeds, each with its own labels; {steps} steps of
+{batch} labelled examples, and {pretraining} steps of pretraining. Columns: the share of 1,077 examples with a label.
 """
 
-# Runs side by side: every array has an axis for them, but they count their steps together.
+# Runs in parallel: every array has an axis for runs, except the common step.
 FIELD_AXES: Any = {field: None if field == "step" else 0 for field in mtljax.TrainState._fields}
 LANES = mtljax.TrainState(**FIELD_AXES)
 
 
 def patches(x: jax.Array) -> jax.Array:
-    """The nine neighbours of each pixel as channels: with a dense layer, a convolution that is quick under vmap."""
+    """The 3x3 neighbourhood of each pixel as channels: with a dense layer, a convolution that is fast under vmap."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return jnp.concatenate([padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1)
 
 
 def halved(x: jax.Array) -> jax.Array:
-    """Means over two by two pixels."""
+    """Means over cells of 2x2 pixels."""
     size, height, width, channels = x.shape
     return x.reshape(size, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
@@ -97,7 +99,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """From features to a task's output, through a hidden layer where it has a size."""
+    """From features to a task's output, with a hidden layer if its size is given."""
 
     size: int
     hidden: int = 0
@@ -120,8 +122,8 @@ def load() -> dict[str, mtljax.Batch]:
     return {name: mtljax.Batch(images[rows], {"digit": labels[rows]}) for name, rows in splits.items()}
 
 
-def labelled(train: mtljax.Batch, share: float, seed: int) -> mtljax.Batch:
-    """The examples that keep their label: a random share, all digits alike; repeated until they fill a batch."""
+def labeled(train: mtljax.Batch, share: float, seed: int) -> mtljax.Batch:
+    """The labelled examples: a random share, equal for all digits; repeated until they fill a batch."""
     rows = np.random.default_rng([1, seed]).permutation(len(train.inputs))
     labels = train.targets["digit"][rows]
     turn = np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])
@@ -131,19 +133,17 @@ def labelled(train: mtljax.Batch, share: float, seed: int) -> mtljax.Batch:
 
 
 def batches(train: mtljax.Batch, tasks: tuple[str, ...], shares: list[float], seeds: int, start: int) -> Iterator[Any]:
-    """One batch a run, `[runs, B, ...]`; each task brings its own examples, those of the views without targets."""
-    unlabelled = train._replace(targets={})
+    """One batch per run, `[runs, B, ...]`; each task has its own examples, those of the views without targets."""
+    unlabeled = train._replace(targets={})
     streams = []
     for share in shares:
         for seed in range(seeds):
             own = {}
             if "digit" in tasks:
-                data = labelled(train, share, seed)
+                data = labeled(train, share, seed)
                 own["digit"] = mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=seed, start_step=start)
             if len(tasks) > len(own):
-                own["rest"] = mtljax.data.batches(
-                    unlabelled, batch_size=BATCH_SIZE, seed=seeds + seed, start_step=start
-                )
+                own["rest"] = mtljax.data.batches(unlabeled, batch_size=BATCH_SIZE, seed=seeds + seed, start_step=start)
             streams.append(own)
     while True:
         drawn = [{name: next(stream) for name, stream in own.items()} for own in streams]
@@ -182,7 +182,7 @@ def make_stage(
 
 
 def side_by_side(runs: int, start: Callable, step: Callable) -> tuple[Callable, Callable]:
-    """The functions of a stage for so many runs at once; where there were fewer before, each goes on as several."""
+    """The functions of a stage for several runs at once; if the stage before had fewer runs, each one is repeated."""
     mapped = jax.vmap(step, in_axes=(LANES, 0), out_axes=(LANES, 0))
 
     def start_all(key: jax.Array, previous: mtljax.TrainState | None = None) -> mtljax.TrainState:
@@ -201,7 +201,7 @@ def side_by_side(runs: int, start: Callable, step: Callable) -> tuple[Callable, 
 
 
 def accuracies(model: mtljax.Model, state: mtljax.TrainState, split: mtljax.Batch, seeds: int) -> np.ndarray:
-    """Per cent of digits that are named rightly, `[shares, seeds]`."""
+    """Accuracies in percent, `[shares, seeds]`."""
     logits = jax.vmap(lambda params, own: model.apply(params, own, split.inputs, tasks=("digit",))[0]["digit"])(
         state.params, state.model_state
     )
@@ -219,7 +219,7 @@ def compare(
     shares: list[float],
     weights: dict[str, float],
 ) -> dict[str, np.ndarray]:
-    """Train in every way, and give the accuracies on the split that judges, `[shares, seeds]` each."""
+    """Train in every way, and return the accuracies on the evaluation split, `[shares, seeds]` each."""
     found: dict[str, np.ndarray] = {}
     make = functools.partial(make_stage, train=train, shares=shares, seeds=seeds, steps=steps)
     alone = make("alone", weights={"digit": 1.0})
@@ -232,7 +232,7 @@ def compare(
     }
     for row, stages in ways.items():
         print(f"{row}: {len(shares)} shares of labels, {seeds} seeds", flush=True)
-        # Pretraining sees no labels, so that one run for each seed serves all shares.
+        # Pretraining reads no labels, so one run per seed serves all shares.
         lanes = iter([seeds, len(shares) * seeds][-len(stages) :])
         results = run_stages(
             stages,
@@ -255,13 +255,13 @@ def to_markdown(found: dict[str, np.ndarray]) -> str:
 
 
 def plot(found: dict[str, np.ndarray]) -> Figure:
-    """Accuracy over the share of labels, with a bar of one standard deviation each way."""
+    """Accuracy over the share of labels, with bars of one standard deviation in each direction."""
     figure = Figure(figsize=(7, 4.6), layout="constrained", dpi=130)
     axis = figure.add_subplot()
     for name, table in found.items():
-        colour, style = STYLES[name]
+        color, style = STYLES[name]
         mean, std = table.mean(1), table.std(1, ddof=1)
-        axis.errorbar(list(SHARES.values()), mean, std, fmt=style, color=colour, label=name, capsize=3, linewidth=1.6)
+        axis.errorbar(list(SHARES.values()), mean, std, fmt=style, color=color, label=name, capsize=3, linewidth=1.6)
     axis.set(xscale="log", xlabel="share of training examples with a label", ylabel="test accuracy %")
     axis.set_xticks(list(SHARES.values()), list(SHARES))
     axis.minorticks_off()
@@ -278,7 +278,7 @@ def main(steps: int = 1000, pretraining: int = 2000, seeds: int = 5, out: Path =
 
     Args:
         steps: training steps of each run on labels.
-        pretraining: steps before them, where there is pretraining.
+        pretraining: number of pretraining steps before them.
         seeds: runs at each share of labels, at least 2.
         out: folder for the table and the plot.
     """

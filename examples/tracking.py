@@ -1,22 +1,21 @@
-"""Does a detector that also learns motion and identity follow objects better? Four tasks on one stream of frames.
+"""A detector that also learns motion and identity: does it track objects better? Four tasks on one stream of frames.
 
-A small network sees pairs of frames in which alike objects move, turn, cross and hide one another, and learns to
-`detect` them, to `classify` them, to `associate` them (a look that tells who is who) and to tell their `motion`. One
-forward pass serves all. A tracker then joins the boxes of held-out sequences, frame by frame. Run it with
+A small network reads pairs of frames in which similar objects move, turn, cross and hide one another. It learns to
+`detect` them, to `classify` them, to `associate` them (by an embedding per object) and to predict their `motion`. One
+forward pass serves all tasks. A tracker then links the boxes of test sequences, frame by frame. Run it with
 
     python -m examples.tracking --steps 800 --seeds 3
 
-All networks have the same trunk and detector, batches, steps and learning rate. Boxes found by detection alone can be
-followed as well: from the last box, or with the velocity that a track's own boxes tell, which is the baseline to beat.
-Each tracker's settings (threshold of boxes, gate, patience, inertia, weight of the look) were chosen for each network
-on the validation split, with the first seed's network. UPGrad reads gradients at the features, so that a step costs
-what equal weighting does.
+All networks have the same trunk and detector, batches, steps and learning rate. The baselines track boxes of detection
+alone, either from the last box or with the velocity of the track's own boxes. Each tracker's settings (threshold of
+boxes, gate, patience, inertia, weight of the embedding) were tuned per network on the validation split, with the
+network of the first seed. UPGrad reads gradients at the features, so a step costs as much as with equal weighting.
 
-The sequences reported on come from a seed of their own (`TEST_SEED`), which nobody had looked at before this file, the
-data's constants and the rows of the table stood; nothing was changed after they were scored.
+The test sequences come from a separate seed (`TEST_SEED`). They were first scored when this file, the constants of the
+data and the rows of the table were final; nothing was changed afterwards.
 
-Ten minutes on two cores that others used as well, seven of CPU time. 40 such sequences of 20 frames, mean ± standard
-deviation over 3 seeds of the networks; errors are among 3,517 boxes:
+The program took ten minutes on two cores under other load, and seven minutes of CPU time. 40 test sequences of 20
+frames, mean ± standard deviation over 3 seeds of the networks; errors are among 3,517 boxes:
 
 | network; tracker                                    | MOTA %     | IDF1 %     | switches | misses | false positives |
 | --------------------------------------------------- | ---------: | ---------: | -------: | -----: | --------------: |
@@ -31,15 +30,17 @@ deviation over 3 seeds of the networks; errors are among 3,517 boxes:
 | joint, UPGrad; constant velocity, identity          | 89.6 ± 0.3 | 87.2 ± 1.2 |       85 |    200 |              79 |
 | joint, UPGrad; learned motion, identity             | 89.4 ± 0.4 | 85.8 ± 1.0 |       94 |    200 |              79 |
 
-What is in brackets are 95 % intervals from drawing the 40 sequences anew, for the networks of this table; computed
-apart, for detection alone and equal weighting. Only the velocity of a track's own past helps beyond doubt: 5.5 points
-of IDF1 (3.2 to 7.9). Learned motion, though off by no more than 0.6 pixels on average, is worse than that velocity: by
-3.0 of IDF1 (0.7 to 5.4). The learned look knows 97 % of objects in the next frame and saves one switch in eight, but
-gains nothing that can be told from chance: 0.3 of MOTA (-0.1 to 0.7), -0.8 of IDF1 (-2.6 to 0.8), and no more with
-UPGrad. On the data's own test split, which had been in view, it had gained 0.8 (0.3 to 1.2) and 2.7 (0.9 to 4.5).
-Followed alike, by constant velocity, the joint network's boxes gain 1.8 of IDF1 over those of detection alone (0.2 to
-3.3) with equal weighting and 0.5 with UPGrad; its detection loss is no lower. Weightings differ by little more than
-seeds do.
+Brackets hold 95 % intervals, from bootstrap samples of the 40 sequences with the networks of this table; they were
+computed separately, for detection alone and equal weighting.
+
+* Velocity: only the velocity of a track's own past helps significantly, by 5.5 points of IDF1 (3.2 to 7.9).
+* Learned motion has a mean error of at most 0.6 pixels, but is worse than that velocity by 3.0 of IDF1 (0.7 to 5.4).
+* The learned embedding recognizes 97 % of objects in the next frame and avoids one switch in eight. Its gain is not
+  significant: 0.3 of MOTA (-0.1 to 0.7), -0.8 of IDF1 (-2.6 to 0.8), and no more with UPGrad. On the data's own test
+  split, which was used during development, it gained 0.8 (0.3 to 1.2) and 2.7 (0.9 to 4.5).
+* Joint training: tracked by constant velocity, the boxes of the joint network gain 1.8 of IDF1 over detection alone
+  (0.2 to 3.3) with equal weighting, and 0.5 with UPGrad. The detection loss is not lower. Weightings differ by little
+  more than seeds.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ from mtljax.data.sets.scenes.moving_shapes import MovingShapes, as_pairs, load_m
 from mtljax.metrics.tracking import TrackingCounts, idf1, mota, total_counts, tracking_counts
 
 BATCH_SIZE = 16  # pairs of frames
-LEARNING_RATE = 3e-3  # of Adam at the first step; falls to 0 along a cosine
+LEARNING_RATE = 3e-3  # of Adam at the first step; a cosine schedule decreases it to 0
 ALONE = "detection alone"
-# Of the sequences reported on; those of the data's own test split were in view while this was written.
+# Seed of the test sequences in the table; the data's own test split was used during development.
 TEST_SEED = 61803
 
 
 def contestants() -> dict[str, tuple[list[str], mtljax.Method]]:
-    """What is trained together, and how it is reconciled."""
+    """The tasks that are trained together, and the method, by network."""
     return {
         ALONE: (["detect"], mtljax.methods.equal()),
         "joint, equal weighting": (list(TASKS), mtljax.methods.equal()),
@@ -81,7 +82,7 @@ def contestants() -> dict[str, tuple[list[str], mtljax.Method]]:
     }
 
 
-# Trackers by name, and the settings that are tried for each on the validation split.
+# Trackers by name, and their candidate settings for the validation split.
 CHOICES = {"threshold": (0.25, 0.3, 0.35, 0.4, 0.45), "gate": (4.0, 6.0, 8.0, 11.0, 15.0), "patience": (1, 3, 6)}
 LOOKS = {"weight": (0.25, 0.5, 1.0), "gate": (6.0, 8.0, 11.0, 15.0, 20.0)}
 TRACKERS: dict[str, tuple[Tracker, dict[str, tuple]]] = {
@@ -91,11 +92,11 @@ TRACKERS: dict[str, tuple[Tracker, dict[str, tuple]]] = {
     "constant velocity, identity": (Tracker("past", weight=0.5), CHOICES | LOOKS),
     "learned motion, identity": (Tracker("learned", weight=0.5), CHOICES | LOOKS),
 }
-ALONE_TRACKERS = ("last box", "constant velocity")  # those that need no other task than detection
+ALONE_TRACKERS = ("last box", "constant velocity")  # trackers that need only detection
 JOINT_TRACKERS = tuple(TRACKERS)[1:]
 PICTURED = ("detection alone; constant velocity", "joint, equal weighting; learned motion, identity")
-# Colours that the colour-blind can tell apart, of Okabe and Ito.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# Okabe and Ito's palette for colour-blind readers.
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def load(num_sequences: tuple[int, int, int]) -> dict[str, MovingShapes]:
@@ -117,7 +118,7 @@ def score(frames: Sequence[Sequence[Found]], truth: MovingShapes, tracker: Track
 
 
 def tune(frames: Sequence[Sequence[Found]], truth: MovingShapes, name: str) -> Tracker:
-    """The settings with the highest MOTA + IDF1, one after another, twice round."""
+    """The settings with the highest MOTA + IDF1, found by two rounds over one setting at a time."""
     tracker, choices = TRACKERS[name]
 
     def value(candidate: Tracker) -> float:
@@ -132,7 +133,7 @@ def tune(frames: Sequence[Sequence[Found]], truth: MovingShapes, name: str) -> T
 def train(
     names: Sequence[str], method: mtljax.Method, data: mtljax.Batch, *, steps: int, seed: int
 ) -> tuple[Callable, Callable]:
-    """Train one network on some tasks; gives `find(pairs) -> outputs` and `judge(pairs) -> metrics`."""
+    """Train one network on some tasks; returns `find(pairs) -> outputs` and `judge(pairs) -> metrics`."""
     tasks = {name: TASKS[name] for name in names}
 
     def own(batch: mtljax.Batch) -> mtljax.Batch:
@@ -141,7 +142,7 @@ def train(
 
     model = mtljax.sharing.hard(from_linen(Trunk()), {name: from_linen(Head(name)) for name in names})
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
-    # One backward pass through the trunk, whatever the method; for equal weighting the result is the same.
+    # One backward pass through the trunk for every method; for equal weighting the result is the same.
     engine = mtljax.engines.features(model)
     init, step = mtljax.training.make_train_step(mtljax.make_losses_fn(model, tasks), method, optimizer, engine=engine)
     key = jax.random.key(seed)
@@ -151,7 +152,7 @@ def train(
     run = jax.jit(lambda inputs: model.apply(state.params, state.model_state, inputs)[0])
 
     def find(batch: mtljax.Batch) -> dict[str, Any]:
-        # Of all batches alike, the last one is filled up.
+        # All batches have one shape: copies fill up the last one.
         parts = [jax.device_get(run(part.inputs)) for part in mtljax.data.evaluation_batches(own(batch), 100)]
         return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch.inputs)], *parts)
 
@@ -164,7 +165,7 @@ def train(
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first columns are words and whose others are numbers."""
+    """A table whose first columns are words and whose other columns are numbers."""
     lines = [header, ["---" if i < 1 else "--:" for i in range(len(header))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -175,7 +176,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def tracking_table(counts: dict[tuple[str, str], list[TrackingCounts]]) -> str:
-    """One row for each network and tracker."""
+    """One row per network and tracker."""
     rows = []
     for (network, tracker), runs in counts.items():
         scores = [spread([100 * measure(run) for run in runs]) for measure in (mota, idf1)]
@@ -187,7 +188,7 @@ def tracking_table(counts: dict[tuple[str, str], list[TrackingCounts]]) -> str:
 
 
 def task_table(metrics: dict[str, list[dict[str, Any]]]) -> str:
-    """One row for each network: how well it does each task by itself."""
+    """One row per network, with the metrics of its tasks."""
     columns = {
         "detect": ("loss", 1, 3, "detect, loss ↓"),
         "classify": ("accuracy", 100, 1, "classify, accuracy % ↑"),
@@ -205,7 +206,7 @@ def task_table(metrics: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def plot(truth: MovingShapes, sequence: int, first: int, tracks: dict[str, list], shown: int = 8) -> Figure:
-    """Consecutive frames with the boxes and identities of several trackers; a colour is an identity."""
+    """Consecutive frames with the boxes and identities of several trackers, one colour per identity."""
     figure = Figure(figsize=(2 * shown, 2.2 * len(tracks)), layout="constrained", dpi=110)
     for row, (axes, (name, found)) in enumerate(zip(figure.subplots(len(tracks), shown), tracks.items(), strict=True)):
         for axis, t in zip(axes, range(first, first + shown), strict=True):
@@ -217,15 +218,15 @@ def plot(truth: MovingShapes, sequence: int, first: int, tracks: dict[str, list]
                 ylabel=name.replace("; ", "\n") if t == first else "",
             )
             for (x, y, width, height), identity in zip(*found[t], strict=True):
-                colour = COLOURS[int(identity) % len(COLOURS)]
+                color = COLORS[int(identity) % len(COLORS)]
                 corner = (x - width / 2, y - height / 2)
-                axis.add_patch(Rectangle(corner, width, height, fill=False, color=colour, linewidth=1.6))
-                axis.text(*corner, str(identity), color="white", fontsize=8, backgroundcolor=colour, clip_on=True)
+                axis.add_patch(Rectangle(corner, width, height, fill=False, color=color, linewidth=1.6))
+                axis.text(*corner, str(identity), color="white", fontsize=8, backgroundcolor=color, clip_on=True)
     return figure
 
 
 def busiest(truth: MovingShapes, shown: int = 8) -> tuple[int, int]:
-    """Sequence and first frame of the window in which most objects are hidden in part."""
+    """Sequence and first frame of the window with the most partly hidden objects."""
     hidden = (truth.present & (truth.visibility < 0.7)).sum(2)
     windows = np.lib.stride_tricks.sliding_window_view(hidden, shown, axis=1).sum(-1)
     sequence, first = np.unravel_index(windows.argmax(), windows.shape)

@@ -1,4 +1,4 @@
-"""What `tracking.py` is made of: four tasks on pairs of frames, their losses and networks, and the tracker."""
+"""The parts of `tracking.py`: four tasks on pairs of frames, their losses and networks, and the tracker."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from mtljax.metrics.tracking import box_iou
 TEMPERATURE = 0.1  # of the contrastive loss
 EMBEDDING = 16  # numbers that describe an identity
 WIDTH = 32  # channels
-LEAST_SCORE = 0.2  # of a box that is looked at
-MOST_OVERLAP = 0.4  # IoU of two boxes that may both stand
+LEAST_SCORE = 0.2  # smallest score of a box
+MOST_OVERLAP = 0.4  # largest IoU of two boxes
 
-# What every loss below reads is written in `mtljax.data.sets.scenes.moving_shapes.as_pairs`.
+# `mtljax.data.sets.scenes.moving_shapes.as_pairs` describes the targets of the losses below.
 
 
-def at_centres(values: jax.Array, centre: jax.Array) -> jax.Array:
-    """Mean `[B]` of values over the cells where an object has its centre, both `[B, ...]`; 0 where there are none."""
-    axes = tuple(range(1, centre.ndim))
-    return jnp.sum(jnp.where(centre, values, 0), axes) / jnp.maximum(jnp.sum(centre, axes), 1)
+def at_centers(values: jax.Array, center: jax.Array) -> jax.Array:
+    """Mean `[B]` of values over the cells with the centre of an object, both `[B, ...]`; 0 without centres."""
+    axes = tuple(range(1, center.ndim))
+    return jnp.sum(jnp.where(center, values, 0), axes) / jnp.maximum(jnp.sum(center, axes), 1)
 
 
 def detect_loss(outputs: dict[str, jax.Array], targets: dict[str, jax.Array]) -> jax.Array:
-    """CenterNet's: `1/N sum f + 1/N sum_centres (|o - offset|_1 + |s - size|_1)`, lengths in cells, N centres.
+    """CenterNet's loss: `1/N sum f + 1/N sum_centres (|o - offset|_1 + |s - size|_1)`, lengths in cells, N centres.
 
     `f = -(1 - p)^2 log p` at centres and `-(1 - y)^4 p^2 log(1 - p)` elsewhere, y the heatmap, p = sigmoid(z).
     """
-    centre, z = targets["centre"], outputs["heatmap"]
+    center, z = targets["center"], outputs["heatmap"]
     p = jax.nn.sigmoid(z)
     near = -jnp.square(1 - p) * jax.nn.log_sigmoid(z)
     far = -((1 - targets["heatmap"]) ** 4) * jnp.square(p) * jax.nn.log_sigmoid(-z)
-    focal = jnp.sum(jnp.where(centre, near, far), (1, 2, 3)) / jnp.maximum(jnp.sum(centre, (1, 2, 3)), 1)
-    grid = centre.shape[-1]
+    focal = jnp.sum(jnp.where(center, near, far), (1, 2, 3)) / jnp.maximum(jnp.sum(center, (1, 2, 3)), 1)
+    grid = center.shape[-1]
     lengths = jnp.abs(outputs["offset"] - targets["offset"]) + jnp.abs(outputs["size"] - grid * targets["size"])
-    return focal + at_centres(jnp.sum(lengths, -1), centre)
+    return focal + at_centers(jnp.sum(lengths, -1), center)
 
 
 def classify_loss(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
     """Mean over centres of `logsumexp(z) - z[y]`."""
     label = jax.nn.one_hot(targets["label"], outputs.shape[-1])
-    return at_centres(-jnp.sum(label * jax.nn.log_softmax(outputs), -1), targets["centre"])
+    return at_centers(-jnp.sum(label * jax.nn.log_softmax(outputs), -1), targets["center"])
 
 
 def class_told(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
-    """Share of objects whose class is told."""
-    return at_centres((jnp.argmax(outputs, -1) == targets["label"]).astype(jnp.float32), targets["centre"])
+    """Share of objects whose class is predicted correctly."""
+    return at_centers((jnp.argmax(outputs, -1) == targets["label"]).astype(jnp.float32), targets["center"])
 
 
 def likeness(outputs: jax.Array, targets: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Cosines `[B, 2K, 2K]` between the objects of both frames over the temperature, and which two are one."""
+    """Cosines `[B, 2K, 2K]` between objects of both frames, over the temperature, and a mask of equal objects."""
     size, frames, slots = targets["cell"].shape
     features = outputs.reshape(size, frames, -1, outputs.shape[-1])
     found = jnp.take_along_axis(features, targets["cell"][..., None], axis=2).reshape(size, frames * slots, -1)
@@ -73,24 +73,24 @@ def likeness(outputs: jax.Array, targets: dict[str, jax.Array]) -> tuple[jax.Arr
 def associate_loss(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
     """Mean of `log sum_{j != i} exp(e_i.e_j / t) - e_i.e_i' / t` over objects i that are i' in the other frame."""
     cosine, same = likeness(outputs, targets)
-    return at_centres(jax.nn.logsumexp(cosine, -1) - jnp.sum(jnp.where(same, cosine, 0), -1), same.any(-1))
+    return at_centers(jax.nn.logsumexp(cosine, -1) - jnp.sum(jnp.where(same, cosine, 0), -1), same.any(-1))
 
 
 def identity_told(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
-    """Share of objects that nothing is as like as they are in the other frame."""
+    """Share of objects whose most similar embedding is their own in the other frame."""
     cosine, same = likeness(outputs, targets)
     best = jnp.take_along_axis(same, jnp.argmax(cosine, -1)[..., None], -1)[..., 0]
-    return at_centres(best.astype(jnp.float32), same.any(-1))
+    return at_centers(best.astype(jnp.float32), same.any(-1))
 
 
 def motion_loss(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
     """Mean over centres of `|d - displacement|_1`, in pixels."""
-    return at_centres(jnp.sum(jnp.abs(outputs - targets["displacement"]), -1), targets["centre"])
+    return at_centers(jnp.sum(jnp.abs(outputs - targets["displacement"]), -1), targets["center"])
 
 
 def motion_error(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
-    """Mean over centres of the distance between both, in pixels."""
-    return at_centres(jnp.linalg.norm(outputs - targets["displacement"], axis=-1), targets["centre"])
+    """Mean over centres of the distance between predicted and true displacement, in pixels."""
+    return at_centers(jnp.linalg.norm(outputs - targets["displacement"], axis=-1), targets["center"])
 
 
 TASKS = {
@@ -140,13 +140,13 @@ class Head(nn.Module):
 
 
 class Found(NamedTuple):
-    """What a network finds in one frame, n boxes.
+    """The n boxes that a network finds in one frame.
 
     Attributes:
         box: `[n, 4]`: x and y of the centre, width, height, pixels.
         score: `[n]`.
-        motion: `[n, 2]`, pixels since the frame before; 0 where the network does not tell.
-        look: `[n, E]`, of length 1; 0 where the network does not tell.
+        motion: `[n, 2]`, pixels since the frame before; 0 if the network does not predict motion.
+        look: `[n, E]`, embeddings of length 1; 0 if the network does not predict them.
     """
 
     box: np.ndarray
@@ -158,8 +158,8 @@ class Found(NamedTuple):
 def read_boxes(outputs: dict[str, Any], length: int) -> list[list[Found]]:
     """Boxes of every frame of every sequence, from the outputs for all pairs of frames in order.
 
-    A cell's box stands where its score is above `LEAST_SCORE` and no higher one that stands overlaps it by more than
-    `MOST_OVERLAP`.
+    A cell's box is kept if its score is above `LEAST_SCORE` and its IoU with every kept box of a higher score is at
+    most `MOST_OVERLAP`.
     """
 
     def frames(pairs: np.ndarray) -> np.ndarray:
@@ -193,13 +193,13 @@ def _boxes(
 
 @dataclasses.dataclass(frozen=True)
 class Tracker:
-    """How boxes are joined to tracks, frame by frame: at least cost, one to one, and only where the cost is at most 1.
+    """A tracker, which links boxes to tracks frame by frame: one to one, at smallest cost, for costs of at most 1.
 
-    `cost = |where the box is - where the track should be| / gate + weight (1 - cosine of their looks)`
+    `cost = |place of the box - expected place of the track| / gate + weight (1 - cosine of their embeddings)`
 
     Attributes:
-        motion: where the track should be: `"none"`, where it was last; `"past"`, where its own mean velocity took it;
-            `"learned"`, where it was last, and the box is put where the network says that it came from.
+        motion: the expected place: `"none"`, the last place; `"past"`, the last place moved by the track's own mean
+            velocity; `"learned"`, the last place, while the box is moved back by the network's motion.
         weight: of the learned look; 0 for none. A track's look is a running mean: 0.7 of the old, 0.3 of the new.
         threshold: least score of a box.
         gate: pixels.

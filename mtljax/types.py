@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 
+# Not `chex.Array`, which includes NumPy arrays; not `chex.ArrayTree`, whose containers need a cast before indexing.
 Array = jax.Array
-Key = jax.Array
+Key = chex.PRNGKey
+Numeric = chex.Numeric  # a number or array of numbers, of Python, NumPy or JAX; may be traced
 PyTree = Any
 
 Reads = Literal["losses", "gramian", "task_grads", "batches"]

@@ -1,7 +1,7 @@
-"""Checks of arguments, in one dialect: "{where}: {what} must be {expected}, found {found}".
+"""Checks of arguments, with messages of one form: "{where}: {what} must be {expected}, found {found}".
 
-Each check returns the value that it was given. Types, shapes and dtypes are checked always. Values are checked where
-they are concrete: a number may be a traced array, whose range is not looked at.
+Each check returns the value that it was given. Types, shapes and dtypes are always checked. Values are checked if they
+are concrete; the range of a traced array is not checked.
 """
 
 from mtljax.checks.messages import expect, found

@@ -1,4 +1,4 @@
-"""The words in which a check says what it found."""
+"""The messages of checks: how they describe the value that they found."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LONGEST = 100
 
 
 def found(value: Any) -> str:
-    """What a message says was found: short, and of what cannot be read its kind.
+    """A short description of a value for a message: the value itself, or its kind if it is long.
 
     Example:
         >>> found("1"), found(np.ones((3, 4))), found(found)
         ("'1'", 'an array of shape (3, 4) and dtype float64', "the function 'found'")
     """
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        # What has more than one line, as matrices and keys have, is told by its kind.
+        # A value of several lines, such as a matrix or a key, is described by its kind.
         short = not isinstance(value, Tracer) and np.size(value) <= 4 and "\n" not in str(value)
         return str(value) if short else f"an array of shape {np.shape(value)} and dtype {value.dtype.name}"
     if isinstance(value, type):
@@ -35,7 +35,7 @@ def found(value: Any) -> str:
 
 
 def expect(condition: bool, where: str, what: str, expected: str, value: Any, error: type[Exception]) -> None:
-    """Raises `error` in the house's dialect unless the condition holds.
+    """Raise `error` with a message of the common form unless the condition holds.
 
     Example:
         >>> expect(False, "ema", "decay", "a number", None, TypeError)

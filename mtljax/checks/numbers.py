@@ -1,4 +1,4 @@
-"""Checks of numbers, counts, masks and preferences."""
+"""Checks of numeric arguments: numbers, counts, masks and preferences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_number(
     shape: tuple[int | str, ...] | None = (),
     finite: bool = True,
 ) -> Any:
-    """The number or array of numbers, after checking that it is real, of a shape and in a range.
+    """The number or array of numbers, after checking that it is real, has the shape and is in the range.
 
     Args:
         where: the public function's name, which opens the message.
@@ -35,8 +35,8 @@ def check_number(
         above: a bound that the value must exceed.
         most: the largest value allowed.
         below: a bound that the value must stay under.
-        shape: the shape wanted, where a string stands for any length (`("T",)` is a vector); None for any shape.
-        finite: whether infinity is refused. NaN is refused always.
+        shape: the required shape; a string stands for any length (`("T",)` is a vector); None for any shape.
+        finite: whether infinity is refused. NaN is always refused.
 
     Returns:
         `value`; a sequence as an array of the default floating type.
@@ -97,7 +97,8 @@ def check_count(
 ) -> Any:
     """The number, after checking that it is an integer from `least` to `most`.
 
-    What sets shapes or lengths of loops must be a Python or NumPy integer; with `traced` an array `[]` may be given.
+    A count that determines shapes or lengths of loops must be a Python or NumPy integer. With `traced`, an array `[]`
+    is accepted too.
 
     Example:
         >>> check_count("mmoe", "num_experts", 0)
@@ -142,7 +143,7 @@ def check_preference(where: str, value: Any, num_tasks: int | None = None, *, wh
     Args:
         where: the public function's name, which opens the message.
         value: numbers `[T]`.
-        num_tasks: number of tasks T; None where it is not known yet.
+        num_tasks: number of tasks T; None if it is not known yet.
         what: the argument's name.
 
     Example:
@@ -163,7 +164,7 @@ def check_preference(where: str, value: Any, num_tasks: int | None = None, *, wh
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a number is known to be 0; of a traced one that is not known.
+    """Whether a number is known to be 0; False for a traced number.
 
     Example:
         >>> is_zero(0.0), is_zero(jnp.float32(0.5))

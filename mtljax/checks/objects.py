@@ -1,4 +1,4 @@
-"""Checks of what is not a number: flags, functions, keys, methods, optimizers, tasks, names."""
+"""Checks of arguments that are not numbers: flags, functions, keys, methods, optimizers, tasks, names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_flag(where: str, what: str, value: Any) -> bool:
 
 
 def check_refine(where: str, refine: Any, method: Method | None = None) -> bool:
-    """The flag `refine`, after checking that it is one and that the method, where it is known, can make use of it.
+    """The flag `refine`, after checking that it is True or False and that the method, if known, can use it.
 
     Example:
         >>> import mtljax
@@ -62,7 +62,7 @@ def check_callable(where: str, what: str, value: Any, *, expected: str = "a func
 
 
 def check_choice(where: str, what: str, value: Any, choices: Sequence[str]) -> str:
-    """The word, after checking that it is one of those known.
+    """The word, after checking that it is one of the choices.
 
     Example:
         >>> check_choice("sluice", "kind", "cos", ["cosine", "l2"])
@@ -77,7 +77,7 @@ def check_choice(where: str, what: str, value: Any, choices: Sequence[str]) -> s
 
 
 def check_key(where: str, what: str, value: Any) -> Key:
-    """The key, after checking that it is one PRNG key (of `jax.random.key`, or of the older `PRNGKey`).
+    """The key, after checking that it is one PRNG key, of `jax.random.key` or of the older `PRNGKey`.
 
     Example:
         >>> check_key("init", "key", 0)
@@ -95,7 +95,7 @@ def check_key(where: str, what: str, value: Any) -> Key:
 
 
 def check_method(where: str, what: str, value: Any) -> Method:
-    """The method, after checking that it is one, and not the function that makes it.
+    """The method, after checking that it is a `Method`, not the function that makes it.
 
     Example:
         >>> import mtljax
@@ -146,7 +146,7 @@ def check_task(where: str, name: str, value: Any) -> Task:
 
 
 def check_names(where: str, what: str, value: Any) -> list[str]:
-    """The names as a list, after checking that they are strings, at least one, and differ.
+    """The names as a list, after checking that they are at least one string, and that all differ.
 
     Example:
         >>> check_names("per_task", "names", "depth")
@@ -166,7 +166,7 @@ def check_names(where: str, what: str, value: Any) -> list[str]:
 
 
 def check_axis_name(where: str, value: Any) -> Any:
-    """The name of a mapped axis, or names of several or of none, or None, after checking that names are strings.
+    """The name of a mapped axis, a sequence of names (may be empty), or None, after checking that names are strings.
 
     Example:
         >>> check_axis_name("make_train_step", 1)
@@ -180,7 +180,7 @@ def check_axis_name(where: str, value: Any) -> Any:
 
 
 def check_alone(where: str, axis_name: Any) -> None:
-    """Raises at trace time where `axis_name` is None and devices are mapped over; `jax.vmap` maps over none."""
+    """Raise at trace time if `axis_name` is None inside `pmap` or `shard_map`; `jax.vmap` needs no name."""
     mapped = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name is None and mapped:
         names = [name for name in mapped if not name.startswith("_")]
@@ -188,8 +188,8 @@ def check_alone(where: str, axis_name: Any) -> None:
             f"{names[0]!r}" if len(names) == 1 else f"of {names}" if names else "that of jax.pmap(..., axis_name=...)"
         )
         raise ValueError(
-            f"{where}: axis_name must be {given} here, where devices are mapped over, or each of them learns from its "
-            "part of the batch alone; if that is what you want, such as a seed on each, give axis_name=(); found None"
+            f"{where}: axis_name must be {given} inside pmap or shard_map, else each device learns only from its own "
+            "part of the batch, found None; if you want that, such as one seed per device, give axis_name=()"
         )
 
 

@@ -1,4 +1,4 @@
-"""Checks of what losses and metrics compare: outputs of a network, and the targets that belong to them."""
+"""Checks of the arguments of losses and metrics: outputs of a network, and their targets."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def check_pair(where: str, outputs: Any, targets: Any) -> tuple[Array, Array]:
 
 
 def check_labels(where: str, outputs: Any, targets: Any, *, least: int = 0) -> tuple[Array, Array, Array]:
-    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where they are out of range, and where they are in it.
+    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where out of range, and a bool mask of labels in range.
 
     Args:
         where: the public function's name.
         outputs: floating `[B, ..., C]`.
         targets: integer `[B, ...]`.
-        least: the smallest label that means something.
+        least: the smallest valid label.
 
     Raises:
         TypeError: logits that are not floating, labels that are not integers.
@@ -85,9 +85,9 @@ def check_labels(where: str, outputs: Any, targets: Any, *, least: int = 0) -> t
 
 
 def check_values(where: str, targets: Any, test: Test, expected: str) -> Array:
-    """Where targets pass a test, bool; concrete ones must pass it everywhere.
+    """A bool mask of the targets that pass a test; all concrete targets must pass it.
 
-    What to do where traced targets do not pass is the caller's: a loss is NaN there, which no training step takes.
+    The caller handles traced targets that do not pass: a loss is NaN there, and the task is inactive in the step.
 
     Example:
         >>> check_values("binary_cross_entropy", np.array([0.5, 2.0]), lambda y: y <= 1, "at most 1")
@@ -104,15 +104,15 @@ def check_values(where: str, targets: Any, test: Test, expected: str) -> Array:
 
 
 def check_least_loss(name: str, losses: Array, active: Array | None, least: Any) -> None:
-    """Raises ValueError where a task takes part whose loss is below the least that a method can make sense of.
+    """Raise ValueError if a task takes part whose loss is below the smallest loss that the method accepts.
 
-    Only concrete losses are looked at. Where they are traced, whoever takes the step leaves such a task out.
+    Only concrete losses are checked. If losses are traced, the step leaves out such a task.
 
     Args:
         name: the method's name, which opens the message.
         losses: `[T]`.
         active: bool `[T]`, or None for all.
-        least: a number or `[T]`, or None for a method that takes any losses.
+        least: a number or `[T]`, or None for a method that accepts all losses.
 
     Example:
         >>> check_least_loss("geometric", jnp.array([1.0, -2.0]), None, 0.0)

@@ -1,4 +1,4 @@
-"""Batches for training from arrays in memory or rows on disk: sharded by process, prefetched, resumed to the bit."""
+"""Batches for training, from arrays in memory or rows on disk: sharded by process, prefetched, resumed to the bit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mtljax.types import PyTree
 
 
 class Stream(Protocol):
-    """An iterator of batches that can be put back to where it stood.
+    """An iterator of batches whose position can be saved and restored.
 
-    `get_state()` gives what JSON can hold; after `set_state(state)` the next batch is the one that followed then. The
-    state is that of the last batch handed out, however many were fetched ahead.
+    `get_state()` returns the position after the last batch that the caller received, as values that JSON can hold.
+    Batches that were only prefetched do not count. `set_state(state)` restores the position: the same batches follow.
     """
 
     def __iter__(self) -> Iterator[Any]: ...
@@ -29,11 +29,11 @@ class Stream(Protocol):
     def __next__(self) -> Any: ...
 
     def get_state(self) -> dict[str, Any]:
-        """Where the stream stands."""
+        """The position of the stream."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a saved position."""
         ...
 
 
@@ -53,38 +53,39 @@ def batches(
 ) -> Stream:
     """Batches of `source` for training, each a pure function of `(seed, step)`.
 
-    Epoch e is the permutation of the N examples drawn from `(seed, e)`, and batch s is slice `s mod n` of epoch
-    `s // n`, with `n = N // batch_size` steps an epoch; the `N mod batch_size` examples left over are others each
-    epoch. Nothing else is remembered.
+    Epoch e is the permutation of the N examples drawn from `(seed, e)`. Batch s is slice `s mod n` of epoch `s // n`,
+    with `n = N // batch_size` steps per epoch. Each epoch leaves out `N mod batch_size` examples, others each time. The
+    stream has no other state.
 
     Sharding. `batch_size` counts the examples of all processes. Process i of c gets the i-th of c equal parts of every
-    batch, so that the parts of all processes, in order, are the batch that a single process would have seen: what is
-    trained on, and in which order, does not depend on how many processes there are. Every process needs all of
-    `source`, and reads its own rows of it alone.
+    batch. The parts of all processes, in order, are the batch of a run with one process. So the examples and their
+    order do not depend on the number of processes. Every process needs access to all of `source`, and reads only its
+    own rows.
 
-    Resuming. The position is one number, the step. With `fit`, give `lambda start: batches(..., start_step=start)`, or
-    the iterator itself, whose state then stands in the checkpoint beside the model's.
+    Resuming. The position is one number, the step. With `fit`, pass `lambda start: batches(..., start_step=start)`, or
+    the iterator itself: `fit` then saves its position in the checkpoint.
 
     Args:
-        source: `Batch`, dict of equally long ones, or any pytree of arrays `[N, ...]` in memory. With `collate`, a
-            random-access source: an object with `__len__`, and `__getitems__(list of int)` or `__getitem__(int)`, such
-            as `tfds.data_source` gives.
-        batch_size: examples a batch over all processes, from 1 to N; a multiple of the number of processes.
-        seed: non-negative integer, the source of everything random.
-        shuffle: if False, every epoch is in the source's own order.
-        weights: `[N]`, numbers in proportion to which examples are drawn, with replacement, in place of permutations
-            (see `mtljax.losses.sampling_weights`); an epoch is then n steps as well.
-        epochs: after how many to end; None never ends.
+        source: `Batch`, dict of `Batch` of equal length, or any pytree of arrays `[N, ...]` in memory. With `collate`,
+            a random-access source: an object with `__len__`, and `__getitems__(list of int)` or `__getitem__(int)`,
+            such as `tfds.data_source` returns.
+        batch_size: examples per batch over all processes, from 1 to N; a multiple of the number of processes.
+        seed: non-negative integer; everything random is drawn from it.
+        shuffle: if False, every epoch is in the order of the source.
+        weights: `[N]`; examples are drawn in proportion to these numbers, with replacement, instead of by permutations
+            (see `mtljax.losses.sampling_weights`). An epoch has n steps here too.
+        epochs: number of epochs; None (default) for an endless stream.
         shard: `(index, count)` of this process, for example `(jax.process_index(), jax.process_count())`.
-        collate: from a list of rows to a batch, for a random-access source; None for arrays in memory.
-        device: where batches are put, a device or a sharding of leaves `[batch_size, ...]`; None leaves NumPy arrays.
+        collate: makes a batch of a list of rows, for a random-access source; None for arrays in memory.
+        device: where batches are put: a device, or a sharding of leaves `[batch_size, ...]`. None leaves NumPy arrays.
             A sharding over the devices of several processes gives global arrays `[batch_size, ...]`.
-        prefetch: batches that a thread fetches, and puts on the device, ahead of the one in use. None (default) is 2
-            with `device` or `collate` and 0 otherwise, for rows in memory are gathered faster than handed over.
-        start_step: number of batches to pass over; costs nothing.
+        prefetch: number of batches that a thread fetches, and puts on the device, in advance. None (default) is 2 with
+            `device` or `collate` and 0 otherwise, since gathering rows in memory is faster than passing them between
+            threads.
+        start_step: number of batches to skip; skipping costs nothing.
 
     Returns:
-        `Stream` (a Grain iterator) of trees like `source`, or like what `collate` returns, with leaves
+        `Stream` (a Grain iterator) of trees like `source`, or like the result of `collate`, with leaves
         `[batch_size / count, ...]`; global arrays have `[batch_size, ...]`.
 
     Raises:
@@ -147,13 +148,13 @@ def batches(
 
 
 def _row_order(size: int, batch_size: int, seed: int, *, shuffle: bool = True) -> Callable[[int], np.ndarray]:
-    """Which examples make up a batch, as a pure function of its step.
+    """The examples of a batch, as a pure function of the step.
 
     Args:
         size: number of examples, B.
-        batch_size: examples a batch, from 1 to B.
+        batch_size: examples per batch, from 1 to B.
         seed: non-negative integer; epoch e is the permutation drawn from `(seed, e)`.
-        shuffle: if False, every epoch is in the data's own order.
+        shuffle: if False, every epoch is in the order of the data.
 
     Returns:
         `rows_of(step) -> int64 [batch_size]`.
@@ -202,7 +203,7 @@ def _weighted_rows(weights: Any, size: int, batch_size: int, seed: int) -> Calla
 
     def rows_of(step: int) -> np.ndarray:
         draws = np.random.default_rng([seed, step]).random(batch_size) * edges[-1]
-        # Rounding may carry a draw to the very end, behind examples of weight 0.
+        # By rounding, a draw may equal the last edge, which lies behind examples of weight 0.
         return np.minimum(np.searchsorted(edges, draws, side="right"), np.flatnonzero(weights)[-1])
 
     return rows_of
@@ -217,7 +218,7 @@ def _placed(batch: PyTree, device: Any) -> PyTree:
 def _close(stream: weakref.ref[Any]) -> None:
     """Stop the thread of a stream that is still open when the interpreter ends.
 
-    Grain's own clean-up comes too late, when its modules are gone, and complains; so it is left nothing to do.
+    Grain's own clean-up runs after its modules are gone, and prints an error; so `close` does nothing by then.
     """
     alive = stream()
     if alive is not None:

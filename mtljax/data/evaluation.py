@@ -1,4 +1,4 @@
-"""Batches for evaluation: all examples once, in order, padded to one shape."""
+"""Batches for evaluation, with all examples once, in order, padded to one shape."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mtljax.types import Batch
 
 
 def evaluation_batches(batch: Batch, batch_size: int) -> Iterator[Batch]:
-    """All examples once, in order, in batches of one shape and one structure, so that a single jit trace serves.
+    """All examples once, in order, in batches of one shape and one structure, so that jit traces once.
 
-    The last batch is filled up by repeating the last example, with mask False for every task, so that what is added
-    never counts. Every batch has a mask for every task, all True where `batch` has none.
+    Copies of the last example fill up the last batch, with mask False for every task, so that the copies never count.
+    Every batch has a mask for every task, all True where `batch` has no mask.
 
     Args:
         batch: `Batch` of arrays `[B, ...]`, B at least 1.
-        batch_size: examples a batch, at least 1; may exceed B.
+        batch_size: examples per batch, at least 1; may exceed B.
 
     Returns:
         Iterator of `ceil(B / batch_size)` batches with NumPy leaves `[batch_size, ...]`.
 
     Raises:
-        ValueError: leaves of unequal length or none, `batch_size` below 1, a mask that is not bool `[B]` or names no
-            task.
+        ValueError: no leaves, or leaves of unequal length; `batch_size` below 1; a mask that is not bool `[B]` or
+            that names an unknown task.
 
     Example:
         >>> data = Batch(inputs=np.arange(3.0), targets={"a": np.arange(3)})

@@ -1,4 +1,4 @@
-"""Missing labels: found, hidden behind masks, counted."""
+"""Missing labels of a batch: they are found, masked and counted here, before a step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Batch])
 
 
 class LabelCounts(NamedTuple):
-    """How many labels each task saw; dicts of int by task.
+    """Numbers of labels per task; dicts of int by task.
 
     Attributes:
-        labels: examples with a label.
-        examples: examples, labelled or not.
-        empty: batches without a single label of the task.
+        labels: number of examples with a label.
+        examples: number of examples, labelled or not.
+        empty: number of batches without a label of the task.
     """
 
     labels: dict[str, int]
@@ -35,30 +35,31 @@ def mask_missing(
     sentinel: float | Mapping[str, float] | None = None,
     present: Mapping[str, Array] | None = None,
 ) -> AnyBatch:
-    """Mark the labels that are missing, and put zeros in their place.
+    """Mask the labels that are missing, and replace them by zeros.
 
-    A task's label is missing for an example where its target holds NaN or the sentinel anywhere, where the batch's own
-    mask says so, or where `present` does. There the whole target becomes 0, so that no NaN ever enters arithmetic.
-    Every task gets a mask, so that the structure of the result does not depend on what is missing.
+    A task's label of an example is missing in three cases: the target has NaN or the sentinel in any entry, the mask
+    of the batch is False, or `present` is False. The whole target then becomes 0, so that no NaN enters arithmetic.
+    Every task gets a mask, so that the structure of the result does not depend on which labels are missing.
 
-    Masks are by example: a depth map with one NaN pixel is missing as a whole. Where parts of a target are to count,
-    keep them apart from NaN and let the loss weigh them.
+    A mask has one entry per example: a depth map with one NaN pixel is missing as a whole. If the other pixels should
+    count, replace NaN by numbers, and give the pixels weights in the loss.
 
-    Nothing else is needed for a task without any label, in a batch or ever: its loss is 0, it is inactive, and the step
-    treats the others as if it were not there (`mtljax.make_losses_fn`).
+    A task may have no labels in a batch, or in the whole data set: its loss is 0, the task is inactive, and the step
+    treats other tasks as if it were absent (`mtljax.make_losses_fn`).
 
     Args:
-        batch: `Batch`, or dict of `Batch` by task name. NumPy arrays give NumPy arrays; JAX arrays, traced ones too,
-            give JAX arrays.
-        sentinel: number that stands for a missing label, in all tasks or by task name; None for none. NaN needs none.
-        present: dict by task of bool `[B]`, True where the label is present; tasks left out are not affected.
+        batch: `Batch`, or dict of `Batch` by task name. NumPy arrays give NumPy arrays; JAX arrays, traced or not, give
+            JAX arrays.
+        sentinel: number that marks a missing label, for all tasks or by task name; None (default) for no sentinel. NaN
+            needs no sentinel.
+        present: dict by task of bool `[B]`, True where the label is present; may leave out tasks.
 
     Returns:
-        The same with targets `[B, ...]` of the same dtypes, and masks bool `[B]` for every task.
+        The same batch with targets `[B, ...]` of the same dtypes, and a mask bool `[B]` for every task.
 
     Raises:
         ValueError: `sentinel`, `present` or the batch's mask names an unknown task; a mask that is not `[B]`; a target
-            whose arrays are not of one length; a task's own sentinel that its type cannot hold.
+            whose arrays have several lengths; a task's own sentinel that the target's dtype cannot hold.
         TypeError: a mask that is not bool; a batch that is not a `Batch`.
 
     Example:
@@ -82,13 +83,13 @@ def mask_missing(
 
 
 def label_counts(batches: Batch | dict[str, Batch] | Iterable[Batch | dict[str, Batch]]) -> LabelCounts:
-    """Count the labels that each task saw, by its masks, in a batch, a whole split, or a stream of batches.
+    """Count the labels of each task in a batch, a whole split, or a stream of batches.
 
-    NaN and sentinels count as labels until `mask_missing` has masked them.
+    Masks decide what is a label: NaN and sentinels count as labels until `mask_missing` has masked them.
 
     Args:
-        batches: `Batch`, dict of `Batch` by task name, or an iterable of either, which is read to its end (an endless
-            one through `itertools.islice`). A task that some batches do not have is empty in those.
+        batches: `Batch`, dict of `Batch` by task name, or an iterable of either, which is read to its end; pass a part
+            of an endless stream with `itertools.islice`. If a batch does not have a task, the task is empty in it.
 
     Returns:
         `LabelCounts`, tasks in sorted order.
@@ -129,7 +130,7 @@ def _batches(batch: Any, caller: str) -> dict[str, Batch]:
 
 
 def check_masks_named(where: str, batch: Batch) -> None:
-    """Raises unless targets and masks are dicts by task, and every mask is that of a target.
+    """Raise unless targets and masks are dicts by task, and every mask has a target of its name.
 
     Example:
         >>> check_masks_named("label_counts", Batch(0, {"a": 0}, {"b": True}))
@@ -149,7 +150,7 @@ def _mask_of(batch: Batch, name: str, size: int, caller: str) -> Array | None:
 
 
 def _size(target: PyTree, what: str) -> int:
-    """B, which all leaves have as their first axis."""
+    """The length B of the first axis of all leaves."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(target)]
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(f"{what} must be arrays [B, ...] of one length, found shapes {shapes}")
@@ -176,10 +177,10 @@ def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
 
 
 def _there(leaf: Any, sentinel: float | None) -> Any:
-    """`[B]`, where no entry of the leaf is NaN or the sentinel."""
+    """Bool `[B]`: True where no entry of the leaf is NaN or the sentinel."""
     xp = jnp if isinstance(leaf, jax.Array) else np
     there = xp.ones(leaf.shape, bool)
-    if jnp.issubdtype(leaf.dtype, jnp.floating):  # to NumPy's own, bfloat16 is no floating type
+    if jnp.issubdtype(leaf.dtype, jnp.floating):  # jnp's: for np.issubdtype, bfloat16 is not a floating type
         there = there & ~xp.isnan(leaf)
     if sentinel is not None and _holds(leaf.dtype, sentinel):
         there = there & (leaf != xp.asarray(sentinel, leaf.dtype))
@@ -192,7 +193,7 @@ def _hidden(leaf: Any, mask: Any) -> Any:
 
 
 def _holds(dtype: Any, number: float) -> bool:
-    """Whether a label of this type can be that number; what cannot be is never found."""
+    """Whether a label of this dtype can equal the number."""
     if jnp.issubdtype(dtype, jnp.integer):
         return float(number).is_integer() and jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max
     return jnp.issubdtype(dtype, jnp.floating) and not float(jnp.finfo(dtype).max) < abs(number) < np.inf
@@ -201,4 +202,6 @@ def _holds(dtype: Any, number: float) -> bool:
 def _check_sentinel(name: str, sentinel: float, target: PyTree) -> None:
     for leaf in jax.tree.leaves(target):
         if not _holds(leaf.dtype, sentinel):
-            raise ValueError(f"mask_missing: sentinel of {name!r} is {sentinel}, which {leaf.dtype} cannot hold")
+            raise ValueError(
+                f"mask_missing: sentinel of {name!r} must be a number that {leaf.dtype} can hold, found {sentinel}"
+            )

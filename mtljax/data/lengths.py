@@ -1,4 +1,4 @@
-"""How many examples a tree of arrays holds."""
+"""The number of examples in a tree of arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtljax.types import PyTree
 
 
 def leading_length(tree: PyTree, caller: str) -> int:
-    """B, the one length of all leaves `[B, ...]`; at least 1."""
+    """The common length B of all leaves `[B, ...]`; at least 1."""
     lengths = {
         jax.tree_util.keystr(path): np.shape(leaf)[0] if np.ndim(leaf) else None
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,4 +1,4 @@
-"""Between labels of one example and binary tasks: multi-label and multi-class data as multi-task data, and back."""
+"""Multi-label and multi-class data as binary tasks, and back."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def tasks_from_multilabel(
     labels: Any, *, names: Sequence[str] | None = None, sentinel: float | None = None
 ) -> Tasks: ...
 def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, sentinel: float | None = None) -> Any:
-    """One binary task for each of L labels; a missing label is masked in its own task alone.
+    """One binary task per label, L tasks in all; a missing label is masked in its own task only.
 
     Args:
-        labels: `[N, L]` of 0 and 1, bool, integer or floating, NumPy or JAX; or a `Batch` with that as its one target,
-            whose mask, if it has one, holds for all L. NaN stands for a missing label.
-        names: L task names; None for `label_0`, `label_1`, ..., with as many digits as the last of them needs, so that
-            sorted order is the order of columns.
-        sentinel: another number that stands for a missing label, for example -1.
+        labels: `[N, L]` of 0 and 1, bool, integer or floating, NumPy or JAX; or a `Batch` with these labels as its only
+            target. The mask of this target, if there is one, holds for all L labels. NaN marks a missing label.
+        names: L task names; None for `label_0`, `label_1`, ..., with leading zeros, so that sorted order is the order
+            of columns.
+        sentinel: another number that marks a missing label, for example -1.
 
     Returns:
-        `(targets, mask)`: dicts by name of float32 `[N]`, 0 where it is missing, and of bool `[N]`; so that
-        `Batch(inputs, *tasks_from_multilabel(labels))` is ready for `losses.binary_cross_entropy`. From a `Batch`, the
-        `Batch` with these in place of its target and mask.
+        `(targets, mask)`: dicts by name of float32 `[N]`, 0 where a label is missing, and of bool `[N]`. So
+        `Batch(inputs, *tasks_from_multilabel(labels))` is ready for `losses.binary_cross_entropy`. A `Batch` gives a
+        `Batch` with these as its targets and masks.
 
     Raises:
-        ValueError: labels that are not `[N, L]` with L at least 1; names that are not L different ones; a `Batch` with
-            several targets, or whose mask is not `[N]` or for another target; in NumPy arrays, whose values are known,
-            a label other than 0, 1, NaN and the sentinel.
+        ValueError: labels that are not `[N, L]` with L at least 1; names that are not L different strings; a `Batch`
+            with several targets, or with a mask that is not `[N]` or is of another target; in NumPy arrays, whose
+            values are known, a label other than 0, 1, NaN and the sentinel.
         TypeError: a name that is not a string, a mask that is not bool.
 
     Example:
@@ -73,7 +73,7 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
     if sentinel is not None:
         check_number("tasks_from_multilabel", "sentinel", sentinel, finite=False)
     names = _names("tasks_from_multilabel", names, labels.shape[1], "label")
-    # Asked of JAX, for to NumPy bfloat16 is no floating type.
+    # jnp.issubdtype, since for np.issubdtype bfloat16 is not a floating type.
     present = ~xp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else xp.ones(labels.shape, bool)
     if sentinel is not None:
         present = present & (labels != sentinel)
@@ -87,9 +87,9 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
 def multilabel_from_tasks(
     targets: Mapping[str, Any], mask: Mapping[str, Any] | None = None, *, names: Sequence[str] | None = None
 ) -> Any:
-    """The inverse of `tasks_from_multilabel`: one array of labels, NaN where they are missing.
+    """The inverse of `tasks_from_multilabel`: one array of labels, NaN where a label is missing.
 
-    Also puts the outputs of binary tasks side by side.
+    It also stacks the outputs of binary tasks.
 
     Args:
         targets: dict by task of `[N]`.
@@ -100,7 +100,7 @@ def multilabel_from_tasks(
         Floating `[N, L]`, float32 at least.
 
     Raises:
-        ValueError: `names` are not the tasks, a target or a mask is not `[N]`, a mask for no task.
+        ValueError: `names` are not the tasks, a target or a mask is not `[N]`, a mask of an unknown task.
         TypeError: a mask that is not bool.
 
     Example:
@@ -124,20 +124,20 @@ def multilabel_from_tasks(
 
 
 def one_vs_rest(classes: Any, num_classes: int, *, names: Sequence[str] | None = None, mask: Any = None) -> Tasks:
-    """One binary task for each class: is it this one, or another?
+    """One binary task per class: is the example of this class or of another?
 
     Args:
         classes: integer `[N]`, from 0 to C - 1.
         num_classes: C, at least 2.
         names: C task names; None for `class_0`, `class_1`, ..., in which sorted order is the order of classes.
-        mask: bool `[N]`, True where the class is known; None for everywhere. It becomes every task's mask.
+        mask: bool `[N]`, True where the class is known; None for everywhere. Every task gets this mask.
 
     Returns:
-        `(targets, mask)`: dicts by name of float32 `[N]` and bool `[N]`, as `tasks_from_multilabel` gives them.
+        `(targets, mask)`: dicts by name of float32 `[N]` and bool `[N]`, as from `tasks_from_multilabel`.
 
     Raises:
         TypeError: classes that are not integers; a mask that is not bool.
-        ValueError: classes or mask that are not `[N]`; fewer than 2 classes; names that are not C different ones; in
+        ValueError: classes or mask that are not `[N]`; fewer than 2 classes; names that are not C different strings; in
             NumPy arrays, whose values are known, a class outside its range that is not masked.
 
     Example:
@@ -159,14 +159,14 @@ def one_vs_rest(classes: Any, num_classes: int, *, names: Sequence[str] | None =
         if outside.any():
             raise ValueError(
                 f"one_vs_rest: classes must be from 0 to {num_classes - 1}, found {classes[outside][0]}; "
-                "where a class is not known, give mask False"
+                "for an unknown class, set the mask to False"
             )
     targets = {name: _zeroed((classes == k).astype(xp.float32), present) for k, name in enumerate(names)}
     return targets, dict.fromkeys(names, present)
 
 
 def classes_from_one_vs_rest(outputs: Mapping[str, Any], *, names: Sequence[str] | None = None) -> Any:
-    """The inverse of `one_vs_rest`: the class whose binary task is surest, the first of them where several are.
+    """The inverse of `one_vs_rest`: the class whose binary task has the largest output; of ties, the first class.
 
     Args:
         outputs: dict by task of `[N]`: logits, probabilities or the targets themselves.
@@ -197,7 +197,7 @@ def _names(caller: str, names: Sequence[str] | None, count: int, stem: str) -> l
         digits = len(str(count - 1))
         return [f"{stem}_{i:0{digits}}" for i in range(count)]
     if len(task_names(caller, names, what="names")) != count:
-        raise ValueError(f"{caller}: names must be {count}, one for each {stem}, found {list(names)}")
+        raise ValueError(f"{caller}: names must be {count}, one per {stem}, found {list(names)}")
     return list(names)
 
 

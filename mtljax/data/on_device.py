@@ -1,4 +1,4 @@
-"""A data set that lives on the device: batches are drawn inside the jitted step, as a function of its number."""
+"""A data set on the device: the jitted step draws its own batch, as a function of the step number."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from mtljax.types import Array, Key
 
 Tree = TypeVar("Tree")
 
-_ROUNDS = 8  # of the cipher; pairs of neighbours still show a bias at 4, none at 6
+_ROUNDS = 8  # of the cipher; pairs of neighbours show a bias after 4 rounds, and no bias after 6
 
 
 def on_device(
     batch: Tree, *, batch_size: int, seed: int, mesh: Mesh | None = None, axis: str | tuple[str, ...] | None = None
 ) -> tuple[Tree, Callable[[Tree, Array], Tree]]:
-    """Put a whole data set on the device, and make the function that draws a step's batch from it there.
+    """Put a whole data set on the device, and make a function that draws the batch of each step there.
 
-    `take` is pure JAX. It stands inside the jitted step or a `lax.scan` over steps, so that nothing is handed over from
-    the host, and it is a function of `(seed, step)` alone, so that a resumed run needs nothing but `state.step`.
-    Epoch e is a permutation of the N examples drawn from `(seed, e)`, batch s is slice `s mod n` of epoch `s // n` with
-    `n = N // batch_size`, as in `mtljax.data.batches`, though the permutations are other ones. Only the rows of the
-    batch are computed, by `permuted`: sorting N numbers at each step would take a thousand times as long.
+    `take` is pure JAX. Call it inside the jitted step or in a `lax.scan` over steps: no data move from the host to the
+    device. `take` depends on `(seed, step)` only, so a resumed run needs only `state.step`. Epoch e is a permutation of
+    the N examples drawn from `(seed, e)`. Batch s is slice `s mod n` of epoch `s // n`, with `n = N // batch_size`.
+    `mtljax.data.batches` has the same rule, with different permutations. `permuted` computes only the rows of the
+    batch: sorting N numbers at each step would take a thousand times as long.
 
-    With a mesh, the rows are spread over its devices in equal blocks and every device permutes and draws from its own
-    block, `batch_size / D` rows a step. So no example ever moves between devices, an epoch still has every example
-    once, and the batch comes out spread as `mtljax.training.sharded` expects it. Without one, data and batch are where
-    JAX puts them; placed by hand on all devices of a mesh, the data are held whole by each.
+    With a mesh, the rows are split over its D devices in equal blocks. Every device permutes its own block, and draws
+    `batch_size / D` rows per step from it. No example moves between devices, an epoch has every example once, and the
+    batch is sharded as `mtljax.training.sharded` expects it. Without a mesh, JAX's default places data and batch. If
+    you copy `data` to all devices of a mesh yourself, every device holds the whole data set.
 
     Args:
-        batch: `Batch`, dict of equally long ones, or any pytree of arrays `[N, ...]`; dtypes stay as they are (uint8
-            images take a quarter of the memory of float32 ones, and are best made floating in the network).
-        batch_size: examples a batch, from 1 to N.
+        batch: `Batch`, dict of `Batch` of equal length, or any pytree of arrays `[N, ...]`. Dtypes stay as they are:
+            uint8 images take a quarter of the memory of float32 images; convert them in the network.
+        batch_size: examples per batch, from 1 to N.
         seed: non-negative integer.
-        mesh: devices to spread the rows over; None for no spreading.
-        axis: the axes of the mesh to spread over; None (default) for all.
+        mesh: devices to split the rows over; None (default) for one device.
+        axis: the axes of the mesh to split over; None (default) for all.
 
     Returns:
         `(data, take)`: the tree on the device, leaves `[N, ...]`, and `take(data, step) -> tree` with leaves
         `[batch_size, ...]`, where step is an int32 scalar such as `state.step`.
 
     Raises:
-        ValueError: leaves of unequal length, `batch_size` outside 1 to N, a negative seed, N or `batch_size` that the
-            D devices do not divide; from `take`, data of another length.
+        ValueError: leaves of unequal length, `batch_size` outside 1 to N, a negative seed, N or `batch_size` that is
+            not a multiple of D; from `take`, data of another length.
 
     Example:
         >>> import mtljax
@@ -100,16 +100,16 @@ def on_device(
 
 
 def permuted(key: Key, positions: Array, size: int) -> Array:
-    """Some entries of a random permutation of `0, ..., size - 1`, without the others.
+    """Some entries of a random permutation of `0, ..., size - 1`, computed without the other entries.
 
-    A Feistel cipher over pairs: position `x = l b + r` with `l` below `a = ceil(sqrt(size))` and `r` below
-    `b = ceil(size / a)`. Rounds `l := l + f_i(r) mod a` and `r := r + f_i(l) mod b` alternate, with f_i a 32-bit hash
-    of its argument and of round i's part of the key. Every round can be undone, so the whole is a permutation of the
-    `a b` pairs; where it leads to `size` or beyond it is applied again, until it does not, which leaves a permutation
-    of the numbers below `size`. Fewer than one position in `sqrt(size)` needs that.
+    The permutation is a Feistel cipher over pairs: position `x = l b + r` with `l` below `a = ceil(sqrt(size))` and `r`
+    below `b = ceil(size / a)`. Rounds `l := l + f_i(r) mod a` and `r := r + f_i(l) mod b` alternate, with f_i a 32-bit
+    hash of its argument and of round i's part of the key. Every round is invertible, so the cipher permutes the `a b`
+    pairs. If the result is `size` or larger, the cipher is applied again until it is smaller. This gives a permutation
+    of the numbers below `size`. Fewer than one position in `sqrt(size)` needs a repetition.
 
-    The permutation is exact. It is one of 2^256 at the most, drawn well enough for batches (tested: places and pairs of
-    neighbours are uniform), not for secrets.
+    The permutation is exact, and one of at most 2^256. It is random enough for batches (tests: places and pairs of
+    neighbours are uniform), but not for cryptography.
 
     J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
 
@@ -150,7 +150,7 @@ def permuted(key: Key, positions: Array, size: int) -> Array:
 
 
 def _hashed(x: Array) -> Array:
-    """A bijection of 32 bits in which every bit of the argument matters to every bit of the value."""
+    """A bijection of 32-bit numbers in which every bit of the argument changes every bit of the value."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = (x ^ (x >> jnp.uint32(shift))) * jnp.uint32(factor)
     return x ^ (x >> jnp.uint32(16))

@@ -1,4 +1,4 @@
-"""Vocabularies: from words, characters or labels to whole numbers and back."""
+"""Vocabularies, which number words, characters or labels; for data sets of text."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mtljax.checks import check_count, expect
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """A numbered list: reserved entries first, then the values that were seen.
+    """A numbered list: reserved entries first, then the values seen in the data.
 
-    A value that happens to read like a reserved entry is a value: it never gets the reserved entry's number.
+    A value that is spelled like a reserved entry never gets the number of the reserved entry.
 
     Attributes:
-        values: what was seen, each once.
-        reserved: names of the entries before them, such as `"<padding>"`; for people to read.
-        unknown: number of what is not among the values: that of a reserved entry, or a negative number where the
-            vocabulary is one of labels, which have no such class.
+        values: the values seen, each once.
+        reserved: names of the entries before the values, such as `"<padding>"`; for people to read.
+        unknown: number of every value outside the vocabulary: the number of a reserved entry, or a negative number in
+            a vocabulary of labels, which have no class for it.
 
     Raises:
-        ValueError: a value that stands twice, or `unknown` that is neither a reserved entry's number nor negative.
+        ValueError: a repeated value, or `unknown` that is neither the number of a reserved entry nor negative.
 
     Example:
         >>> words = Vocabulary(("the", "cat"), reserved=("<padding>", "<unknown>"), unknown=1)
@@ -51,7 +51,7 @@ class Vocabulary:
 
     @property
     def entries(self) -> tuple[Hashable, ...]:
-        """What stands behind each number."""
+        """The reserved entry or value of each number."""
         return (*self.reserved, *self.values)
 
     @functools.cached_property
@@ -63,28 +63,28 @@ class Vocabulary:
         return len(self.reserved) + len(self.values)
 
     def encode(self, values: Iterable[Hashable]) -> np.ndarray:
-        """The values' numbers, int32 `[n]`; `unknown` for one that is not in the vocabulary."""
+        """The numbers of the values, int32 `[n]`; `unknown` for a value outside the vocabulary."""
         return np.array([self.numbers.get(value, self.unknown) for value in values], np.int32)
 
 
 def build_vocabulary(
     values: Iterable[Hashable], *, unknown: int, min_count: int = 1, reserved: tuple[str, ...] = ()
 ) -> Vocabulary:
-    """The vocabulary of what occurs in the training data, most frequent first, equally frequent ones in sorted order.
+    """The vocabulary of the training data: the most frequent values first, ties in sorted order.
 
-    Give it training data alone: a word that only a test sentence has must stay unknown.
+    Pass training data only: a word that only test sentences have must stay unknown.
 
     Args:
         values: every occurrence, such as all words of all training sentences.
-        unknown: number of whatever is not in the vocabulary, as in `Vocabulary`.
-        min_count: a value that occurs less often is left out, so that training meets unknown ones too. At least 1.
+        unknown: number of every value outside the vocabulary, as in `Vocabulary`.
+        min_count: a value that occurs less often is left out, so that training has unknown values too. At least 1.
         reserved: entries before the values.
 
     Returns:
         `Vocabulary`, which does not depend on the order of `values`.
 
     Raises:
-        ValueError: `min_count` below 1, nothing that occurs often enough, or `unknown` as for `Vocabulary`.
+        ValueError: `min_count` below 1, no value that occurs often enough, or `unknown` as for `Vocabulary`.
 
     Example:
         >>> build_vocabulary("banana", unknown=0, min_count=2, reserved=("?",)).entries
@@ -95,5 +95,5 @@ def build_vocabulary(
     counts = collections.Counter(values)
     kept = sorted((-count, value) for value, count in counts.items() if count >= min_count)  # pyright: ignore[reportArgumentType]
     if not kept:
-        raise ValueError(f"build_vocabulary: values must hold one that occurs {min_count} times, found none")
+        raise ValueError(f"build_vocabulary: values must hold a value that occurs {min_count} times, found none")
     return Vocabulary(tuple(value for _, value in kept), reserved=reserved, unknown=unknown)

@@ -1,4 +1,4 @@
-"""Losses of single examples, of tokens, of pairs and of rare classes, and their means over what has a label."""
+"""Losses of examples, tokens, pairs and rare classes; `make_losses_fn` makes the first function of a step, judge."""
 
 from mtljax.losses.class_weights import class_counts, effective_number, inverse_frequency, sampling_weights
 from mtljax.losses.contrastive import info_nce, negative_sampling, nt_xent

@@ -1,4 +1,4 @@
-"""Class weights from the sizes of classes, and how often to draw each example."""
+"""Class weights made of the sizes of classes, and sampling weights of examples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mtljax.types import Batch
 
 
 def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndarray:
-    """How many labelled examples each class has.
+    """The number of labelled examples per class.
 
     Args:
         targets: labels `[N, ...]`, integer or bool, or floating 0 and 1; not traced.
         num_classes: C.
-        mask: bool `[N]`, True where there is a label; None for everywhere.
+        mask: bool `[N]`, True where there is a label; None (default) if all examples have one.
 
     Returns:
         int64 `[C]`.
 
     Raises:
-        ValueError: a labelled class that is not one of 0 to C - 1; a mask of another length.
+        ValueError: a label that is not one of 0 to C - 1; a mask of another length.
 
     Example:
         >>> class_counts(np.array([0, 2, 2, -1]), 3, mask=np.array([True, True, True, False])).tolist()
@@ -34,7 +34,7 @@ def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndar
     expect(targets.dtype.kind in "biuf", "class_counts", "targets", "classes", targets, TypeError)
     if mask is not None:
         targets = targets[np.asarray(check_mask("class_counts", "mask", mask, targets.shape[:1]))]
-    with np.errstate(invalid="ignore"):  # NaN becomes some class, and is found to differ from it below
+    with np.errstate(invalid="ignore"):  # NaN becomes an arbitrary class; the comparison below detects it
         classes = targets.astype(np.int64).ravel()
     wrong = classes[(classes < 0) | (classes >= num_classes) | (classes != targets.ravel())]
     if len(wrong):
@@ -43,14 +43,16 @@ def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndar
 
 
 def inverse_frequency(counts: Any) -> np.ndarray:
-    """Class weights in inverse proportion to the classes' sizes: `w_c = N / (C n_c)`.
+    """Class weights in inverse proportion to the sizes of classes: `w_c = N / (C n_c)`.
 
-    All classes then weigh the same in sum, and the mean weight of an example is 1, so that the learning rate need not
-    change. (G. King and L. Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9, 2001.)
+    The sum of weights over examples is the same for all classes. The mean weight of an example is 1, so the learning
+    rate need not change.
+
+    G. King and L. Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9, 2001.
 
     Args:
-        counts: examples of each class `[C]`, finite, not negative, not all 0. A class without any gets weight 0 and
-            does not count among the C.
+        counts: number of examples per class `[C]`, finite, not negative, not all 0. A class without examples gets
+            weight 0 and does not count in C.
 
     Returns:
         float32 `[C]`.
@@ -63,18 +65,22 @@ def inverse_frequency(counts: Any) -> np.ndarray:
         array([0.6666667, 2.       ], dtype=float32)
     """
     counts = checked_counts("inverse_frequency", counts)
-    return _normalised(np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0), counts)
+    return _normalized(np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0), counts)
 
 
 def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
-    """Class weights in inverse proportion to the classes' effective numbers of examples.
+    """Class weights in inverse proportion to the effective numbers of examples per class.
 
-    `E_c = (1 - beta^n_c) / (1 - beta)`, how many of `V = 1 / (1 - beta)` possible examples n_c draws are expected to
-    cover, where a new one repeats one of the E covered so far with probability `E / V`; `w_c` in proportion to
-    `1 / E_c`. beta = 0 gives every class the same weight, beta -> 1 the inverse frequency.
+        w_c proportional to 1 / E_c,   E_c = (1 - beta^n_c) / (1 - beta)
+
+    E_c is the expected number of different examples among n_c draws from `V = 1 / (1 - beta)` possible examples.
+    beta = 0 gives every class the same weight, beta -> 1 the inverse frequency.
 
     Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, "Class-Balanced Loss Based on Effective Number of Samples",
     CVPR 2019.
+
+    Departures: the paper scales to a mean of 1 over classes. With that scale, the loss and the gradient step are
+    smaller if a class is rare.
 
     Args:
         counts: as for `inverse_frequency`.
@@ -82,8 +88,7 @@ def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
             and .9999.
 
     Returns:
-        float32 `[C]`, scaled to a mean of 1 over examples; the paper scales to a mean of 1 over classes, with which the
-        loss, and so the step, would shrink where a class is rare.
+        float32 `[C]`, scaled to a mean of 1 over examples.
 
     Raises:
         ValueError: as `inverse_frequency`; beta outside its range.
@@ -98,23 +103,23 @@ def effective_number(counts: Any, *, beta: float | None = None) -> np.ndarray:
     check_number("effective_number", "beta", beta, least=0, below=1)
     # expm1 keeps the digits that 1 - beta^n loses near beta = 1.
     numbers = -np.expm1(counts * np.log(beta)) if beta > 0 else (counts > 0).astype(np.float64)
-    return _normalised(np.divide(1.0, numbers, out=np.zeros_like(counts), where=numbers > 0), counts)
+    return _normalized(np.divide(1.0, numbers, out=np.zeros_like(counts), where=numbers > 0), counts)
 
 
 def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
-    """How often to draw each example, so that every task meets its classes as their weights say.
+    """Sampling weights of examples, made of class weights.
 
-    An example's weight is the mean of its classes' weights over those of the given tasks for which it is labelled. With
-    one task and `inverse_frequency` every class is drawn equally often; with several tasks that share their examples
-    not all can have what they ask for, and the mean is a compromise.
+    The weight of an example is the mean of its class weights over the given tasks for which it has a label. With one
+    task and `inverse_frequency`, every class is drawn equally often. Several tasks that share examples cannot all be
+    balanced; the mean is a compromise.
 
     Args:
         batch: the whole split, NumPy arrays.
-        weights: `[C]` by task; tasks left out have no say.
+        weights: class weights `[C]` by task; tasks that are left out have no effect.
 
     Returns:
-        float64 `[N]`, for `mtljax.data.batches(weights=...)`; an example labelled for none of these tasks has the mean
-        of the others, or 1 where there are none.
+        float64 `[N]`, for `mtljax.data.batches(weights=...)`. An example without a label for these tasks gets the mean
+        weight of the other examples, or 1 if no example has a label.
 
     Raises:
         ValueError: no tasks, an unknown one, targets that are not `[N]`, weights that are not finite, negative, or
@@ -142,19 +147,19 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
         class_counts(classes, len(table), mask=present)
         total = total + np.where(present, table[np.where(present, classes, 0).astype(np.int64)], 0.0)
         tasks = tasks + present
-    labelled = np.asarray(tasks) > 0
-    found = np.divide(total, tasks, out=np.zeros(labelled.shape), where=labelled)
-    found[~labelled] = found[labelled].mean() if labelled.any() else 1.0
+    labeled = np.asarray(tasks) > 0
+    found = np.divide(total, tasks, out=np.zeros(labeled.shape), where=labeled)
+    found[~labeled] = found[labeled].mean() if labeled.any() else 1.0
     return found
 
 
 def checked_counts(caller: str, counts: Any) -> np.ndarray:
-    """Counts as float64 `[C]`, after checking them; `caller` opens the message."""
+    """Checked counts as float64 `[C]`; `caller` opens the message."""
     counts = np.asarray(check_number(caller, "counts", counts, least=0, shape=("C",)), np.float64)
     expect(bool(counts.any()), caller, "counts", "not all 0", counts, ValueError)
     return counts
 
 
-def _normalised(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Scaled to a mean of 1 over examples."""
+def _normalized(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Weights scaled to a mean of 1 over examples."""
     return (weights * (counts.sum() / (weights * counts).sum())).astype(np.float32)

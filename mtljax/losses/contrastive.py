@@ -1,7 +1,7 @@
-"""Contrastive losses: tell an example's other view, or a word's neighbour, from the rest.
+"""Contrastive losses, which distinguish the other view of an example, or a word's neighbour, from negatives.
 
-Like every loss here they give one value an example, `[B]`; but they compare the examples of a batch with one another.
-Under `pmap` and `shard_map` these are the examples of one device, under `mtljax.training.sharded` all of them.
+They return one value per example, `[B]`, but compare the examples of a batch with one another. Under `pmap` and
+`shard_map` the batch is that of one device; under `mtljax.training.sharded` it is the whole batch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from mtljax.types import Array
 
 
 def info_nce(*, temperature: float = 0.1, normalize: bool = True) -> Callable[[Any, Any], Array]:
-    r"""The InfoNCE loss: find z'_i, the second view of example i, among the second views of all examples.
+    r"""The InfoNCE loss: recognize z'_i, the second view of example i, among the second views of all examples.
 
     `loss_i = -log( exp(s(z_i, z'_i) / t) / sum_j exp(s(z_i, z'_j) / t) )`, s the cosine, or the dot product.
 
-    The first view is the one that asks. `log B - loss` is a lower bound of the mutual information of the two.
+    The first view is the query, and second views are the candidates. `log B - loss` is a lower bound of the mutual
+    information of the two views.
 
     Van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", arXiv:1807.03748, 2018.
-    Their score is `z^T W z'`; W belongs to the task's head here.
+
+    Departures: their score is `z^T W z'`; here W is part of the task's head.
 
     Args:
         temperature: t, positive.
@@ -36,12 +38,13 @@ def info_nce(*, temperature: float = 0.1, normalize: bool = True) -> Callable[[A
 
     Returns:
         Loss `((first [B, D], second [B, D]), targets bool [B]) -> [B]` in nats, float32 at least. The outputs may be a
-        `mtljax.data.views.Pair`. `targets` says which examples take part: the others are nobody's negatives, and their
-        own loss, over their positive and those that take part, is to be masked, as `mtljax.make_losses_fn` does.
+        `mtljax.data.views.Pair`. `targets` is True for examples that take part. The other examples are not negatives.
+        Their own loss, over their positive and the examples that take part, must be masked: `mtljax.make_losses_fn`
+        does so.
 
     Raises:
-        TypeError: (by the loss) outputs that are no pair of floating arrays, targets that are not bool.
-        ValueError: a temperature that is not positive; from the loss, shapes that do not fit, or fewer than two
+        TypeError: (by the loss) outputs that are not a pair of floating arrays, targets that are not bool.
+        ValueError: a temperature that is not positive; from the loss, shapes that do not match, or fewer than two
             examples.
 
     Example:
@@ -63,7 +66,7 @@ def info_nce(*, temperature: float = 0.1, normalize: bool = True) -> Callable[[A
 
 
 def nt_xent(*, temperature: float = 0.1) -> Callable[[Any, Any], Array]:
-    r"""The normalised temperature-scaled cross-entropy of SimCLR: find the other view among all views but one's own.
+    r"""The normalized temperature-scaled cross-entropy of SimCLR: recognize the other view among all other views.
 
     With the 2B views u = (z_1, ..., z_B, z'_1, ..., z'_B), p(i) the other view of the same example and s the cosine:
 
@@ -78,7 +81,7 @@ def nt_xent(*, temperature: float = 0.1) -> Callable[[Any, Any], Array]:
         temperature: t, positive.
 
     Returns:
-        Loss as `info_nce` gives it, symmetric in the two views.
+        Loss with the signature of `info_nce`'s, symmetric in the two views.
 
     Raises:
         TypeError, ValueError: as `info_nce`.
@@ -104,13 +107,13 @@ def nt_xent(*, temperature: float = 0.1) -> Callable[[Any, Any], Array]:
 
 
 def negative_sampling(outputs: Array, targets: Array) -> Array:
-    r"""The loss of negative sampling: a yes-or-no question about every candidate.
+    r"""The loss of negative sampling: binary classification of every candidate.
 
     For a pair with scores z_0 (the true candidate) and z_1, ..., z_K (the negatives)
 
         l = -log sigmoid(z_0) - sum_k log sigmoid(-z_k)
 
-    and an example's loss is the mean over its pairs, those with a true candidate.
+    and an example's loss is the mean over its pairs that have a true candidate.
 
     Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed representations of words and phrases and their
     compositionality", NeurIPS 2013.
@@ -118,10 +121,10 @@ def negative_sampling(outputs: Array, targets: Array) -> Array:
     Args:
         outputs: scores `[B, P, 1 + K]`, floating.
         targets: int `[B, P, 1 + K]`: 1 for a true candidate, 0 for a negative, -1 for a candidate that does not count,
-            as `mtljax.data.views.skip_gram` gives them.
+            as from `mtljax.data.views.skip_gram`.
 
     Returns:
-        `[B]` in nats, float32 at least; 0 for an example without pairs, NaN for one with another (traced) target.
+        `[B]` in nats, float32 at least; 0 for an example without pairs, NaN for an example with another traced target.
 
     Raises:
         TypeError: scores that are not floating, targets that are not integers.
@@ -165,14 +168,14 @@ def _pair(name: str, outputs: Any, targets: Any) -> tuple[Array, Array, Array]:
             f"and {list(present.shape)}"
         )
     if len(first) < 2:
-        raise ValueError(f"{name}: expected at least two examples, found {len(first)}: without negatives the loss is 0")
+        raise ValueError(f"{name}: outputs must hold at least two examples, found {len(first)}")
     dtype = accumulator(jnp.promote_types(first.dtype, second.dtype))
     return first.astype(dtype), second.astype(dtype), present
 
 
 def _unit(rows: Array) -> Array:
-    """Rows of length 1; a zero row stays, with derivative zero."""
-    # By the greatest entry first, so that no square under- or overflows. The result does not depend on that factor.
+    """Rows scaled to length 1; a zero row stays zero, with derivative zero."""
+    # Divided by the largest entry first, so that no square under- or overflows. The result does not depend on it.
     size = lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
     zero = size == 0
     rows = jnp.where(zero, 0.0, rows) / jnp.where(zero, 1.0, size)
@@ -185,7 +188,7 @@ def _products(rows: Array, columns: Array) -> Array:
 
 
 def _cross_entropy(scores: Array, right: Array, others: Array) -> Array:
-    """Of each row's softmax over its one right answer and the others: `log(1 + sum_others exp(s - s_right))`."""
+    """Cross-entropy per row over its right answer and the others: `log(1 + sum_others exp(s - s_right))`."""
     answer = jnp.sum(jnp.where(right, scores, 0), axis=1, keepdims=True)
-    # In this form a small loss keeps its digits, which a difference of two large numbers would lose.
+    # This form keeps the digits of a small loss; a difference of two large numbers would lose them.
     return jax.nn.softplus(jax.nn.logsumexp(jnp.where(others, scores - answer, -jnp.inf), axis=1))

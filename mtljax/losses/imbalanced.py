@@ -16,23 +16,23 @@ from mtljax.types import Array
 
 
 def class_weighted(loss: Loss, weights: Any) -> Loss:
-    """A loss in which an example counts as much as its class weighs: `w[y] loss(z, y)`.
+    """A loss in which each example has the weight of its class: `w[y] loss(z, y)`.
 
-    The mean over a batch still divides by the number of labelled examples, not by the sum of their weights: a batch
-    with more examples of a heavy class has a larger loss, and the expectation over batches is the weighted one.
+    The mean over a batch divides by the number of labelled examples, not by the sum of their weights. So a batch with
+    more examples of a heavy class has a larger loss, and the expectation over batches is the weighted mean.
 
     Args:
         loss: `(outputs, targets) -> [B]`.
         weights: `[C]`, finite, not negative; for binary targets C is 2.
 
     Returns:
-        Loss for targets `[B]`: integer or bool classes, or the same numbers in a floating type (no soft target such as
-        0.5, which is no class). A traced target that is not a class gives NaN.
+        Loss for targets `[B]`: integer or bool classes, or whole numbers in a floating type (not soft targets such as
+        0.5). A traced target that is not a class gives NaN.
 
     Raises:
         TypeError: a loss that is not a function, weights that are not numbers.
-        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets that are not `[B]`, a
-            loss that is not, or a concrete target that is not a class.
+        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets or losses that are not
+            `[B]`, or a concrete target that is not a class.
 
     Example:
         >>> from mtljax.losses import binary_cross_entropy
@@ -47,7 +47,7 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
     def weighted(outputs: Any, targets: Any) -> Array:
         classes = jnp.asarray(targets)
         if classes.ndim != 1:
-            raise ValueError(f"class_weighted: targets must be [B], one class an example, found {list(classes.shape)}")
+            raise ValueError(f"class_weighted: targets must be [B], one class per example, found {list(classes.shape)}")
         if jnp.issubdtype(classes.dtype, jnp.complexfloating):
             raise TypeError(f"class_weighted: targets must be real numbers, found {classes.dtype}")
         known = check_values(
@@ -62,18 +62,18 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
 
 
 def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
-    """Make the focal loss of independent yes-or-no questions, from logits.
+    """Make the focal loss of independent binary labels, from logits.
 
-    `loss = -a_y (1 - p_y)^gamma log p_y`, averaged over trailing axes, with p_y the probability given to the right
-    answer, `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 where alpha is None); gamma = 0 is the cross-entropy. For y
-    between 0 and 1, a and the p of the power are the means `y a_1 + (1 - y) a_0` and `y p_1 + (1 - y) p_0`, and
-    `-log p` is the cross-entropy. It is `optax.losses.sigmoid_focal_loss`.
+    `loss = -a_y (1 - p_y)^gamma log p_y`, averaged over trailing axes, with p_y the probability of the right label,
+    `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 if alpha is None); gamma = 0 is the cross-entropy. For a soft target y
+    between 0 and 1, a_y is `y a_1 + (1 - y) a_0`, the p_y of the power is `y p_1 + (1 - y) p_0`, and `-log p_y` is the
+    cross-entropy. The loss is `optax.losses.sigmoid_focal_loss`.
 
     T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal Loss for Dense Object Detection", ICCV 2017.
 
     Args:
         gamma: at least 0, finite; the paper's best is 2.
-        alpha: weight of the positive class, from 0 to 1, or None; the paper's best, with gamma 2, is .25.
+        alpha: weight of the positive class, from 0 to 1, or None (default); the paper's best, with gamma 2, is .25.
 
     Returns:
         Loss for logits `[B, ...]` and targets of the same shape, bool or numbers from 0 to 1; `[B]`, float32 at least.
@@ -102,8 +102,8 @@ def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
 def softmax_focal(*, gamma: float = 2.0) -> Loss:
     """Make the focal loss of one class among several: `-(1 - p_y)^gamma log p_y`, averaged over trailing positions.
 
-    For weights by class, the paper's alpha, wrap it in `class_weighted`. Both factors are computed from the log-odds
-    against the right class, so that they keep their digits where p_y is near 1.
+    For class weights, the paper's alpha, wrap it in `class_weighted`. Both factors are computed from the log-odds
+    against the right class, which keeps their digits for p_y near 1.
 
     T.-Y. Lin and others, ICCV 2017, as for `sigmoid_focal`, with softmax probabilities.
 
@@ -114,7 +114,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
         Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
 
     Raises:
-        ValueError: gamma outside its range; from the loss, shapes that do not fit, or fewer than 2 classes.
+        ValueError: gamma outside its range; from the loss, shapes that do not match, or fewer than 2 classes.
         TypeError: from the loss, logits that are not floating or labels that are not integers.
 
     Example:
@@ -129,7 +129,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
             raise ValueError(f"softmax_focal: outputs must have at least 2 classes, found {list(outputs.shape)}")
         right = jax.nn.one_hot(targets, outputs.shape[-1], dtype=bool)
         own = jnp.sum(jnp.where(right, outputs, 0), axis=-1)
-        # Where all others are ruled out by logits of -inf, the logarithm of their sum would have no gradient.
+        # Clipped, since the logarithm of a sum has no gradient if all other logits are -inf.
         others = jnp.where(right, -jnp.inf, jnp.maximum(outputs, jnp.finfo(outputs.dtype).min / 2))
         odds = jax.nn.logsumexp(others, axis=-1) - own  # log of (1 - p_y) / p_y
         values = jnp.exp(-gamma * jax.nn.softplus(-odds)) * jax.nn.softplus(odds)
@@ -141,14 +141,14 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
 def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
     """Make the logit-adjusted softmax cross-entropy: that of `z_c + tau log pi_c`, with `pi_c = n_c / N`.
 
-    With tau = 1 the minimiser, taken without the adjustment (`argmax z`), has the least balanced error: the mean over
-    classes of the error in each. The model's outputs are adjusted in the loss alone, so predict from them as they are.
+    With tau = 1, `argmax z` of the minimizer has the smallest balanced error, the mean over classes of the error per
+    class. Only the loss adds the adjustment: predict from the outputs z as they are.
 
     A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, "Long-tail learning via logit adjustment",
     ICLR 2021.
 
     Args:
-        counts: examples of each class `[C]`, all positive: the logarithm of a prior of 0 would shut its class out.
+        counts: number of examples per class `[C]`, all positive, since the logarithm of a prior of 0 is infinite.
         tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
@@ -176,16 +176,16 @@ def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
 
 
 def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
-    """Make the logit-adjusted cross-entropy of one yes-or-no question: that of `z + tau log(n_1 / n_0)`.
+    """Make the logit-adjusted cross-entropy of a binary label: that of `z + tau log(n_1 / n_0)`.
 
-    The two-class case of `logit_adjusted`, with the one logit `z = z_1 - z_0`.
+    It is the two-class case of `logit_adjusted`, with one logit `z = z_1 - z_0`.
 
     Args:
-        counts: negative and positive examples `[2]`, both above 0.
+        counts: numbers of negative and of positive examples `[2]`, both above 0.
         tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
-        Loss for logits and targets `[B, ...]` as `losses.binary_cross_entropy` takes them; `[B]`.
+        Loss for logits and targets `[B, ...]` as in `losses.binary_cross_entropy`; `[B]`.
 
     Raises:
         ValueError, TypeError: as `logit_adjusted` and `losses.binary_cross_entropy`.

@@ -1,4 +1,4 @@
-"""Means over the examples that have a label."""
+"""Means over labelled examples, in which missing labels reach no gradient."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mtljax.types import Array
 
 
 def masked_mean(values: Array, mask: Array | None = None) -> tuple[Array, Array]:
-    """Mean over the labelled examples, and how many there are.
+    """The mean over labelled examples, and their number.
 
-    `mean = sum_i m_i v_i / max(sum_i m_i, 1)`, in which a value that is masked out is never multiplied but replaced,
-    so that NaN or infinity there changes nothing, here or in the derivative by `values`.
+    `mean = sum_i m_i v_i / max(sum_i m_i, 1)`. A masked value is replaced by zero, not multiplied by zero, so NaN or
+    infinity there changes neither the mean nor the derivative with respect to `values`.
 
-    That alone does not protect what `values` were computed from: the derivative of a loss at a NaN label is NaN, and
-    zero times NaN is NaN. Use `masked_loss`, which hides the missing labels from the loss itself.
+    This does not protect the parameters behind `values`: the derivative of a loss at a NaN label is NaN, and zero times
+    NaN is NaN. Use `masked_loss`, which hides missing labels from the loss itself.
 
     Args:
         values: `[B]`, floating.
-        mask: bool `[B]`, True where there is a label; None means everywhere.
+        mask: bool `[B]`, True where there is a label; None (default) if all examples have one.
 
     Returns:
-        `(mean [], count [])`, float32 at least. Where nothing is labelled, mean and count are 0.
+        `(mean [], count [])`, float32 at least. Without labels, mean and count are 0.
 
     Raises:
         TypeError: values that are not floating, or a mask that is not bool.
@@ -40,7 +40,7 @@ def masked_mean(values: Array, mask: Array | None = None) -> tuple[Array, Array]
     """
     values = check_outputs("masked_mean", values, what="values")
     if values.ndim != 1:
-        raise ValueError(f"masked_mean: values must be one an example, [B], found {list(values.shape)}")
+        raise ValueError(f"masked_mean: values must be [B], one per example, found {list(values.shape)}")
     if mask is None:
         count = jnp.asarray(values.shape[0], values.dtype)
     else:
@@ -53,27 +53,27 @@ def masked_mean(values: Array, mask: Array | None = None) -> tuple[Array, Array]
 def masked_loss(
     loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = None, name: str = "the loss"
 ) -> tuple[Array, Array]:
-    """Mean of a loss over the labelled examples; no missing label ever reaches a gradient.
+    """The mean of a loss over labelled examples; a missing label never reaches a gradient.
 
-    Where `mask` is False, outputs and targets are both replaced by zeros before the loss sees them, and its value by
-    zero afterwards. The first replacement is what keeps the gradient clean: the derivative of a selection is itself a
-    selection, so whatever the loss's derivative is there, NaN included, it is dropped, not multiplied by zero. Hiding
-    the targets too keeps `jax.debug_nans` quiet.
+    Where `mask` is False, zeros replace outputs and targets before the loss, and a zero replaces the value of the loss.
+    The zeros in the outputs protect the gradient: the derivative of a selection is a selection, so the derivative of
+    the loss there is dropped, not multiplied by zero, even if it is NaN. The zeros in the targets avoid alarms of
+    `jax.debug_nans`.
 
     Args:
         loss: `(outputs [B, ...], targets [B, ...]) -> [B]`, example by example.
         outputs: pytree of arrays `[B, ...]`.
         targets: pytree of arrays `[B, ...]`.
-        mask: bool `[B]`, True where there is a label; None means everywhere.
-        name: what messages call the loss.
+        mask: bool `[B]`, True where there is a label; None (default) if all examples have one.
+        name: name of the loss in messages.
 
     Returns:
-        `(mean [], count [])` as `masked_mean` gives them.
+        `(mean [], count [])` as from `masked_mean`.
 
     Raises:
         TypeError: a loss that is not a function or does not return a floating array; a mask that is not bool.
-        ValueError: outputs and targets that are not `[B, ...]` with one B, a mask or a loss's values that are not
-            `[B]`; whatever the loss raises.
+        ValueError: outputs and targets that are not `[B, ...]` with one B; a mask or values of the loss that are not
+            `[B]`; errors of the loss.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -89,14 +89,14 @@ def masked_loss(
         mask = check_mask("masked_loss", "mask", mask, (size,))
         outputs, targets = _hidden(outputs, mask), _hidden(targets, mask)
     values = check_outputs("masked_loss", loss(outputs, targets), what=f"what {name} returns")
-    # Before the mean, which would take one value for all examples, or those of every pixel.
+    # Checked before the mean, which would accept one value for all examples, or one per pixel.
     expected = f"one value for each of {size} examples, [{size}]"
     expect(values.shape == (size,), "masked_loss", f"what {name} returns", expected, list(values.shape), ValueError)
     return masked_mean(values, mask)
 
 
 def _examples(outputs: Any, targets: Any) -> int:
-    """B, which all outputs and targets must have as their first axis."""
+    """The length B of the first axis of all outputs and targets."""
     shapes = {
         "outputs": [list(jnp.shape(leaf)) for leaf in jax.tree.leaves(outputs)],
         "targets": [list(jnp.shape(leaf)) for leaf in jax.tree.leaves(targets)],

@@ -1,4 +1,4 @@
-"""From a model, its tasks and a batch to task losses."""
+"""The loss function of a model on its tasks, the first function of a step: judge."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ LossesFn = Callable[..., tuple[dict[str, Array], Aux]]
 
 
 def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
-    """The loss function of a model on its tasks, as every training step wants it.
+    """The loss function of a model on its tasks, for training steps.
 
     `L_k = sum_i m_ki loss_k(outputs_ki, targets_ki) / sum_i m_ki` over the labelled examples i of task k.
 
-    A `Batch` runs the model once for all tasks. A dict of `Batch` by task name (multi-input) runs each task's path on
-    its own inputs, in sorted order of names, handing the model's state from one to the next. A path that ran for no
-    labelled example hands it on unchanged, so that an absent task leaves no trace in batch statistics. The trunk of a
-    plain `Batch` runs once for all tasks and all of its examples count, labelled or not: an example without any label
-    tells of the inputs all the same. There a task without labels keeps its own state, the leaves whose path holds its
-    name, and where no task has a label all of the state stays as it was.
+    A `Batch` runs the model once for all tasks. A dict of `Batch` by task name (multi-input) runs each task on its own
+    inputs, in sorted order of names, and passes the model's state from one task to the next. A task without labelled
+    examples does not change the state, so an absent task has no effect on batch statistics.
+
+    With a plain `Batch`, all examples count in the state of the trunk, labelled or not. The state of a task without
+    labels, which is the leaves whose path holds the task's name, does not change. If no task has labels, no state
+    changes.
 
     Args:
         model: the network.
@@ -40,23 +41,23 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     Returns:
         `f(params, state, batch, key=None, train=False) -> (losses, mtljax.Aux)`:
 
-        * `losses`: dict of float32 scalars by task; 0 where nothing is labelled.
+        * `losses`: dict of float32 scalars by task; 0 for a task without labels.
         * `aux.state`: the model's new state.
-        * `aux.examples`: float32 `[T]`, labelled examples; a task that has none is inactive.
-        * `aux.prior`: float32 `[T]`, each task's `prior`; None where all are 1.
-        * `aux.metrics`: dict by task of dicts by metric of scalars, means over labelled examples; and
-          `"regularization"` where the model's output is `Regularized`, whose term is part of the loss.
-        * `aux.penalty`: float32 `[]`, the value of `model.penalty`; None where the model has none.
+        * `aux.examples`: float32 `[T]`, numbers of labelled examples; a task with 0 is inactive.
+        * `aux.prior`: float32 `[T]`, each task's `prior`; None if all are 1.
+        * `aux.metrics`: dict by task of dicts by metric of scalars, means over labelled examples. If the model's output
+          is `Regularized`, the entry `"regularization"` is its term, which is part of the loss.
+        * `aux.penalty`: float32 `[]`, the value of `model.penalty`; None if the model has no penalty.
 
-        The losses do not contain the penalty. `f` has the attributes `model`, `tasks` (their names) and `penalty`
-        (`model.penalty`, a function of `Params`, or None), and `training.make_train_step` adds the penalty by itself.
-        A wrapper of f keeps them with `functools.wraps(f)`; `jax.jit`, `jax.checkpoint`, `functools.partial` and
+        The losses do not contain the penalty: `training.make_train_step` adds it. `f` has the attributes `model`,
+        `tasks` (their names) and `penalty` (`model.penalty`, a function of `Params`, or None). A wrapper of f keeps the
+        attributes with `functools.wraps(f)`; `jax.jit`, `jax.checkpoint`, `functools.partial` and
         `data.views.with_views` keep them too.
 
     Raises:
         ValueError: no tasks, a prior that is not positive, a metric named "loss" or "regularization"; from f, at trace
-            time, a batch without a task's target or own batch, a target or mask for no known task, a mask of the wrong
-            shape, outputs that miss a task, a loss that does not return one value for each example.
+            time, a batch without a task's target or own batch, a target or mask of an unknown task, a mask of the wrong
+            shape, outputs that miss a task, a loss that does not return one value per example.
         TypeError: from f, a mask that is not bool, a batch that is not a `Batch`.
 
     Example:
@@ -83,8 +84,8 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         taken = sorted(TAKEN & set(tasks[name].metrics))
         if taken:
             raise ValueError(
-                f"make_losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which records "
-                f"hold beside them, found '{taken[0]}'"
+                f"make_losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which are "
+                f"reserved, found '{taken[0]}'"
             )
     priors = [tasks[name].prior for name in names]
     alike = all(not isinstance(prior, Tracer) and float(prior) == 1 for prior in priors)
@@ -104,7 +105,7 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         if sorted(batch, key=str) != names:
             raise ValueError(
                 f"losses_fn: the multi-input batch must have the tasks {names}, found {list(batch)}; "
-                "for a task that is absent give a batch of any values with mask False"
+                "for an absent task, give a batch of any values with mask False"
             )
         outputs = {}
         for index, name in enumerate(names):
@@ -142,7 +143,7 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
             if term is not None:
                 losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)
                 metrics[name]["regularization"] = jax.lax.stop_gradient(term)
-        # By its value a step knows that there is a penalty, even where a wrapper has lost the attribute.
+        # From this value a step knows that the model has a penalty, even if a wrapper has lost the attribute.
         penalty = None if model.penalty is None else model.penalty(jax.lax.stop_gradient(params))
         prior = None if alike else jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
         return losses, Aux(state, jnp.stack(counts), prior, metrics=metrics, penalty=penalty)
@@ -152,10 +153,10 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
 
 
 def attribute(function: Callable[..., Any], name: str) -> Any:
-    """An attribute of a function or of what it wraps: `jax.jit`, `functools.wraps` and `partial` are looked through.
+    """An attribute of a function, or of the function that it wraps by `jax.jit`, `functools.wraps` or `partial`.
 
     Returns:
-        The attribute; None where there is none.
+        The attribute; None if there is none.
 
     Example:
         >>> def f(x):
@@ -171,7 +172,7 @@ def attribute(function: Callable[..., Any], name: str) -> Any:
 
 
 def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array]:
-    """`masked_loss`, whose errors say which task they are about; the message of any other kind of error stays."""
+    """`masked_loss`, with the name of the task in front of its TypeErrors and ValueErrors."""
     try:
         return masked_loss(loss, outputs, targets, mask=mask, name=name)
     except (TypeError, ValueError) as error:
@@ -181,17 +182,18 @@ def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | Non
 
 
 def _moved_by(masks: dict[str, Array | None], moved: PyTree, state: PyTree) -> PyTree:
-    """The state after a path that ran for some tasks, without what ran for no labelled example.
+    """The state after a forward pass for some tasks, without changes by tasks that have no labelled example.
 
-    A leaf whose path holds a task's name is that task's; any other is of all tasks that ran. None: all are labelled.
+    A leaf whose path holds a task's name belongs to that task; other leaves belong to all tasks of the pass. A mask of
+    None means that all examples have labels.
     """
     if all(mask is None for mask in masks.values()):
         return moved
-    labelled = {name: jnp.array(True) if mask is None else jnp.any(mask) for name, mask in masks.items()}
-    anyone = functools.reduce(jnp.logical_or, labelled.values())
+    labeled = {name: jnp.array(True) if mask is None else jnp.any(mask) for name, mask in masks.items()}
+    anyone = functools.reduce(jnp.logical_or, labeled.values())
 
     def leaf(path: tuple[Any, ...], new: Any, old: Any) -> Any:
-        owners = [labelled[key.key] for key in path if isinstance(key, DictKey) and key.key in labelled]
+        owners = [labeled[key.key] for key in path if isinstance(key, DictKey) and key.key in labeled]
         return jnp.where(owners[-1] if owners else anyone, new, old)
 
     return jax.tree_util.tree_map_with_path(leaf, moved, state)
@@ -207,7 +209,7 @@ def _check_batch(batch: Batch, names: list[str], what: str) -> None:
     if missing:
         raise ValueError(
             f"losses_fn: {what} must have a target for task '{missing[0]}', found only {list(batch.targets)}; "
-            f"where labels are missing give any values and mask['{missing[0]}'] False"
+            f"for missing labels, give any values and mask['{missing[0]}'] False"
         )
     for kind, entries in kinds.items():
         unknown = [name for name in entries if name not in names]

@@ -1,12 +1,12 @@
 """Losses of single examples.
 
-A loss is a function `(outputs [B, ...], targets [B, ...]) -> [B]`, the form that `Task.loss` and `Task.metrics` take.
-Trailing axes (pixels, tokens, several outputs) are averaged. Values are float32 at least, whatever the outputs are.
-Outputs and targets must fit exactly: nothing is broadcast, since `[B, 1]` against `[B]` would quietly become `[B, B]`.
+A loss is a function `(outputs [B, ...], targets [B, ...]) -> [B]`, as for `Task.loss` and `Task.metrics`. Trailing axes
+(pixels, tokens, several outputs) are averaged. Values are float32 at least, for every dtype of outputs. The shapes of
+outputs and targets must match exactly: broadcasting would silently turn `[B, 1]` and `[B]` into `[B, B]`.
 
-A label out of range is a mistake. Where its value is known, it raises ValueError. Where it is traced, as under `jit`,
-the loss of its example is NaN, so that the task sits the training step out and the step's metrics name it. Mask the
-examples that have no label: what their targets hold is never read.
+A label out of range is a mistake. A concrete one raises ValueError. A traced one, as under `jit`, makes the loss of its
+example NaN: the task is then inactive in the training step, and the step's metrics name the task. Mask the examples
+without a label: their targets are never read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
 
     Raises:
         TypeError: logits that are not floating or labels that are not integers.
-        ValueError: shapes that do not fit, or a concrete label out of range.
+        ValueError: shapes that do not match, or a concrete label out of range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,7 +53,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
 
 
 def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
-    """Cross-entropy of independent yes-or-no questions, from logits.
+    """Cross-entropy of independent binary labels, from logits.
 
     `loss = -y log sigmoid(z) - (1 - y) log sigmoid(-z)`, averaged over trailing axes.
 
@@ -77,7 +77,7 @@ def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
-    """Squared error `(z - y)^2`, averaged over trailing axes; without the factor 1/2 that some libraries have.
+    """Squared error `(z - y)^2`, averaged over trailing axes, without the factor 1/2 of some libraries.
 
     Args:
         outputs: `[B, ...]`, floating.
@@ -123,14 +123,15 @@ def absolute_error(outputs: Array, targets: Array) -> Array:
 
 
 def huber(delta: float = 1.0) -> Loss:
-    """Make the Huber loss, quadratic near zero and linear far away.
+    """Make the Huber loss, quadratic for small errors and linear for large ones.
 
     `loss = e^2 / 2` where `|e| <= delta` and `delta (|e| - delta / 2)` elsewhere, with `e = z - y`, averaged over
-    trailing axes. (P. J. Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35,
-    1964.)
+    trailing axes.
+
+    P. J. Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35, 1964.
 
     Args:
-        delta: where the two pieces meet, positive, in units of the targets.
+        delta: the size of the error where the two parts meet, positive, in units of the targets.
 
     Returns:
         Loss `(outputs [B, ...], targets [B, ...]) -> [B]`; raises as `squared_error` does.
@@ -153,19 +154,19 @@ def huber(delta: float = 1.0) -> Loss:
 
 
 def class_cross_entropy(caller: str, outputs: Array, targets: Array) -> Array:
-    """`softmax_cross_entropy`, in the name of `caller`."""
+    """`softmax_cross_entropy`, with `caller` in its messages."""
     outputs, labels, known = check_labels(caller, outputs, targets)
     values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
     return example_mean(jnp.where(known, values, jnp.nan))
 
 
 def yes_or_no(caller: str, loss: Loss, outputs: Array, targets: Array) -> Array:
-    """A loss of logits and targets from 0 to 1, entry by entry, in the name of `caller`; NaN at other targets."""
+    """A loss of logits and targets from 0 to 1, with `caller` in its messages; NaN at other targets."""
     found, wanted = check_pair(caller, outputs, targets)
     known = check_values(caller, targets, lambda y: (y >= 0) & (y <= 1), "from 0 to 1")
     return example_mean(jnp.where(known, loss(found, wanted), jnp.nan))
 
 
 def example_mean(values: Array) -> Array:
-    """Mean over all axes but the first."""
+    """The mean over all axes except the first."""
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))

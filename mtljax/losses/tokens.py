@@ -1,18 +1,18 @@
-"""Losses and metrics of sequences with a label for each token, of which some are padding.
+"""Losses and metrics of sequences with one label per token and with padding.
 
-`Batch.mask` says which examples have labels. The labels say which tokens have one: `PADDING` (-1) stands where there is
-none, `UNSEEN` (-2) where the true label is none of the classes. Any other label outside 0 to C - 1 is a mistake, and
-treated as in `mtljax.losses`.
+`Batch.mask` says which examples have labels. The labels say which tokens have one: a token without a label has
+`PADDING` (-1); a token whose true label is not one of the classes has `UNSEEN` (-2). Every other label outside 0 to
+C - 1 is a mistake, treated as in `mtljax.losses`.
 
-Sentences differ in length, so there are two means, which these functions offer both. With `l_bt` the loss of token t of
-sentence b, `n_b` its number of labelled tokens, and B sentences that have any,
+Sentences differ in length, so there are two means. Let `l_bt` be the loss of token t of sentence b, `n_b` the number of
+labelled tokens of the sentence, and B the number of sentences with labelled tokens.
 
     mean over sentences   1/B sum_b 1/n_b sum_t l_bt          a word in a short sentence counts for more
-    mean over tokens      sum_b sum_t l_bt / sum_b n_b        every word counts the same; accuracies are stated so
+    mean over tokens      sum_b sum_t l_bt / sum_b n_b        all words have equal weight, as in published accuracies
 
-A loss gives one value `[B]` for each example and the library averages them. So the mean over tokens takes a constant
-known beforehand, the mean number of labelled tokens `n = sum_b n_b / B` of the split: the mean over examples of
-`1/n sum_t l_bt` is exactly the mean over the split's tokens, and over a batch an unbiased estimate of it.
+A loss returns one value per example, `[B]`, and the library averages these values. The mean over tokens therefore needs
+a constant, the mean number of labelled tokens per sentence `n = sum_b n_b / B` of the split. The mean over examples of
+`1/n sum_t l_bt` is exactly the mean over the tokens of the split; over a batch it is an unbiased estimate.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from mtljax.checks import check_labels, check_number
 from mtljax.losses.per_example import Loss
 from mtljax.types import Array
 
-PADDING = -1  # label of what is no token, or has no label
-UNSEEN = -2  # label of a token whose true label is none of the classes
+PADDING = -1  # label of padding, and of tokens without a label
+UNSEEN = -2  # label of a token whose true label is not one of the classes
 
 
 def token_cross_entropy(tokens_per_example: float | None = None) -> Loss:
-    """Make the cross-entropy of one label for each token, in nats, over the tokens that have one.
+    """Make the cross-entropy of one label per token, in nats, over labelled tokens.
 
     `loss_b = 1/n sum_t (logsumexp(z_bt) - z_bt[y_bt])` over the tokens t with `y_bt >= 0`; n is their number `n_b`,
-    or `tokens_per_example`. 0, and a derivative of 0, for an example without any: mask such examples, for the mean
-    over examples counts them otherwise.
+    or `tokens_per_example`. An example without labelled tokens has loss 0 with derivative 0. Mask such examples, else
+    the mean over examples counts them.
 
     Args:
-        tokens_per_example: mean number of labelled tokens of an example of the split, positive, which makes the mean
-            over examples a mean over tokens. None (default): the mean over each example's own tokens.
+        tokens_per_example: mean number of labelled tokens per example of the split, positive; the mean over examples is
+            then a mean over tokens. None (default) for the mean over each example's own tokens.
 
     Returns:
         Loss `(outputs [B, ..., C], targets [B, ...]) -> [B]`, of logits and integer labels from -2 to C - 1; float32 at
-        least. Raises TypeError for logits that are not floating or labels that are not signed integers, ValueError for
-        shapes that do not fit and concrete labels out of range; traced ones make the example's loss NaN. What stands in
-        logits of tokens without a label, NaN included, changes nothing.
+        least. It raises TypeError for logits that are not floating or labels that are not signed integers, ValueError
+        for shapes that do not match and for concrete labels out of range. A traced label out of range makes the
+        example's loss NaN. Logits at tokens without a label have no effect, even if they are NaN.
 
     Raises:
         ValueError: `tokens_per_example` that is not positive.
@@ -61,27 +61,27 @@ def token_cross_entropy(tokens_per_example: float | None = None) -> Loss:
 
     def loss(outputs: Array, targets: Array) -> Array:
         outputs, labels, known = _checked("token_cross_entropy", outputs, targets)
-        labelled = jnp.asarray(targets) >= 0
-        # Hidden before the loss, not multiplied by zero after it: the derivative at a NaN is NaN.
-        outputs = jnp.where(labelled[..., None], outputs, 0)
+        labeled = jnp.asarray(targets) >= 0
+        # Replaced before the loss, not multiplied by zero after it, since the derivative at a NaN is NaN.
+        outputs = jnp.where(labeled[..., None], outputs, 0)
         values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
-        return _mean(jnp.where(known, values, jnp.nan), labelled | ~known, tokens_per_example)
+        return _mean(jnp.where(known, values, jnp.nan), labeled | ~known, tokens_per_example)
 
     return loss
 
 
 def token_accuracy(tokens_per_example: float | None = None) -> Loss:
-    """Make the share of tokens whose largest logit is that of their label.
+    """Make the accuracy over tokens: the share of tokens whose largest logit is that of their label.
 
     `value_b = 1/n sum_t [argmax z_bt = y_bt]` over the tokens t with `y_bt != PADDING`; n is their number or
-    `tokens_per_example`, as in `token_cross_entropy`. A token whose label is `UNSEEN`, being none of the classes, is
-    counted and never right. NaN for an example with a NaN logit at a token that counts, or a traced label out of range.
+    `tokens_per_example`, as in `token_cross_entropy`. A token with label `UNSEEN` counts and is never right. An example
+    with a NaN logit at a token that counts, or with a traced label out of range, has value NaN.
 
     Args:
-        tokens_per_example: as in `token_cross_entropy`; of labels other than `PADDING`.
+        tokens_per_example: as in `token_cross_entropy`, but counting every label except `PADDING`.
 
     Returns:
-        Metric `(outputs [B, ..., C], targets [B, ...]) -> [B]`; raises as `token_cross_entropy`'s loss does.
+        Metric `(outputs [B, ..., C], targets [B, ...]) -> [B]`; it raises as `token_cross_entropy`'s loss.
 
     Raises:
         ValueError: `tokens_per_example` that is not positive.
@@ -105,13 +105,13 @@ def token_accuracy(tokens_per_example: float | None = None) -> Loss:
 
 
 def has_tokens(targets: Array) -> Array:
-    """Which examples have a label at all: the mask that belongs to a task with a label for each token.
+    """The mask of examples with at least one labelled token.
 
     Args:
         targets: labels `[B, ...]`, integer.
 
     Returns:
-        bool `[B]`, False where all are `PADDING`.
+        bool `[B]`, False where all labels of an example are `PADDING`.
 
     Raises:
         TypeError: labels that are not integers.
@@ -136,7 +136,7 @@ def _check_rate(caller: str, tokens_per_example: float | None) -> None:
 
 
 def _checked(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array, Array]:
-    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where there is none, and where they are in range."""
+    """Logits `[B, ..., C]`, labels `[B, ...]` with 0 where out of range, and a bool mask of labels in range."""
     found = check_labels(caller, outputs, targets, least=UNSEEN)
     labels = jnp.asarray(targets)
     if not jnp.issubdtype(labels.dtype, jnp.signedinteger):
@@ -147,7 +147,7 @@ def _checked(caller: str, outputs: Array, targets: Array) -> tuple[Array, Array,
 
 
 def _mean(values: Array, counted: Array, tokens_per_example: float | None) -> Array:
-    """Sum over all axes but the first, divided by the number of tokens."""
+    """The sum over all axes except the first, divided by the number of tokens."""
     axes = tuple(range(1, values.ndim))
     total = jnp.sum(jnp.where(counted, values, 0), axis=axes)
     if tokens_per_example is not None:

@@ -1,4 +1,4 @@
-"""Metrics of single examples, summaries over many tasks, and scores of trackers."""
+"""Metrics for evaluation: of single examples, of many tasks in one number, and of object trackers."""
 
 from mtljax.losses.per_example import absolute_error, squared_error
 from mtljax.metrics.delta_m import delta_m, mean_rank

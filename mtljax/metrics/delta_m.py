@@ -1,6 +1,6 @@
-"""One number for many tasks: relative change against single-task training, and the mean rank among methods.
+"""One number for many tasks: the mean relative change against a baseline, and the mean rank among methods.
 
-These read finished results on the host, in float64; they are not meant to be traced.
+The functions read finished results on the host, in float64; they cannot be traced.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ def delta_m(
     higher_is_better: npt.ArrayLike,
     task_of_metric: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Mean relative change against a baseline, in per cent; positive is worse.
+    """Mean relative change against a baseline, in percent; positive is worse.
 
     `delta_m = 100 / M * sum_k (-1)^{l_k} (M_k - B_k) / B_k`, with `l_k = 1` where higher is better and 0 elsewhere.
-    (K.-K. Maninis, I. Radosavovic and I. Kokkinos, Attentive single-tasking of multiple tasks, CVPR 2019,
-    arXiv:1904.08918.)
 
-    Two conventions differ in the literature. The sign: here as in the tables of CAGrad, Nash-MTL, FAMO and FairGrad
-    a drop in performance is positive and lower is better; in Maninis et al. a gain is. The mean: by default over
-    all metrics alike, as in those tables; with `task_of_metric` over tasks, of means over each task's metrics.
+    K.-K. Maninis, I. Radosavovic and I. Kokkinos, Attentive single-tasking of multiple tasks, CVPR 2019,
+    arXiv:1904.08918.
+
+    Departures: the sign. Here a drop in performance is positive and lower is better, as in the tables of CAGrad,
+    Nash-MTL, FAMO and FairGrad; in Maninis et al. a gain is positive. The mean is over all metrics by default, as in
+    those tables. With `task_of_metric` it is over tasks, of the means over each task's metrics.
 
     Args:
-        metrics: `[..., M]`, what the method reached; leading axes may be seeds or methods.
-        baseline: `[M]`, what was reached task by task alone; all above 0, since a change relative to a negative number
-            has the opposite sign.
+        metrics: `[..., M]`, the metrics of a method; leading axes may be seeds or methods.
+        baseline: `[M]`, usually the metrics of single-task training; all above 0, since a change relative to a negative
+            number has the opposite sign.
         higher_is_better: bool `[M]`.
-        task_of_metric: names `[M]`, the task that each metric belongs to; None weighs all metrics alike.
+        task_of_metric: names `[M]`, the task of each metric; None (default) gives all metrics equal weight.
 
     Returns:
-        float64 `[...]`, per cent.
+        float64 `[...]`, in percent.
 
     Raises:
-        ValueError: shapes that do not fit, or a baseline that is not finite and above 0.
-        TypeError: what is not numbers, `higher_is_better` that is not bool, `task_of_metric` that is not names.
+        ValueError: shapes that do not match, or a baseline that is not finite and above 0.
+        TypeError: metrics or a baseline that are not numbers, `higher_is_better` that is not bool, `task_of_metric`
+            that is not names.
 
     Example:
         >>> float(delta_m([0.9, 2.0], [1.0, 4.0], higher_is_better=[True, False]))  # 10 % worse, 50 % better
@@ -68,10 +70,10 @@ def delta_m(
 
 
 def mean_rank(table: npt.ArrayLike, *, higher_is_better: npt.ArrayLike) -> np.ndarray:
-    """Mean over metrics of each method's rank among the methods; 1 is best, ties share the mean of their places.
+    """Each method's mean rank over metrics; 1 is best, and ties share the mean of their ranks.
 
     Args:
-        table: `[N, M]`, one row a method, one column a metric. The papers leave the single-task row out.
+        table: `[N, M]`, one row per method, one column per metric. Papers leave out the row of single-task training.
         higher_is_better: bool `[M]`.
 
     Returns:
@@ -89,7 +91,7 @@ def mean_rank(table: npt.ArrayLike, *, higher_is_better: npt.ArrayLike) -> np.nd
     if values.ndim != 2:
         raise ValueError(f"mean_rank: table must be [N, M], found {list(values.shape)}")
     if np.isnan(values).any():
-        raise ValueError("mean_rank: table holds NaN, which has no rank")
+        raise ValueError("mean_rank: table must hold numbers that can be ranked, found NaN")
     sign = _signs("mean_rank", higher_is_better, values.shape[1])
     mine, other = (sign * values)[:, None], (sign * values)[None]
     better, tied = np.sum(other < mine, axis=1), np.sum(other == mine, axis=1)  # tied counts the method itself
@@ -108,10 +110,10 @@ def _numbers(caller: str, what: str, value: npt.ArrayLike) -> np.ndarray:
 
 
 def _signs(caller: str, higher_is_better: npt.ArrayLike, size: int) -> np.ndarray:
-    """-1 where higher is better and 1 elsewhere, so that lower is better throughout."""
+    """-1 where higher is better and 1 elsewhere: after multiplication, lower is better everywhere."""
     higher = np.asarray(higher_is_better)
     if higher.dtype != bool:
         raise TypeError(f"{caller}: higher_is_better must be bool, found {higher.dtype}")
     if higher.shape != (size,):
-        raise ValueError(f"{caller}: higher_is_better must be [{size}], one a metric, found {list(higher.shape)}")
+        raise ValueError(f"{caller}: higher_is_better must be [{size}], one per metric, found {list(higher.shape)}")
     return np.where(higher, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Metrics of single examples, in the form that `Task.metrics` takes; errors are the losses of the same name."""
+"""Metrics of single examples, for `Task.metrics`; error metrics are the losses of the same name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtljax.types import Array
 def accuracy(outputs: Array, targets: Array) -> Array:
     """Whether the largest logit is the label's: 1 or 0, averaged over trailing positions.
 
-    Where several logits are largest the first of them counts, as in `argmax`.
+    Of several largest logits the first one counts, as in `argmax`.
 
     Args:
         outputs: logits or probabilities `[B, ..., C]`, floating.
@@ -23,7 +23,7 @@ def accuracy(outputs: Array, targets: Array) -> Array:
 
     Raises:
         TypeError: logits that are not floating or labels that are not integers.
-        ValueError: shapes that do not fit, or a concrete label out of range.
+        ValueError: shapes that do not match, or a concrete label out of range.
 
     Example:
         >>> import jax.numpy as jnp

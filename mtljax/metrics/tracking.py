@@ -1,6 +1,6 @@
-"""How well objects are followed through a sequence: MOTA and IDF1.
+"""Metrics of object trackers, MOTA and IDF1.
 
-These read finished results on the host; they are not meant to be traced.
+The functions read finished results on the host; they cannot be traced.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mtljax.checks import check_number, expect
 
 
 class TrackingCounts(NamedTuple):
-    """What MOTA and IDF1 are made of; counted over the frames of one sequence, or of many.
+    """The counts in MOTA and IDF1, over the frames of one sequence or of several.
 
     Attributes:
-        objects: true boxes.
-        predictions: predicted boxes.
-        misses: true boxes without a match, FN.
-        false_positives: predicted boxes without a match, FP.
-        switches: matches of an object with another identity than it was matched with last, IDSW.
-        identity_matches: IDTP, the true boxes that are matched where every object has one predicted identity for all
-            frames and no two have the same, chosen so that they are as many as possible.
+        objects: number of true boxes.
+        predictions: number of predicted boxes.
+        misses: FN, number of true boxes without a match.
+        false_positives: FP, number of predicted boxes without a match.
+        switches: IDSW, number of matches of an object with another identity than in its last match.
+        identity_matches: IDTP, number of true boxes that are matched if every object has one predicted identity for all
+            frames, different for different objects, under the best assignment.
     """
 
     objects: int
@@ -44,39 +44,41 @@ def tracking_counts(
     *,
     iou_threshold: float = 0.5,
 ) -> TrackingCounts:
-    """Compare predicted tracks with the true ones of one sequence.
+    """Compare the predicted tracks of one sequence with the true tracks.
 
-    An object and a prediction of the same frame may match where their boxes' IoU is at least the threshold.
+    An object and a prediction of the same frame may match if the IoU of their boxes is at least the threshold.
 
     Matches, frame by frame (CLEAR MOT): first, an object and a predicted identity that were each other's last match
-    stay matched where they still may, even if another pair would overlap more. The others are then matched one to one:
-    as many pairs as possible and, among those, with the least sum of `1 - IoU`. A match with another identity than the
-    object's last one is a switch, however long ago that was: whether the object was away, hidden or just missed. An
-    object's first match is none, whomever that identity followed before. What is left is a miss or a false positive.
+    stay matched if they still may, even if another pair overlaps more. The others are then matched one to one: as many
+    pairs as possible and, of these matchings, the one with the smallest sum of `1 - IoU`. A match with another identity
+    than in the object's last match is a switch, however many frames lie between. An object's first match is not a
+    switch, even if the identity was matched with another object before. Remaining objects are misses, remaining
+    predictions are false positives.
 
-    Identity matches: each object is assigned at most one predicted identity for the whole sequence and vice versa, so
-    as to maximise the number of frames in which the two may match. That minimises IDFN + IDFP, as the paper's
-    bipartite graph with its extra nodes does.
+    Identity matches: each object is assigned at most one predicted identity for the whole sequence and vice versa. The
+    assignment maximizes the number of frames in which object and identity may match. That minimizes IDFN + IDFP, like
+    the bipartite graph with extra nodes in the paper.
 
     K. Bernardin and R. Stiefelhagen, Evaluating multiple object tracking performance: the CLEAR MOT metrics, EURASIP
     Journal on Image and Video Processing, 2008. E. Ristani, F. Solera, R. Zou, R. Cucchiara and C. Tomasi, Performance
     measures and a data set for multi-target, multi-camera tracking, ECCV workshops 2016.
 
-    The first paper leaves open what happens where two objects had one identity last; here it is the later one's.
+    Departures: the first paper does not define the case of two objects whose last match was the same identity. Here
+    the identity belongs to the object that was matched later.
 
     Args:
-        boxes: for each frame `[n, 4]`: x and y of the centre, width, height, in any unit; n may be 0.
-        identities: for each frame integers `[n]`, each once a frame.
-        predicted_boxes: for each frame `[m, 4]`, likewise.
-        predicted_identities: for each frame integers `[m]`; which numbers they are does not matter.
+        boxes: per frame `[n, 4]`: x and y of the centre, width, height, in any unit; n may be 0.
+        identities: per frame integers `[n]`, each at most once per frame.
+        predicted_boxes: per frame `[m, 4]`, as `boxes`.
+        predicted_identities: per frame integers `[m]`, which need not equal those of `identities`.
         iou_threshold: above 0 and at most 1.
 
     Returns:
         `TrackingCounts`.
 
     Raises:
-        ValueError: unequal numbers of frames, shapes that do not fit, boxes that are not finite or have negative sides,
-            an identity that is twice in a frame, a threshold out of range.
+        ValueError: unequal numbers of frames, shapes that do not match, boxes that are not finite or have negative
+            sides, an identity that occurs twice in a frame, a threshold out of range.
         TypeError: identities that are not integers.
 
     Example:
@@ -87,12 +89,12 @@ def tracking_counts(
     """
     lengths = [len(part) for part in (boxes, identities, predicted_boxes, predicted_identities)]
     if len(set(lengths)) != 1:
-        raise ValueError(f"tracking_counts: all arguments must have one entry a frame, found {lengths}")
+        raise ValueError(f"tracking_counts: all arguments must have one entry per frame, found {lengths}")
     check_number("tracking_counts", "iou_threshold", iou_threshold, above=0, most=1)
 
     partner_of: dict[int, int] = {}  # each object's last match
     object_of: dict[int, int] = {}  # each predicted identity's last match
-    together: dict[tuple[int, int], int] = {}  # in how many frames the two may match
+    together: dict[tuple[int, int], int] = {}  # number of frames in which the two may match
     objects = predictions = matches = switches = 0
     for frame, arrays in enumerate(zip(boxes, identities, predicted_boxes, predicted_identities, strict=True)):
         true_boxes, true = _checked(frame, "boxes", arrays[0], arrays[1])
@@ -118,7 +120,7 @@ def tracking_counts(
 
 
 def total_counts(counts: Iterable[TrackingCounts]) -> TrackingCounts:
-    """The counts of several sequences together; identities of different sequences have nothing to do with each other.
+    """The sum of the counts of several sequences; equal identities in different sequences are different objects.
 
     Args:
         counts: any number of `TrackingCounts`.
@@ -137,31 +139,31 @@ def total_counts(counts: Iterable[TrackingCounts]) -> TrackingCounts:
 def mota(counts: TrackingCounts) -> float:
     """Multiple object tracking accuracy: `1 - (FN + FP + IDSW) / objects`, sums over all frames.
 
-    Bernardin and Stiefelhagen 2008, see `tracking_counts`. At most 1; below 0 where there are more errors than objects.
-    Without predictions it is 0.
+    Bernardin and Stiefelhagen 2008, see `tracking_counts`. MOTA is negative if there are more errors than objects, and
+    0 without predictions.
 
     Args:
-        counts: of one sequence, or the `total_counts` of several: not the mean of their MOTAs.
+        counts: of one sequence, or the `total_counts` of several; the mean of several MOTAs is not a MOTA.
 
     Returns:
-        A number that is at most 1.
+        A number of at most 1.
 
     Raises:
-        ValueError: there are no objects, so that errors relative to their number have no value.
+        ValueError: there are no objects, so the quotient is not defined.
 
     Example:
         >>> mota(TrackingCounts(10, 9, misses=2, false_positives=1, switches=1, identity_matches=5))
         0.6
     """
     if _counts("mota", counts).objects == 0:
-        raise ValueError(f"mota: without objects it has no value, found {counts}")
+        raise ValueError(f"mota: counts must have at least one object, found {counts}")
     return 1 - (counts.misses + counts.false_positives + counts.switches) / counts.objects
 
 
 def idf1(counts: TrackingCounts) -> float:
     """Identification F1 score: `2 IDTP / (2 IDTP + IDFP + IDFN) = 2 IDTP / (objects + predictions)`.
 
-    Ristani et al. 2016, see `tracking_counts`. 0 where either there are no objects or no predictions.
+    Ristani et al. 2016, see `tracking_counts`. It is 0 if there are no objects or no predictions.
 
     Args:
         counts: of one sequence, or the `total_counts` of several.
@@ -178,12 +180,12 @@ def idf1(counts: TrackingCounts) -> float:
     """
     boxes = _counts("idf1", counts).objects + counts.predictions
     if boxes == 0:
-        raise ValueError(f"idf1: without objects and predictions it has no value, found {counts}")
+        raise ValueError(f"idf1: counts must have an object or a prediction, found {counts}")
     return 2 * counts.identity_matches / boxes
 
 
 def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
-    """Intersection over union of every box with every other; 0 where both have no area.
+    """Intersection over union of every first box with every second box; 0 if both have no area.
 
     Args:
         first: `[..., n, 4]`: x and y of the centre, width, height.
@@ -194,7 +196,7 @@ def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
 
     Raises:
         TypeError: boxes that are not real numbers.
-        ValueError: shapes that do not fit, boxes that are not finite or have negative sides.
+        ValueError: shapes that do not match, boxes that are not finite or have negative sides.
 
     Example:
         >>> box_iou([[1.0, 1.0, 2.0, 2.0]], [[2.0, 1.0, 2.0, 2.0], [9.0, 9.0, 1.0, 1.0]]).round(3).tolist()
@@ -209,7 +211,7 @@ def box_iou(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
     low_a, high_a = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2
     low_b, high_b = b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
     shared = np.prod(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0), axis=-1)
-    # Areas between the same corners: width times height is rounded otherwise, so that equal boxes would not have 1.
+    # Areas from the corners, as above: width times height is rounded differently, so equal boxes would not have IoU 1.
     union = np.prod(high_a - low_a, axis=-1) + np.prod(high_b - low_b, axis=-1) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
@@ -237,7 +239,7 @@ def _matches(
     partner_of: dict[int, int],
     object_of: dict[int, int],
 ) -> list[tuple[int, int]]:
-    """One frame's pairs of rows and columns."""
+    """The matched pairs of rows and columns in one frame."""
     place = {identity: j for j, identity in enumerate(found)}
     pairs = []
     for i, identity in enumerate(true):
@@ -246,7 +248,7 @@ def _matches(
             pairs.append((i, j))
     rows = sorted(set(range(len(true))) - {i for i, _ in pairs})
     columns = sorted(set(range(len(found))) - {j for _, j in pairs})
-    # A pair that may not match costs more than all that may, so as many as possible do.
+    # A forbidden pair costs more than all allowed pairs together, so as many allowed pairs as possible are chosen.
     open_to = allowed[np.ix_(rows, columns)]
     cost = np.where(open_to, 1 - overlap[np.ix_(rows, columns)], len(rows) + 1.0)
     chosen = zip(*linear_sum_assignment(cost), strict=True)
@@ -277,5 +279,7 @@ def _checked(frame: int, name: str, boxes: npt.ArrayLike, identities: npt.ArrayL
     if not (np.isfinite(array).all() and (array[:, 2:] >= 0).all()):
         raise ValueError(f"tracking_counts: {name} must be finite, sides not negative, found {array} in frame {frame}")
     if len(np.unique(numbers)) < len(numbers):
-        raise ValueError(f"tracking_counts: an identity of {name} is twice in frame {frame}: {numbers.tolist()}")
+        raise ValueError(
+            f"tracking_counts: identities of {name} must differ, found {numbers.tolist()} in frame {frame}"
+        )
     return array, [int(number) for number in numbers]

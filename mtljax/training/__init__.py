@@ -1,6 +1,7 @@
 """Training: the step, its parallel forms, the loop, recipes in stages, evaluation and checkpoints.
 
-The one place that owns jit, devices, files and the terminal.
+A training step calls the five functions of a step in a row (README.md, "Map"), and adds penalties and the optimizer.
+Only this folder owns jit, devices, files and the terminal.
 """
 
 from mtljax.training.checkpoint import RestoredParams, restore_params

@@ -1,4 +1,4 @@
-"""Exact averages over a whole split."""
+"""Evaluation of a state on a whole split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mtljax.types import Batch, Model, Task, TrainState
 def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainState, Iterable[Any]], dict[str, Any]]:
     """Make a function that evaluates a state on a split.
 
-    Means are over all labelled examples of the split: batch means are weighted by their numbers of labels. `fit` takes
-    a function of the state alone: `evaluate=lambda state: evaluate(state, evaluation_batches(split, 256))`.
+    Means are over all labelled examples of the split: batch means are weighted by their numbers of labels. `fit` needs
+    a function of the state only: `evaluate=lambda state: evaluate(state, evaluation_batches(split, 256))`.
 
     Args:
         model: the network, run with `train=False` and no key.
@@ -28,7 +28,7 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
         `batches` is an iterable of batches of one shape, for example `mtljax.data.evaluation_batches(split, 256)`.
 
     Raises:
-        ValueError, TypeError: whatever `mtljax.make_losses_fn` raises; (by evaluate) no batches.
+        ValueError, TypeError: as `mtljax.make_losses_fn`; (by evaluate) no batches.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -56,13 +56,13 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
     def evaluate(state: TrainState, batches: Iterable[Any]) -> dict[str, Any]:
         iterable = isinstance(batches, Iterable) and not isinstance(batches, Batch | str)
         expect(iterable, "evaluate", "batches", "an iterable of batches", batches, TypeError)
-        # On the host in float64: a float32 counts to 2^24 and no further.
+        # Summed on the host in float64, since float32 cannot count beyond 2^24.
         examples = dict.fromkeys(names, 0.0)
         sums: dict[str, dict[str, float]] = {name: {} for name in names}
         computing = None
         for batch in itertools.chain(batches, [None]):
             ready, computing = computing, None if batch is None else means(state.params, state.model_state, batch)
-            if ready is None:  # one batch behind, so that the device need not wait for the host
+            if ready is None:  # one batch behind, so that the device does not wait for the host
                 continue
             values, counts = jax.device_get(ready)
             for name in names:

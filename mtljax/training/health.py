@@ -1,4 +1,4 @@
-"""Warnings of a run that goes on without learning what it should."""
+"""Warnings during a run in which a task, a penalty or a method does not work as intended."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ FIRST, HELD = 10, 200
 
 
 def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | None], None]:
-    """Makes `look(done, metrics, record)`, to be called after every step, which warns once of each thing.
+    """Make `look(done, metrics, record)`, to be called after every step; it warns once per problem.
 
-    A task whose loss is below what the method takes (the metric `below`), and a penalty whose value or gradient is not
-    finite, at the first record that shows it. A task that has sat out more than half of the steps for a loss or
-    gradient that is not finite: this is looked for at every record. A method that did not trust its solver
-    (`mtljax.solvers.TRUSTED`) at more than half of the steps up to the first record from the tenth step on, or of the
-    last 200 of them. The device is waited for at records only.
+    It warns of four problems:
+
+    * a task whose loss is below what the method accepts (the metric `below`), at the first record that shows it;
+    * a penalty whose value or gradient is not finite, at the first record that shows it;
+    * a task that was inactive in more than half of the steps because its loss or gradient was not finite; checked at
+      every record;
+    * a method that did not trust its solver (`mtljax.solvers.TRUSTED`) at more than half of the steps, or of the last
+      200 steps; checked once, at the first record from the tenth step on.
+
+    It waits for the device only at records.
 
     Args:
         start: step at which this process starts.
-        num_steps: step at which it ends.
+        num_steps: step at which this process ends.
     """
     enough = min(FIRST, num_steps - start)
     residuals: list[Any] = []
@@ -44,17 +49,17 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             if np.any(below) and task not in warned:
                 warned.add(task)
                 warnings.warn(
-                    f"fit: task '{task}' sits out, for its loss is {np.min(train['losses'][task]):g}: the method takes "
+                    f"fit: task '{task}' is inactive, its loss is {np.min(train['losses'][task]):g}: the method takes "
                     "logarithms or ratios of losses, which must not be negative (famo: below min_losses). Add a "
-                    "constant to the loss, or take a method that mtljax.methods.table() lists for negative losses",
+                    "constant to the loss, or use a method that mtljax.methods.table() lists for negative losses",
                     stacklevel=3,
                 )
         if np.any(train.get("penalty_nonfinite", False)) and "" not in warned:
-            warned.add("")  # the name of no task
+            warned.add("")  # stands for the penalty: no task has this name
             warnings.warn(
                 f"fit: the penalty is {np.min(train['penalty']):g} after {done} steps and its gradient is not finite "
-                "throughout; what is not counts as 0. Look for a square root, norm, logarithm or quotient at 0, with "
-                "jax_debug_nans",
+                "throughout; entries that are not finite count as 0. Look for a square root, norm, logarithm or "
+                "quotient at 0, with jax_debug_nans",
                 stacklevel=3,
             )
         if done - start < enough:
@@ -64,10 +69,9 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             if np.mean(count) > done / 2 and task not in warned:
                 warned.add(task)
                 warnings.warn(
-                    f"fit: task '{task}' has sat out {np.mean(count):g} of {done} steps: its loss or its gradient is "
-                    "NaN, infinite or too large to be squared. "
-                    "Mask labels that are missing (mtljax.data.mask_missing, or Batch.mask); else "
-                    "look for a square root, norm, logarithm or quotient at 0, with jax_debug_nans",
+                    f"fit: task '{task}' was inactive in {np.mean(count):g} of {done} steps: its loss or its gradient "
+                    "is NaN, infinite or too large to be squared. Mask missing labels (mtljax.data.mask_missing, or "
+                    "Batch.mask); else look for a square root, norm, logarithm or quotient at 0, with jax_debug_nans",
                     stacklevel=3,
                 )
         if looks:
@@ -75,9 +79,9 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             if untrusted > 0.5:
                 warnings.warn(
                     f"fit: the method did not trust its solver at {untrusted:.0%} of the first {done - start} steps "
-                    f"(metrics['residual'] above {TRUSTED:g}) and took its safe direction there. At points that are "
-                    "Pareto-stationary this is as it should be; else bring the tasks' gradients to one length "
-                    "(mtljax.methods.normalize), or take another method",
+                    f"(metrics['residual'] above {TRUSTED:g}) and took its safe direction there. At Pareto-stationary "
+                    "points this is expected; else scale the tasks' gradients to one length "
+                    "(mtljax.methods.normalize), or use another method",
                     stacklevel=3,
                 )
             looks = False

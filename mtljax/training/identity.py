@@ -1,8 +1,8 @@
-"""What a run is, so that a checkpoint is not taken up by another one.
+"""The identity of a run, so that another run does not resume from its checkpoint by mistake.
 
-The record is made of what can be had without asking: the shapes of a batch, and the step as JAX traces it, constants
-included. The program holds the method, the optimizer and its schedule, the model, the tasks and every dtype; none of
-them can be read off the state or an optax transformation.
+The record of a run consists of the shapes of a batch and of the step as JAX traces it, with constants. The traced
+program depends on the method, the optimizer and its schedule, the model, the tasks and every dtype. A state or an optax
+transformation does not show these.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def describe(step: Callable[..., Any], state: TrainState, batch: PyTree, config:
     """The record of a run, as JSON.
 
     Args:
-        step: of the run; traced where JAX can trace it (`jax.jit`, `jax.pmap`), else its program is not known.
-        state: any of the run.
-        batch: any of the run.
-        config: what the user says of the run.
+        step: the run's step; traced if JAX can trace it (`jax.jit`, `jax.pmap`), else its program is not known.
+        state: any state of the run.
+        batch: any batch of the run.
+        config: the user's description of the run.
     """
     text = program(step, state, batch)
     return {
@@ -51,12 +51,12 @@ def describe(step: Callable[..., Any], state: TrainState, batch: PyTree, config:
 
 
 def without_shapes(run: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run whose batches differ in shape, and with them its programs."""
+    """The record of a run whose batches, and therefore programs, differ in shape."""
     return {**run, "batch": None, "program": None}
 
 
 def check_config(where: str, saved: Mapping[str, Any] | None, config: dict[str, Any] | None) -> None:
-    """Raises where both configurations are given and differ."""
+    """Raise if both configurations are given and differ."""
     before = (saved or {}).get("config")
     if before is None or config is None:
         return
@@ -67,7 +67,7 @@ def check_config(where: str, saved: Mapping[str, Any] | None, config: dict[str, 
 
 
 def checked(where: str, saved: Mapping[str, Any] | None, run: dict[str, Any]) -> dict[str, Any]:
-    """The record, after checking that the run is the one that a checkpoint is of; warns where that cannot be told."""
+    """The record, after checking that the run is that of the checkpoint; warns if this cannot be decided."""
     if saved is None:
         return run
     if saved["batch"] is None:
@@ -86,7 +86,7 @@ def checked(where: str, saved: Mapping[str, Any] | None, run: dict[str, Any]) ->
             for each, other in ((saved, run), (run, saved))
         )
         warnings.warn(
-            f"fit: {where} was written with {old}, this run has {new}; whether it is the same run cannot be told",
+            f"fit: {where} was written with {old}, this run has {new}; fit cannot decide whether it is the same run",
             stacklevel=3,
         )
         return run
@@ -94,12 +94,12 @@ def checked(where: str, saved: Mapping[str, Any] | None, run: dict[str, Any]) ->
         *(zlib.decompress(base64.b64decode(each["program"])).decode() for each in (saved, run))
     )
     raise ValueError(
-        f"fit: step must be the program that {where} was written by (method, optimizer, schedule, model, tasks, dtypes "
-        f"and constants). Where they differ first, the checkpoint has\n    {old}\nand this run has\n    {new}\n{REMEDY}"
+        f"fit: step must be the program of {where} (method, optimizer, schedule, model, tasks, dtypes and constants). "
+        f"At the first difference the checkpoint has\n    {old}\nand this run has\n    {new}\n{REMEDY}"
     )
 
 
-REMEDY = "give fit(..., changed=True) if the run is to go on as it is now"
+REMEDY = "give fit(..., changed=True) to continue with the run as it is now"
 
 
 def shapes(batch: PyTree) -> dict[str, str]:
@@ -108,12 +108,12 @@ def shapes(batch: PyTree) -> dict[str, str]:
 
 
 def signature(batch: PyTree) -> list[Any]:
-    """Shapes and dtypes of a batch: quick, for every step."""
+    """Shapes and dtypes of a batch; fast enough for every step."""
     return [(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in jax.tree.leaves(batch)]
 
 
 def program(step: Callable[..., Any], state: TrainState, batch: PyTree) -> str | None:
-    """The step as text, with a hash for each array in it, the same in every process; None where JAX cannot trace it.
+    """The step as text, with a hash per array, the same in every process; None if JAX cannot trace the step.
 
     Example:
         >>> import jax.numpy as jnp
@@ -130,16 +130,16 @@ def program(step: Callable[..., Any], state: TrainState, batch: PyTree) -> str |
           in (c,) }
     """
     traceable = inspect.unwrap(step, stop=lambda function: hasattr(function, "lower"))
-    if not hasattr(traceable, "lower"):  # an ordinary function may do things that are not to be done twice
+    if not hasattr(traceable, "lower"):  # an ordinary function may have side effects, so it is not called here
         return None
 
     def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-        # Without weak types, which a first state has and a restored one may not.
+        # Without weak types, which a first state may have and a restored state may lack.
         return jax.ShapeDtypeStruct(np.shape(leaf), _dtype(leaf))
 
     try:
         closed = jax.make_jaxpr(traceable)(*jax.tree.map(abstract, (state, batch)))
-    except Exception:  # whatever is wrong is better said by the step itself
+    except Exception:  # the step itself raises a better error
         return None
     text = re.sub(r"0x[0-9a-f]+", "0x", str(closed))  # addresses of functions
     text = re.sub(r"\{('[^{}\n]*')\}", lambda match: f"{{{', '.join(sorted(match[1].split(', ')))}}}", text)  # sets
@@ -147,7 +147,7 @@ def program(step: Callable[..., Any], state: TrainState, batch: PyTree) -> str |
 
 
 def _arrays(closed: Any) -> Iterator[Any]:
-    """The arrays that a program holds, its own and those of the programs in it."""
+    """The constants of a program and of the programs in it."""
     yield from closed.consts
     for equation in closed.jaxpr.eqns:
         yield from (each.val for each in equation.invars if isinstance(each, core.Literal) and np.shape(each.val))

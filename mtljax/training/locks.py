@@ -1,4 +1,4 @@
-"""Locks on what a run writes: held as long as its process lives, whatever it dies of."""
+"""Locks on the files of a run: the system releases them when the process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def lock(file: Any, where: str, what: str) -> None:
-    """Takes the lock of an open file; it goes when the file is closed.
+    """Take the lock of an open file; closing the file releases it.
 
     Args:
         file: opened for writing.
         where: the public function's name, which opens the message.
-        what: what the file stands for, as the message names it.
+        what: name of the file in messages.
 
     Raises:
         ValueError: another open file holds the lock, of this process or of another.
@@ -23,4 +23,4 @@ def lock(file: Any, where: str, what: str) -> None:
     except BlockingIOError:
         raise ValueError(f"{where}: {what} must be of one run at a time, found another run that writes to it") from None
     except OSError as error:  # some network file systems have no locks
-        warnings.warn(f"{where}: {what} cannot be locked ({error}); start no second run on it", stacklevel=4)
+        warnings.warn(f"{where}: {what} cannot be locked ({error}); do not start a second run on it", stacklevel=4)

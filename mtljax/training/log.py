@@ -1,11 +1,11 @@
-"""Logs: one JSON object a line, safe against a kill at any moment; TensorBoard on request.
+"""Logs of a run: one JSON object per line, safe if the process is killed; optionally TensorBoard.
 
 A writer is a function `write(record) -> None`. A record is what `fit` logs at one step:
-`{"step": 200, "time": 1760000000.0, "train": {"losses": {"left": 0.3}, ...}, "eval": {...}}`. The first line of a file
-begins with `{"mtljax": 1, `, by which a log is known: no other file is written to.
+`{"step": 200, "time": 1760000000.0, "train": {"losses": {"left": 0.3}, ...}, "eval": {...}}`. The first line of a log
+begins with `{"mtljax": 1, `; files that begin differently are never written to.
 
 JSON has no NaN and no infinities. They are written as the strings "NaN", "Infinity" and "-Infinity", which `float()`
-and pandas read; `read` turns them back into floats.
+and pandas accept; `read` turns them back into floats.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def to_record(tree: PyTree) -> Any:
-    """Fetches a pytree of small arrays and turns it into dicts, lists, numbers and booleans.
+    """Fetch a pytree of small arrays, and convert it to dicts, lists, numbers and booleans.
 
-    Waits for the device: this is the one place where `fit` does so.
+    It waits for the device; `fit` waits only here.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,10 +60,10 @@ def to_record(tree: PyTree) -> Any:
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:
-    """The records of a log, oldest first; a torn last line is left out, a missing file is empty.
+    """The records of a log, oldest first; an incomplete last line is left out, a missing file has no records.
 
     Raises:
-        ValueError: a line that is not the last is not a JSON object with a "step".
+        ValueError: a line other than the last one is not a JSON object with a "step".
     """
     return [record for record, _ in _lines(path)] if Path(path).exists() else []
 
@@ -72,27 +72,27 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
 def opened(
     path: str | os.PathLike[str], *, step: int = 0, resumed: bool = False, where: str = "opened"
 ) -> Iterator[tuple[Writer, Record | None]]:
-    r"""Opens a log at a step: a file that is appended to, by one run at a time.
+    r"""Open a log at a step, for appending by one run at a time.
 
-    Lines beyond the step and a torn last line are cut off. Nothing is rewritten: the file is cut at one offset, so a
-    kill cannot leave it worse than it was. Each record is written whole before the next step, or not at all.
+    Lines beyond the step and an incomplete last line are cut off. The file is truncated at one offset and never
+    rewritten, so killing the process does not damage it. Each record is written completely before the next step, or not
+    at all.
 
     Args:
-        path: a new file, an empty one, or a log of mtljax, which its first bytes say; its folder is made where it is
-            missing.
+        path: a new file, an empty file, or a log of mtljax, recognized by its first bytes; a missing folder is made.
         step: number of completed steps to keep.
-        resumed: whether lines beyond the step will be written again by a run that goes on from a checkpoint. Where
-            not, the whole file is first copied to `<path>.1` (or the next number that is free), and a warning says so.
+        resumed: whether the run continues from a checkpoint and writes the lines beyond the step again. If not, the
+            file is first copied to `<path>.1` (or the next free number), with a warning.
         where: the public function's name, which opens messages.
 
     Yields:
-        `(write, last)`: the writer, and the last record that stays, None where there is none.
+        `(write, last)`: the writer, and the last record that is kept, or None.
 
     Raises:
-        ValueError: the path is empty, a folder, a FIFO or a device, a file of something else, or another run's log; or
+        ValueError: the path is empty, a folder, a FIFO or a device, a file that is not a log, or another run's log; or
             its folder cannot be written to.
-        OSError: (by the writer) a record cannot be written, such as on a full disk; what was written of it is taken
-            back.
+        OSError: (by the writer) a record cannot be written, for example on a full disk; the part that was written is
+            removed.
 
     Example:
         >>> import tempfile
@@ -125,8 +125,8 @@ def opened(
             copy = next(copy for n in itertools.count(1) if not os.path.exists(copy := f"{name}.{n}"))
             shutil.copyfile(path, copy)
             warnings.warn(
-                f"log {name} goes beyond step {step}, where this run starts without a checkpoint; what it held is now "
-                f"in {copy}",
+                f"log {name} has records beyond step {step}, where this run starts without a checkpoint; its records "
+                f"are now in {copy}",
                 stacklevel=4,
             )
         os.truncate(file.fileno(), end)
@@ -135,9 +135,9 @@ def opened(
 
 @contextlib.contextmanager
 def tensorboard_writer(directory: str | os.PathLike[str]) -> Iterator[Writer]:
-    """A writer of TensorBoard event files, for `fit(..., log=write)`; scalars alone, an array's entries one by one.
+    """A writer of TensorBoard event files, for `fit(..., log=write)`; it writes scalars, and arrays entry by entry.
 
-    After a resume the events beyond the restored step are purged by TensorBoard itself.
+    After a resume, TensorBoard purges the events beyond the restored step.
 
     Raises:
         ImportError: tensorboardX is not installed.
@@ -155,7 +155,7 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Iterator[Writer]:
         summaries: list[Any] = []
 
         def write(record: Record) -> None:
-            # Made at the first record, because only then is the step known from which older events are void.
+            # Made at the first record, whose step determines which older events are purged.
             if not summaries:
                 summary = SummaryWriter(os.fspath(directory), purge_step=record["step"])
                 stack.callback(summary.close)
@@ -169,7 +169,7 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Iterator[Writer]:
 
 
 def _append(file: io.FileIO, record: Record) -> None:
-    """Writes one record; once this returns it is in the kernel's hands, and a kill takes it no more."""
+    """Write one record. When this returns, the kernel has it, and killing the process does not lose it."""
     end = os.fstat(file.fileno()).st_size
     entry = _to_json(record) if end else {MARK: FORMAT, **_to_json(record)}
     rest = memoryview((json.dumps(entry, allow_nan=False) + "\n").encode())
@@ -186,12 +186,12 @@ def _check_ours(file: io.FileIO, name: str, where: str) -> None:
     beginning = f'{{"{MARK}": {FORMAT}, '.encode()
     file.seek(0)
     found = file.read(len(beginning)) or b""
-    if not beginning.startswith(found):  # the first line may be torn
+    if not beginning.startswith(found):  # the first line may be incomplete
         raise ValueError(f"{where}: log must be a new file or a log of mtljax, found {name}, which begins with {found}")
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[Record, int]]:
-    """Each whole record with the offset at which its line ends."""
+    """Each complete record, with the offset of the end of its line."""
     end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):

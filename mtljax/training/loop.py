@@ -27,11 +27,11 @@ from mtljax.types import TrainState
 
 
 class FitResult(NamedTuple):
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
         state: the last `TrainState`.
-        record: the last record, of which `fit(log=...)` gets all; None where nothing was recorded.
+        record: the last record; `fit(log=...)` gets all records. None if there was none.
     """
 
     state: TrainState
@@ -55,65 +55,63 @@ def fit(
     changed: bool = False,
     progress: bool = True,
 ) -> FitResult:
-    """Trains until `num_steps` steps are complete, and picks up where an earlier process stopped.
+    """Train until `num_steps` steps are complete; continue where an earlier process stopped.
 
-    At a step that is due, in this order: the record is logged (with the evaluation in it, where one is due), then
-    the checkpoint is written. So a log never lacks what a checkpoint knows, and on resume the lines beyond the
-    checkpoint are cut off. The device is waited for at these steps only. Nothing of the run's history is kept in
-    memory.
+    When records and checkpoints are due, `fit` first logs the record, with the evaluation if one is due, and then
+    writes the checkpoint. So the log has every record up to the checkpoint, and a resume cuts off later lines. `fit`
+    waits for the device only at these steps, and keeps no history in memory.
 
-    A resumed run equals an undisturbed one to the bit, provided that `batches` is a function of the step or an iterator
-    with a state, `step` is deterministic, and its randomness comes from `state.key` and `state.step`.
+    A resumed run equals a run without a break to the bit, if `batches` is a function of the step or an iterator with a
+    state, `step` is deterministic, and its randomness comes from `state.key` and `state.step`.
 
-    A checkpoint also says what the run is: the shapes of a batch, and the step's program as JAX traces it. Another
-    method, learning rate, schedule, batch size, model, task set or dtype does not resume in silence. Not seen are: a
-    `step` that is not itself made by `jax.jit` or `pmap`, and batches whose shape differs from step to step; `config`
-    is for those. Under another version of JAX, or on other devices, the program differs by itself, which a warning
-    says.
+    A checkpoint also identifies the run, by the shapes of a batch and the step's program as JAX traces it. To resume
+    with another method, learning rate, schedule, batch size, model, task set or dtype is an error. `fit` cannot compare
+    a `step` that is not made by `jax.jit` or `pmap`, nor batches whose shape changes from step to step; use `config`
+    there. Another version of JAX or other devices change the program too: then `fit` warns.
 
-    With `checkpoint_dir`, SIGTERM and SIGINT end the run after the step it is at, with a checkpoint: the process exits
-    with 143 or 130 and one line on standard error (`SystemExit`). A second signal acts at once. Handlers are set in the
-    main thread alone, in place of Python's own alone, and taken back at the end. Among several processes SIGTERM alone
-    does so.
+    With `checkpoint_dir`, SIGTERM and SIGINT end the run after the current step, with a checkpoint: the process exits
+    with 143 or 130 (`SystemExit`), and one line on standard error says why. A second signal acts at once. Handlers are
+    set only in the main thread, only in place of Python's own, and are removed at the end. With several processes only
+    SIGTERM is handled.
 
-    A warning says so, once, where a task sits out most of its steps because its loss or gradient is not finite,
-    where a penalty's value or gradient is not finite, and where a method does not trust its solver at most of the
-    first steps.
+    `fit` warns, once, if a task is inactive in most steps because its loss or gradient is not finite, if a penalty's
+    value or gradient is not finite, and if a method does not trust its solver at most of the first steps.
 
     Args:
-        step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays, whose
-            values at the logged steps are logged. Where it donates its state, the given `state` is used up.
-        state: where to start, and the structure into which a checkpoint is read.
-        batches: `batches(start) -> iterable` whose first element is the batch of step `start`, counted from 0; or an
-            iterator with `get_state()` and `set_state(state)`, such as `mtljax.data.batches` and Grain make, whose
-            state (numbers, strings, and dicts, lists and tuples of these) is written into every checkpoint; or any
-            iterable, which is taken from where it stands and cannot be resumed. Rates of `mtljax.data.mix` that are
-            driven by losses are told of them after every step, for which the device is waited for.
-        num_steps: number of completed steps at which to stop, those of earlier processes included.
+        step: `(state, batch) -> (state, metrics)`, already jitted. `metrics` is a pytree of small arrays; its values at
+            the logged steps are logged. If `step` donates its state, the given `state` is consumed.
+        state: the first state; also the structure into which a checkpoint is read.
+        batches: one of three. A function `batches(start) -> iterable` whose first element is the batch of step `start`,
+            counted from 0. An iterator with `get_state()` and `set_state(state)`, such as that of `mtljax.data.batches`
+            or Grain; every checkpoint holds its state (numbers, strings, and dicts, lists and tuples of these). Any
+            other iterable, which is read from its current position and cannot be resumed. Loss-driven rates of
+            `mtljax.data.mix` get the losses after every step, for which `fit` waits for the device.
+        num_steps: number of completed steps at which to stop, including those of earlier processes.
         evaluate: `state -> pytree of small arrays`, called every `eval_every` steps and at the end.
-        eval_every: steps between evaluations; None evaluates at the end alone.
+        eval_every: steps between evaluations; None (default) evaluates only at the end.
         log: a path of a JSONL file, a writer `record -> None` (such as `log.tensorboard_writer`, or the `append` of a
-            list), or several. A file must be new or a log of mtljax; `log.read` reads it. Of several processes the
-            first one writes.
+            list), or several of them. A file must be new or a log of mtljax; `log.read` reads it. Of several processes
+            only the first one writes.
         log_every: steps between records; the last step is always recorded.
-        checkpoint_dir: folder of checkpoints, made where it is missing, for one run at a time; None writes none.
-        checkpoint_every: steps between checkpoints; None writes one at the end alone.
-        keep: how many of the newest checkpoints stay.
-        config: what else the run is, such as its arguments; whatever JSON holds. It is written into every checkpoint,
-            and compared on resume where both have one.
-        changed: True resumes though the checkpoint is of another program, batch or configuration.
-        progress: whether to draw a bar, where standard error is a terminal.
+        checkpoint_dir: folder of checkpoints, for one run at a time; a missing folder is made. None (default) writes
+            no checkpoints.
+        checkpoint_every: steps between checkpoints; None (default) writes one only at the end.
+        keep: number of checkpoints to keep, the newest ones.
+        config: a further description of the run, such as its arguments, as values that JSON can hold. It is written
+            into every checkpoint. A resume compares it if run and checkpoint both have one.
+        changed: True resumes even if the checkpoint is of another program, batch or configuration.
+        progress: whether to draw a progress bar if standard error is a terminal.
 
     Returns:
         `FitResult(state, record)`.
 
     Raises:
-        ValueError: an interval is not a positive integer, or has nothing to be the interval of; `batches` ends early,
-            or cannot be resumed; the checkpoint is of another structure or run, before the given state, or beyond
-            `num_steps`; the folder or a log cannot be written to, is another run's, or somebody else's file.
-        Exception: whatever `evaluate`, the log or a checkpoint's write raise. The state is not lost: it is in the
-            folder of checkpoints, or, where there is none or it cannot be written to, the exception's attribute
-            `state`.
+        ValueError: an interval that is not a positive integer, or is given without `evaluate`, `log` or
+            `checkpoint_dir`; `batches` ends early, or cannot be resumed; the checkpoint is of another structure or run,
+            before the given state, or beyond `num_steps`; the folder or a log cannot be written to, belongs to another
+            run, or is not of mtljax.
+        Exception: errors of `evaluate`, of the log or of writing a checkpoint. The state is not lost: it is in the
+            folder of checkpoints or, if that is not possible, in the attribute `state` of the exception.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -135,7 +133,7 @@ def fit(
     _check_interval("checkpoint_every", checkpoint_every, "checkpoint_dir", checkpoint_dir)
     settings = _as_json(config)
     with contextlib.ExitStack() as stack:
-        done_about_it = f"the step is complete, and its checkpoint is in {checkpoint_dir}; start again to go on"
+        done_about_it = f"the step is complete, and its checkpoint is in {checkpoint_dir}; start again to continue"
         ends = stack.enter_context(ending_after_a_step(done_about_it, enabled=checkpoint_dir is not None))
         folder, found = None, None
         if checkpoint_dir is not None:
@@ -168,7 +166,7 @@ def fit(
                 checkpoints.save(folder, state, batches=state_of(batches), run=run, record=record)
 
         def rescue(state: TrainState, record: Record, error: BaseException) -> None:
-            # Several processes write together, and the others have not failed.
+            # Several processes write a checkpoint together, and the other processes have not failed.
             if folder is None or jax.process_count() > 1 or (found is not None and found.step == record["step"]):
                 return
             try:
@@ -242,7 +240,7 @@ def _check_resumable(
     if int(state.step) > found.step:
         raise ValueError(
             f"fit: state must not be ahead of the newest checkpoint, {found.path}, found step {int(state.step)}; give "
-            "another folder, or a state at step 0 to go on from the checkpoint"
+            "another folder, or a state at step 0 to continue from the checkpoint"
         )
     if not changed:
         identity.check_config(str(found.path), found.run, settings)
@@ -256,4 +254,4 @@ def _as_json(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     try:
         return json.loads(json.dumps(dict(config)))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"fit: config must be what JSON can hold, found otherwise ({error})") from None
+        raise TypeError(f"fit: config must hold only values that JSON can hold, found others ({error})") from None

@@ -1,4 +1,4 @@
-"""What an optimizer may ask for beside the gradient: the value of the objective, its own gradient, and the function."""
+"""The objective for optimizers that need its value, its gradient or the function besides the update."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mtljax.types import Array, Method, Params, PyTree
 def update_with(
     optimizer: optax.GradientTransformation, updates: PyTree, state: Any, params: PyTree, offered: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`optimizer.update`, given of what is offered by name whatever its signature takes.
+    """`optimizer.update`, with those of the offered keyword arguments that its signature accepts.
 
     Example:
         >>> update_with(optax.sgd(1.0), jnp.ones(()), optax.sgd(1.0).init(()), None, {"value": 2.0})[0].tolist()
@@ -34,7 +34,7 @@ def update_with(
 
 
 def with_slope(grads: Params, slope: Params) -> Params:
-    """Gradients and a penalty's, in the gradients' own dtypes."""
+    """The sum of gradients and of a penalty's gradient, in the dtypes of the gradients."""
     return jax.tree.map(lambda g, s: g + s.astype(g.dtype), grads, slope)
 
 
@@ -49,16 +49,16 @@ def objective(
     """The objective with this step's weights: `sum_k w_k L_k + penalty` over the tasks that take part.
 
     Args:
-        losses_fn: `(params, *args) -> (losses, mtljax.Aux)`.
-        method: whose weights they are.
-        found: this step's gradients.
-        args: the rest of what `losses_fn` takes.
-        penalty: at the parameters; None for none.
+        losses_fn: `(params, *args) -> (losses, Aux)`.
+        method: the method of the step.
+        found: this step's gradients, with the method's weights.
+        args: further arguments of `losses_fn`.
+        penalty: the penalty at the parameters, or None.
         axis_name: as for `differentiate`.
 
     Returns:
-        `value` `[]`, averaged over devices; `grad`, its gradient like `Params`; `value_fn` and `obj_fn`, the function
-        of `Params`, whose gradient is that over all devices.
+        Dict with `value` `[]`, averaged over devices; `grad`, its gradient like `Params`; `value_fn` and `obj_fn`, the
+        objective as a function of `Params`, whose gradient is over all devices.
     """
     weights = jnp.where(found.active, found.method_state.weights, 0.0)
     names = sorted(found.grads.tasks)
@@ -72,7 +72,7 @@ def objective(
     fixed = Method("losses", lambda num_tasks, shared=None: initial_state(num_tasks), constant, weigh_tasks=True)
 
     def both(params: Params) -> tuple[Array, Params]:
-        # A task is cut off here as in the step itself: what is not finite in one spoils no other, and devices agree.
+        # As in the step, a task that is not finite does not affect the others, and devices agree.
         at = differentiate(
             losses_fn,
             fixed,
@@ -95,7 +95,7 @@ def objective(
     function.defvjp(both, lambda grads, c: (jax.tree.map(lambda g: jnp.asarray(c, g.dtype) * g, grads),))
 
     def value_fn(params: Params, *, obj_fn: Any = None) -> Array:
-        del obj_fn  # named, since line searches refuse what their function does not take
+        del obj_fn  # a named argument, since line searches pass it
         return function(params)
 
     value, own = total(found.losses), found.grads.tasks

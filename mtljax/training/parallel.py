@@ -1,4 +1,4 @@
-"""One step, three ways to run it: on one device, on all with `pmap`, on a mesh."""
+"""Three ways to run a step: on one device with `jit`, on all devices with `pmap`, on a mesh with `sharded`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
 
 
 def jit(step: Step) -> Step:
-    """Compile a step for one device; the state given to it is consumed (its buffers are used again).
+    """Compile a step for one device; the step consumes its state (it reuses the buffers).
 
     Args:
         step: from `make_train_step` without `axis_name`.
@@ -39,21 +39,20 @@ def jit(step: Step) -> Step:
 def pmap(step: Step, *, axis_name: str = "batch") -> Step:
     """Run a step on all local devices, each with its part of the batch, through `jax.pmap`.
 
-    `jax.pmap` is in maintenance mode; `sharded` is the recommended way. The state goes in and comes out without a
-    device axis, the same on every device; batches have one: `[N, B / N, ...]`, as `split_batch` makes them, with N all
-    of this process's devices.
+    `jax.pmap` is in maintenance mode; `sharded` is recommended. The state has no device axis, and is the same on every
+    device. Batches have one: `[N, B / N, ...]`, as from `split_batch`, with N the number of this process's devices.
 
     Args:
-        step: from `make_train_step(..., axis_name=axis_name)`, or wrapped with `functools.wraps`. A function of your
-            own that does not sum over `axis_name` trains on one device's part of the batch.
+        step: from `make_train_step(..., axis_name=axis_name)`, or a wrapper made with `functools.wraps`. Your own step
+            function must sum over `axis_name`, else each device trains only on its own part of the batch.
         axis_name: default "batch".
 
     Returns:
         `step(state, batch) -> (state, metrics)`; the state is consumed.
 
     Raises:
-        ValueError: a step made for another axis, or for none; from the function, a batch leaf whose leading axis is not
-            N.
+        ValueError: a step made for another axis or without one; from the function, a batch leaf whose leading axis is
+            not N.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -67,12 +66,12 @@ def pmap(step: Step, *, axis_name: str = "batch") -> Step:
     made_for = attribute(step, "axis_names")
     if made_for is not None and axis_name not in made_for:
         raise ValueError(
-            f"pmap: step must be made with make_train_step(..., axis_name={axis_name!r}), or each device trains on its "
-            f"part of the batch alone, found {made_for or 'none'}"
+            f"pmap: step must be made with make_train_step(..., axis_name={axis_name!r}), else each device trains only "
+            f"on its own part of the batch, found {made_for or 'none'}"
         )
     mapped = jax.pmap(step, axis_name=axis_name, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
-    @functools.wraps(mapped)  # which `fit` traces, to know the run again
+    @functools.wraps(mapped)  # `fit` traces `mapped` to identify the run
     def run(state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
         devices = jax.local_device_count()
         for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
@@ -114,16 +113,16 @@ def split_batch(batch: PyTree, num_devices: int) -> PyTree:
 
 
 def sharded(step: Step, mesh: Mesh, *, spec: PartitionSpec | None = None) -> Step:
-    """Run a step on a device mesh: the batch is spread, the state is the same everywhere, the compiler does the rest.
+    """Run a step on a device mesh: the batch is split, the state is replicated, and the compiler distributes the work.
 
-    The step is the one-device step (no `axis_name`): it means what it means on the whole batch, so gradients, masks and
-    batch statistics are those of one device to rounding.
+    The step is the one-device step (without `axis_name`), on the whole batch. So gradients, masks and batch statistics
+    equal those of one device up to rounding.
 
     Args:
         step: from `make_train_step` without `axis_name`.
         mesh: with axes of type Auto, for example
             `jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))`.
-        spec: how a batch leaf `[B, ...]` is spread; None (default) for its first axis over all axes of the mesh.
+        spec: partition of a batch leaf `[B, ...]`; None (default) splits its first axis over all axes of the mesh.
 
     Returns:
         `step(state, batch) -> (state, metrics)`; the state is consumed. B must be a multiple of the number of devices.
@@ -145,7 +144,7 @@ def sharded(step: Step, mesh: Mesh, *, spec: PartitionSpec | None = None) -> Ste
     ]
     if wrong:
         raise ValueError(
-            f"sharded: mesh axis '{wrong[0]}' is not of type Auto; make the mesh with "
+            f"sharded: mesh must have axes of type Auto, found another type for '{wrong[0]}'; make the mesh with "
             "axis_types=(jax.sharding.AxisType.Auto,) * number of axes"
         )
     everywhere = NamedSharding(mesh, PartitionSpec())

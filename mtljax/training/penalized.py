@@ -18,11 +18,11 @@ class Penalized(NamedTuple):
 
     Attributes:
         function: `function(params) -> []`.
-        value: its value, as it is.
-        slope: its gradient, 0 where that is not finite.
-        reach: like the parameters, scalars: the sum of sizes of each leaf's gradient, 0 where the penalty leaves it
-            alone. Not finite where the gradient is not: one pass tells both.
-        sound: bool `[]`, whether value and gradient were finite.
+        value: its value, which may not be finite.
+        slope: its gradient, with 0 for entries that are not finite.
+        reach: one scalar per leaf of the parameters, the sum of absolute values of its gradient: 0 if the penalty does
+            not depend on the leaf, not finite if the gradient is not finite.
+        sound: bool `[]`, whether value and gradient are finite.
     """
 
     function: Callable[[Params], Array]
@@ -33,7 +33,7 @@ class Penalized(NamedTuple):
 
 
 def penalized(penalties: Sequence[Callable[[Params], Array]], params: Params) -> Penalized | None:
-    """The sum of all penalties at the parameters; None for none.
+    """The sum of all penalties at the parameters; None without penalties.
 
     Example:
         >>> params = Params(jnp.zeros(2), {"a": jnp.ones(1)})

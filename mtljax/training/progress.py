@@ -13,16 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress_bar(
     total: int, *, start: int = 0, enabled: bool = True, console: Console | None = None
 ) -> Iterator[Callable[[int, str], None]]:
-    """A bar on standard error, drawn only when it is told of a step: no thread runs beside the training.
+    """A bar on standard error, drawn only by `update`, without a thread.
 
     Args:
         total: number of steps at which the bar is full.
-        start: step from which a resumed run counts its speed.
-        enabled: False draws nothing, and neither does a standard error that is no terminal.
-        console: where to draw instead.
+        start: first step of a resumed run, from which its speed is measured.
+        enabled: False draws nothing. Nothing is drawn either if standard error is not a terminal.
+        console: another console to draw on.
 
     Yields:
-        `update(step, text)`, with the text to stand behind the bar.
+        `update(step, text)`, with the text behind the bar.
 
     Example:
         >>> with progress_bar(10, enabled=False) as update:

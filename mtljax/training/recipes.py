@@ -1,11 +1,11 @@
 """Recipes for auxiliary tasks, as lists of stages and as masks that depend on the step.
 
-*Joint from the start* needs none: give `mtljax.make_losses_fn` all the tasks and each its `Task.prior`, and wrap it in
-`mtljax.data.views.with_views`.
+Joint training from the start needs no recipe: give `mtljax.make_losses_fn` all tasks, each with its `Task.prior`, and
+wrap it in `mtljax.data.views.with_views`.
 
-Stages (`pretrain_then_finetune`, `add_task_later`) run through `run_stages`, and compute only what each stage trains.
-Masks (`alternate`, `begin_at`, through `scheduled`) keep one model, one state and one trace: every task is computed at
-every step, and one whose turn it is not sits the step out.
+`run_stages` runs lists of stages (`pretrain_then_finetune`, `add_task_later`); each stage computes only what it trains.
+Masks (`alternate`, `begin_at`, used by `scheduled`) keep one model, one state and one trace: every step computes all
+tasks, and the mask makes some of them inactive.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from mtljax.training.step import Step
 from mtljax.types import Array, Batch, TrainState
 
 Schedule = Callable[[Array], dict[str, Array]]
-"""`schedule(step int32 []) -> bool [] by task`: which tasks are active; those it does not name always are."""
+"""`schedule(step int32 []) -> bool [] by task`: whether a task is active. Tasks that it leaves out are active."""
 
 
 def pretrain_then_finetune(pretrain: Stage, finetune: Stage, *, probe_steps: int = 0) -> tuple[Stage, ...]:
-    """Learn features on tasks that need no labels, then the tasks that matter; in between, the new heads alone.
+    """Pretrain on self-supervised tasks, then fine-tune on the main tasks; optionally train only new heads in between.
 
-    The trunk is carried over, heads of tasks that both stages have too; those of the first alone are dropped. With
-    `probe_steps` the new heads are first trained on the trunk as it is, so that their random values do not spoil it.
+    The trunk, and the heads of tasks in both stages, are carried over. Other heads of the first stage are dropped. With
+    `probe_steps`, the new heads are first trained on the frozen trunk, so that their random values do not distort it.
     Kumar, Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features and underperform
     out-of-distribution", ICLR 2022.
 
     Args:
         pretrain: stage of the self-supervised tasks.
-        finetune: stage of the tasks that matter, and of others that go on beside them.
-        probe_steps: steps with `params.shared` frozen, before the `num_steps` of the fine-tuning; it uses the same
-            optimiser, whose state and schedule begin anew after it. Batch statistics of the trunk are no parameters
-            and go on moving.
+        finetune: stage of the main tasks, and of self-supervised tasks that continue beside them.
+        probe_steps: number of steps with `params.shared` frozen, before the `num_steps` of the fine-tuning. They use
+            the same optimizer, whose state and schedule start again after them. Batch statistics of the trunk are not
+            parameters, and keep changing.
 
     Returns:
         Stages for `run_stages`: two, or three with `"probe"` between them.
 
     Raises:
-        TypeError: `probe_steps` that is no integer.
-        ValueError: it is negative; with it, a fine-tuning that is to keep the optimiser's state.
+        TypeError: `probe_steps` that is not an integer.
+        ValueError: `probe_steps` is negative, or is given with `finetune.keep_optimizer`.
 
     Example:
         >>> import mtljax
@@ -66,27 +66,26 @@ def pretrain_then_finetune(pretrain: Stage, finetune: Stage, *, probe_steps: int
 
 
 def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int = 0) -> tuple[Stage, ...]:
-    """Train without a task first, then with it; in between, what the new task owns alone.
+    """Train without a task first, then with it; optionally train only the new task's own parameters in between.
 
-    Everything the first model has is carried over to the bit; where `alone_steps` is given, nothing but
-    `params.tasks[task]` moves until they are over, batch statistics apart, which are no parameters. To make the state
-    of such a model by hand, see `mtljax.sharing.surgery.add_task`; for a task that is there from the start but silent,
-    `begin_at`.
+    Everything in the first model is carried over to the bit. During `alone_steps` only `params.tasks[task]` changes,
+    and batch statistics, which are not parameters. To make the state of such a model yourself, see
+    `mtljax.sharing.add_task`. If the task is in the model from the start, but inactive at first, use `begin_at`.
 
     Args:
         before: stage without the task.
-        after: stage with it.
-        task: its name.
-        alone_steps: steps in which the new task's parameters alone are trained, before the `num_steps` of `after`; it
-            uses the same optimiser, whose state and schedule begin anew after it.
+        after: stage with the task.
+        task: name of the task.
+        alone_steps: number of steps that train only the new task's parameters, before the `num_steps` of `after`. They
+            use the same optimizer, whose state and schedule start again after them.
 
     Returns:
         Stages for `run_stages`: two, or three with `"alone"` between them.
 
     Raises:
-        TypeError: `alone_steps` that is no integer.
-        ValueError: it is negative; with it, a stage `after` that is to keep the optimiser's state, and, when it runs,
-            no parameters of such a task.
+        TypeError: `alone_steps` that is not an integer.
+        ValueError: `alone_steps` is negative, or is given with `after.keep_optimizer`; when the stage runs, a model
+            without parameters of the task.
 
     Example:
         >>> import mtljax
@@ -105,10 +104,10 @@ def add_task_later(before: Stage, after: Stage, *, task: str, alone_steps: int =
 
 
 def alternate(*phases: tuple[Sequence[str], int]) -> Schedule:
-    """Groups of tasks by turns: the first for some steps, then the next, and from the start again.
+    """Groups of tasks take turns: each is active for its number of steps, in a cycle.
 
-    With phases of n_1, ..., n_m steps, phase j is on where `n_1 + ... + n_(j-1) <= step mod sum n < n_1 + ... + n_j`.
-    A task is active in all phases that name it.
+    With phases of n_1, ..., n_m steps, phase j is on if `n_1 + ... + n_(j-1) <= step mod sum n < n_1 + ... + n_j`. A
+    task is active in all phases that name it.
 
     Args:
         *phases: pairs of task names and a positive number of steps; at least two.
@@ -117,8 +116,8 @@ def alternate(*phases: tuple[Sequence[str], int]) -> Schedule:
         Schedule, for `scheduled`.
 
     Raises:
-        TypeError: names that are one string, or a number of steps that is no integer.
-        ValueError: fewer than two phases, or one of less than a step, or without tasks.
+        TypeError: names that are one string, or a number of steps that is not an integer.
+        ValueError: fewer than two phases, or a phase without steps or without tasks.
 
     Example:
         >>> schedule = alternate((("jigsaw", "fill"), 2), (("label",), 1))
@@ -154,7 +153,8 @@ def begin_at(starts: Mapping[str, int]) -> Schedule:
         Schedule, for `scheduled`.
 
     Raises:
-        ValueError: no tasks, or a step that is no integer from 0.
+        ValueError: no tasks, or a negative step.
+        TypeError: a step that is not an integer, or `starts` that is not a dict.
 
     Example:
         >>> [bool(begin_at({"edges": 2})(jnp.int32(s))["edges"]) for s in range(3)]
@@ -169,23 +169,22 @@ def begin_at(starts: Mapping[str, int]) -> Schedule:
 
 
 def scheduled(step: Step, schedule: Schedule) -> Step:
-    """A step at which some tasks sit out: their masks are False for every example.
+    """A step in which a schedule makes some tasks inactive: their masks are False for every example.
 
-    A task without examples is inactive: it gives no gradient, and the others go on exactly as if it were not there. Its
-    own parameters rest (see `make_train_step`). It is computed all the same, so that inputs of its own go on moving
-    batch statistics. To nest several schedules, wrap the step several times.
+    A task without examples is inactive: it gives no gradient, and the other tasks train as if it were absent. Its own
+    parameters do not change (see `make_train_step`). Its losses are still computed. To combine several schedules, wrap
+    the step several times.
 
     Args:
         step: from `make_train_step`, not jitted.
-        schedule: from `alternate`, `begin_at`, or any pure function of the step. It may name tasks of views, which the
-            batch itself lacks.
+        schedule: from `alternate`, `begin_at`, or any pure function of the step. It may name tasks of views, which are
+            not in the batch.
 
     Returns:
         Step of the same signature, whose schedule reads `state.step`; one trace serves all steps.
 
     Raises:
-        ValueError: (by the step) a task that is neither in the batch nor a view, or that a multi-input batch lacks;
-            from `mtljax.make_losses_fn`.
+        ValueError: (by the step) a task that is not in a multi-input batch, or that is neither in the batch nor a view.
 
     Example:
         >>> from mtljax.types import MethodState, Params
@@ -204,7 +203,7 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
             return step(state, _masked(batch, active))
         for name in active:
             if name not in batch:
-                raise ValueError(f"scheduled: the multi-input batch lacks task '{name}', it has {sorted(batch)}")
+                raise ValueError(f"scheduled: batch must have an entry for task '{name}', found {sorted(batch)}")
         return step(state, {**batch, **{name: _masked(batch[name], {name: on}) for name, on in active.items()}})
 
     return run
@@ -222,7 +221,7 @@ def _with_middle(name: str, argument: str, first: Stage, middle: Stage, steps: i
     check_count(name, argument, steps, least=0)
     if steps and last.keep_optimizer:
         raise ValueError(
-            f"{name}: stage '{last.name}' has keep_optimizer=True, but with {argument} the optimiser's state begins "
-            "anew, since that of the stage in the middle has another form"
+            f"{name}: keep_optimizer of stage '{last.name}' must be False with {argument}, since the state of the "
+            "optimizer has another form in the stage before, found True"
         )
     return (first, middle._replace(num_steps=steps), last) if steps else (first, last)

@@ -1,4 +1,4 @@
-"""Records: what is logged at a step, and to whom."""
+"""Records, which `fit` logs: they are made here and passed to the writers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Log = str | os.PathLike[str] | Writer
 def open_logs(
     stack: contextlib.ExitStack, log: Log | Sequence[Log] | None, start: int, found: checkpoints.Checkpoint | None
 ) -> tuple[list[Writer], Record | None]:
-    """The writers, and the last record of a file that is gone on with."""
+    """The writers, and the last record of a log file that the run continues."""
     targets: list[Any] = [] if log is None else list(log) if isinstance(log, (list, tuple)) else [log]
     for target in targets:
         if not callable(target) and not isinstance(target, (str, os.PathLike)):
@@ -41,7 +41,7 @@ def open_logs(
         opened = logs.opened(target, step=start, resumed=found is not None, where="fit")
         write, end = stack.enter_context(opened)
         if found is not None and found.record is not None and (end is None or end["step"] < start):
-            write(found.record)  # the log failed at that step, or the file is a new one
+            write(found.record)  # the log failed at that step, or the file is new
         writers.append(write)
         last = end if last is None else last
     return writers, last
@@ -53,7 +53,7 @@ def make_record(
     writers: Sequence[Writer],
     rescue: Callable[[Record, BaseException], None],
 ) -> Record:
-    """Computes the parts of a record and logs it; at an error `rescue(record, error)` gets as much as there was."""
+    """Compute a record and log it; after an error, `rescue(record, error)` gets the parts that were computed."""
     record: Record = {"step": done, "time": round(time.time(), 3)}
     try:
         for name, part in parts.items():
@@ -67,14 +67,14 @@ def make_record(
 
 
 def evaluation_is_missing(start: int, num_steps: int, eval_every: int | None, record: Record | None) -> bool:
-    """Whether one was due at the step where a run goes on: it has failed there, or was not asked for."""
+    """Whether an evaluation is due at the step where a run resumes: it failed there, or was not requested before."""
     due = start == num_steps or (start > 0 and eval_every is not None and start % eval_every == 0)
     return due and not (record is not None and record["step"] == start and "eval" in record)
 
 
 @contextlib.contextmanager
 def state_survives(state: TrainState) -> Iterator[None]:
-    """Gives an exception the state of the run."""
+    """Attach the state of the run to an exception."""
     try:
         yield
     except BaseException as error:
@@ -84,7 +84,7 @@ def state_survives(state: TrainState) -> Iterator[None]:
 
 
 def describe(record: Record) -> str:
-    """The task losses of a record, or whatever numbers stand at the top of its metrics."""
+    """The task losses of a record as text, or the numbers at the top level of its metrics."""
     metrics = record.get("train", {})
     metrics = metrics.get("losses", metrics) if isinstance(metrics, dict) else {}
     if not isinstance(metrics, dict):

@@ -1,4 +1,4 @@
-"""Parameters of a task that is absent from a step rest: neither they nor what the optimizer keeps for them move."""
+"""Absent tasks in the optimizer: a step does not change the parameters and the optimizer state of an inactive task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtljax.training.objective_value import update_with
 from mtljax.types import Array, Params, PyTree
 
 Moves = Callable[[tuple[Any, ...]], Array | None]
-"""`moves(path) -> bool []`, whether a leaf at that path moves; None where the leaf is not of a task."""
+"""`moves(path) -> bool []`, whether the leaf at that path may change; None if the leaf does not belong to a task."""
 
 
 class ByTaskState(NamedTuple):
@@ -26,7 +26,7 @@ class ByTaskState(NamedTuple):
 
     Attributes:
         shared: the optimizer's state for the shared parameters.
-        tasks: dict by task name of its states for theirs.
+        tasks: dict by task name of the optimizer's states for task parameters.
     """
 
     shared: Any
@@ -34,25 +34,26 @@ class ByTaskState(NamedTuple):
 
 
 def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An optimizer with a state of its own for the shared parameters and for each task: counts, moments and norms.
+    """An optimizer with separate states for the shared parameters and for each task: counts, moments and norms.
 
-    A task that is absent from a step rests exactly: it goes on later as if that step had not been. In
-    `make_train_step` any optimizer leaves an absent task's parameters alone, and holds its moments; but a count that
-    all parameters have in common goes on, so that Adam's correction of its bias and a schedule take the task for older
-    than it is. That is what a learning rate which falls over the run wants. Take `by_task` for tasks that are absent
-    for long from their first steps on, and where an optimizer reads norms or a trust ratio over all of its parameters.
+    A step without a task has no effect at all on the task's part. Without `by_task`, `make_train_step` also keeps the
+    parameters and the moments of an absent task as they are, but a step count that all parameters share still
+    increases. Adam's bias correction and a schedule then use a count that is too large for the task. For a learning
+    rate that decreases over the run, that is right. Use `by_task` for tasks that are absent for a long time from the
+    start, and for optimizers that use a norm or a trust ratio over all parameters.
 
     Args:
-        optimizer: over the shared parameters, and over each task's own. Of a global norm, each sees its own part.
+        optimizer: applied to the shared parameters, and to each task's parameters. A global norm is then a norm of one
+            part.
 
     Returns:
         Transformation of `Params`, with state `ByTaskState`. Its `update(updates, state, params=None, *, active=None)`
-        takes bool `[T]` in sorted order of names: the update of a task that is not active is zero, and its state is
-        held. `make_train_step` needs no `active`: it holds what is absent by itself. `value` goes to each part as it
-        is, `grad` and `value_fn` as functions of that part; other keyword arguments are handed on.
+        accepts `active`, bool `[T]` in sorted order of names: an inactive task has update zero, and its state does not
+        change. `make_train_step` passes no `active`, since it handles absent tasks itself. Each part gets `value` as it
+        is, and `grad` and `value_fn` as functions of the part; other keyword arguments are passed on.
 
     Raises:
-        TypeError: not an optimizer; from `init` and `update`, what is not `Params`.
+        TypeError: `optimizer` is not an optimizer; from `init` and `update`, arguments that are not `Params`.
         ValueError: from `update`, a mask that is not `[T]`.
 
     Example:
@@ -100,16 +101,15 @@ def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 def moving(params: Params, active: Array, reach: Params | None) -> Moves:
-    """Which leaves of task parameters move at a step: those of active tasks, and those that a penalty reaches.
+    """The leaves of task parameters that change at a step: those of active tasks, and those that a penalty reaches.
 
-    A penalty is part of the objective at every step. A copy that it ties goes on to follow the others while its task is
-    absent; a head that it leaves alone rests.
+    A penalty is part of the objective at every step. So a copy that the penalty couples follows the other copies while
+    its task is absent; a head that the penalty does not depend on does not change.
 
     Args:
         params: the parameters.
         active: bool `[T]`.
-        reach: like the parameters, a scalar for each leaf, not 0 where the penalty has a gradient; None for no
-            penalty.
+        reach: one scalar per leaf of the parameters, not 0 if the penalty has a gradient there; None without a penalty.
     """
     by_task: dict[str, list[tuple[tuple[Any, ...], Array]]] = {}
     for k, name in enumerate(sorted(params.tasks)):
@@ -117,14 +117,14 @@ def moving(params: Params, active: Array, reach: Params | None) -> Moves:
         pulled = [None] * len(leaves) if reach is None else jax.tree.leaves(reach.tasks[name])
         flags = [active[k] if s is None else active[k] | (s != 0) for s in pulled]
         own = sorted(zip([path for path, _ in leaves], flags, strict=True), key=lambda each: -len(each[0]))
-        # Last, for what an optimizer keeps for the task as a whole.
+        # The last entry is for optimizer state of the task as a whole.
         by_task[name] = [*own, ((), functools.reduce(jnp.logical_or, flags, active[k]))]
 
     def moves(path: tuple[Any, ...]) -> Array | None:
         for start, (part, name) in enumerate(itertools.pairwise(path)):
             if getattr(part, "name", None) == "tasks" and getattr(name, "key", None) in by_task:
                 rest = path[start + 2 :]
-                # An optimizer keeps its leaves under the parameter's path, with names of its own before that.
+                # An optimizer stores its leaves under the path of the parameter, behind names of its own.
                 return next(flag for own, flag in by_task[name.key] if rest[len(rest) - len(own) :] == own)
         return None
 
@@ -132,9 +132,9 @@ def moving(params: Params, active: Array, reach: Params | None) -> Moves:
 
 
 def can_hold(opt_state: PyTree) -> bool:
-    """Whether what is absent may be held from outside: not where an optimizer gathers gradients over several steps.
+    """Whether state of absent tasks may be restored after the update: False if gradients accumulate over several steps.
 
-    It would then lose what it has gathered for a task that is absent from the step which spends it.
+    Such an optimizer would lose the gradients of a task that is absent from the step that applies them.
     """
     gathers = (optax.MultiStepsState, optax.ApplyEvery)
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, (ByTaskState, *gathers)))
@@ -142,15 +142,15 @@ def can_hold(opt_state: PyTree) -> bool:
 
 
 def has_prox(opt_state: PyTree) -> bool:
-    """Whether a link of the optimizer is `penalties.proximal`, which moves what it ties, as a penalty's slope does."""
+    """Whether a link of the optimizer is `penalties.proximal`, which changes the parameters in its penalty."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ProximalState))
     return any(isinstance(leaf, ProximalState) for leaf in leaves)
 
 
 def scalars_held(sound: Array, new: PyTree, old: PyTree) -> PyTree:
-    """The new state; where no task takes part in the step (`sound` is False), floating-point scalars are the old ones.
+    """The new state; if no task takes part in the step (`sound` is False), floating-point scalars keep the old values.
 
-    The objective is a sum over no tasks then. Its 0 must not become the best value that a plateau is measured by.
+    The objective is then an empty sum, 0, which must not become the best value of a plateau schedule.
     """
     before = dict(jax.tree_util.tree_flatten_with_path(old)[0])
 
@@ -162,8 +162,8 @@ def scalars_held(sound: Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
-    """The new tree, where what does not move is as it was, or 0 without an old one."""
-    # By path, since there are optimizers whose state grows at their first step.
+    """The new tree, with old values for leaves that do not change, or 0 without an old tree."""
+    # By path, since the state of some optimizers grows at their first step.
     before = None if old is None else dict(jax.tree_util.tree_flatten_with_path(old)[0])
 
     def leaf(path: tuple[Any, ...], a: Any) -> Any:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run ends after the step it is at."""
+"""Handlers of SIGTERM and SIGINT, which end a run after the current step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ DEFAULTS = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_ha
 
 @contextlib.contextmanager
 def ending_after_a_step(message: str, *, enabled: bool = True) -> Iterator[Callable[[int], bool]]:
-    """Takes SIGTERM and SIGINT as a wish to end, and ends the process when the body is through.
+    """Catch SIGTERM and SIGINT, and end the process after the body of the `with` statement.
 
-    The body asks after each step, saves what it has, and returns. The process then ends with 128 plus the signal's
-    number (143 for SIGTERM, 130 for SIGINT), as shells count, through `SystemExit`, and one line on standard error says
-    why. A second signal acts as it would have without this. So does the first where it cannot be waited for (outside of
-    the main thread), and where somebody else handles it.
+    The body asks `ends(step)` after each step, saves its state, and returns. The process then ends by `SystemExit` with
+    128 plus the number of the signal (143 for SIGTERM, 130 for SIGINT), as in shells, and one line on standard error
+    says why. A second signal acts as without this handler. So does the first signal outside of the main thread, or if
+    another handler is installed.
 
-    Among several processes SIGTERM alone is waited for: JAX agrees on a step at which all of them end.
+    With several processes only SIGTERM is caught: JAX agrees on a step at which all processes end.
 
     Args:
-        message: what was done about it, for the line.
-        enabled: False leaves signals alone.
+        message: text for the line on standard error.
+        enabled: False does not catch signals.
 
     Yields:
         `ends(step)`: whether to end at this step.

@@ -1,4 +1,4 @@
-"""Training in stages: other tasks, another method or optimiser, the parameters carried on."""
+"""Training in stages, which may change tasks, method and optimizer and carry the parameters over."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from mtljax.types import Array, Key, Method, Model, Params, PyTree, TrainState
 Start = Callable[..., TrainState]
 
 FIT_OPTIONS = ("eval_every", "log_every", "checkpoint_every", "keep", "config", "changed", "progress")
-"""Options of `fit` that are one for all stages."""
+"""Options of `fit` that are the same for all stages."""
 
 
 class Stage(NamedTuple):
-    """One stage of a training run: an ordinary run of `fit`, from its own step 0, on what the last one has learnt.
+    """One stage of a training run: a run of `fit` from step 0, starting from the parameters of the stage before.
 
     Attributes:
-        name: of the stage, and of its folder; each once.
-        model: whose parameters are trained. What it shares with the last stage's, by path, is carried over; other
-            parameters are new. So a stage may have other tasks: heads come and go, the trunk stays.
-        losses_fn: of the model and its tasks, as for `make_train_step`.
+        name: name of the stage and of its folder; all stages have different names.
+        model: the model to train. Parameters with the same path in the stage before are carried over; other parameters
+            are new. So stages may have different heads on the same trunk.
+        losses_fn: losses of the model's tasks, as for `make_train_step`.
         method: how tasks are reconciled; its state is always new.
         optimizer: over `Params`.
-        batches: `batches(start) -> iterable`, steps counted from the stage's first.
-        num_steps: of this stage, at least 1.
-        penalty: as for `make_train_step`, beside the model's own.
+        batches: `batches(start) -> iterable`, with steps counted from the start of the stage.
+        num_steps: number of steps of this stage, at least 1.
+        penalty: as for `make_train_step`, besides the model's own penalty.
         evaluate: as for `fit`.
-        keep_optimizer: whether the optimiser's state is carried over too, by path (see `mtljax.sharing.carry_over`),
-            and not made anew. It must then be an optimiser of the same form as the last stage's.
+        keep_optimizer: whether the optimizer's state is carried over too, by path (see `mtljax.sharing.carry_over`).
+            The optimizer must then have the same form as that of the stage before.
     """
 
     name: str
@@ -56,22 +56,22 @@ class Stage(NamedTuple):
 
 
 def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
-    """The two pure functions that a stage is made of; neither is jitted.
+    """The two pure functions of a stage, `start` and `step`; both are not jitted.
 
     Args:
-        stage: whose.
+        stage: the stage.
         inputs: for `model.init`, `[B, ...]`.
 
     Returns:
-        `(start, step)`. `start(key, previous=None) -> TrainState` at step 0: parameters and the model's state are the
-        previous state's wherever both have the same path, else as the model starts them; the optimiser's state is new,
-        or carried over with `keep_optimizer`; the method's state, the count of losses that were not finite and the key
-        are new. Carried arrays are copies, so a step that donates its state leaves the previous one alone.
-        `step(state, batch)` as `make_train_step` makes it.
+        `(start, step)`. `start(key, previous=None) -> TrainState` at step 0. Parameters and the model's state are those
+        of the previous state at paths that both have, else those of `model.init`. The optimizer's state is new, or
+        carried over with `keep_optimizer`. The method's state, the count of losses that were not finite and the key are
+        new. Carried arrays are copies, so a step that donates its state does not consume the previous state.
+        `step(state, batch)` is that of `make_train_step`.
 
     Raises:
         ValueError: (by start) an array of another shape or dtype in the previous state; parameters, or with
-            `keep_optimizer` optimiser's states, that have no path in common.
+            `keep_optimizer` states of the optimizer, without a common path.
 
     Example:
         >>> import mtljax
@@ -94,12 +94,12 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         if previous is None:
             return init(params, model_state, key=run_key)
         params = carry_over(params, previous.params)
-        # Unlike parameters these may have nothing in common: where heads alone have a state, and all heads are new.
+        # Unlike parameters, model states may have no common path: if only heads have a state, and all heads are new.
         model_state = matched("stage_functions", model_state, previous.model_state).tree
         state = init(params, model_state, key=run_key)
         if stage.keep_optimizer:
             carried = carry_over(state.opt_state, previous.opt_state)
-            # A copy, as init makes of the rest: a step that donates its state leaves the previous one alone.
+            # A copy, as init makes of the rest: a step that donates its state does not consume the previous state.
             state = state._replace(opt_state=jax.tree.map(jnp.copy, carried))
         return state
 
@@ -115,31 +115,30 @@ def run_stages(
     wrap: Callable[[Start, Step], tuple[Start, Step]] | None = None,
     **options: Any,
 ) -> dict[str, FitResult]:
-    """Runs one stage after the other, and picks up in the very stage and step where an earlier process stopped.
+    """Run stages in order; continue at the stage and the step where an earlier process stopped.
 
-    Stage i draws from `fold_in(key, i)`. With a `directory` it has the folder `<i>_<name>` there, with `checkpoints/`
-    and `log.jsonl`: which stage a checkpoint is of can be read off its path. A stage that is complete is not run again;
-    its last checkpoint is read, since the next stage starts from it. A resumed run equals an undisturbed one to the
-    bit, under the conditions of `fit`.
+    Stage i draws from `fold_in(key, i)`. With a `directory`, it has the folder `<i>_<name>` there, with `checkpoints/`
+    and `log.jsonl`. A complete stage is not run again: its last checkpoint is read, and the next stage starts from it.
+    A resumed run equals a run without a break to the bit, under the conditions of `fit`.
 
     Args:
         stages: in order.
-        inputs: for `model.init`, `[B, ...]`; shared inputs, though batches may bring `TaskInputs`.
+        inputs: for `model.init`, `[B, ...]`; shared inputs, even if batches have `TaskInputs`.
         key: typed PRNG key.
-        directory: where checkpoints and logs go; None (default) writes none.
-        wrap: `(start, step) -> (start, step)` compiles them, or maps both over seeds; by default the step goes through
-            `training.jit`.
+        directory: folder for checkpoints and logs; None (default) writes none.
+        wrap: `(start, step) -> (start, step)`, which compiles them, or maps both over seeds; by default `training.jit`
+            compiles the step.
         **options: for `fit`: `eval_every`, `log_every`, `checkpoint_every`, `keep`, `config`, `changed`,
             `progress`.
 
     Returns:
-        `FitResult` by stage, in order. The last stage's is that of the run.
+        `FitResult` by stage, in order. The result of the last stage is that of the run.
 
     Raises:
-        TypeError: other options; `fit` has more, but a log or a folder of checkpoints cannot serve several stages.
-        ValueError: no stages, names that are empty, stand twice or cannot be folders, or numbers of steps that are no
-            positive integers, all before the first step; a stage that is not complete though a later one has begun,
-            because a folder was removed or `num_steps` raised; whatever `fit` and `stage_functions` raise.
+        TypeError: other options of `fit`: a log or a folder of checkpoints cannot serve several stages.
+        ValueError: no stages; names that are empty, repeated or not valid as folders; numbers of steps that are not
+            positive integers; these are raised before the first step. A stage that is not complete although a later one
+            has begun, because a folder was removed or `num_steps` was increased; errors of `fit` and `stage_functions`.
 
     Example:
         >>> import mtljax
@@ -189,7 +188,7 @@ def run_stages(
 
 
 def check_stage(where: str, what: str, stage: Any) -> Stage:
-    """The stage, after checking that it is one, and what it is made of."""
+    """The stage, after checking its type and its fields."""
     if not isinstance(stage, Stage):
         raise TypeError(f"{where}: {what} must be a mtljax.training.Stage, found {found(stage)}")
     if not isinstance(stage.name, str):
@@ -210,7 +209,7 @@ def check_stage(where: str, what: str, stage: Any) -> Stage:
 
 
 def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:
-    """Raise where a later stage has begun from something that this one has not come to."""
+    """Raise if a later stage has begun although this stage is not complete."""
     begun = [each.name for each in later if each.exists()]
     if not begun:
         return
@@ -218,5 +217,5 @@ def _check_complete(stage: Stage, folder: Path, later: Sequence[Path]) -> None:
     if reached != stage.num_steps:
         raise ValueError(
             f"run_stages: stage '{stage.name}' has {stage.num_steps} steps, and its newest checkpoint in {folder} is "
-            f"of step {reached}, but stage {begun[0]} has begun; remove that folder to start it anew"
+            f"of step {reached}, but stage {begun[0]} has begun; remove the folder of {begun[0]} to start it again"
         )

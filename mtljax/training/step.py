@@ -1,4 +1,4 @@
-"""The training step: losses, method and optimiser as one pure function."""
+"""The training step: losses, method and optimizer as one pure function."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_train_step(
     """Make a multi-task training step; pure and not jitted.
 
     One step: losses and their derivative, weights or update from the method, the penalties' gradient added to it, the
-    optimiser, and `method.observe` where the method has one (which costs another forward pass).
+    optimizer, and `method.observe` where the method has one (which costs another forward pass).
 
     Args:
         losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes it;

@@ -1,4 +1,4 @@
-"""Where batches come from, and where they go on after a resume."""
+"""Batches in `fit`: functions of the step or iterators, and their position after a resume."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Batches = Callable[[int], Iterable[Any]] | Iterable[Any]
 
 
 def state_of(batches: Any) -> dict[str, Any] | None:
-    """Where an iterator stands; None for one that cannot say, and for a function of the step, which need not."""
+    """The position of an iterator; None if it has no `get_state`, and for a function of the step."""
     stateful = not callable(batches) and hasattr(batches, "get_state") and hasattr(batches, "set_state")
     return batches.get_state() if stateful else None
 
 
 def move_to(batches: Any, saved: Any, where: str) -> None:
-    """Puts an iterator where it stood at a checkpoint."""
+    """Restore the position of an iterator from a checkpoint."""
     if state_of(batches) is None:
         raise ValueError(
             f"fit: batches must be a function of the step to resume from {where}, or an iterator with get_state and "
@@ -30,13 +30,13 @@ def move_to(batches: Any, saved: Any, where: str) -> None:
 
 
 def tell(batches: Any, metrics: Any) -> None:
-    """Loss-driven rates of `mtljax.data.mix` learn what a step's losses were, unless the step itself has told them."""
+    """Pass the losses of a step to loss-driven rates of `mtljax.data.mix`, unless the step has done so itself."""
     if getattr(batches, "waiting", False) and isinstance(metrics, dict) and "losses" in metrics:
         batches.observe(metrics["losses"], metrics.get("active"))
 
 
 def stream_of(batches: Batches, start: int, num_steps: int) -> Iterator[Any]:
-    """The batches of the steps that are to be done."""
+    """The batches of the remaining steps."""
     if start == num_steps:
         return
     iterator = iter(batches(start)) if callable(batches) else iter(batches)
@@ -45,6 +45,6 @@ def stream_of(batches: Batches, start: int, num_steps: int) -> Iterator[Any]:
             batch = next(iterator)
         except StopIteration:
             raise ValueError(
-                f"fit: batches must last until step {num_steps}, which is num_steps, found their end after step {done}"
+                f"fit: batches must last until num_steps, step {num_steps}, found their end after step {done}"
             ) from None
         yield batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +60,7 @@ METHODS = {"gramian": INVERSE_NORMS, "losses": LOSSES, "task_grads": summed()}
 
 
 def close(a, b, rtol=1e-6):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), a, b)
+    chex.assert_trees_all_close(a, b, rtol=rtol, atol=1e-7)
 
 
 def weighted(weights, rows):

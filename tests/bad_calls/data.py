@@ -241,7 +241,7 @@ BAD = [
     *count(lambda n: data.load_sarcos(train_rows=n), ("load_sarcos", "train_rows"), 0),
     *count(lambda n: data.load_sarcos(test_rows=n), ("load_sarcos", "test_rows"), 0),
     *count(lambda n: data.load_sarcos(seed=n), ("load_sarcos", "seed"), -1),
-    *each(lambda x: data.load_sarcos(standardise=x), ("load_sarcos", "standardise"), NO_FLAGS, TypeError),
+    *each(lambda x: data.load_sarcos(standardize=x), ("load_sarcos", "standardize"), NO_FLAGS, TypeError),
     *count(lambda n: data.load_multi_digits(seed=n), ("load_multi_digits", "seed"), -1),
     *count(lambda n: data.load_multi_mnist(seed=n), ("seed",), -1),
     *each(lambda x: data.load_multi_fashion(variant=x), ("variant",), (None, 3), TypeError),
@@ -255,7 +255,7 @@ BAD = [
     *each(
         lambda x: data.load_dsprites_factors(tasks=x),
         ("load_dsprites_factors", "tasks"),
-        ((), ("colour",), ("shape",) * 2),
+        ((), ("color",), ("shape",) * 2),
     ),
     *count(lambda n: data.load_dsprites_factors(split_seed=n), ("load_dsprites_factors", "split_seed"), -1),
     *count(lambda n: data.load_tox21(radius=n), ("load_tox21", "radius"), -1),

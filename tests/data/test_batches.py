@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -49,10 +50,7 @@ def take(stream, count):
 
 
 def assert_equal(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for mine, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        assert mine.dtype == other.dtype
-        np.testing.assert_array_equal(mine, other)
+    chex.assert_trees_all_equal(left, right, strict=True)
 
 
 def test_each_epoch_is_the_permutation_drawn_from_seed_and_epoch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -29,21 +30,18 @@ def test_evaluation_sees_every_example_once_in_one_shape(size, batch_size):
     assert all(shape == shapes[0] for shape in shapes)
     assert len({jax.tree.structure(batch) for batch in batches}) == 1
     assert all(leaf.shape[0] == batch_size for leaf in jax.tree.leaves(batches[0]))
-    for name, labelled in (("a", np.arange(size)), ("b", np.arange(0, size, 2))):
+    for name, labeled in (("a", np.arange(size)), ("b", np.arange(0, size, 2))):
         seen = np.concatenate([batch.targets["a"][batch.mask[name]] for batch in batches])
-        np.testing.assert_array_equal(seen, labelled)
+        np.testing.assert_array_equal(seen, labeled)
 
 
 def test_one_trace_serves_all_evaluation_batches():
-    traces = []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def count(batch):
-        traces.append(None)
         return batch.mask["a"].sum()
 
     assert sum(int(count(batch)) for batch in evaluation_batches(numbered(10), 4)) == 10
-    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ BAD = [
         r"same_function: key must be one PRNG key, as jax\.random\.key\(0\) makes it",
     ),
     (lambda: noise_task(Batch(jnp.ones(2), {"noise": jnp.ones(2)}), KEY), "task must be a new name, found 'noise'"),
-    (lambda: noise_task(Batch(jnp.ones(()), {}), KEY), r"inputs must be arrays \[B, ...\] of one B"),
-    (lambda: noise_task(Batch((jnp.ones(2), jnp.ones(3)), {}), KEY), r"leading axes \[\(2,\), \(3,\)\]"),
+    (lambda: noise_task(Batch(jnp.ones(()), {}), KEY), r"inputs must be arrays \[B, ...\] of one length"),
+    (lambda: noise_task(Batch((jnp.ones(2), jnp.ones(3)), {}), KEY), r"found lengths \[\(2,\), \(3,\)\]"),
     (
         lambda: noise_task(Batch(jnp.ones(2), {}), KEY, num_classes=1),
         "noise_task: num_classes must be at least 2, found 1",

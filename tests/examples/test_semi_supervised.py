@@ -32,14 +32,14 @@ def test_it_writes_a_table_and_a_plot_and_says_where(tmp_path, capsys):
 def test_splits_are_disjoint_and_labels_are_a_balanced_share_of_the_training_split():
     data = example.load()
     assert {name: len(split.inputs) for name, split in data.items()} == {"test": 360, "validation": 360, "train": 1077}
-    chosen = example.labelled(data["train"], 0.05, seed=0)
+    chosen = example.labeled(data["train"], 0.05, seed=0)
     assert len(chosen.inputs) == 2 * 54  # too few for a batch, so each stands twice
     assert sorted(np.bincount(chosen.targets["digit"])) == [2 * 5] * 6 + [2 * 6] * 4
-    few = example.labelled(data["train"], 0.01, seed=1)
+    few = example.labeled(data["train"], 0.01, seed=1)
     assert len(few.inputs) >= example.BATCH_SIZE
     assert len(np.unique(few.inputs, axis=0)) == 11
     assert set(few.targets["digit"]) == set(range(10))
-    other = example.labelled(data["train"], 0.01, seed=2)
+    other = example.labeled(data["train"], 0.01, seed=2)
     assert (other.inputs != few.inputs).any()
 
 

@@ -31,7 +31,7 @@ def pairs(truth):
 def perfect(truth, pairs):
     """What a network that knows the targets would give, in every cell."""
     detect, motion = pairs.targets["detect"], pairs.targets["motion"]
-    grid = detect["centre"].shape[-1]
+    grid = detect["center"].shape[-1]
     look = np.zeros((len(pairs.inputs), 2, grid * grid, 16), np.float32)
     cell, identity = pairs.targets["associate"].values()
     for index in np.argwhere(identity > 0):
@@ -39,7 +39,7 @@ def perfect(truth, pairs):
         look[n, frame, cell[tuple(index)], identity[tuple(index)]] = 1
     return {
         "detect": {
-            "heatmap": np.where(detect["centre"], 9.0, -9.0),
+            "heatmap": np.where(detect["center"], 9.0, -9.0),
             "offset": detect["offset"],
             "size": grid * detect["size"],
         },
@@ -81,14 +81,14 @@ def test_without_objects_only_the_heatmap_is_learned(pairs, perfect, compiled):
     nothing = jax.tree.map(np.zeros_like, pairs.targets)
     for name in TASKS:
         loss = compiled[name](perfect[name], nothing[name])["loss"]
-        false = pairs.targets["detect"]["centre"].sum((1, 2, 3)) if name == "detect" else 0
+        false = pairs.targets["detect"]["center"].sum((1, 2, 3)) if name == "detect" else 0
         np.testing.assert_allclose(loss, 9 * false, rtol=1e-3, atol=1e-4)  # -log(1 - sigmoid(9)) is nearly 9
 
 
 def test_losses_are_those_of_their_equations(pairs, compiled):
     rng, n = np.random.default_rng(1), 2
     targets = jax.tree.map(lambda array: array[n], pairs.targets)
-    count, _, grid, _ = pairs.targets["detect"]["centre"].shape
+    count, _, grid, _ = pairs.targets["detect"]["center"].shape
 
     def loss(name, outputs):
         outputs = jax.tree.map(lambda array: array.astype(np.float32), outputs)
@@ -98,18 +98,18 @@ def test_losses_are_those_of_their_equations(pairs, compiled):
     detect = targets["detect"]
     expected, p = 0.0, 1 / (1 + np.exp(-z[n]))
     for cell in np.ndindex(2, grid, grid):
-        if detect["centre"][cell]:
+        if detect["center"][cell]:
             expected -= (1 - p[cell]) ** 2 * np.log(p[cell])
             expected += np.abs(offset[n][cell] - detect["offset"][cell]).sum()
             expected += np.abs(size[n][cell] - grid * detect["size"][cell]).sum()
         else:
             expected -= (1 - detect["heatmap"][cell]) ** 4 * p[cell] ** 2 * np.log(1 - p[cell])
     found = loss("detect", {"heatmap": z, "offset": offset, "size": size})
-    np.testing.assert_allclose(found, expected / detect["centre"].sum(), rtol=1e-4)
+    np.testing.assert_allclose(found, expected / detect["center"].sum(), rtol=1e-4)
 
-    z, centres = rng.normal(size=(count, 2, grid, grid, 4)), np.argwhere(detect["centre"])
+    z, centers = rng.normal(size=(count, 2, grid, grid, 4)), np.argwhere(detect["center"])
     terms = [
-        np.log(np.exp(z[n][tuple(c)]).sum()) - z[n][tuple(c)][targets["classify"]["label"][tuple(c)]] for c in centres
+        np.log(np.exp(z[n][tuple(c)]).sum()) - z[n][tuple(c)][targets["classify"]["label"][tuple(c)]] for c in centers
     ]
     np.testing.assert_allclose(loss("classify", z), np.mean(terms), rtol=1e-4)
 
@@ -126,8 +126,8 @@ def test_losses_are_those_of_their_equations(pairs, compiled):
 
     way, motion = rng.normal(size=(count, grid, grid, 2)).astype(np.float32), pairs.targets["motion"]
     error = np.abs(way - motion["displacement"]).sum(-1)
-    expected = [error[m][motion["centre"][m]].mean() if motion["centre"][m].any() else 0 for m in range(count)]
-    assert 1 in motion["centre"].sum((1, 2))
+    expected = [error[m][motion["center"][m]].mean() if motion["center"][m].any() else 0 for m in range(count)]
+    assert 1 in motion["center"].sum((1, 2))
     np.testing.assert_allclose(compiled["motion"](way, motion)["loss"], expected, rtol=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_boxes_are_read_off_as_they_were_written(truth, pairs, perfect):
             velocity = truth.velocity[s, t][truth.present[s, t]][k]
             assert np.allclose(motion, velocity, atol=1e-4) or not motion.any()
             matched, moved = matched + 1, moved + motion.any()
-    assert matched > 0.8 * truth.present.sum() and moved > 0.8 * pairs.targets["motion"]["centre"].sum()
+    assert matched > 0.8 * truth.present.sum() and moved > 0.8 * pairs.targets["motion"]["center"].sum()
 
 
 def test_of_boxes_that_overlap_the_one_with_the_highest_score_stands():

@@ -12,9 +12,9 @@ from examples.tracking_parts import Found, Tracker, follow
 def path(places, motions=None, looks=None):
     """Frames of boxes of side 10; `places[t]` are the centres in frame t."""
     frames = []
-    for t, centres in enumerate(places):
-        n = len(centres)
-        box = np.array([[x, y, 10.0, 10.0] for x, y in centres]).reshape(n, 4)
+    for t, centers in enumerate(places):
+        n = len(centers)
+        box = np.array([[x, y, 10.0, 10.0] for x, y in centers]).reshape(n, 4)
         motion = np.zeros((n, 2)) if motions is None else np.array(motions[t], float).reshape(n, 2)
         look = np.zeros((n, 1)) if looks is None else np.array(looks[t], float).reshape(n, -1)
         frames.append(Found(box, np.ones(n), motion, look))

@@ -204,7 +204,7 @@ def test_masked_loss_takes_trees():
         ),
         (
             ValueError,
-            r"masked_mean: values must be one an example, \[B\], found \[3, 1\]",
+            r"masked_mean: values must be \[B\], one per example, found \[3, 1\]",
             lambda values: masked_mean(values[:, None]),
         ),
         (

@@ -98,7 +98,7 @@ def test_the_baseline_itself_is_zero():
         ),
         (
             ValueError,
-            r"delta_m: higher_is_better must be \[2\], one a metric, found \[1\]",
+            r"delta_m: higher_is_better must be \[2\], one per metric, found \[1\]",
             lambda: delta_m([1, 2], [1, 2], higher_is_better=[True]),
         ),
         (
@@ -129,5 +129,5 @@ def test_mean_rank_equals_scipy_with_many_ties():
 def test_mean_rank_mistakes():
     with pytest.raises(ValueError, match=r"mean_rank: table must be \[N, M\], found \[2\]"):
         mean_rank([1, 2], higher_is_better=[True, True])
-    with pytest.raises(ValueError, match="mean_rank: table holds NaN"):
+    with pytest.raises(ValueError, match=r"mean_rank: table must hold numbers .* found NaN"):
         mean_rank([[1, np.nan]], higher_is_better=[True, True])

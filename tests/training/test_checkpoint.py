@@ -283,7 +283,7 @@ def test_somebody_elses_folder_with_such_a_name_is_named_and_left_alone(tmp_path
     thesis.parent.mkdir()
     thesis.write_text("done")
     for again in (restored, resumed):
-        with pytest.warns(UserWarning, match="mtljax_9 is no checkpoint of mtljax, in spite of its name, and is left"):
+        with pytest.warns(UserWarning, match="mtljax_9 is not a checkpoint of mtljax, in spite of its name, and is"):
             assert_same_bits(again(tmp_path, make_state()), at(2))
     write_steps(tmp_path, [3, 10], keep=1)
     assert names(tmp_path) == ["mtljax_10", "mtljax_9"] and thesis.read_text() == "done"
@@ -372,11 +372,11 @@ def test_when_all_are_damaged_nothing_is_moved(tmp_path):
         ),
         (
             lambda s: s._replace(model_state={"mean": jnp.zeros(3)}),
-            "/mtljax_7 has no leaf 'model_state/mean', which the given state has",
+            "/mtljax_7 must have the leaves of the given state, found no leaf 'model_state/mean'",
         ),
         (
             lambda s: s._replace(params=s.params._replace(tasks={"a": s.params.tasks["a"]})),
-            "/mtljax_7 has a leaf 'params/tasks/b/v', which the given state has not",
+            "/mtljax_7 must have only the leaves of the given state, found a leaf 'params/tasks/b/v'",
         ),
         (
             lambda s: s._replace(key=jax.random.key(0, impl="rbg")),

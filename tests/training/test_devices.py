@@ -171,7 +171,7 @@ def test_split_batch_names_what_does_not_divide():
 
 def test_sharded_wants_auto_axes():
     explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
-    with pytest.raises(ValueError, match=r"mesh axis 'data' is not of type Auto"):
+    with pytest.raises(ValueError, match=r"mesh must have axes of type Auto, found another type for 'data'"):
         training.sharded(lambda state, batch: (state, batch), explicit)
 
 
@@ -211,7 +211,7 @@ def test_an_axis_that_is_not_mapped_is_named():
 
 @needs_devices
 def test_each_device_may_train_on_its_own():
-    """A seed on each, by `axis_name=()`; named axes of `jax.vmap` ask for nothing."""
+    """One seed per device, by `axis_name=()`; named axes of `jax.vmap` ask for nothing."""
     model, batch = nets.mlp(), nets.batch()
     params, model_state = model.init(jax.random.key(1), batch.inputs)
     losses_fn, keys = mtljax.make_losses_fn(model, nets.tasks()), jax.random.split(jax.random.key(0), MESHED)
@@ -223,7 +223,7 @@ def test_each_device_may_train_on_its_own():
         found.append(run(keys))
     assert_same((found[0], {}), (found[1], {}))
     f = mtljax.value_and_grad(lambda shared: {"a": shared, "b": 2 * shared}, methods.equal())
-    with pytest.raises(ValueError, match=r"value_and_grad: axis_name must be 'rows' here, where devices are mapped"):
+    with pytest.raises(ValueError, match=r"value_and_grad: axis_name must be 'rows' inside pmap or shard_map"):
         jax.pmap(lambda x: f(mtljax.Params(x, {"a": (), "b": ()}), methods.equal().init(2)), axis_name="rows")(
             jnp.ones(MESHED)
         )

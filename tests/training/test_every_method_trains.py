@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -74,8 +75,7 @@ def problem(make, dtype, axis_name=None):
 
 
 def assert_trained(before, after):
-    for leaf in jax.tree.leaves((after.params, after.method_state)):
-        assert np.isfinite(np.asarray(leaf, np.float32)).all()
+    chex.assert_tree_all_finite((after.params, after.method_state))
     assert not np.any(np.asarray(after.nonfinite))
     moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))), before, after.params)
     assert any(jax.tree.leaves(moved))

@@ -12,6 +12,7 @@ import tracemalloc
 import warnings
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,7 +235,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint_and_one_line(num
     returned, errors, done, _ = signalled(tmp_path, number)
     assert returned == code
     assert errors.splitlines() == [
-        f"{number.name}: the step is complete, and its checkpoint is in {tmp_path}/c; start again to go on"
+        f"{number.name}: the step is complete, and its checkpoint is in {tmp_path}/c; start again to continue"
     ]
     assert checkpoint.steps(tmp_path / "c") == [done]
     assert_same_bits(run(num_steps=done + 3, checkpoint_dir=tmp_path / "c").state, run(num_steps=done + 3).state)
@@ -319,7 +320,7 @@ def warnings_of(num_steps=30, log_every=50, *, sound=lambda number: True, truste
 @pytest.mark.parametrize("log_every", [1, 50])
 def test_a_task_that_sits_out_most_steps_is_named_once(log_every):
     (message,) = warnings_of(log_every=log_every, sound=lambda number: False)
-    assert "fit: task 'a' has sat out" in message and "mask_missing" in message
+    assert "fit: task 'a' was inactive in" in message and "mask_missing" in message
     assert warnings_of(log_every=log_every, sound=lambda number: number % 3 > 0) == []
     assert warnings_of(log_every=1, sound=lambda number: number > 1) == []
 
@@ -331,7 +332,7 @@ def test_a_loss_that_the_method_cannot_take_is_named_at_the_first_record():
     init, step = mtljax.training.make_train_step(losses_fn, mtljax.methods.geometric(), optax.sgd(0.0))
     state = init(mtljax.Params(jnp.ones(1), {"a": (), "b": ()}), key=jax.random.key(0))
     stream = [np.float32(-1.5 if number == 4 else 1.0) for number in range(6)]
-    with pytest.warns(UserWarning, match=r"fit: task 'a' sits out, for its loss is -0.5: .* must not be negative"):
+    with pytest.warns(UserWarning, match=r"fit: task 'a' is inactive, its loss is -0.5: .* must not be negative"):
         fit(jax.jit(step), state, stream, num_steps=6, log_every=5, progress=False)
 
 
@@ -354,7 +355,7 @@ def test_a_penalty_that_is_not_finite_is_named_once(penalty, value):
         )
     assert len(caught) == 1
     assert [record["train"]["penalty_nonfinite"] for record in records] == [True] * 3
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.state.params))
+    chex.assert_tree_all_finite(found.state.params)
 
 
 def test_a_sound_penalty_is_not_named():

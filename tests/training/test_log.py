@@ -103,7 +103,7 @@ def test_without_a_checkpoint_nothing_is_cut_in_silence(tmp_path):
     write_log(path, {"step": 2}, {"step": 4})
     (tmp_path / "log.jsonl.1").write_text("somebody's")
     before = path.read_bytes()
-    with pytest.warns(UserWarning, match=r"log .*log\.jsonl goes beyond step 3, .* is now in .*log\.jsonl\.2"):  # noqa: SIM117
+    with pytest.warns(UserWarning, match=r"log .*log\.jsonl has records beyond step 3, .* are now in .*log\.jsonl\.2"):  # noqa: SIM117
         with log.opened(path, step=3) as (append, last):
             append({"step": 5})
     assert last == {"step": 2}

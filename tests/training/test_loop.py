@@ -92,7 +92,7 @@ def test_log_to_a_file_a_function_and_both(tmp_path):
 def test_a_second_run_without_checkpoints_starts_its_log_anew(tmp_path):
     path = tmp_path / "log.jsonl"
     run(log=path)
-    with pytest.warns(UserWarning, match=r"goes beyond step 0, where this run starts without a checkpoint"):
+    with pytest.warns(UserWarning, match=r"has records beyond step 0, where this run starts without a checkpoint"):
         run(log=path, num_steps=8)
     assert [r["step"] for r in log.read(path)] == [4, 8]
     assert [r["step"] for r in log.read(tmp_path / "log.jsonl.1")] == [4, 8, 12, 16, 20]
@@ -163,7 +163,7 @@ def test_a_state_that_is_under_way_goes_on():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batches": [batch_at(0)] * 7}, "batches must last until step 20, .* found their end after step 7"),
+        ({"batches": [batch_at(0)] * 7}, "batches must last until num_steps, step 20, found their end after step 7"),
     ],
 )
 def test_mistakes_are_named(settings, message):

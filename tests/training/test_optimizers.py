@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +151,7 @@ def test_a_line_search_survives_a_task_whose_derivative_is_nan():
     init, step = training.make_train_step(poisoned, methods.fixed([1.0, 1.0]), optax.lbfgs())
     state, metrics = jax.jit(step)(init(START, key=jax.random.key(0)), jnp.array(-1.0))
     assert not metrics["active"]["b"]
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    chex.assert_tree_all_finite(state.params)
     assert float(state.params.tasks["b"]["v"]) == float(START.tasks["b"]["v"])
     assert float(of_tasks(state.params, X)["a"]) < float(of_tasks(START, X)["a"])
 

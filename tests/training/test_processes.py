@@ -121,7 +121,7 @@ def test_sigterm_ends_both_after_one_and_the_same_step_with_a_checkpoint(how, to
     codes, lines, errors = run(tmp_path / "ended", 2000, f"{how} slow", signal_to=to)
     assert codes == [143, 143], errors
     assert lines == [["from 0"], ["from 0"]]
-    line = f"SIGTERM: the step is complete, and its checkpoint is in {tmp_path}/ended/c; start again to go on"
+    line = f"SIGTERM: the step is complete, and its checkpoint is in {tmp_path}/ended/c; start again to continue"
     assert all(each.splitlines().count(line) == 1 for each in errors), errors
     step = checkpoint.steps(tmp_path / "ended" / "c")[-1]
     assert step >= 6

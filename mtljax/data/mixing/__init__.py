@@ -1,1 +1,1 @@
-"""Mixtures of data sets: the stream, how a batch is divided, and at which rates tasks are drawn."""
+"""Mixtures of tasks that have their own data: the stream, the division of a batch, and the rates of tasks."""

@@ -1,4 +1,4 @@
-"""How the examples of a step are divided among tasks: pure functions of the seed, the step and the tasks' rates."""
+"""Draws, which divide the examples of a step among tasks: pure functions of the seed, the step and the rates."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ Draw = Callable[[int, int, np.ndarray, int], np.ndarray]
 
 
 def one_task(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.ndarray:
-    """All examples of the step from one task, drawn with the tasks' rates.
+    """All examples of the step are of one task, which is drawn by the rates.
 
     Args:
         seed: non-negative integer.
-        step: from 0; together with the seed it decides the draw.
+        step: from 0; the seed and the step determine the draw.
         rates: `[T]`, which sum to 1.
         batch_size: B.
 
     Returns:
-        Examples of each task `[T]`, which sum to B.
+        Numbers of examples per task, `[T]`, which sum to B.
 
     Example:
         >>> one_task(0, 0, np.array([0.0, 1.0]), 8).tolist()
         [0, 8]
     """
     edges = np.cumsum(rates)
-    # Rounding may carry a draw to the very end, behind tasks of rate 0.
+    # By rounding, a draw may equal the last edge, which lies behind tasks of rate 0.
     chosen = min(np.searchsorted(edges, _rng(seed, step).random() * edges[-1], side="right"), np.flatnonzero(rates)[-1])
     return batch_size * (np.arange(len(rates)) == chosen)
 
 
 def round_robin(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.ndarray:
-    """All examples of the step from one task, each task in its turn, in task order; rates and seed have no say.
+    """All examples of the step are of one task; tasks take turns, in task order. Rates and seed have no effect.
 
     Example:
         >>> [round_robin(0, step, np.ones(3) / 3, 8).tolist() for step in (0, 4)]
@@ -42,7 +42,7 @@ def round_robin(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.
 
 
 def multinomial(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.ndarray:
-    """B examples divided among tasks as if each drew its task by itself.
+    """Each of the B examples draws its task independently, by the rates.
 
     Example:
         >>> int(multinomial(0, 0, np.array([0.5, 0.5]), 8).sum())
@@ -54,8 +54,8 @@ def multinomial(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.
 def largest_remainder(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.ndarray:
     """B examples divided in proportion to the rates, the same way every step: `floor(B r_k)`, then the remainders.
 
-    What is left after rounding down goes to the tasks with the largest remainders, one each. A task whose share stays
-    below the others' remainders gets nothing, ever: see `systematic`.
+    The examples left after rounding down go to the tasks with the largest remainders, one example per task. With fixed
+    rates, a task with a small share may never get an example; `systematic` gives every task some.
 
     Example:
         >>> largest_remainder(0, 0, np.array([0.47, 0.16, 0.37]), 10).tolist()
@@ -69,18 +69,19 @@ def largest_remainder(seed: int, step: int, rates: np.ndarray, batch_size: int) 
 
 
 def systematic(seed: int, step: int, rates: np.ndarray, batch_size: int) -> np.ndarray:
-    """B examples divided in proportion to the rates, rounded at random: never more than 1 off, and right on average.
+    """B examples divided in proportion to the rates, rounded at random: off by less than 1, and unbiased.
 
-    The examples are the points `u, u + 1, u + 2, ...` with one u drawn from 0 to 1, on a line on which task k occupies
-    a stretch of length `B r_k`. (W. G. Madow and L. H. Madow, "On the theory of systematic sampling", Annals of
-    Mathematical Statistics 15, 1944.)
+    Task k occupies an interval of length `B r_k` on a line. The examples are the points `u, u + 1, u + 2, ...`, with
+    one u drawn from 0 to 1: each point is an example of the task in whose interval it lies.
+
+    W. G. Madow and L. H. Madow, "On the theory of systematic sampling", Annals of Mathematical Statistics 15, 1944.
 
     Example:
         >>> systematic(0, 0, np.array([0.5, 0.5]), 8).tolist()
         [4, 4]
     """
     edges = np.cumsum(rates) * (batch_size / rates.sum())
-    # Rounding must neither leave a stretch behind the last task with a rate, nor make room for one example more.
+    # Rounding must neither leave an interval behind the last task with a positive rate, nor add an example.
     edges[np.flatnonzero(rates)[-1] :] = batch_size
     reached = np.minimum(np.floor(edges + _rng(seed, step).random()), batch_size).astype(int)
     return np.diff(reached, prepend=0)

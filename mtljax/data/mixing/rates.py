@@ -1,4 +1,4 @@
-"""Rates at which tasks with data of their own are mixed: fixed, a function of the step, or driven by losses."""
+"""Rates at which `mix` draws tasks: fixed, a function of the step, or driven by losses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LossDriven(NamedTuple):
 
     Attributes:
         init: `init() -> state`, before any loss is known.
-        update: `update(state, losses) -> state`, with the losses, floats by name, of the tasks that the batch had. One
-            that is not finite is passed over.
+        update: `update(state, losses) -> state`; `losses` are floats by name, of the tasks in the batch. A loss that is
+            not finite is ignored.
         rates: `rates(state) -> dict` by task, which sum to 1.
     """
 
@@ -28,7 +28,7 @@ class LossDriven(NamedTuple):
 
 
 def uniform(tasks: Iterable[str]) -> Rates:
-    """The same rate for every task, whatever its size.
+    """The same rate for every task, independent of its size.
 
     Example:
         >>> uniform(["a", "b"])
@@ -43,8 +43,8 @@ def proportional(
 ) -> Rates:
     """Rates in proportion to the tasks' sizes, capped, then flattened by a temperature.
 
-    `r_k = min(scale n_k, K)^(1 / temperature)`, divided by their sum; in this order: the cap first. Temperature 1
-    leaves proportions as they are, infinity makes them uniform, as does a cap below every size.
+    `r_k = min(scale n_k, K)^(1 / temperature)`, divided by their sum: the cap comes before the temperature. Temperature
+    1 keeps the proportions. An infinite temperature, or a cap below every size, makes the rates uniform.
 
     C. Raffel and others, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR 21,
     2020, section 3.5.2: K is the "artificial data set size limit" of examples-proportional mixing, and temperature
@@ -54,14 +54,14 @@ def proportional(
         sizes: number of examples by task, positive.
         maximum: K, positive; None for no cap.
         temperature: positive, may be infinite.
-        scale: multiplies every size, positive and finite; matters with a cap alone.
+        scale: multiplies every size, positive and finite; has an effect only with a cap.
 
     Returns:
         Rates by task, sorted, which sum to 1.
 
     Raises:
-        ValueError: a size, cap, temperature or scale that is not positive, so also a task without examples, which would
-            have a rate at infinite temperature; a size or scale that is not finite; no tasks.
+        ValueError: a size, cap, temperature or scale that is not positive (a task without examples would get a rate
+            at infinite temperature); a size or scale that is not finite; no tasks.
 
     Example:
         >>> proportional({"small": 10, "large": 1000}, maximum=30)
@@ -75,19 +75,19 @@ def proportional(
     check_number("proportional", "scale", scale, above=0)
     for name in names:
         check_number("proportional", f"sizes[{name!r}]", sizes[name], above=0)
-    # Divided by the scale: it cancels but for the cap.
+    # Sizes and cap are divided by the scale, which otherwise cancels.
     capped = {name: min(sizes[name], math.inf if maximum is None else maximum / scale) for name in names}
     largest = max(capped.values())  # so that no power overflows
-    return _normalised({name: (capped[name] / largest) ** (1 / temperature) for name in names})
+    return _normalized({name: (capped[name] / largest) ** (1 / temperature) for name in names})
 
 
 def annealed(
     sizes: Mapping[str, float], *, epochs: int, steps_per_epoch: int, drop: float = 0.8
 ) -> Callable[[int], Rates]:
-    """Rates that go from nearly proportional to nearly uniform while training goes on.
+    """Rates that go from proportional to nearly uniform during training.
 
-    In epoch e of E, counted from 1: `r_k` in proportion to `n_k^alpha` with `alpha = 1 - drop (e - 1) / (E - 1)`. With
-    one epoch alpha is 1; after the last it stays.
+    In epoch e of E, counted from 1, `r_k` is proportional to `n_k^alpha` with `alpha = 1 - drop (e - 1) / (E - 1)`.
+    With one epoch alpha is 1. After the last epoch alpha stays as it is.
 
     A. C. Stickland and I. Murray, "BERT and PALs: Projected Attention Layers for Efficient Adaptation in Multi-Task
     Learning", ICML 2019, section 4.1.
@@ -95,7 +95,7 @@ def annealed(
     Args:
         sizes: number of examples by task, positive.
         epochs: E, at least 1.
-        steps_per_epoch: steps of an epoch, whichever tasks they draw from; at least 1.
+        steps_per_epoch: steps per epoch, over all tasks; at least 1.
         drop: from 0 to 1; the paper's is .8.
 
     Returns:
@@ -126,16 +126,19 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
     """Rates that favour the tasks whose losses have fallen least.
 
     `q_k = (m_k / L_k(first))^power`, with m_k an exponential average of the task's losses, and
-    `r_k = floor / T + (1 - floor) q_k / sum_j q_j`. The ratio to the first loss makes it independent of the losses'
-    units; it is the inverse training rate of GradNorm (Z. Chen and others, ICML 2018), here used for how often a task
-    is drawn instead of how much it weighs. A task that was not drawn yet counts as if its loss stood where it began;
-    a first loss that is not positive is passed over. Ratios, whatever sign m_k has, count as 1e-12 to 1e12.
+    `r_k = floor / T + (1 - floor) q_k / sum_j q_j`. The ratio to the first loss does not depend on the unit of the
+    loss. A task that was not drawn yet has ratio 1. A first loss that is not positive is ignored. Ratios are clipped
+    to 1e-12 and 1e12, so m_k may be negative.
+
+    The ratio is the inverse training rate of GradNorm (Z. Chen and others, ICML 2018). GradNorm weighs tasks by it;
+    here it decides how often a task is drawn.
 
     Args:
         tasks: names.
-        decay: of the average, from 0 (the last loss alone) to below 1.
-        power: how strongly rates follow, finite; 0 is uniform, negative favours the tasks that learn fastest.
-        floor: share that is spread evenly, from 0 to 1, so that no task starves.
+        decay: of the average, from 0 (only the last loss) to below 1.
+        power: how strongly rates follow the ratios, finite; 0 is uniform, a negative power favours the tasks that
+            learn fastest.
+        floor: share of the rates that is divided equally, from 0 to 1, so that every task is drawn.
 
     Returns:
         `LossDriven`.
@@ -172,15 +175,15 @@ def loss_driven(tasks: Iterable[str], *, decay: float = 0.9, power: float = 1.0,
 
     def rates(state: dict[str, Any]) -> Rates:
         first, mean = state["first"], state["mean"]
-        # A loss that has reached 0, or fallen below, has nothing left to ask for.
+        # A loss of 0 or below counts as the smallest ratio.
         ratios = {name: min(max(mean[name] / first[name], 1e-12), 1e12) if name in first else 1.0 for name in names}
-        unit = max(ratios.values()) if power > 0 else min(ratios.values())  # no power overflows, nor do all vanish
-        found = _normalised({name: (ratio / unit) ** power for name, ratio in ratios.items()})
+        unit = max(ratios.values()) if power > 0 else min(ratios.values())  # the powers do not overflow or all vanish
+        found = _normalized({name: (ratio / unit) ** power for name, ratio in ratios.items()})
         return {name: floor / len(names) + (1 - floor) * rate for name, rate in found.items()}
 
     return LossDriven(init, update, rates)
 
 
-def _normalised(rates: Rates) -> Rates:
+def _normalized(rates: Rates) -> Rates:
     total = math.fsum(rates.values())
     return {name: rate / total for name, rate in rates.items()}

@@ -1,4 +1,4 @@
-"""Tasks with data of their own: which of them a step sees, and batches whose shapes never change."""
+"""The stream of a mixture: batches of tasks that have their own data, in shapes that never change."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Mixture:
 
     @property
     def waiting(self) -> bool:
-        """Whether loss-driven rates have not been told yet how the last batch went."""
+        """Whether loss-driven rates still wait for the losses of the last batch."""
         return self._waiting
 
     def __next__(self) -> dict[str, Batch]:
         if self._waiting:
             raise ValueError(
-                "mix: rates that are driven by losses must be told of each step's before the next batch: call "
+                "mix: loss_driven rates need the losses of each step before the next batch: call "
                 'mixture.observe(metrics["losses"], metrics["active"]), as mtljax.training.fit does'
             )
         counts = self.counts()
@@ -55,7 +55,7 @@ class Mixture:
         return {name: deck.take(count) for (name, deck), count in zip(self._decks.items(), counts, strict=True)}
 
     def counts(self) -> list[int]:
-        """Examples of each task, in sorted order, that the next batch will have."""
+        """Numbers of examples per task in the next batch, in sorted order of tasks."""
         rates = self._rates
         if isinstance(rates, LossDriven):
             rates = rates.rates(self._driven or {})
@@ -65,44 +65,45 @@ class Mixture:
         counts = np.asarray(self._draw(self._seed, self._step, rates, self._size))
         if counts.shape != rates.shape or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
             raise ValueError(
-                f"mix: draw must give integers [{len(rates)}], examples of each task, none negative, "
+                f"mix: draw must return integers [{len(rates)}] that are not negative, the examples per task, "
                 f"found {counts.tolist()}"
             )
         return counts.tolist()
 
     def observe(self, losses: Mapping[str, Any], active: Mapping[str, Any] | None = None) -> None:
-        """Tell loss-driven rates what the last step's losses were.
+        """Pass the losses of the last step to loss-driven rates.
 
         Args:
-            losses: scalars by task, as a step's `metrics["losses"]`; the device is waited for.
-            active: bool by task, as `metrics["active"]`; losses of tasks that were not active are passed over. Without
-                it leave them out of `losses`: the 0 that a step reports for an absent task would count.
+            losses: scalars by task, as a step's `metrics["losses"]`; the call waits for the device.
+            active: bool by task, as `metrics["active"]`; losses of inactive tasks are ignored. Without `active`, leave
+                inactive tasks out of `losses`: a step reports 0 for them, which would count.
 
         Raises:
             ValueError: the rates are not driven by losses.
         """
         if not isinstance(self._rates, LossDriven):
-            raise ValueError("observe: the rates of this mixture are not driven by losses")
+            raise ValueError(f"observe: the rates of the mixture must be loss_driven, found {found(self._rates)}")
         seen = {name: float(loss) for name, loss in losses.items() if active is None or bool(active[name])}
         self._driven, self._waiting = self._rates.update(self._driven or {}, seen), False
 
     def get_state(self) -> dict[str, Any]:
-        """Where the stream stands: the step, each task's place in its data, and what the rates have seen."""
+        """The position of the stream: the step, each task's position in its data, and the state of the rates."""
         places = {name: deck.get_state() for name, deck in self._decks.items()}
         return {"step": self._step, "places": places, "driven": self._driven}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a saved position."""
         if sorted(state["places"]) != list(self._decks):
-            raise ValueError(f"set_state: the state is of tasks {sorted(state['places'])}, not {list(self._decks)}")
+            names = sorted(state["places"])
+            raise ValueError(f"set_state: state must be of the tasks {list(self._decks)}, found {names}")
         if (state["driven"] is None) != (self._driven is None):
-            raise ValueError("set_state: of the state and this mixture, one alone has rates that are driven by losses")
+            raise ValueError("set_state: state and mixture must both have loss_driven rates, or neither; found one")
         self._step, self._driven, self._waiting = state["step"], state["driven"], False
         for name, deck in self._decks.items():
             deck.set_state(state["places"][name])
 
     def skip(self, steps: int) -> None:
-        """Pass over the next batches: draws are made, and examples not looked at but for those of streams."""
+        """Skip the next batches. The draws are made; examples are read only where the source is a stream."""
         for _ in range(steps):
             for deck, count in zip(self._decks.values(), self.counts(), strict=True):
                 deck.skip(count)
@@ -119,32 +120,31 @@ def mix(
     capacity: int | Mapping[str, int] | None = None,
     start_step: int = 0,
 ) -> Mixture:
-    """Batches of tasks that have data of their own, as dicts of `Batch` by task, all of one shape and structure.
+    """Batches of tasks that have their own data, as dicts of `Batch` by task, all of one shape and structure.
 
-    At each step `draw` divides `batch_size` examples among the tasks by their rates. Every task then has a `Batch` of
-    its `capacity`, filled up with a repeated example whose mask is False; a task that is absent has nothing else. So
-    one trace serves any subset of tasks, and the losses leave out who is absent. What is saved in traces is spent on
-    rows that do not count: the step computes the sum of all capacities.
+    At each step `draw` divides `batch_size` examples among the tasks by their rates. The `Batch` of every task has
+    `capacity` rows. Copies of one example, with mask False, fill up the rows that were not drawn; the `Batch` of an
+    absent task has only such copies. So one trace serves every subset of tasks, and the losses leave out absent tasks.
+    The price is computation: the step computes all rows of all tasks.
 
-    Each task goes through its own data in exact epochs, permuted by `(seed, task, epoch)`, however often it is drawn. A
-    small one is then repeated more often than a large one, which is what its rate says.
+    Each task goes through its own data in exact epochs, permuted by `(seed, task, epoch)`, however often it is drawn.
 
-    Networks that normalise over the batch see the filling rows too. Where several processes train together, give each
-    its own share through streams of `mtljax.data.batches(shard=...)`: the draws are the same in all.
+    Networks that normalize over the batch see the copies too. If several processes train together, give each process
+    its own part through streams of `mtljax.data.batches(shard=...)`: the draws are the same in all processes.
 
     Args:
-        sources: by task, its data in memory, a `Batch` with that one target; or a `Stream` of such batches (of
-            `mtljax.data.batches`, say), all `[batch_size, ...]`, where `draw` gives a step to one task as a whole. The
-            inputs of different tasks may be of different kinds.
-        rates: by task, not negative, which need not sum to 1; or `rates(step)` giving that, such as `annealed`; or
-            `loss_driven`: then `observe` must be called after every step, which `mtljax.training.fit` does.
-        batch_size: examples a step, B, at least 1.
+        sources: by task, its data in memory: a `Batch` with this task as its only target. Or a `Stream` of such
+            batches, such as `mtljax.data.batches`, all `[batch_size, ...]`; then `draw` must give every step to one
+            task. Inputs may differ in kind between tasks.
+        rates: numbers by task, not negative, which need not sum to 1; or a function `rates(step)` that returns them,
+            such as `annealed`; or `loss_driven`: then call `observe` after every step, as `mtljax.training.fit` does.
+        batch_size: examples per step, B, at least 1.
         seed: non-negative integer.
         draw: `(seed, step, rates [T], batch_size) -> examples [T]`: `one_task` (default), `round_robin`,
             `multinomial`, `largest_remainder`, `systematic`, or another pure function.
-        capacity: rows of each task's batch, for all or by task; None is `batch_size`, which always suffices. For
-            `largest_remainder` and `systematic` with fixed rates `ceil(batch_size * rate)` does too.
-        start_step: number of batches to pass over, whose draws are made again, 20 to 100 microseconds each; `set_state`
+        capacity: rows of each task's batch, for all tasks or by task; None is `batch_size`, which always suffices.
+            `ceil(batch_size * rate)` suffices for `largest_remainder` and `systematic` with fixed rates.
+        start_step: number of batches to skip. Their draws are made again, 20 to 100 microseconds each; `set_state`
             costs nothing. With streams or `loss_driven` it must be 0.
 
     Returns:
@@ -153,9 +153,9 @@ def mix(
 
     Raises:
         ValueError: rates or capacities for other tasks than the sources', rates that are negative or all 0, a source
-            without its task's target or with another, a mask that is not `[N]`, an impossible `start_step`; from the
-            iterator, a draw that is not integers `[T]`, is beyond a capacity, or is a part of a stream's batch, and
-            the next batch of a mixture that was not told of the losses which drive it.
+            without its task's target or with another target, a mask that is not `[N]`, an impossible `start_step`;
+            from the iterator, a draw that is not integers `[T]`, exceeds a capacity, or splits the batch of a stream;
+            a `loss_driven` mixture that asks for a batch before `observe`.
         TypeError: a source that is neither a `Batch` nor a stream with `get_state` and `set_state`; a mask that is not
             bool.
 
@@ -199,7 +199,7 @@ def mix(
 
 
 class _Deck:
-    """A task's data in memory, dealt in exact epochs."""
+    """A task's data in memory, drawn in exact epochs."""
 
     def __init__(self, name: str, source: Batch, capacity: int, seed: int):
         _check_target(name, source)
@@ -274,7 +274,7 @@ class _Whole:
 
 
 def _filler(name: str, arrays: Batch, capacity: int) -> Batch:
-    """The first example, again and again, masked out. A real one, since zeros are not harmless to every network."""
+    """Masked copies of the first example. A real example, since zeros are harmful to some networks."""
     filler = jax.tree.map(lambda array: np.repeat(array[:1], capacity, axis=0), arrays)
     filler = filler._replace(mask={name: np.zeros(capacity, bool)})
     for leaf in jax.tree.leaves(filler):

@@ -1,1 +1,1 @@
-"""Data sets: where their files come from, how they are prepared, and how they are looked up by name."""
+"""Data sets: their published files, their TFDS builders, and their loaders by name."""

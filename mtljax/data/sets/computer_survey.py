@@ -1,4 +1,4 @@
-"""The computer survey: 190 people rate 20 computers, a task for each person and one input for all."""
+"""The computer survey: 190 people rate 20 computers, one task per person and the same inputs for all tasks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _COMPUTERS, _COLUMNS, _PEOPLE = 20, 14, 190
 _TRAIN = 16  # computers rated first
 
 _DESCRIPTION = """
-A conjoint analysis: 190 people said of each of 20 personal computers how likely they were to buy it, from 0 to 10. A
-computer is 13 attributes of two levels, coded -1 and 1 (price, memory, screen, processor and the like), after a
-constant 1 in column 0. Each person is a regression task on the same 20 computers. Split as Argyriou, Evgeniou and
-Pontil do: the 16 computers rated first for training, the last 4 for testing. The file also has seven numbers about each
-person, which are left out.
+A conjoint analysis: 190 people rated from 0 to 10 how likely they were to buy each of 20 personal computers. A computer
+has 13 attributes of two levels, coded -1 and 1 (such as price, memory, screen and processor), after a constant 1 in
+column 0. Each person is a regression task on the same 20 computers. The split is that of Argyriou, Evgeniou and Pontil:
+the first 16 computers that were rated are for training, the last 4 for testing. Seven numbers about each person in the
+file are left out.
 """
 
 _CITATION = """
@@ -53,7 +53,7 @@ class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the computer survey; `load_computer_survey` describes the tasks.
 
     A row is a computer. Features: `computer` int8 `[14]`, a constant 1 and attributes that are -1 or 1; `ratings` uint8
-    `[190]`, from 0 to 10, by person in the file's order. No public URL is known: the file must be at hand, in
+    `[190]`, from 0 to 10, one per person in the order of the file. No public URL is known: the file must be in
     `computer_survey/` of the folder that `MTLJAX_DATA` names.
 
     Example:
@@ -81,7 +81,7 @@ class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
             homepage="https://doi.org/10.1287/mksc.15.2.173",
             citation=_CITATION,
             license="none stated",
-            disable_shuffling=True,  # in the order of rating
+            disable_shuffling=True,  # keeps the order of rating
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -100,25 +100,25 @@ class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
 
 
 def load_computer_survey(data_dir: str | Path | None = None) -> dict[str, Batch]:
-    """Ratings of computers by 190 people as NumPy arrays, a task for each person, one input for all tasks.
+    """Ratings of computers by 190 people as NumPy arrays, one task per person, the same inputs for all tasks.
 
     Inputs: float32 `[N, 14]`, a constant 1 in column 0 and 13 attributes that are -1 or 1. Targets: float32 `[N]`, a
-    rating from 0 to 10, of tasks "person_001" to "person_190" in the file's order. N is 16 in "train", the computers
-    that were rated first, and 4 in "test". No label is missing.
+    rating from 0 to 10, for the tasks "person_001" to "person_190" in the order of the file. N is 16 in "train", the
+    computers that were rated first, and 4 in "test". No label is missing.
 
-    `mtljax.convex.columns(batch.inputs, np.stack(list(batch.targets.values()), 1))` makes the arrays of
-    `mtljax.convex`.
+    `mtljax.convex.columns(batch.inputs, np.stack(list(batch.targets.values()), 1))` makes the arrays that
+    `mtljax.convex` reads.
 
     Args:
-        data_dir: TFDS's data directory, under which the data are prepared once and found again; None is TFDS's own
+        data_dir: TFDS's data directory, where the data are prepared once and read later; None is TFDS's
             default, usually `~/tensorflow_datasets`.
 
     Returns:
         Dict with `"train"` and `"test"`, each a `Batch` of NumPy arrays.
 
     Raises:
-        FileNotFoundError: the file is not at hand; the message says where to put it.
-        ValueError: a file that is damaged or not as expected.
+        FileNotFoundError: the file is missing; the message says where to put it.
+        ValueError: a file that is damaged or has unexpected content.
 
     Data: P. J. Lenk, W. S. DeSarbo, P. E. Green and M. R. Young, Hierarchical Bayes conjoint analysis, Marketing
     Science 15, 1996; the split is that of A. Argyriou, T. Evgeniou and M. Pontil, Convex multi-task feature learning,

@@ -1,4 +1,4 @@
-"""dSprites with five factors known: from one image, classification and regression of each."""
+"""dSprites with five known factors, each of which is a task of classification and of regression."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SYMMETRY = np.array([4, 2, 1], np.float32)  # turns after which a square, an el
 _ARRAYS = {"imgs": "uint8", "latents_classes": "int64", "latents_values": "float64"}
 
 _DESCRIPTION = """
-46,080 black and white images of one shape each, rendered from every combination of five factors: shape (square,
+46,080 black and white images, each of one shape, rendered from every combination of five factors: shape (square,
 ellipse, heart), 6 scales, 10 orientations, 16 horizontal and 16 vertical positions. This is C. Gillon's downsampled
 version ("1_downsampled", June 2021) of dSprites (Matthey, Higgins, Hassabis and Lerchner 2017), with every fourth
-orientation and every second position; no noise.
+orientation and every second position, without noise.
 
-`classes` are the five factors' numbers from 0, in the order shape, scale, orientation, x, y; `values` are their values
-as published: shape 1 to 3, scale 0.5 to 1, orientation in radians, x and y from 0 to 1. x grows to the right and y
+`classes` are the numbers of the five factors from 0, in the order shape, scale, orientation, x, y. `values` are the
+published values: shape 1 to 3, scale 0.5 to 1, orientation in radians, x and y from 0 to 1. x grows to the right and y
 downwards. Rows are in the order of the grid.
 """
 
@@ -49,11 +49,11 @@ _CITATION = """
 class DspritesFactors(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the downsampled dSprites; `load_dsprites_factors` describes the tasks and makes the splits.
 
-    Needs `dsprites_downsampled.npz` to prepare, which no public URL serves, see `mtljax.data.sets.raw.fetch`; never
-    TensorFlow. The file also holds a pickle, which is never read.
+    Preparation needs `dsprites_downsampled.npz`, which has no public URL, see `mtljax.data.sets.raw.fetch`. It does not
+    need TensorFlow. The file also holds a pickle, which is never read.
 
-    The one TFDS split, `train`, has all images in the order of the grid: a split is a choice of rows, and so does not
-    write 46,080 images again for every seed.
+    The builder has one split, `train`, with all images in the order of the grid. The splits of `load_dsprites_factors`
+    are rows of it, so a new seed does not write the images again.
 
     Features: `image` uint8 `[64, 64, 1]`, 0 or 1; `classes` int32 `[5]`; `values` float32 `[5]`.
 
@@ -106,7 +106,7 @@ class DspritesFactors(tfds.core.GeneratorBasedBuilder):
 def load_dsprites_factors(
     data_dir: str | Path | None = None, *, tasks: Sequence[str] | None = None, split_seed: int = 0
 ) -> dict[str, Batch]:
-    """One shape in an image and up to nine tasks, as NumPy arrays; prepared with TFDS on first use, in seconds.
+    """Images of one shape and up to nine tasks, as NumPy arrays; prepared with TFDS on first use, in seconds.
 
     Inputs: float32 `[N, 64, 64, 1]`, 0 or 1. Tasks:
 
@@ -116,27 +116,27 @@ def load_dsprites_factors(
     - `orientation_angle`: float32 `[N, 2]`, `(sin(s a), cos(s a))` of the published angle a, with s = 4 for a square,
       2 for an ellipse and 1 for a heart.
 
-    A square turned by a quarter and an ellipse turned by half look as before, so the raw angle is no function of the
-    image. `orientation_angle` is a continuous one: `atan2` of it, divided by s, is the angle modulo `2 pi / s`.
-    `orientation` is the class as published and ignores this. Modulo a quarter turn its ten angles still differ, by 4.6
-    degrees at least, so it can be told in principle, but from a few pixels; and 14 pairs of the smallest ellipses, of
-    different orientation, are equal to the pixel, though the file says of itself that no images are.
+    A square after a quarter turn and an ellipse after a half turn look the same, so the angle is not a function of the
+    image. `orientation_angle` is a continuous function of the image: its `atan2`, divided by s, is the angle modulo
+    `2 pi / s`. `orientation` is the published class, without regard to symmetry. Modulo a quarter turn its ten angles
+    differ by at least 4.6 degrees, which changes only a few pixels. 14 pairs of the smallest ellipses with different
+    orientations are equal in every pixel, although the file states that all images differ.
 
-    The images are a complete grid and the splits a permutation of it: nearly every test image has neighbours in
-    training that differ by one step of one factor. Test error measures interpolation.
+    The images are a complete grid, and the splits are drawn from it. Nearly every test image has neighbours in training
+    that differ by one step of one factor: the test error measures interpolation.
 
     Args:
-        data_dir: TFDS's data directory, under which `dsprites_factors/1.0.0` is written and found again; None is
+        data_dir: TFDS's data directory, under which `dsprites_factors/1.0.0` is written and read later; None is
             TFDS's own default, usually `~/tensorflow_datasets`. Several processes may prepare it at once.
-        tasks: names of the tasks to give targets for; None is all nine.
-        split_seed: non-negative integer; the permutation that is cut into 80, 10 and 10 per cent.
+        tasks: names of the tasks in `targets`; None is all nine.
+        split_seed: non-negative integer that draws the permutation, which is cut into 80, 10 and 10 percent.
 
     Returns:
         Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays: 36,864, 4,608 and 4,608
-        images. Nothing is missing.
+        images. No label is missing.
 
     Raises:
-        FileNotFoundError: the published file is not at hand.
+        FileNotFoundError: the published file is missing.
         TypeError: `tasks` is a string.
         ValueError: no tasks, an unknown one or one twice; a negative seed; a file that is damaged or is not as
             described.
@@ -178,7 +178,7 @@ def _angle(classes: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([np.sin(turned), np.cos(turned)], 1).astype(np.float32)
 
 
-# What makes a task's targets from the classes [N, 5] and the values [N, 5].
+# By task, the function that makes targets from the classes [N, 5] and the values [N, 5].
 _TASKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "shape": _class(_SHAPE),
     "scale": _class(_SCALE),
@@ -193,7 +193,7 @@ _TASKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, classes and values of a published file; nothing in it is unpickled."""
+    """Images, classes and values of the published file, without unpickling."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in _ARRAYS if name in arrays}

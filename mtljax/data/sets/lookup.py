@@ -1,4 +1,4 @@
-"""Every data set by name: in memory, or as a source of rows on disk."""
+"""Data sets by name: in memory with `load`, or as rows on disk with `source`."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def load(name: str, split: str | None = None, *, data_dir: str | Path | None = N
     Args:
         name: one of `names()`.
         split: its name, such as "train"; None for all.
-        data_dir: TFDS's data directory; None is TFDS's own default. Data sets that are generated anew each time, and
-            store nothing, take none.
-        **options: what the data set's own function takes: `load("multi_mnist", variant="mgda")` is
-            `load_multi_mnist(variant="mgda")`, whose docstring says what there is.
+        data_dir: TFDS's data directory; None is TFDS's own default. Data sets that are generated and not stored do not
+            take it.
+        **options: options of the data set's own loader: `load("multi_mnist", variant="mgda")` is
+            `load_multi_mnist(variant="mgda")`. The docstring of the loader lists them.
 
     Returns:
-        The split, a `Batch` of NumPy arrays, or a dict of `Batch` by task where tasks have examples of their own; with
-        `split=None` the dict of all of them.
+        The split: a `Batch` of NumPy arrays, or a dict of `Batch` by task if each task has its own examples. With
+        `split=None`, a dict of all splits.
 
     Raises:
-        ValueError: a name, a split or an option that is not known; the message lists those that are.
-        FileNotFoundError: a published file that is neither at hand nor to be downloaded.
+        ValueError: an unknown name, split or option; the message lists the known ones.
+        FileNotFoundError: a published file that is missing and cannot be downloaded.
 
     Example:
         >>> load("multi_digit")
@@ -65,20 +65,20 @@ def load(name: str, split: str | None = None, *, data_dir: str | Path | None = N
 
 
 def source(name: str, split: str, *, data_dir: str | Path | None = None, config: str | None = None) -> Any:
-    """The rows of a data set as a random-access source on disk, as TFDS stores them, prepared where they were not.
+    """The rows of a data set on disk, as a random-access source; prepared with TFDS on first use.
 
     Args:
         name: one of `names()` that is prepared by a TFDS builder.
         split: the builder's split.
         data_dir: as in `load`.
-        config: the name of the builder's configuration; None is the one that `load` takes without options.
+        config: the name of the builder's configuration; None is the configuration of `load` without options.
 
     Returns:
-        An object with `__len__`, `__getitem__(int)` and `__getitems__(list of int)`, which `batches` takes together
-        with `collate`. Rows are dicts by feature; large images stand in blocks of 100 (see the builder's description).
+        An object with `__len__`, `__getitem__(int)` and `__getitems__(list of int)`. Pass it to `batches` with
+        `collate`. Rows are dicts by feature. In the Multi-MNIST family a row is a block of 100 images.
 
     Raises:
-        ValueError: a name or split that is not known, or a data set that is generated and not stored.
+        ValueError: an unknown name or split, or a data set that is generated and not stored.
 
     Example:
         >>> source("moving_shapes", "train")

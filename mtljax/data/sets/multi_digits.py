@@ -29,13 +29,13 @@ Two handwritten digits overlaid on one 12x16 canvas, after Multi-MNIST (Sabour, 
 Koltun 2018). The digits are the 1,797 real 8x8 scans bundled with scikit-learn, grey levels 0 to 16.
 
 The left digit's upper left corner is drawn from columns 0 to 2 and the right one's from columns 6 to 8, so that the
-two scans share 0 to 4 columns; rows are drawn from 1 to 3 for each by itself. Where both have ink the darker is seen.
+two scans share 0 to 4 columns; rows are drawn from 1 to 3, independently. Where both have ink, the darker one is seen.
 The canvas is a grid of 3x4 cells of 4x4 pixels; one cell, drawn at random, is blank in `masked`, the network's input.
 
 Train, validation and test are made from disjoint source digits (1,079, 359 and 359 scans, at random);
-`left_source` and `right_source` are their positions in `sklearn.datasets.load_digits()`. The scans carry no name of
-their writer, so digits of one writer may be in several splits. The label `sum` is missing, NaN, for exactly half of
-the examples of every split, at random, as `sum_mask` says.
+`left_source` and `right_source` are their positions in `sklearn.datasets.load_digits()`. The writers of the scans are
+not known, so digits of one writer may be in several splits. The label `sum` is missing for exactly half of the examples
+of every split, at random: it is NaN there, and `sum_mask` is False.
 """
 
 _CITATION = """
@@ -65,9 +65,9 @@ class MultiDigitsConfig(tfds.core.BuilderConfig):
 class MultiDigits(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of two overlaid digits; `load_multi_digits` describes the tasks.
 
-    Needs scikit-learn to prepare, not to read; never TensorFlow or a network. The prepared files are a function of
-    the configuration's seed alone. Files are array_record unless asked otherwise, since TFDS's own default can only
-    be read with TensorFlow.
+    Preparation needs scikit-learn, but no TensorFlow and no network; reading does not need scikit-learn. The prepared
+    files depend only on the configuration's seed. Their format is array_record by default, since TFDS's own default
+    format needs TensorFlow.
 
     Features: `canvas` uint8 `[12, 16, 1]`, grey levels 0 to 16; `masked`, the same with one cell set to 0; `cell`
     int32, its number, row by row; `left` and `right`, classes 0 to 9; `sum` float32, NaN where it is missing;
@@ -156,7 +156,7 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
         tops = rng.integers(_ROWS[0], _ROWS[1] + 1, size=(size, 2))
         columns = rng.integers([_LEFT[0], _RIGHT[0]], [_LEFT[1] + 1, _RIGHT[1] + 1], size=(size, 2))
         cells = rng.integers(_GRID[0] * _GRID[1], size=size)
-        labelled = rng.permutation(size) < size // 2
+        labeled = rng.permutation(size) < size // 2
         for i in range(size):
             pair = scans[[first[i], second[i]]]
             canvas = np.zeros(_CANVAS, np.uint8)
@@ -175,8 +175,8 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
                     "cell": np.int32(cells[i]),
                     "left": left,
                     "right": right,
-                    "sum": np.float32(left + right if labelled[i] else np.nan),
-                    "sum_mask": bool(labelled[i]),
+                    "sum": np.float32(left + right if labeled[i] else np.nan),
+                    "sum_mask": bool(labeled[i]),
                     "left_source": np.int32(pair[0]),
                     "right_source": np.int32(pair[1]),
                 },
@@ -189,26 +189,23 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
 def load_multi_digits(data_dir: str | Path | None = None, *, seed: int = 0) -> dict[str, Batch]:
     """Two overlaid digits and their four tasks as NumPy arrays; prepared with TFDS on first use, in seconds.
 
-    The network sees one canvas with a grid cell blanked, and every task is predicted from it. One input for all tasks
-    is what lets a single forward pass serve them: with the whole canvas for the classifiers and a masked one for
-    `reconstruct` each step would run the shared trunk twice, and `reconstruct` could no longer conflict with the
-    others on the same example. The price is that a stroke that tells two digits apart is hidden now and then, in
-    evaluation too.
+    The input is one canvas with one blank grid cell, and the network predicts every task from it. So one forward pass
+    through the trunk serves all tasks, and `reconstruct` may conflict with the other tasks on the same example. The
+    price: the blank cell sometimes hides a stroke that distinguishes two digits, also in evaluation.
 
     Inputs: float32 `[N, 12, 16, 1]`, ink from 0 to 1. Tasks (targets, in the order of their names):
 
     - `left`, `right`: int32 `[N]`, the digit on either side, classes 0 to 9.
     - `reconstruct`: float32 `[N, 12, 16, 1]`, the canvas before the cell was blanked: self-supervised inpainting.
-    - `sum`: float32 `[N]`, left + right, 0 to 18. Missing for exactly half of the examples of every split, chosen at
-      random once; a missing value is NaN, so that a rule that reads it by mistake is found out.
+    - `sum`: float32 `[N]`, left + right, 0 to 18. It is missing for exactly half of the examples of every split, chosen
+      at random once. A missing value is NaN, so that code which reads it by mistake gives NaN.
 
-    `mask` has the one entry `sum`, bool `[N]`. N is 10,000, 2,000 and 2,000; the splits come from disjoint source
-    digits.
+    `mask` has one entry, `sum`, bool `[N]`. N is 10,000, 2,000 and 2,000; the splits have disjoint source digits.
 
     Args:
-        data_dir: TFDS's data directory, under which `multi_digits/seed_<seed>/1.0.0` is written and found again; None
+        data_dir: TFDS's data directory, under which `multi_digits/seed_<seed>/1.0.0` is written and read later; None
             is TFDS's own default, usually `~/tensorflow_datasets`. Several processes may prepare it at once.
-        seed: non-negative integer, see `MultiDigitsConfig`; seed 0 is the data set that results refer to.
+        seed: non-negative integer, see `MultiDigitsConfig`; published results use seed 0.
 
     Returns:
         Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays.
@@ -235,7 +232,7 @@ def load_multi_digits(data_dir: str | Path | None = None, *, seed: int = 0) -> d
 
 
 def _source_digits(seed: int) -> dict[str, np.ndarray]:
-    """The scans of each split, by position: three parts of one permutation, about 60, 20 and 20 per cent."""
+    """The scans of each split, by position: three parts of one permutation, about 60, 20 and 20 percent."""
     order = np.random.default_rng([seed, 0]).permutation(_SCANS)
     held_out = _SCANS // 5
     return {

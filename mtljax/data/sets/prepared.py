@@ -1,4 +1,4 @@
-"""From a TFDS builder to arrays in memory."""
+"""Prepared TFDS builders, and their rows as arrays in memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mtljax.checks import expect
 
 
 def prepare(where: str, make_builder: Callable[..., Any], data_dir: str | Path | None) -> Any:
-    """A builder whose files are on disk, prepared now where they were not.
+    """A builder whose files are on disk; it is prepared now if it was not prepared before.
 
-    TFDS writes to a folder of another name and renames it when all is there, so an interrupted preparation leaves
-    nothing that is read later. Several processes may prepare one data set at once: the first that is done wins.
+    TFDS writes to a temporary folder and renames it at the end, so an interrupted preparation is never read. Several
+    processes may prepare one data set at once: the first one that finishes wins.
 
     Args:
         where: the public function's name, which opens the message.
-        make_builder: `(*, data_dir) -> tfds.core.DatasetBuilder`; called again where another process was faster, since
-            a builder looks at the disk once, when it is made.
+        make_builder: `(*, data_dir) -> tfds.core.DatasetBuilder`. It is called again if another process was faster,
+            since a builder looks at the disk only when it is made.
         data_dir: TFDS's data directory; None is TFDS's own default.
 
     Returns:
@@ -29,7 +29,7 @@ def prepare(where: str, make_builder: Callable[..., Any], data_dir: str | Path |
     folder = data_dir is None or (isinstance(data_dir, str | Path) and str(data_dir) != "")
     expect(folder, where, "data_dir", "the path of a folder or None", data_dir, TypeError)
     builder = make_builder(data_dir=data_dir)
-    # TFDS prints that it downloads, also where all files are at hand. Its progress bars, on stderr, tell the truth.
+    # TFDS prints that it downloads, even if all files are on disk. Its progress bars, on stderr, are correct.
     for announcement in ("_log_download_bytes", "_log_download_done"):
         setattr(builder, announcement, lambda: None)
     try:
@@ -40,9 +40,9 @@ def prepare(where: str, make_builder: Callable[..., Any], data_dir: str | Path |
 
 
 def columns(builder: Any, split: str) -> dict[str, np.ndarray]:
-    """All rows of a split as one array for each feature, `[N, ...]`.
+    """All rows of a split, one array `[N, ...]` per feature.
 
-    One request for all rows: tens of thousands a second, against a few thousand one at a time.
+    One request reads all rows: tens of thousands per second, against a few thousand with one request per row.
 
     Args:
         builder: a prepared builder whose features have one shape in every row.

@@ -1,4 +1,4 @@
-"""The published files that data sets are made from: found on disk or downloaded, and never used damaged."""
+"""The published files of data sets: found on disk or downloaded, and checked against a checksum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANUAL = "manual:"
 
 
 class Registered(NamedTuple):
-    """What is known of a published file.
+    """The registered facts of a published file.
 
     Attributes:
         size: bytes.
@@ -27,16 +27,16 @@ class Registered(NamedTuple):
 
 
 def roots() -> list[Path]:
-    """Where raw files are looked for: the folder that `MTLJAX_DATA` names, then `../shared/data` by the checkout."""
+    """The folders to search for raw files: the one that `MTLJAX_DATA` names, then `../shared/data` by the checkout."""
     named = os.environ.get("MTLJAX_DATA")
     return [*([Path(named)] if named else []), Path(__file__).resolve().parents[3].parent / "shared" / "data"]
 
 
 @functools.cache
 def registered() -> dict[str, Registered]:
-    """Every known file by its URL, from each folder's `checksums.tsv`, which TFDS checks downloads against too.
+    """Every known file by its URL, from the `checksums.tsv` of each folder, which TFDS also uses for its downloads.
 
-    A file that no public URL serves any longer is registered as `manual:<folder>/<name>`.
+    A file without a public URL is registered as `manual:<folder>/<name>`.
     """
     table = {}
     for file in sorted(Path(__file__).parent.rglob("checksums.tsv")):
@@ -47,19 +47,19 @@ def registered() -> dict[str, Registered]:
 
 
 def fetch(dl_manager: Any, folder: str, urls: Sequence[str]) -> list[Path]:
-    """The files of these URLs: `<root>/<folder>/<name>` where one of `roots()` has it, otherwise TFDS's download.
+    """The files of these URLs: `<root>/<folder>/<name>` if one of `roots()` has it, else TFDS's download.
 
     Args:
-        dl_manager: TFDS's download manager, which a builder's `_split_generators` is given.
+        dl_manager: TFDS's download manager, the argument of a builder's `_split_generators`.
         folder: the data set's folder under each root, for example `"mnist"`.
         urls: URLs of `registered()`.
 
     Returns:
-        One path for each URL.
+        One path per URL.
 
     Raises:
         ValueError: a file that is damaged or truncated; the message has its path and both checksums.
-        FileNotFoundError: a file that is nowhere and cannot be downloaded; the message says what to fetch and where
+        FileNotFoundError: a file that is missing and cannot be downloaded; the message says what to fetch and where
             to put it.
 
     Example:
@@ -82,17 +82,17 @@ def _fetch(dl_manager: Any, folder: str, url: str) -> Path:
             return path
     where = f"{folder}/{known.name} in the folder that MTLJAX_DATA names (sha256 {known.sha256})"
     if url.startswith(MANUAL):
-        raise FileNotFoundError(f"{known.name} is served by no public URL that is known: put it at {where}")
+        raise FileNotFoundError(f"{known.name} is missing and has no known public URL: put it at {where}")
     try:
         path = Path(dl_manager.download(url))
     except Exception as error:
         raise FileNotFoundError(f"could not download {url} ({error}): fetch it and put it at {where}") from error
-    check(path, known)  # TFDS does not hash what its cache holds again
+    check(path, known)  # TFDS does not check the files in its cache again
     return path
 
 
 def check(path: Path, known: Registered) -> None:
-    """Raise ValueError unless the file has the size and the checksum that are registered."""
+    """Raise ValueError unless the file has the registered size and checksum."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size

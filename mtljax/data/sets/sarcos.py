@@ -1,4 +1,4 @@
-"""The SARCOS data set: inverse dynamics of a robot arm, seven torques from one input."""
+"""The SARCOS data set: inverse dynamics of a robot arm, seven torques from the same inputs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NAME = "sarcos_inv_test"
 
 _DESCRIPTION = """
 Inverse dynamics of an anthropomorphic robot arm of seven degrees of freedom (SARCOS): seven joint positions, seven
-velocities and seven accelerations, and the seven torques that go with them, seven regression tasks on one input. These
-are the 4,449 rows of the published test file, in its order. The published training file is not part of it: it has been
-reported that most of the test file's rows are in it too, so the two should not be used as a split.
+velocities and seven accelerations are the inputs of seven regression tasks, the seven torques. These are the 4,449 rows
+of the published test file, in its order. The published training file is left out: most rows of the test file are
+reported to be in it too, so the two files should not be used as a split.
 """
 
 _CITATION = """
@@ -47,7 +47,7 @@ _CITATION = """
 class Sarcos(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the robot arm's inverse dynamics; `load_sarcos` describes the tasks.
 
-    All rows of the file are in split "full", in its order. Features: `inputs` float32 `[21]`, positions, velocities
+    Split "full" has all rows of the file, in order. Features: `inputs` float32 `[21]`, positions, velocities
     and accelerations of the seven joints; `torques` float32 `[7]`. The file's numbers are float64 with six decimals.
 
     Example:
@@ -93,35 +93,36 @@ def load_sarcos(
     train_rows: int = 600,
     test_rows: int = 1400,
     seed: int = 0,
-    standardise: bool = True,
+    standardize: bool = True,
 ) -> dict[str, Batch]:
-    """Seven torques of a robot arm from its motion as NumPy arrays; one input for all seven tasks.
+    """Seven torques of a robot arm from its motion, as NumPy arrays; all seven tasks have the same inputs.
 
     Inputs: float32 `[N, 21]`, positions, velocities and accelerations of seven joints. Targets: float32 `[N]`, tasks
     "torque_1" to "torque_7". No label is missing.
 
-    Rows are drawn from the 4,449 of the published test file without repetition: with
-    `order = np.random.default_rng(seed).permutation(4449)` the first `train_rows` are for training and the next
-    `test_rows` for testing. 600 and 1,400 are the sizes common in multi-task learning; which rows others drew is not
-    known, so compare means over seeds. The file is a motion recorded over time, so a random split tests interpolation.
+    Rows are drawn without replacement from the 4,449 rows of the published test file. With
+    `order = np.random.default_rng(seed).permutation(4449)`, the first `train_rows` are for training and the next
+    `test_rows` for testing. 600 and 1,400 are common sizes in multi-task learning. The rows that other authors drew are
+    not known, so compare means over seeds. The file records one motion over time, so a random split tests
+    interpolation.
 
     Args:
-        data_dir: TFDS's data directory, under which the data are prepared once and found again; None is TFDS's own
+        data_dir: TFDS's data directory, where the data are prepared once and read later; None is TFDS's
             default, usually `~/tensorflow_datasets`.
         train_rows: rows of "train", at least 1.
         test_rows: rows of "test", at least 1.
-        seed: non-negative integer, decides which rows.
-        standardise: whether inputs and targets are given with mean 0 and variance 1 of the training rows, each column
-            by itself (a constant column becomes 0). The usual figure, the mean squared error over the variance of the
-            test targets (nMSE), is the same either way. False: the numbers of the file.
+        seed: non-negative integer that draws the rows.
+        standardize: whether each column of inputs and targets is scaled to mean 0 and variance 1 over the training rows
+            (a constant column becomes 0). False gives the numbers of the file. The usual metric, the mean squared error
+            divided by the variance of the test targets (nMSE), is the same either way.
 
     Returns:
         Dict with `"train"` and `"test"`, each a `Batch` of NumPy arrays.
 
     Raises:
-        ValueError: no rows in a split or more than there are, a negative seed, or a file that is damaged or not as
-            expected.
-        FileNotFoundError: a file that cannot be had; the message says where to put it.
+        ValueError: no rows in a split or more rows than the file has, a negative seed, or a file that is damaged or has
+            unexpected content.
+        FileNotFoundError: a missing file; the message says where to put it.
 
     Data: S. Vijayakumar and S. Schaal, Locally weighted projection regression, ICML 2000; the file is that of C. E.
     Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning, 2006. No licence is stated with it.
@@ -134,9 +135,9 @@ def load_sarcos(
     check_count("load_sarcos", "train_rows", train_rows)
     check_count("load_sarcos", "test_rows", test_rows)
     check_count("load_sarcos", "seed", seed, least=0)
-    check_flag("load_sarcos", "standardise", standardise)
+    check_flag("load_sarcos", "standardize", standardize)
     found = columns(prepare("load_sarcos", Sarcos, data_dir), "full")
-    # In float64, so that what is standardised is so to float32's last digits.
+    # In float64, so that standardized columns are exact to float32 rounding.
     rows = np.concatenate([found["inputs"], found["torques"]], axis=1).astype(np.float64)
     if train_rows + test_rows > len(rows):
         raise ValueError(
@@ -145,7 +146,7 @@ def load_sarcos(
         )
     order = np.random.default_rng(seed).permutation(len(rows))
     train, test = rows[order[:train_rows]], rows[order[train_rows : train_rows + test_rows]]
-    if standardise:
+    if standardize:
         mean, deviation = train.mean(0), train.std(0)
         scale = np.where(np.ptp(train, 0) > 0, deviation, 1.0)
         train, test = (train - mean) / scale, (test - mean) / scale

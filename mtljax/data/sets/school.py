@@ -1,4 +1,4 @@
-"""The School data set: examination scores of pupils of 139 schools, a task for each school."""
+"""The School data set: examination scores of pupils of 139 schools, one task per school."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COLUMNS = 28  # 27 features and a constant
 
 _DESCRIPTION = """
 Examination scores of 15,362 pupils of 139 secondary schools of the Inner London Education Authority in 1985, 1986 and
-1987, as MALSAR packs them. What is known of a pupil are 27 features and a constant, 1, in the last column. Features
-describe the year, the school (percentages of pupils with free meals and in the highest band of verbal reasoning, its
-gender and denomination) and the pupil (gender, verbal reasoning band, ethnic group); all but the two percentages,
-columns 3 and 4, are indicators. Each school is a regression task. Pupils stand in the file's order, school by school.
+1987, as published with MALSAR. A pupil has 27 features and a constant, 1, in the last column. Features describe the
+year, the school (percentages of pupils with free meals and in the highest band of verbal reasoning, its gender and
+denomination) and the pupil (gender, verbal reasoning band, ethnic group). All except the two percentages, columns 3 and
+4, are indicators. Each school is a regression task. Pupils are in the order of the file, school by school.
 """
 
 _CITATION = """
@@ -49,7 +49,7 @@ _CITATION = """
 class School(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of examination scores by school; `load_school` describes the tasks.
 
-    The published file has no split, and neither has this: everything is in split "full" (TFDS keeps "all" for itself).
+    The published file has no split: all pupils are in split "full" (TFDS reserves the name "all").
     Features: `inputs` uint8 `[28]`, the last one 1; `score` uint8, from 1 to 70; `school` int32, from 1 to 139.
 
     Example:
@@ -78,7 +78,7 @@ class School(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/jiayuzhou/MALSAR",
             citation=_CITATION,
             license="none stated",
-            disable_shuffling=True,  # pupils stand school by school
+            disable_shuffling=True,  # keeps pupils school by school
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -96,14 +96,14 @@ class School(tfds.core.GeneratorBasedBuilder):
 def load_school(
     data_dir: str | Path | None = None, *, train_share: float | None = None, seed: int = 0
 ) -> dict[str, dict[str, Batch]]:
-    """Examination scores of the pupils of 139 schools as NumPy arrays, a task for each school.
+    """Examination scores of the pupils of 139 schools as NumPy arrays, one task per school.
 
-    Every school has pupils of its own, from 22 to 251, 15,362 in all: a split is a dict of `Batch` by task name, the
-    names "school_001" to "school_139" in the file's order. Inputs: float32 `[n, 28]`, the numbers of the file: 27
+    Every school has its own pupils, from 22 to 251, 15,362 in all. A split is a dict of `Batch` by task name,
+    "school_001" to "school_139" in the order of the file. Inputs: float32 `[n, 28]`, the numbers of the file: 27
     features, percentages not scaled, and a constant 1 in the last column. Target: float32 `[n]`, a score from 1 to 70,
-    under the task's own name.
+    under the task's name.
 
-    To the padded arrays of `mtljax.convex`, and without the constant feature:
+    This makes the padded arrays of `mtljax.convex`, without the constant feature:
 
         schools = load_school()["all"]
         rows = mtljax.convex.pad(
@@ -112,21 +112,21 @@ def load_school(
         )
 
     Args:
-        data_dir: TFDS's data directory, under which the data are prepared once and found again; None is TFDS's own
+        data_dir: TFDS's data directory, where the data are prepared once and read later; None is TFDS's
             default, usually `~/tensorflow_datasets`.
-        train_share: None for all pupils under "all". The data have no split of their own; results are commonly given
-            for a random 0.75 of each school's pupils in training, means over ten such splits. A number from 0 to 1
-            gives such a split, rounded to the nearest pupil of each school, halves up.
-        seed: of the split. The split is that of `mtljax.convex.split_rows(jax.random.key(seed), pad(...), share)` with
-            JAX's default settings.
+        train_share: share of each school's pupils in "train", from 0 to 1, rounded to the nearest pupil, halves up;
+            "test" has the others. None (default) for all pupils under "all". The data have no published split. Papers
+            commonly report means over ten random splits with a share of 0.75.
+        seed: seed of the split, which is that of `mtljax.convex.split_rows(jax.random.key(seed), pad(...), share)`
+            with JAX's default settings.
 
     Returns:
         `{"all": ...}` without `train_share`, else `{"train": ..., "test": ...}`, dicts of `Batch` by task name. Pupils
-        keep the file's order.
+        keep the order of the file.
 
     Raises:
-        ValueError: a `train_share` that is not from 0 to 1, or a file that is damaged or not as expected.
-        FileNotFoundError: a file that cannot be had; the message says where to put it.
+        ValueError: a `train_share` that is not from 0 to 1, or a file that is damaged or has unexpected content.
+        FileNotFoundError: a missing file; the message says where to put it.
 
     Data: A. Argyriou, T. Evgeniou and M. Pontil, Convex multi-task feature learning, Machine Learning 73, 2008; the
     file is that of J. Zhou, J. Chen and J. Ye, MALSAR, 2011. No licence is stated.
@@ -153,8 +153,8 @@ def load_school(
 
 
 def _train_masks(sizes: list[int], share: float, seed: int) -> list[np.ndarray]:
-    """Which pupils `mtljax.convex.split_rows` would draw, without importing what is built on data."""
-    # What is drawn depends on JAX's precision and on its generator: the same split whatever they are set to.
+    """The pupils that `mtljax.convex.split_rows` draws, without importing `mtljax.convex`, which imports data."""
+    # The draw depends on JAX's precision and generator, which are fixed here so that the split is always the same.
     with jax.enable_x64(False), jax.threefry_partitionable(True):
         drawn = np.asarray(jax.random.uniform(jax.random.key(seed, impl="threefry2x32"), (len(sizes), max(sizes))))
     wanted = np.floor(np.float32(share) * np.array(sizes, np.float32) + np.float32(0.5))

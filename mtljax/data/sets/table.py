@@ -1,4 +1,4 @@
-"""Every data set in one table, which `load`, `source` and the names of `mtljax.data` are made from."""
+"""The table of data sets, for `load`, `source` and the names of `mtljax.data`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 
 class DataSet(NamedTuple):
-    """Where a data set is found.
+    """The module, loader and builder of a data set.
 
     Attributes:
         module: its module under `mtljax.data.sets`, imported on first use: TFDS is slow to import, and some builders
-            need packages of their own to prepare.
-        loader: the function that gives it in memory.
-        builder: its TFDS builder, as `module:class`; None where the data set is generated and not stored.
-        config: the builder's configuration that the loader takes without options; None where there is one alone.
+            need other packages.
+        loader: the function that loads the data set into memory.
+        builder: its TFDS builder, as `module:class`; None for a data set that is generated and not stored.
+        config: the builder's configuration that the loader uses without options; None if there is only one.
         also: other public names of the module.
     """
 
@@ -54,13 +54,13 @@ TABLE = {
 
 
 def imported(place: str) -> Any:
-    """What `module:name` names, the module being under `mtljax.data.sets`."""
+    """The object `module:name`, with the module under `mtljax.data.sets`."""
     module, name = place.split(":")
     return getattr(importlib.import_module(f"mtljax.data.sets.{module}"), name)
 
 
 def places() -> dict[str, str]:
-    """Every public name of the data sets, and the `module:name` where it stands."""
+    """Every public name of the data sets, with its `module:name`."""
     found = {"TwoDigitsConfig": "multi_mnist.builder:TwoDigitsConfig"}
     for row in TABLE.values():
         found |= {name: f"{row.module}:{name}" for name in (row.loader, *row.also)}

@@ -1,4 +1,4 @@
-"""Data sets of the literature that are drawn, not downloaded: relatedness of tasks as a number to set."""
+"""Synthetic data sets of the literature, in which a number sets how related the tasks are."""
 
 from mtljax.data.synthetic.clustered_linear import ClusteredLinear, clustered_linear
 from mtljax.data.synthetic.gradnorm_toy import gradnorm_toy

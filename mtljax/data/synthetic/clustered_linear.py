@@ -7,18 +7,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number
 from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
-from mtljax.types import Array, Batch, Key
+from mtljax.types import Array, Batch, Key, Numeric
 
 
 class ClusteredLinear(NamedTuple):
-    """Linear tasks and what they were made of. T tasks, n rows each, d features.
+    """Linear tasks with their true weights and clusters: T tasks, n rows per task, d features.
 
     Attributes:
-        batches: dict of `Batch` by task name, each with inputs `[n, d]` of its own and the one target `[n]`.
+        batches: dict of `Batch` by task name, each with its own inputs `[n, d]` and one target `[n]`.
         weights: `[T, d]`, the true weights, in the order of names.
         clusters: int32 `[T]`, the cluster of each task.
     """
@@ -34,9 +33,9 @@ def clustered_linear(
     num_clusters: int,
     tasks_per_cluster: int,
     num_examples: int,
-    within: ArrayLike,
-    between: ArrayLike = 1.0,
-    noise: ArrayLike = 0.01,
+    within: Numeric,
+    between: Numeric = 1.0,
+    noise: Numeric = 0.01,
     num_features: int = 30,
     example_key: Key | None = None,
 ) -> ClusteredLinear:
@@ -44,33 +43,36 @@ def clustered_linear(
 
         m_c ~ N(0, between I),   w_t ~ N(m_{c(t)}, within I),   y = w_t' x + N(0, noise),   x ~ N(0, I)
 
-    The dial is `within`: at 0 all tasks of a cluster are one, and the larger it is the less they have in common.
-    Weights of one cluster have correlation `between / (between + within)`, those of different clusters 0. Every task
-    has rows of its own. Tasks 0 to `tasks_per_cluster - 1` are cluster 0, and so on.
+    `within` sets the relatedness: at 0 all tasks of a cluster are identical; the larger it is, the less related they
+    are. Weights of one cluster have correlation `between / (between + within)`, weights of different clusters 0. Every
+    task has its own rows. Tasks 0 to `tasks_per_cluster - 1` are cluster 0, and so on.
 
     Args:
         key: typed PRNG key `[]` that centres and weights are drawn from.
         num_clusters: C.
-        tasks_per_cluster: tasks in each; T is C times that.
-        num_examples: n, rows of each task.
+        tasks_per_cluster: number of tasks per cluster; T is C times this number.
+        num_examples: n, rows per task.
         within: variance of weights about their centre, at least 0; may be traced.
         between: variance of centres, at least 0; may be traced.
         noise: variance of the labels' noise, at least 0; may be traced.
         num_features: d.
-        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another one
+        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another key
             gives other rows of the same tasks.
 
     Returns:
-        `ClusteredLinear` of JAX's default floating type. `mtljax.convex.pad` makes rows for linear models of it.
+        `ClusteredLinear` of JAX's default floating type. `mtljax.convex.pad` turns `batches` into rows for linear
+        models.
 
     Raises:
         TypeError: a key that is not typed.
         ValueError: counts below 1, a negative variance, several keys.
 
     L. Jacob, F. Bach, J.-P. Vert (2008), "Clustered multi-task learning: a convex formulation", NIPS; J. Zhou, J. Chen,
-    J. Ye (2011), "Clustered multi-task learning via alternating structure optimization", NIPS. The two variances are
-    those that their penalties tell apart. Their own data have orthogonal centres, zero outside of features of their
-    own; here centres are drawn independently, so that `within` and `between` are all there is to set.
+    J. Ye (2011), "Clustered multi-task learning via alternating structure optimization", NIPS. Their penalties
+    distinguish the same two variances.
+
+    Departures: the centres of their data are orthogonal, each zero outside its own features. Here centres are drawn
+    independently, so that `within` and `between` alone set the relatedness.
 
     Example:
         >>> draw = lambda key: clustered_linear(
@@ -94,11 +96,11 @@ def clustered_linear(
     num_tasks = num_clusters * tasks_per_cluster
     clusters = jnp.repeat(jnp.arange(num_clusters, dtype=jnp.int32), tasks_per_cluster)
     rows = (num_tasks, num_examples)
-    centres, offsets = drawn(jax.random.normal, task_key, (num_clusters, num_features), (num_tasks, num_features))
+    centers, offsets = drawn(jax.random.normal, task_key, (num_clusters, num_features), (num_tasks, num_features))
     inputs, noises = drawn(jax.random.normal, draw_key, (*rows, num_features), rows)
     deviations = (jnp.sqrt(jnp.asarray(variance, float)) for variance in (between, within, noise))
     between_deviation, within_deviation, noise_deviation = deviations
-    weights = between_deviation * centres[clusters] + within_deviation * offsets
+    weights = between_deviation * centers[clusters] + within_deviation * offsets
     labels = jnp.einsum("tnd,td->tn", inputs, weights, precision=lax.Precision.HIGHEST)
     labels = labels + noise_deviation * noises
     batches = {task: Batch(x, {task: y}) for task, x, y in zip(task_names(num_tasks), inputs, labels, strict=True)}

@@ -1,4 +1,4 @@
-"""What the generators have in common: names of tasks and checks of arguments."""
+"""Names of tasks, draws and keys for the generators of synthetic data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtljax.types import Array, Key
 
 
 def task_names(num_tasks: int) -> list[str]:
-    """`task_0`, `task_1`, ..., with zeros in front where that keeps them in order.
+    """`task_0`, `task_1`, ..., with leading zeros, so that sorted order is the order of numbers.
 
     Example:
         >>> task_names(11)[:2]
@@ -26,7 +26,7 @@ def task_names(num_tasks: int) -> list[str]:
 
 
 def drawn(draw: Callable[..., Array], key: Key, *shapes: tuple[int, ...]) -> list[Array]:
-    """Arrays of these shapes from one draw, which compiles faster than a draw for each.
+    """Arrays of these shapes from one draw, which compiles faster than one draw per array.
 
     Args:
         draw: `(key, shape) -> array`, such as `jax.random.normal`.
@@ -43,7 +43,7 @@ def drawn(draw: Callable[..., Array], key: Key, *shapes: tuple[int, ...]) -> lis
 
 
 def task_and_example_keys(name: str, key: Any, example_key: Any) -> tuple[Key, Key]:
-    """The key from which tasks are drawn and the one from which examples are, after checking both.
+    """Two checked keys: the tasks are drawn from the first, the examples from the second.
 
     Example:
         >>> ours, theirs = jax.random.key(0), jax.random.key(1)

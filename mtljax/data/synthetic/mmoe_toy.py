@@ -1,4 +1,4 @@
-"""The toy of MMoE: two regressions whose relatedness is a number from -1 to 1."""
+"""The toy problem of MMoE: two regressions whose relatedness is a number from -1 to 1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number
 from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
-from mtljax.types import Array, Batch, Key
+from mtljax.types import Array, Batch, Key, Numeric
 
 _SINES = 5  # m, where alpha and beta are drawn
 
@@ -19,13 +18,13 @@ _SINES = 5  # m, where alpha and beta are drawn
 def mmoe_toy(
     key: Key,
     *,
-    p: ArrayLike,
+    p: Numeric,
     num_examples: int,
     num_features: int = 100,
-    scale: ArrayLike = 1.0,
-    alpha: ArrayLike | Sequence[ArrayLike] | None = None,
-    beta: ArrayLike | Sequence[ArrayLike] | None = None,
-    noise: ArrayLike = 0.01,
+    scale: Numeric = 1.0,
+    alpha: Numeric | Sequence[Numeric] | None = None,
+    beta: Numeric | Sequence[Numeric] | None = None,
+    noise: Numeric = 0.01,
     example_key: Key | None = None,
 ) -> Batch:
     """Two regressions whose weights have cosine p.
@@ -35,11 +34,11 @@ def mmoe_toy(
         w_1 = c u_1,   w_2 = c (p u_1 + sqrt(1 - p^2) u_2)
         y_k = w_k' x + sum_i sin(alpha_i w_k' x + beta_i) + N(0, noise)
 
-    At p = 1 the tasks are one but for their noise; at p = 0 they are independent; at p = -1 the second is the first
-    task's function of the opposite input. The correlation of labels is not p, but grows with p from 0 on: with g the
-    function above and `h_j` its coefficients in normalised Hermite polynomials, `sum_j h_j^2 p^j / (sum_j h_j^2 +
-    noise)`, j from 1 (for c = 1). That depends on alpha and beta: over draws of five of each the mean is .988, .817,
-    .362 and 0 at p = 1, .9, .5 and 0, with standard deviations .02, .08, .12 and 0.
+    At p = 1 the tasks differ only in their noise. At p = 0 they are independent. At p = -1 the second task is the first
+    task's function of -x. The correlation of labels is not p, but increases with p for p >= 0. For c = 1 it is
+    `sum_j h_j^2 p^j / (sum_j h_j^2 + noise)`, j from 1, with `h_j` the coefficients of the function above in normalized
+    Hermite polynomials. So it depends on alpha and beta: over draws of five of each, its mean is .988, .817, .362 and 0
+    at p = 1, .9, .5 and 0, with standard deviations .02, .08, .12 and 0.
 
     Args:
         key: typed PRNG key `[]` that the tasks are drawn from: `u_1`, `u_2`, alpha and beta.
@@ -47,10 +46,10 @@ def mmoe_toy(
         num_examples: N.
         num_features: d, at least 2.
         scale: c, may be traced.
-        alpha: `[m]`; None (default) draws it from N(0, 1), as many as there are of beta, or five.
-        beta: `[m]`, the same way.
+        alpha: `[m]`; None (default) draws it from N(0, 1), with the length of beta, or five.
+        beta: `[m]`; None (default) draws it from N(0, 1), with the length of alpha, or five.
         noise: variance of the noise, at least 0; may be traced.
-        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another one
+        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another key
             gives other examples of the same tasks.
 
     Returns:
@@ -62,8 +61,8 @@ def mmoe_toy(
             beta that are not `[m]` or not finite, several keys.
 
     J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong, E. H. Chi (2018), "Modeling task relationships in multi-task learning with
-    multi-gate mixture-of-experts", KDD, section 3.2. The paper gives d = 100 and noise 0.01, but neither c, m, alpha
-    nor beta.
+    multi-gate mixture-of-experts", KDD, section 3.2. The paper states d = 100 and noise 0.01, but not c, m, alpha and
+    beta.
 
     Example:
         >>> batch = jax.eval_shape(lambda key: mmoe_toy(key, p=0.5, num_examples=8), jax.random.key(0))

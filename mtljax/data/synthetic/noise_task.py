@@ -1,4 +1,4 @@
-"""A distractor: one more task, whose labels have nothing to do with the inputs."""
+"""A distractor: one more task, whose labels do not depend on the inputs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from mtljax.types import Batch, Key
 def noise_task(
     batch: Batch, key: Key, *, task: str = "noise", shape: tuple[int, ...] = (), num_classes: int | None = None
 ) -> Batch:
-    """A batch with one task more, of labels that are pure noise.
+    """Add a task to a batch, with labels that are pure noise.
 
         y ~ N(0, 1), or uniform on the classes 0 to C - 1
 
-    independent of inputs, of other labels and of each other. No function of the input predicts them better than their
-    mean does (squared error 1, cross-entropy `log C`), so in expectation the task has nothing to give: a method that
-    lets it harm the others suffers negative transfer. On a finite training set it can be learnt by heart.
+    Labels are independent of inputs, of other labels and of each other. No function of the input predicts them better
+    than their mean (squared error 1, cross-entropy `log C`). So the task cannot help other tasks: if it harms them,
+    the method has negative transfer. A network can memorize the labels of a finite training set.
 
     Args:
         batch: `Batch` of arrays `[B, ...]`.
         key: typed PRNG key `[]`.
         task: name of the new task.
-        shape: of one label; `()` (default) is a number for each example.
+        shape: shape of one label; `()` (default) is one number per example.
         num_classes: C, for integer class labels; None (default) for normal numbers.
 
     Returns:
-        `Batch` with `targets[task]` `[B, *shape]`, of JAX's default floating type or int32, and all else as it was.
+        `Batch` with `targets[task]` `[B, *shape]`, of JAX's default floating type or int32, else unchanged.
 
     Raises:
         TypeError: `batch` is not a `Batch`, or the key is not typed.
-        ValueError: the batch has a task of that name, inputs of no one B, several keys, or fewer than 2 classes.
+        ValueError: the batch has a task of that name, inputs of unequal lengths, several keys, or fewer than 2 classes.
 
     Example:
         >>> batch = Batch(jnp.zeros((4, 2)), {"a": jnp.zeros(4)})
@@ -50,7 +50,7 @@ def noise_task(
         raise ValueError(f"noise_task: task must be a new name, found '{task}', which the batch has already")
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch.inputs)}
     if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"noise_task: inputs must be arrays [B, ...] of one B, found leading axes {sorted(lengths)}")
+        raise ValueError(f"noise_task: inputs must be arrays [B, ...] of one length, found lengths {sorted(lengths)}")
     shape = (*lengths.pop(), *shape)
     if num_classes is None:
         labels = jax.random.normal(key, shape)

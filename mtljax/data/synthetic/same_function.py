@@ -1,25 +1,24 @@
-"""One function for all tasks, seen through noise of each task's own."""
+"""One function for all tasks, observed with independent noise per task."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number
 from mtljax.data.synthetic.common import drawn, task_and_example_keys, task_names
-from mtljax.types import Batch, Key
+from mtljax.types import Batch, Key, Numeric
 
-_WAVES = 4  # sines that the function is a sum of, or the number of features where that is less
-_PITCH = 2.0  # their frequency
+_WAVES = 4  # number of sines in the function, at most the number of features
+_PITCH = 2.0  # frequency of the sines
 
 
 def same_function(
     key: Key,
     num_tasks: int,
     *,
-    noise: ArrayLike,
+    noise: Numeric,
     num_examples: int,
     num_features: int = 10,
     example_key: Key | None = None,
@@ -28,9 +27,9 @@ def same_function(
 
         y_k = sqrt(1 - noise) f(x) + sqrt(noise) e_k,   x ~ N(0, I),   e_k ~ N(0, 1)
 
-    f has mean 0 and variance 1 over x, exactly and whatever the key, so labels have variance 1 and those of any two
-    tasks have correlation `1 - noise`: identical tasks at 0, unrelated (and nothing to learn) at 1. What tasks gain
-    from one another is T draws of noise instead of one. f is a sum of four sines along orthonormal directions,
+    f has mean 0 and variance 1 over x exactly, for every key. So labels have variance 1, and the labels of two tasks
+    have correlation `1 - noise`: tasks are identical at noise 0, unrelated and without signal at noise 1. Sharing gives
+    T draws of noise per input instead of one. f is a sum of four sines along orthonormal directions,
 
         f(x) = sum_i (sin(2 v_i' x + b_i) - mean_i) / sqrt(4 variance_i),   b_i uniform on the circle
 
@@ -42,8 +41,8 @@ def same_function(
         num_tasks: T.
         noise: share of the labels' variance that is noise, from 0 to 1; may be traced.
         num_examples: N.
-        num_features: d; with fewer than four there are d sines.
-        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another one
+        num_features: d; with d below four, f is a sum of d sines.
+        example_key: typed PRNG key `[]` that inputs and noise are drawn from; None derives it from `key`. Another key
             gives other examples of the same function.
 
     Returns:
@@ -53,8 +52,8 @@ def same_function(
         TypeError: a key that is not typed.
         ValueError: counts below 1, noise outside 0 to 1, several keys.
 
-    No paper's in particular: the limiting case that theories of multi-task learning begin with, tasks that differ in
-    nothing but their samples.
+    The problem is not from one paper. It is the limiting case of theories of multi-task learning: tasks that differ
+    only in their samples.
 
     Example:
         >>> batch = jax.eval_shape(lambda key: same_function(key, 3, noise=0.5, num_examples=8), jax.random.key(0))

@@ -1,7 +1,7 @@
-"""Self-supervised tasks as tasks like any other: each view makes inputs and targets out of an unlabelled batch.
+"""Views make self-supervised tasks: inputs and targets out of an unlabelled batch.
 
-A view is a pure function `view(key, x) -> (inputs, targets)` or `(inputs, targets, mask)`, with shapes that are static.
-It runs inside the jitted step, so every step sees fresh ones and the input pipeline does no work: see `with_views`.
+A view is a pure function `view(key, x) -> (inputs, targets)` or `(inputs, targets, mask)`, with static shapes. It runs
+inside the jitted step, so every step draws new inputs and targets: see `with_views`.
 """
 
 from mtljax.data.views.augmentation import chain, crop, cutout, flip, noise

@@ -1,6 +1,6 @@
-"""Changes of images that leave their meaning alone: functions `(key, x [B, H, W, C]) -> like x`.
+"""Augmentations of images, which keep the meaning of an image: functions `(key, x [B, H, W, C]) -> like x`.
 
-Every image of a batch gets its own draw. They are parts of `contrastive_pairs`, and serve on their own in a step.
+Every image of a batch gets its own draw. Use them in `contrastive_pairs`, or alone in a step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def flip(*, probability: float = 0.5) -> Augmentation:
         Augmentation; any dtype.
 
     Raises:
-        ValueError: a probability outside 0 to 1; from the augmentation, other than `[B, H, W, C]`.
+        ValueError: a probability outside 0 to 1; from the augmentation, images that are not `[B, H, W, C]`.
 
     Example:
         >>> flip(probability=1.0)(jax.random.key(0), jnp.arange(3).reshape(1, 1, 3, 1)).ravel().tolist()
@@ -47,17 +47,17 @@ def flip(*, probability: float = 0.5) -> Augmentation:
 
 
 def crop(pixels: int) -> Augmentation:
-    """Pad by zeros on every side and cut out a window of the old size: a shift by up to `pixels` each way.
+    """Pad with zeros on every side and crop to the old size: a shift by up to `pixels` in each direction.
 
     Args:
-        pixels: the greatest shift, at least 1; both coordinates are uniform over `-pixels, ..., pixels`.
+        pixels: the largest shift, at least 1; both coordinates are uniform over `-pixels, ..., pixels`.
 
     Returns:
         Augmentation; any dtype.
 
     Raises:
         TypeError: `pixels` that is not an integer.
-        ValueError: `pixels` below 1; from the augmentation, other than `[B, H, W, C]`.
+        ValueError: `pixels` below 1; from the augmentation, images that are not `[B, H, W, C]`.
 
     Example:
         >>> crop(1)(jax.random.key(0), jnp.ones((2, 4, 4, 1))).shape
@@ -89,7 +89,7 @@ def noise(std: float) -> Augmentation:
 
     Raises:
         TypeError: (by the augmentation) integer images.
-        ValueError: `std` that is not positive; from the augmentation, other than `[B, H, W, C]`.
+        ValueError: `std` that is not positive; from the augmentation, images that are not `[B, H, W, C]`.
 
     Example:
         >>> noise(0.1)(jax.random.key(0), jnp.ones((2, 4, 4, 1), jnp.bfloat16)).dtype.name
@@ -106,7 +106,7 @@ def noise(std: float) -> Augmentation:
 
 
 def cutout(side: int) -> Augmentation:
-    """Set a square to zero whose centre is uniform over the pixels; what lies outside the image is lost.
+    """Set a square to zero. Its centre is uniform over the pixels, so the square may extend beyond the image.
 
     DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", arXiv:1708.04552, 2017.
 
@@ -118,7 +118,7 @@ def cutout(side: int) -> Augmentation:
 
     Raises:
         TypeError: `side` that is not an integer.
-        ValueError: `side` below 1; from the augmentation, other than `[B, H, W, C]`.
+        ValueError: `side` below 1; from the augmentation, images that are not `[B, H, W, C]`.
 
     Example:
         >>> float(cutout(1)(jax.random.key(0), jnp.ones((1, 4, 4, 1))).sum())
@@ -129,8 +129,8 @@ def cutout(side: int) -> Augmentation:
     def augment(key: Key, x: Any) -> Array:
         x = images("cutout", x)
         height, width = x.shape[1:3]
-        centres = jax.random.randint(key, (x.shape[0], 2), 0, jnp.array([height, width])[None, :])
-        first = centres - side // 2
+        centers = jax.random.randint(key, (x.shape[0], 2), 0, jnp.array([height, width])[None, :])
+        first = centers - side // 2
 
         def inside(size: int, start: Array) -> Array:
             positions = jnp.arange(size)[None, :]
@@ -143,7 +143,7 @@ def cutout(side: int) -> Augmentation:
 
 
 def chain(*augmentations: Augmentation) -> Augmentation:
-    """One augmentation after the other, each with a key of its own.
+    """Apply several augmentations in a row, each with its own key.
 
     Args:
         *augmentations: at least one.

@@ -1,4 +1,4 @@
-"""From a view to a task like any other."""
+"""Views as tasks: `add` puts views into a batch, `with_views` does so inside the loss function."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ View = Callable[[Key, Any], tuple[Any, ...]]
 
 
 def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
-    """The batch with a task more for each view: its inputs, its targets, and a mask where it has one.
+    """Add one task per view to a batch: its inputs, its targets, and its mask if the view returns one.
 
         inputs = TaskInputs({"digit": x, "rotate": view(key, x)[0]}), targets |= {"rotate": view(key, x)[1]}
 
-    Tasks that the batch has keep its inputs, targets and masks; so examples without labels, whose masks are False,
-    still serve the views. Each view draws from a key made of its task's name: alike, whichever others there are.
+    The tasks in the batch keep their inputs, targets and masks. Views also use examples without labels, whose masks are
+    False. Each view draws from `key` folded with its task's name, so its draws do not depend on the other views.
 
-    Given a dict of `Batch` by task, the views of a task are of the inputs in its own entry: labelled examples and many
-    more unlabelled ones can stand side by side.
+    With a dict of `Batch` by task, a view reads the inputs of its own entry. So a batch may hold some labelled examples
+    and many more unlabelled ones.
 
     Args:
-        batch: `Batch` whose inputs, any pytree of arrays `[B, ...]`, all the views take; or a dict of `Batch`, with an
-            entry for each view whose targets need not be there. `batch.mask` may name tasks of views: False takes an
-            example out.
-        key: for all the views.
+        batch: `Batch` with inputs that all views accept, any pytree of arrays `[B, ...]`; or a dict of `Batch` with one
+            entry per view, which needs no targets. `batch.mask` may have entries for views: False leaves an example
+            out.
+        key: for all views.
         views: by task name, at least one.
 
     Returns:
         `Batch` with `TaskInputs`; or a dict of `Batch`.
 
     Raises:
-        TypeError: a batch that is none; a view that returns no plain tuple of two or three; a mask that is not bool.
-        ValueError: no views; a task that has targets already; inputs that are `TaskInputs`, or no arrays; inputs,
+        TypeError: `batch` of another type; a view that does not return a tuple of two or three; a mask that is not
+            bool.
+        ValueError: no views; a task that has targets already; inputs that are `TaskInputs` or hold no arrays; inputs,
             targets or a mask of a view that are not `[B, ...]`.
 
     Example:
@@ -67,26 +68,26 @@ def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
     new = dict(batch)
     for name, view in views.items():
         if name not in batch:
-            raise ValueError(f"add: the multi-input batch has no entry for view '{name}', only for {sorted(batch)}")
+            raise ValueError(f"add: batch must have an entry for view '{name}', found entries for {sorted(batch)}")
         _check_new(f"the batch of task '{name}'", batch[name], {name: view})
         new[name] = _look(name, view, key, batch[name])
     return new
 
 
 def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed: int = 0) -> Callable[..., Any]:
-    """A loss function that draws views of its batch first, inside the jitted step.
+    """A loss function that first draws views of its batch, inside the jitted step.
 
-    In training the views come from the step's key, so that they are fresh at every step and the same again after a
-    resume; in evaluation (`train=False`) from `seed`, the same for every batch.
+    In training, views are drawn from the key of the step: new views at every step, and the same views after a resume.
+    In evaluation (`train=False`), views are drawn from `seed`, with the same draws for every batch.
 
     Args:
-        losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes
-            it, of the batch's tasks and the views'. What is left of the key is handed on to it.
+        losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes it,
+            for the tasks of the batch and of the views. It gets the other half of the split key.
         views: by task name, as for `add`.
-        seed: of evaluation.
+        seed: for the views in evaluation.
 
     Returns:
-        Function of the same signature and with the same attributes, whose batch lacks the views' tasks.
+        Function with the same signature and attributes, for a batch without the tasks of the views.
 
     Raises:
         ValueError: no views; from the function, at trace time, `train` without a key.
@@ -120,21 +121,21 @@ def with_views(losses_fn: Callable[..., Any], views: Mapping[str, View], *, seed
 def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View], *, seed: int = 0) -> Iterator[Batch]:
     """All examples once, in batches of one shape, with views: `mtljax.data.evaluation_batches` and then `add`.
 
-    The views of batch i are drawn from `(seed, i)`, so they are the same at every evaluation. Examples that fill up the
-    last batch count for no task. A contrastive loss compares the examples of one batch, so that its mean depends on
-    `batch_size`, and a last batch that is filled up offers fewer negatives.
+    The views of batch i are drawn from `(seed, i)`, so they are the same at every evaluation. The copies that fill up
+    the last batch count for no task. A contrastive loss compares the examples of one batch. So its mean depends on
+    `batch_size`, and the last batch may have fewer negatives.
 
     Args:
         batch: `Batch` of arrays `[B, ...]`, B at least 1, without targets for the views.
-        batch_size: examples a batch, at least 1.
+        batch_size: examples per batch, at least 1.
         views: by task name.
-        seed: of the views.
+        seed: for the views.
 
     Returns:
         Iterator of batches, for `mtljax.training.make_evaluate`.
 
     Raises:
-        TypeError: a batch that is no `Batch`; else as `add`.
+        TypeError: a batch that is not a `Batch`; else as `add`.
         ValueError: as `mtljax.data.evaluation_batches` and `add`.
 
     Example:
@@ -152,7 +153,7 @@ def evaluation_batches(batch: Batch, batch_size: int, views: Mapping[str, View],
 
 
 def _evaluated(batch: Batch, batch_size: int, views: Mapping[str, View], seed: int, size: int) -> Iterator[Batch]:
-    # Targets that stand for the views' for a while, so that they get masks which leave out what is filled up.
+    # Placeholder targets, so that the views get masks which leave out the copies in the last batch.
     widened = batch._replace(targets={**batch.targets, **{name: np.zeros(size, bool) for name in views}})
     for index, part in enumerate(evaluation.evaluation_batches(widened, batch_size)):
         part = part._replace(targets={name: part.targets[name] for name in batch.targets})
@@ -176,7 +177,7 @@ def _check_new(what: str, batch: Batch, views: Mapping[str, View]) -> None:
 
 
 def _look(name: str, view: View, key: Key, batch: Batch) -> Batch:
-    """The view's own batch, checked."""
+    """The batch of one view, after checks."""
     size = _size(batch)
     found = view(key_for(key, name), batch.inputs)
     if type(found) is not tuple or len(found) not in (2, 3):
@@ -202,5 +203,5 @@ def _look(name: str, view: View, key: Key, batch: Batch) -> Batch:
 def _size(batch: Batch) -> int:
     leaves = jax.tree.leaves(batch.inputs)
     if not leaves or not jnp.ndim(leaves[0]):
-        raise ValueError("add: the batch has no inputs [B, ...] to take views of")
+        raise ValueError("add: the inputs of the batch must be arrays [B, ...], found none")
     return jnp.shape(leaves[0])[0]

@@ -1,4 +1,4 @@
-"""Checks that the views have in common."""
+"""Checks of inputs and arguments that several views share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def images(name: str, x: Any, *, floating: bool = False) -> Array:
     Args:
         name: the public function's name, which opens the message.
         x: what was given.
-        floating: whether the view computes with the values, so that integers would be cut off.
+        floating: whether the view computes with the values, which would truncate integers.
 
     Raises:
-        TypeError: integers where values are computed with.
+        TypeError: integers where `floating`.
         ValueError: another rank, or an empty axis.
 
     Example:

@@ -1,4 +1,4 @@
-"""Images cut into cells and shuffled."""
+"""The view `jigsaw`: images whose cells are shuffled."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from mtljax.types import Array, Key
 
 
 def jigsaw(grid: int | tuple[int, int] = 2, *, permutations: Any = None) -> Callable[[Key, Any], tuple[Array, Array]]:
-    """Tell how the cells of an image were shuffled: cell i of the inputs is cell `permutations[k][i]` of x, target k.
+    """Predict how the cells of an image were shuffled: input cell i is cell `permutations[k][i]` of x; the target is k.
 
     Cells are numbered row by row. k is uniform over the permutations.
 
-    Noroozi and Favaro, "Unsupervised learning of visual representations by solving jigsaw puzzles", ECCV 2016. They
-    give each cell to a network of its own, with gaps between cells; here the cells stay on one canvas, as in Carlucci,
-    D'Innocente, Bucci, Caputo and Tommasi, "Domain generalization by solving jigsaw puzzles", CVPR 2019, so that any
-    trunk will do.
+    Noroozi and Favaro, "Unsupervised learning of visual representations by solving jigsaw puzzles", ECCV 2016;
+    Carlucci, D'Innocente, Bucci, Caputo and Tommasi, "Domain generalization by solving jigsaw puzzles", CVPR 2019.
+
+    Departures: Noroozi and Favaro give each cell to its own network, with gaps between cells. Here the cells stay on
+    one canvas, as in Carlucci et al., so that every trunk accepts them.
 
     Args:
         grid: number of cells along each side, or `(rows, columns)`; H and W must be multiples.
-        permutations: int `[P, rows * columns]`, each row another permutation, as `far_permutations` gives them. None
-            (default): all of them in lexicographic order, for up to four cells; 24 classes for the grid of 2 by 2.
+        permutations: int `[P, rows * columns]`, P different permutations, as from `far_permutations`. None (default):
+            all permutations in lexicographic order, for up to four cells; a grid of 2 by 2 has 24 classes.
 
     Returns:
         View `(key, x [B, H, W, C]) -> (inputs like x, targets int32 [B])`, P classes; any dtype.
 
     Raises:
         TypeError: a grid that is not made of integers.
-        ValueError: a grid of one cell, or of more than four without permutations; rows that are no permutations, or
-            stand twice, or are fewer than two; from the view, other than `[B, H, W, C]`, or a grid that does not fit.
+        ValueError: a grid of one cell, or of more than four without permutations; rows that are not permutations, are
+            repeated, or are fewer than two; from the view, images that are not `[B, H, W, C]`, or H or W that is not a
+            multiple.
 
     Example:
         >>> x = jnp.arange(4).reshape(1, 2, 2, 1)
@@ -63,7 +65,7 @@ def jigsaw(grid: int | tuple[int, int] = 2, *, permutations: Any = None) -> Call
             f"jigsaw: permutations must be [P, {cells}], each row an order of 0 to {cells - 1}, found {found(table)}"
         )
     if not 2 <= len(table) == len(np.unique(table, axis=0)):
-        raise ValueError(f"jigsaw: permutations must be two or more different ones, found {len(table)} rows")
+        raise ValueError(f"jigsaw: permutations must be at least two, all different, found {len(table)} rows")
     table = table.astype(np.int32)
 
     def view(key: Key, x: Any) -> tuple[Array, Array]:
@@ -83,14 +85,16 @@ def jigsaw(grid: int | tuple[int, int] = 2, *, permutations: Any = None) -> Call
 def far_permutations(cells: int, count: int) -> np.ndarray:
     """Permutations that differ from one another in many places, for `jigsaw`.
 
-    Greedy, as algorithm 1 of Noroozi and Favaro (2016): the first is the order itself; each next one is that with the
-    greatest Hamming distance to those chosen. Theirs begins at random and compares sums of distances; here what counts
-    is the least distance to any chosen one, then the sum, then lexicographic order, so that there is no draw and no two
-    are close.
+    The choice is greedy, as algorithm 1 of Noroozi and Favaro (2016). The first permutation is the identity. Each next
+    one has the largest Hamming distance to the permutations chosen before.
+
+    Departures: their algorithm starts at random and compares sums of distances. Here the smallest distance to a chosen
+    permutation decides, then the sum of distances, then lexicographic order. So nothing is random, and no two
+    permutations are close.
 
     Args:
-        cells: from 2 to 9; all `cells!` permutations are compared, which takes up to seconds. The result is worth
-            keeping: compute it once, outside the step.
+        cells: from 2 to 9; all `cells!` permutations are compared, which takes up to seconds. Compute the result once,
+            outside the step.
         count: from 2 to `cells!`.
 
     Returns:
@@ -120,6 +124,6 @@ def far_permutations(cells: int, count: int) -> np.ndarray:
     while len(chosen) < count:
         distance = (every != every[chosen[-1]][None, :]).sum(1)
         least, total = np.minimum(least, distance), total + distance
-        # One number for both: the sum of the distances to the chosen is at most cells times count.
+        # One number ranks by both, since the sum of distances is at most cells times count.
         chosen.append(int(np.argmax(least * (cells * count + 1) + total)))
     return every[chosen].astype(np.int32)

@@ -1,4 +1,4 @@
-"""The next token; and tokens hidden, to be read from what stands around them."""
+"""Views of language models: `next_token`, and `masked_tokens` with its choices of positions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ At = Literal["start", "middle", "end", "ends", "anywhere"]
 
 
 def next_token(*, padding: int | None = 0) -> TextView:
-    """Foretell every token from those before it: the label at position t is token t + 1.
+    """Predict every token from the tokens before it: the label at position t is token t + 1.
 
-    The network must not look ahead: its output at t may depend on tokens up to t alone.
+    The network must be causal: its output at t may depend only on tokens up to t.
 
     Bengio, Ducharme, Vincent and Jauvin, "A neural probabilistic language model", JMLR 3, 2003.
 
     Args:
-        padding: the id that is padding, None where texts come with lengths.
+        padding: the padding id; None if texts come with lengths.
 
     Returns:
         View `(key, x) -> (x, labels int32 [B, L], mask bool [B])` of tokens `[B, L]` or `Text`. The label is -1 where
-        there is no next token; the mask is False for rows with no label at all. The key is not used.
+        there is no next token; the mask is False for rows without any label. The key is not used.
 
     Raises:
         TypeError, ValueError: (by the view) as `tokens.read`.
@@ -55,10 +55,10 @@ def next_token(*, padding: int | None = 0) -> TextView:
 
 
 def subset(rate: float = 0.15) -> Select:
-    """Positions for `masked_tokens`, anywhere: of n tokens `round(rate * n)`, at least 1 and at most n - 1.
+    """Choose positions for `masked_tokens` anywhere: `round(rate * n)` of n tokens, at least 1 and at most n - 1.
 
-    Every set of so many is as probable as any other. A row with fewer than two tokens has none chosen, since nothing
-    would be left to read them from.
+    All sets of that size are equally probable. A row with fewer than two tokens has no chosen position, since no
+    context would be left.
 
     Args:
         rate: share of the tokens, between 0 and 1; the default is BERT's.
@@ -83,20 +83,20 @@ def subset(rate: float = 0.15) -> Select:
 
 
 def span(rate: float, *, at: At = "anywhere") -> Select:
-    """Positions for `masked_tokens` side by side: as many as for `subset`, and which context is left.
+    """Choose neighbouring positions for `masked_tokens`, as many as `subset` chooses.
 
-    * `"end"`: the last ones, from the context on their left;
-    * `"start"`: the first ones, from the context on their right;
-    * `"middle"`: those in the middle, from both sides;
-    * `"ends"`: all but a span in the middle, from that middle;
-    * `"anywhere"`: a span that begins at a uniformly random place.
+    * `"end"`: the last tokens; the context is on their left;
+    * `"start"`: the first tokens; the context is on their right;
+    * `"middle"`: the tokens in the middle; the context is on both sides;
+    * `"ends"`: all tokens except a span in the middle; the context is this span;
+    * `"anywhere"`: a span that starts at a uniformly random position.
 
     Args:
         rate: share of the tokens, between 0 and 1.
-        at: where, see above. Where the rest cannot be halved, the left part is the shorter one.
+        at: one of the names above. If the rest has odd length, its left part is the shorter one.
 
     Returns:
-        `(key, eligible bool [B, L]) -> chosen bool [B, L]`. Side by side means among the eligible ones.
+        `(key, eligible bool [B, L]) -> chosen bool [B, L]`. Only eligible positions count as neighbours.
 
     Raises:
         ValueError: a rate outside 0 to 1, an unknown place.
@@ -134,28 +134,28 @@ def masked_tokens(
     special: tuple[int, ...] = (),
     padding: int | None = 0,
 ) -> TextView:
-    """Fill in hidden tokens: chosen ones are replaced, and the labels are what stood there.
+    """Predict hidden tokens: chosen tokens are replaced, and the labels are the original tokens.
 
-    Each chosen token independently becomes `mask_id`, or a random token, or stays as it is, so that the network cannot
-    rely on seeing `mask_id` wherever it is asked.
+    Each chosen token independently becomes `mask_id`, or a random token, or stays as it is. So the network cannot rely
+    on `mask_id` to mark the positions that it predicts.
 
     Devlin, Chang, Lee and Toutanova, "BERT: pre-training of deep bidirectional transformers for language
     understanding", NAACL 2019.
 
     Args:
         vocabulary: number of token ids.
-        mask_id: the id that stands for a hidden token.
-        select: which positions are predicted, `(key, eligible bool [B, L]) -> bool [B, L]`: `subset(rate)` (default,
-            with BERT's 0.15), `span(rate, at=...)`, or a function of one's own; what it chooses outside the eligible
-            positions is dropped.
+        mask_id: the id that replaces a hidden token.
+        select: chooses the positions to predict, `(key, eligible bool [B, L]) -> bool [B, L]`: `subset(rate)` (default,
+            with BERT's 0.15), `span(rate, at=...)`, or a function of your own. Chosen positions that are not eligible
+            are dropped.
         replace: probabilities of `mask_id`, of a random token and of the token itself; they sum to 1.
-        special: ids that are never predicted nor drawn, but may be read (such as those of [CLS] and [SEP]).
-        padding: the id that is padding, None where texts come with lengths. It is never predicted nor drawn.
+        special: ids that are never predicted and never drawn, but may be inputs (such as [CLS] and [SEP]).
+        padding: the padding id; None if texts come with lengths. It is never predicted and never drawn.
 
     Returns:
         View `(key, x) -> (inputs like x, labels int32 [B, L], mask bool [B])` of tokens `[B, L]` or `Text`; the label
-        is -1 where nothing is predicted, the mask False for rows where nothing is. Random tokens are uniform over all
-        ids but `mask_id`, `special` and `padding`.
+        is -1 where no token is predicted, the mask False for rows without predictions. Random tokens are uniform over
+        all ids except `mask_id`, `special` and `padding`.
 
     Raises:
         TypeError: ids that are not integers; from the view, as `tokens.read`, or ids of a type too small for
@@ -173,7 +173,7 @@ def masked_tokens(
     check_padding("masked_tokens", padding)
     never = {check_count("masked_tokens", "mask_id", mask_id, least=0)}
     if mask_id == padding:
-        raise ValueError(f"masked_tokens: mask_id and padding are both {mask_id}; hidden tokens would read as padding")
+        raise ValueError(f"masked_tokens: mask_id must differ from padding, found {mask_id} for both")
     expect(is_sequence(special), "masked_tokens", "special", "a sequence of token ids", special, TypeError)
     never |= {check_count("masked_tokens", "special", each, least=0) for each in special}
     outside = sorted(each for each in never if each >= vocabulary)
@@ -185,7 +185,7 @@ def masked_tokens(
     expect(sound, "masked_tokens", "replace", expected, replace, ValueError)
     drawn = np.setdiff1d(np.arange(vocabulary), [*never, -1 if padding is None else padding])
     if not len(drawn):
-        raise ValueError(f"masked_tokens: of {vocabulary} ids none is left to be drawn")
+        raise ValueError(f"masked_tokens: vocabulary must have ids to draw, found none left of {vocabulary}")
     select = subset() if select is None else check_callable("masked_tokens", "select", select)
 
     def view(key: Key, x: Any) -> tuple[Any, Array, Array]:
@@ -201,7 +201,7 @@ def masked_tokens(
         draw = jax.random.uniform(kind, tokens.shape)
         random = jnp.asarray(drawn)[jax.random.randint(which, tokens.shape, 0, len(drawn))].astype(tokens.dtype)
         new = jnp.where(draw < replace[0], jnp.asarray(mask_id, tokens.dtype), random)
-        # From the other end, so that (1, 0, 0) leaves nothing as it is, however the sum is rounded.
+        # Compared from the upper end, so that (1, 0, 0) keeps no token, however the sum is rounded.
         new = jnp.where(draw >= 1 - replace[2], tokens, new)
         labels = jnp.where(chosen, tokens.astype(jnp.int32), IGNORED)
         return like(x, jnp.where(chosen, new, tokens)), labels, chosen.any(1)
@@ -210,6 +210,6 @@ def masked_tokens(
 
 
 def _count(rate: float, eligible: Array) -> Array:
-    """How many of each row's n eligible positions to hide, `[B]`."""
+    """The number of positions to hide per row, `[B]`."""
     size = jnp.sum(eligible, axis=1)
     return jnp.clip(jnp.floor(rate * size + 0.5).astype(size.dtype), jnp.minimum(1, size - 1), size - 1).clip(0)

@@ -1,4 +1,4 @@
-"""Images with cells taken out, to be filled in again."""
+"""The view `masked_cells`: images with hidden cells, which the network fills in."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mtljax.types import Array, Key
 
 
 class HiddenPixels(NamedTuple):
-    """Targets of which some pixels count.
+    """An image as a target of which only the hidden pixels count.
 
     Attributes:
         values: `[B, H, W, C]`, the whole image.
-        hidden: bool `[B, H, W]`, True at the pixels that the inputs do not show.
+        hidden: bool `[B, H, W]`, True at the pixels that are hidden in the inputs.
     """
 
     values: Array
@@ -30,31 +30,33 @@ class HiddenPixels(NamedTuple):
 def masked_cells(
     cell: int | tuple[int, int], *, ratio: float = 0.75, hidden_only: bool = False
 ) -> Callable[[Key, Any], tuple[Array, Any]]:
-    """Fill in what is hidden: some cells of a grid are set to zero, the target is the whole image.
+    """Fill in hidden cells: some cells of a grid are set to zero, the target is the whole image.
 
         inputs = x * (1 - m),  targets = x
 
-    with m constant on cells of h by w pixels. Exactly `floor(ratio * cells + 1/2)` cells of every image are hidden,
-    each set of so many being as probable as any other. A cell of one pixel gives a denoising autoencoder's masking
-    noise.
+    with m constant on cells of h by w pixels. Exactly `floor(ratio * cells + 1/2)` cells of every image are hidden; all
+    sets of that size are equally probable. Cells of one pixel give the masking noise of a denoising autoencoder.
 
     Pathak, Krähenbühl, Donahue, Darrell and Efros, "Context encoders: feature learning by inpainting", CVPR 2016; He,
-    Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022, from which the
-    exact number and the default ratio are. Theirs drops hidden patches; here they are zeros, so any network will do.
+    Chen, Xie, Li, Dollár and Girshick, "Masked autoencoders are scalable vision learners", CVPR 2022. The exact number
+    of hidden cells and the default ratio are from He et al.
+
+    Departures: He et al. drop hidden patches. Here hidden cells are zeros, so that every network accepts them.
 
     Args:
         cell: side of a cell in pixels, or `(height, width)`; H and W must be multiples.
-        ratio: share of the cells that is hidden, between 0 and 1; at least one cell and not all, after rounding.
-        hidden_only: whether the loss is to count hidden pixels alone, as He et al. do. The targets are then
-            `HiddenPixels`, and the task's loss is wrapped in `hidden_loss`.
+        ratio: share of the cells that is hidden, between 0 and 1. After rounding, at least one cell must be hidden and
+            at least one visible.
+        hidden_only: whether the loss counts only hidden pixels, as in He et al. The targets are then `HiddenPixels`;
+            wrap the task's loss in `hidden_loss`.
 
     Returns:
         View `(key, x [B, H, W, C]) -> (inputs like x, targets like x, or HiddenPixels)`; any dtype, which stays.
 
     Raises:
         TypeError: a cell that is not made of integers.
-        ValueError: a ratio outside 0 to 1; from the view, other than `[B, H, W, C]`, cells that do not fit, or a ratio
-            that hides none or all.
+        ValueError: a ratio outside 0 to 1; from the view, images that are not `[B, H, W, C]`, H or W that is not a
+            multiple, or a ratio that hides no cell or all cells.
 
     Example:
         >>> inputs, targets = masked_cells(2, ratio=0.5)(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
@@ -63,7 +65,7 @@ def masked_cells(
     """
     sides = height_and_width("masked_cells", "cell", cell)
     check_number("masked_cells", "ratio", ratio, above=0, below=1)
-    # How many cells are hidden is part of the program.
+    # The number of hidden cells is static.
     expect(not isinstance(ratio, Tracer), "masked_cells", "ratio", "known when the view is made", ratio, TypeError)
     check_flag("masked_cells", "hidden_only", hidden_only)
 
@@ -84,17 +86,17 @@ def masked_cells(
 
 
 def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixels], Array]:
-    """A loss of images that counts hidden pixels alone.
+    """A loss of images that counts only hidden pixels.
 
         hidden_loss(loss)(z, (y, m)) = sum_p m_p loss(z_p, y_p) / sum_p m_p
 
-    It is `mtljax.losses.masked_loss` over the pixels of each image: those that are not hidden reach no gradient.
+    It is `mtljax.losses.masked_loss` over the pixels of each image: visible pixels do not reach the gradient.
 
     Args:
-        loss: of examples, as `mtljax.losses.squared_error`; here each pixel `[C]` is an example to it.
+        loss: per-example loss, such as `mtljax.losses.squared_error`; each pixel `[C]` is one example.
 
     Returns:
-        Loss `(outputs [B, H, W, ...], HiddenPixels) -> [B]`, float32 at least; 0 for an image with nothing hidden.
+        Loss `(outputs [B, H, W, ...], HiddenPixels) -> [B]`, float32 at least; 0 for an image without hidden pixels.
 
     Raises:
         TypeError: (by the loss) targets that are not `HiddenPixels`.

@@ -1,4 +1,4 @@
-"""Two augmented copies of every example, and networks that take such pairs."""
+"""The view `contrastive_pairs`: two augmented copies of every example; and networks that take such pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtljax.types import Array, Key, PyTree
 
 
 class Pair(NamedTuple):
-    """Two of a kind: views of one example, and all that a network makes of them.
+    """Two views of one example, or the outputs of a network for two views.
 
     Attributes:
         first: pytree of arrays `[B, ...]`.
@@ -28,10 +28,10 @@ class Pair(NamedTuple):
 def contrastive_pairs(
     first: Callable[[Key, PyTree], PyTree], second: Callable[[Key, PyTree], PyTree] | None = None
 ) -> Callable[[Key, PyTree], tuple[Pair, Array]]:
-    """Find the other view of the same example among those of the others: `inputs = (t(x), t'(x))`.
+    """Recognize the other view of the same example among the views of other examples: `inputs = (t(x), t'(x))`.
 
-    The task's loss is `mtljax.losses.nt_xent` or `info_nce`. Its targets say which examples take part, all of
-    them; where a mask hides an example, so that `mtljax.make_losses_fn` hides its target too, it is nobody's negative.
+    The task's loss is `mtljax.losses.nt_xent` or `info_nce`. The targets say which examples take part: all of them. If
+    a mask hides an example, `mtljax.make_losses_fn` hides its target too, and the example is not a negative of others.
     Trunk and head must take pairs: `on_pairs`.
 
     Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
@@ -39,7 +39,7 @@ def contrastive_pairs(
 
     Args:
         first: augmentation `(key, x) -> like x`, such as `chain(crop(2), noise(0.1))`.
-        second: augmentation for the second view, by default the first one with a key of its own.
+        second: augmentation for the second view; None (default) for `first` with another key.
 
     Returns:
         View `(key, x) -> (Pair, bool [B])`, for any x that the augmentations take.
@@ -62,15 +62,15 @@ def contrastive_pairs(
 
 
 def on_pairs(network: Network) -> Network:
-    """A network that takes pairs too: both halves as one batch `[2B, ...]`, so that it is called once.
+    """A network that also takes pairs: it is called once, with both halves as one batch `[2B, ...]`.
 
-    Batch statistics are those of both views together, as in SimCLR. Inputs that are not a `Pair` go straight through.
+    Batch statistics are over both views together, as in SimCLR. Inputs that are not a `Pair` are passed on as they are.
 
     Args:
         network: from pytrees of arrays `[B, ...]` to pytrees of arrays `[B, ...]`.
 
     Returns:
-        `Network` that gives a `Pair` for a `Pair`.
+        `Network` that returns a `Pair` for a `Pair`.
 
     Example:
         >>> double = Network(lambda key, x: ((), ()), lambda w, state, x, *, key=None, train=False: (2 * x, state))

@@ -1,4 +1,4 @@
-"""Images to be restored from less: themselves, noisy, grey, or of low resolution."""
+"""Views that restore an image: from itself, from noise, from grey values, or from low resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ImageView = Callable[[Key, Any], tuple[Array, Array]]
 
 
 def autoencoding() -> Callable[[Key, PyTree], tuple[PyTree, PyTree]]:
-    """Give back what went in: `inputs = targets = x`. The network must be narrow somewhere for this to teach anything.
+    """Reconstruct the inputs: `inputs = targets = x`. The network needs a bottleneck to learn from this task.
 
     Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
 
@@ -32,7 +32,7 @@ def autoencoding() -> Callable[[Key, PyTree], tuple[PyTree, PyTree]]:
 
 
 def denoising(std: float) -> ImageView:
-    """Take Gaussian noise away again: `inputs = x + std * e`, e standard normal at every value, `targets = x`.
+    """Remove Gaussian noise: `inputs = x + std * e`, e standard normal at every entry, `targets = x`.
 
     Vincent, Larochelle, Bengio and Manzagol, "Extracting and composing robust features with denoising autoencoders",
     ICML 2008. Their masking noise is `masked_cells(1)`.
@@ -45,7 +45,7 @@ def denoising(std: float) -> ImageView:
 
     Raises:
         TypeError: (by the view) integer images.
-        ValueError: `std` that is not positive; from the view, other than `[B, H, W, C]`.
+        ValueError: `std` that is not positive; from the view, images that are not `[B, H, W, C]`.
 
     Example:
         >>> inputs, targets = denoising(0.5)(jax.random.key(0), jnp.zeros((4, 16, 16, 1)))
@@ -63,14 +63,17 @@ def denoising(std: float) -> ImageView:
 
 
 def colorization(*, keep_channels: bool = True) -> ImageView:
-    """From grey to colour: `inputs = 0.299 R + 0.587 G + 0.114 B`, `targets = x`.
+    """Predict colour from grey values: `inputs = 0.299 R + 0.587 G + 0.114 B`, `targets = x`.
 
-    The luminance is that of ITU-R recommendation BT.601. Zhang, Isola and Efros, "Colorful image colorization", ECCV
-    2016, classify the colour in bins of the ab plane of Lab; here the target is the image itself.
+    The luminance is that of ITU-R recommendation BT.601.
+
+    Zhang, Isola and Efros, "Colorful image colorization", ECCV 2016.
+
+    Departures: they classify the colour in bins of the ab plane of Lab. Here the target is the image itself.
 
     Args:
-        keep_channels: whether the grey value stands in all three channels, so that a trunk for colour images takes
-            it (default); False gives one channel.
+        keep_channels: whether the grey value is repeated in all three channels, so that a trunk for colour images
+            accepts it (default); False gives one channel.
 
     Returns:
         View `(key, x [B, H, W, 3]) -> (inputs [B, H, W, 3 or 1], targets [B, H, W, 3])`, floating, of x's dtype;
@@ -78,7 +81,7 @@ def colorization(*, keep_channels: bool = True) -> ImageView:
 
     Raises:
         TypeError: (by the view) integer images.
-        ValueError: (by the view) other than `[B, H, W, 3]`.
+        ValueError: (by the view) images that are not `[B, H, W, 3]`.
 
     Example:
         >>> inputs, targets = colorization()(jax.random.key(0), jnp.array([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3))
@@ -94,22 +97,23 @@ def colorization(*, keep_channels: bool = True) -> ImageView:
                 f"colorization: the inputs must have three channels (red, green, blue), found {x.shape[3]}"
             )
         wide = x.astype(accumulator(x.dtype))
-        grey = 0.299 * wide[..., :1] + 0.587 * wide[..., 1:2] + 0.114 * wide[..., 2:]
-        inputs = jnp.broadcast_to(grey, x.shape) if keep_channels else grey
+        gray = 0.299 * wide[..., :1] + 0.587 * wide[..., 1:2] + 0.114 * wide[..., 2:]
+        inputs = jnp.broadcast_to(gray, x.shape) if keep_channels else gray
         return inputs.astype(x.dtype), x
 
     return view
 
 
 def super_resolution(factor: int, *, keep_size: bool = True) -> ImageView:
-    """From low resolution to high: inputs are means over cells of `factor` by `factor` pixels, `targets = x`.
+    """Raise the resolution: inputs are means over cells of `factor` by `factor` pixels, `targets = x`.
 
-    Dong, Loy, He and Tang, "Image super-resolution using deep convolutional networks", TPAMI 38, 2016; they blur and
-    subsample, here it is average pooling.
+    Dong, Loy, He and Tang, "Image super-resolution using deep convolutional networks", TPAMI 38, 2016.
+
+    Departures: they blur and subsample. Here inputs are averages over cells.
 
     Args:
         factor: side of a cell in pixels, at least 2; H and W must be multiples.
-        keep_size: whether every mean stands at all the pixels of its cell, so that a trunk for whole images takes it
+        keep_size: whether the mean is repeated at all pixels of its cell, so that a trunk for whole images accepts it
             (default); False gives the small image.
 
     Returns:
@@ -118,7 +122,7 @@ def super_resolution(factor: int, *, keep_size: bool = True) -> ImageView:
 
     Raises:
         TypeError: a factor that is not an integer; from the view, integer images.
-        ValueError: a factor below 2; from the view, other than `[B, H, W, C]`, or a factor that does not fit.
+        ValueError: a factor below 2; from the view, images that are not `[B, H, W, C]`, or a factor that does not fit.
 
     Example:
         >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)

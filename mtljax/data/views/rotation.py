@@ -1,4 +1,4 @@
-"""Which way up?"""
+"""The view `rotation`: images turned by quarter turns."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from mtljax.types import Array, Key
 
 
 def rotation() -> Callable[[Key, Any], tuple[Array, Array]]:
-    """Tell by how much an image was turned: `inputs = rot90(x, k)`, `targets = k`, k uniform over 0, 1, 2, 3.
+    """Predict how an image was turned: `inputs = rot90(x, k)`, `targets = k`, k uniform over 0, 1, 2, 3.
 
-    Class k is k quarter turns counter-clockwise, as `jnp.rot90` turns the axes H and W.
+    Class k means k quarter turns counter-clockwise, as `jnp.rot90` turns the axes H and W.
 
-    Gidaris, Singh and Komodakis, "Unsupervised representation learning by predicting image rotations", ICLR 2018. They
-    show all four turns of every image in one batch; here each image of a batch gets one, drawn anew every time.
+    Gidaris, Singh and Komodakis, "Unsupervised representation learning by predicting image rotations", ICLR 2018.
+
+    Departures: they show all four rotations of every image in one batch. Here each image gets one random rotation per
+    step.
 
     Returns:
         View `(key, x [B, N, N, C]) -> (inputs like x, targets int32 [B])`, 4 classes; any dtype.
 
     Raises:
-        ValueError: (by the view) other than `[B, H, W, C]`, or images that are not square.
+        ValueError: (by the view) images that are not `[B, H, W, C]`, or images that are not square.
 
     Example:
         >>> x = jnp.arange(4).reshape(1, 2, 2, 1)
@@ -38,7 +40,7 @@ def rotation() -> Callable[[Key, Any], tuple[Array, Array]]:
         if x.shape[1] != x.shape[2]:
             raise ValueError(f"rotation: the inputs must be square images, found {x.shape[1]} by {x.shape[2]}")
         turns = jax.random.randint(key, (x.shape[0],), 0, 4, jnp.int32)
-        # A half turn and a quarter turn, each or not: two selections, where picking one of four copies takes three.
+        # An optional half turn and an optional quarter turn: two selections. Picking one of four copies needs three.
         half, quarter = (turns >= 2)[:, None, None, None], (turns % 2 == 1)[:, None, None, None]
         x = jnp.where(half, x[:, ::-1, ::-1], x)
         return jnp.where(quarter, jnp.rot90(x, axes=(1, 2)), x), turns

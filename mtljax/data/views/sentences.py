@@ -1,4 +1,4 @@
-"""Does this sentence follow that one?"""
+"""The view `next_sentence`: pairs of sentences, some of which do not follow each other."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from mtljax.types import Array, Key
 def next_sentence(
     *, negatives: float = 0.5, padding: int | None = 0
 ) -> Callable[[Key, tuple[Any, Any]], tuple[tuple[Any, Any], Array, Array]]:
-    """Tell whether the second sentence follows the first: with some probability it is that of another example.
+    """Predict whether the second sentence follows the first; with some probability it is replaced.
 
-    The sentence put in is that of another example of the batch, uniformly drawn. Where it happens to be the very one
+    The replacement is the second sentence of another example of the batch, uniformly drawn. If it equals the sentence
     that follows, token by token, the label says that it follows.
 
     Devlin, Chang, Lee and Toutanova, "BERT: pre-training of deep bidirectional transformers for language
-    understanding", NAACL 2019; their negatives come from the whole corpus.
+    understanding", NAACL 2019.
+
+    Departures: their negatives come from the whole corpus, not from the batch.
 
     Args:
-        negatives: probability of another sentence, between 0 and 1.
-        padding: the id that is padding, None where texts come with lengths.
+        negatives: probability that the second sentence is replaced, between 0 and 1.
+        padding: the padding id; None if texts come with lengths.
 
     Returns:
         View `(key, (first, second)) -> ((first, second), labels int32 [B], mask bool [B])` of tokens `[B, L]` or
-        `Text` each, of which `second[i]` follows `first[i]`. The label is 1 where it still does, else 0. The mask is
-        False where either sentence shown is empty. Examples whose second sentence does not follow in truth, at the end
-        of a document, are to be masked in the batch.
+        `Text` each; in x, `second[i]` follows `first[i]`. The label is 1 if the returned second sentence follows, else
+        0. The mask is False if one of the returned sentences is empty. At the end of a document, where no sentence
+        follows, mask the example in the batch.
 
     Raises:
-        TypeError: (by the view) something that is no pair; as `tokens.read`.
-        ValueError: a probability outside 0 to 1; from the view, fewer than two examples, or not one B; as
-            `tokens.read`.
+        TypeError: (by the view) inputs that are not a pair; as `tokens.read`.
+        ValueError: a probability outside 0 to 1; from the view, fewer than two examples, or unequal numbers of first
+            and second sentences; as `tokens.read`.
 
     Example:
         >>> first, second = jnp.array([[1], [2]]), jnp.array([[3], [4]])
@@ -50,14 +52,15 @@ def next_sentence(
 
     def view(key: Key, x: tuple[Any, Any]) -> tuple[tuple[Any, Any], Array, Array]:
         if isinstance(x, Text) or not isinstance(x, tuple) or len(x) != 2:
-            raise TypeError(f"next_sentence: expected a pair (first, second) of texts, found {type(x).__name__}")
+            raise TypeError(f"next_sentence: the inputs must be a pair (first, second), found {type(x).__name__}")
         first, second = x
         _, before = read("next_sentence", first, padding)
         tokens, after = read("next_sentence", second, padding)
         size = tokens.shape[0]
         if size < 2 or before.shape[0] != size:
             raise ValueError(
-                f"next_sentence: expected two or more pairs, found {before.shape[0]} first and {size} second sentences"
+                "next_sentence: the inputs must be two or more pairs, "
+                f"found {before.shape[0]} first and {size} second sentences"
             )
         swap, which = jax.random.split(key)
         swapped = jax.random.bernoulli(swap, negatives, (size,))

@@ -1,7 +1,7 @@
-"""Token ids with padding, and what is common to views of text.
+"""Token ids with padding, the inputs of all views of text.
 
-Text is an array of token ids `[B, L]` in which one id is padding, or `Text`, which says how long each row is. Each row
-is one sentence, or one piece of running text: no view looks from one row into another, but for `next_sentence`.
+Inputs are an array of token ids `[B, L]` in which one id is padding, or `Text`, which holds the length of each row.
+Each row is one sentence, or one piece of running text. Only `next_sentence` compares rows.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ class Text(NamedTuple):
 
 
 def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
-    """Token ids and where there are any.
+    """Token ids, and a mask of the positions that hold a token.
 
     Args:
         name: the public function's name, which opens the message.
         x: int `[B, L]`, or `Text`.
-        padding: the id that is padding in an array; a `Text` has lengths, and its ids are all tokens.
+        padding: the padding id of an array; in a `Text`, lengths mark the padding, and every id is a token.
 
     Returns:
         `(tokens int [B, L], present bool [B, L])`.
 
     Raises:
-        TypeError: tokens or lengths that are not integers; an array with no padding id, or of a type too small for it.
+        TypeError: tokens or lengths that are not integers; an array without a padding id, or of a dtype too small for
+            it.
         ValueError: other shapes.
 
     Example:
@@ -59,9 +60,9 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
         raise ValueError(f"{name}: the inputs must be token ids [B, L] with no empty axis, found {list(tokens.shape)}")
     if not isinstance(x, Text):
         if padding is None:
-            raise TypeError(f"{name}: token ids without lengths need a padding id; give padding=, or a Text")
+            raise TypeError(f"{name}: padding must be given for token ids without lengths, found None; or pass a Text")
         held = jnp.iinfo(tokens.dtype)
-        if not held.min <= padding <= held.max:  # compared, it would wrap around to some other id
+        if not held.min <= padding <= held.max:  # in the comparison below, padding would wrap around to another id
             raise TypeError(f"{name}: {tokens.dtype} cannot hold the padding id {padding}")
         return tokens, tokens != padding
     lengths = jnp.asarray(x.lengths)
@@ -73,7 +74,7 @@ def read(name: str, x: Any, padding: int | None) -> tuple[Array, Array]:
 
 
 def like(x: Any, tokens: Array) -> Any:
-    """New tokens in the form in which the old ones came.
+    """New tokens in the form of x: a `Text` if x is one, else an array.
 
     Example:
         >>> like(Text(jnp.array([[5]]), jnp.array([1])), jnp.array([[6]])).tokens.tolist()

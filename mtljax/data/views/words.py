@@ -1,4 +1,4 @@
-"""Words and their neighbours: continuous bag of words, and skip-gram."""
+"""The views of word2vec, on words and their neighbours: `cbow` and `skip_gram`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Context(NamedTuple):
     """The words around each word.
 
     Attributes:
-        tokens: int `[B, L, 2W]`, from the farthest on the left to the farthest on the right; 0 where there is none.
-        present: bool `[B, L, 2W]`.
+        tokens: int `[B, L, 2W]`, from the farthest on the left to the farthest on the right; 0 where there is no word.
+        present: bool `[B, L, 2W]`, True where there is a word.
     """
 
     tokens: Array
@@ -27,37 +27,38 @@ class Context(NamedTuple):
 
 
 class WordPairs(NamedTuple):
-    """Words, each with candidates for a neighbour.
+    """Words with their candidate neighbours.
 
     Attributes:
-        centres: int `[B, P]`.
-        candidates: int `[B, P, 1 + K]`, a neighbour and K negatives. A pair that there is not is made of zeros.
+        centers: int `[B, P]`, the words.
+        candidates: int `[B, P, 1 + K]`, a neighbour and K negatives per word. A pair that does not exist is zeros.
     """
 
-    centres: Array
+    centers: Array
     candidates: Array
 
 
 def cbow(window: int, *, shrink: bool = True, padding: int | None = 0) -> Callable[..., tuple[Context, Array, Array]]:
-    """Foretell each word from those around it, whose order is not meant to matter (continuous bag of words).
+    """Predict each word from the words around it, independent of their order (continuous bag of words).
 
-    The network averages the embeddings of the words that are `present`, and gives logits `[B, L, vocabulary]`.
+    The network averages the embeddings of the words that are `present`, and returns logits `[B, L, vocabulary]`.
 
     Mikolov, Chen, Corrado and Dean, "Efficient estimation of word representations in vector space", ICLR workshop 2013.
-    Frequent words are not subsampled here: do that where the data are made.
+
+    Departures: frequent words are not subsampled; do so when you prepare the data.
 
     Args:
-        window: W, the greatest distance of a neighbour.
+        window: W, the largest distance of a neighbour.
         shrink: whether each word's window is uniform over 1 to W, so that near words count more (default, as in the
-            authors' program); False takes all of W.
-        padding: the id that is padding, None where texts come with lengths.
+            authors' code); False uses W for every word.
+        padding: the padding id; None if texts come with lengths.
 
     Returns:
         View `(key, x) -> (Context, labels int32 [B, L], mask bool [B])` of tokens `[B, L]` or `Text`; the label is -1
-        at padding and for words with no neighbour, the mask False for rows without labels.
+        at padding and at words without a neighbour, the mask False for rows without labels.
 
     Raises:
-        TypeError, ValueError: a window that is no positive integer; from the view, as `tokens.read`.
+        TypeError, ValueError: a window that is not a positive integer; from the view, as `tokens.read`.
 
     Example:
         >>> inputs, labels, mask = cbow(1)(jax.random.key(0), jnp.array([[5, 7, 6, 0]]))
@@ -70,7 +71,7 @@ def cbow(window: int, *, shrink: bool = True, padding: int | None = 0) -> Callab
 
     def view(key: Key, x: Any) -> tuple[Context, Array, Array]:
         tokens, present = read("cbow", x, padding)
-        context = _neighbours(key, tokens, present, window, shrink)
+        context = _neighbors(key, tokens, present, window, shrink)
         labels = jnp.where(context.present.any(2), tokens.astype(jnp.int32), IGNORED)
         return context, labels, (labels != IGNORED).any(1)
 
@@ -86,30 +87,33 @@ def skip_gram(
     shrink: bool = True,
     padding: int | None = 0,
 ) -> Callable[..., tuple[WordPairs, Array, Array]]:
-    """Tell the words around a word from words drawn at random (skip-gram with negative sampling).
+    """Distinguish the words around a word from random words (skip-gram with negative sampling).
 
-    All pairs of a word and a neighbour within the window, `P = L * 2W` places, and for each K negatives drawn from
+    The view makes all pairs of a word and a neighbour within the window, `P = L * 2W` places, and draws K negatives
+    per pair from
 
         p(w) = counts_w^0.75 / sum_v counts_v^0.75
 
-    The network gives a score `[B, P, 1 + K]` to each candidate, and the loss is `mtljax.losses.negative_sampling`.
+    The network returns one score per candidate, `[B, P, 1 + K]`. The loss is `mtljax.losses.negative_sampling`. A
+    negative that equals the neighbour does not count, as in the authors' code.
 
     Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed representations of words and phrases and their
-    compositionality", NeurIPS 2013. A negative that happens to be the neighbour itself does not count, as in the
-    authors' program. Frequent words are not subsampled here.
+    compositionality", NeurIPS 2013.
+
+    Departures: frequent words are not subsampled.
 
     Args:
-        window: W, the greatest distance of a neighbour.
+        window: W, the largest distance of a neighbour.
         negatives: K, at least 1.
-        counts: how often each id occurs, `[vocabulary]`, not traced: numbers from 0, that of `padding` taken as 0.
-        power: the exponent, from 0; with 0 all ids that occur are drawn alike.
+        counts: number of occurrences per id, `[vocabulary]`, not traced: numbers from 0; that of `padding` counts as 0.
+        power: the exponent, from 0; with 0 all ids that occur are equally probable.
         shrink: as for `cbow`.
-        padding: the id that is padding, None where texts come with lengths.
+        padding: the padding id; None if texts come with lengths.
 
     Returns:
         View `(key, x) -> (WordPairs, targets int32 [B, P, 1 + K], mask bool [B])` of tokens `[B, L]` or `Text`. Targets
-        are 1 for the neighbour, 0 for negatives, -1 for what does not count. The mask is False for rows without pairs.
-        Draws invert a cumulative distribution of float32: what is rarer than 1e-7 may never be drawn.
+        are 1 for the neighbour, 0 for negatives, -1 for candidates that do not count. The mask is False for rows
+        without pairs. Draws invert a cumulative distribution in float32: ids rarer than 1e-7 may never be drawn.
 
     Raises:
         TypeError: arguments that should be integers; from the view, as `tokens.read`, or ids of a type too small for
@@ -120,7 +124,7 @@ def skip_gram(
     Example:
         >>> view = skip_gram(1, 2, [0, 1, 1, 4])
         >>> inputs, targets, mask = view(jax.random.key(0), jnp.array([[1, 2, 0]]))
-        >>> inputs.centres.tolist(), inputs.candidates[0, :, 0].tolist(), targets[0, :, 0].tolist()
+        >>> inputs.centers.tolist(), inputs.candidates[0, :, 0].tolist(), targets[0, :, 0].tolist()
         ([[0, 1, 2, 0, 0, 0]], [0, 2, 1, 0, 0, 0], [-1, 1, 1, -1, -1, -1])
     """
     window, negatives = check_count("skip_gram", "window", window), check_count("skip_gram", "negatives", negatives)
@@ -134,23 +138,23 @@ def skip_gram(
         if len(table) - 1 > jnp.iinfo(tokens.dtype).max:
             raise TypeError(f"skip_gram: {tokens.dtype} cannot hold ids up to {len(table) - 1}")
         near, drawn = jax.random.split(key)
-        context = _neighbours(near, tokens, present, window, shrink)
+        context = _neighbors(near, tokens, present, window, shrink)
         shape = (tokens.shape[0], tokens.shape[1] * 2 * window)
         there, true = context.present.reshape(shape)[..., None], context.tokens.reshape(shape)[..., None]
-        centres = jnp.where(there[..., 0], tokens.repeat(2 * window, axis=1), 0)
+        centers = jnp.where(there[..., 0], tokens.repeat(2 * window, axis=1), 0)
         draws = jax.random.uniform(drawn, (*shape, negatives))
         false = jnp.searchsorted(jnp.asarray(table), draws, side="right").astype(tokens.dtype)
         candidates = jnp.concatenate([true, jnp.where(there, false, 0)], axis=2)
         right = jnp.concatenate([jnp.ones_like(there), jnp.zeros(false.shape, bool)], axis=2)
         counted = there & (right | (candidates != true))
         targets = jnp.where(counted, right.astype(jnp.int32), IGNORED)
-        return WordPairs(centres, candidates), targets, there.any((1, 2))
+        return WordPairs(centers, candidates), targets, there.any((1, 2))
 
     return view
 
 
-def _neighbours(key: Key, tokens: Array, present: Array, window: int, shrink: bool) -> Context:
-    """The words up to W places off, on either side, within the row."""
+def _neighbors(key: Key, tokens: Array, present: Array, window: int, shrink: bool) -> Context:
+    """The words at distances up to W on both sides, within the row."""
     length = tokens.shape[1]
     offsets = np.concatenate([np.arange(-window, 0), np.arange(1, window + 1)])
     places = np.arange(length)[:, None] + offsets[None, :]
@@ -163,7 +167,7 @@ def _neighbours(key: Key, tokens: Array, present: Array, window: int, shrink: bo
 
 
 def _cumulative(counts: Any, power: float, padding: int | None) -> np.ndarray:
-    """The upper ends of each id's part of [0, 1), the last one beyond it so that no draw falls out."""
+    """The upper end of each id's interval in [0, 1); the last end is larger, so that every draw finds an id."""
     counts = np.array(check_number("skip_gram", "counts", counts, least=0, shape=("vocabulary",)), np.float64)
     if padding is not None and 0 <= padding < len(counts):
         counts[padding] = 0

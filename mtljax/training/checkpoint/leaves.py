@@ -1,4 +1,4 @@
-"""Leaves of a state: their names, what of them is stored, and how they come back."""
+"""Leaves of a state in a checkpoint: their names, their stored form, and how they are restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtljax.types import PyTree
 
 
 def named(tree: PyTree) -> dict[str, Any]:
-    """The leaves by path, such as "params/shared/w"; two leaves never have one name.
+    """The leaves by path, such as "params/shared/w"; different leaves have different names.
 
     Example:
         >>> list(named({"u/v": 1, "u": {"v": 2}, "~": [3]}))
@@ -31,27 +31,27 @@ def name_of(path: Any) -> str:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether it is a typed PRNG key."""
+    """Whether the leaf is a typed PRNG key."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def data_of(leaf: Any) -> Any:
-    """The leaf as numbers: of a typed key its data."""
+    """The leaf as numbers; of a typed key, its key data."""
     return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def stored(leaf: Any) -> Any:
-    """What Orbax is given for a leaf."""
+    """The stored form of a leaf, for Orbax."""
     data = data_of(leaf)
-    if data.size == 0:  # Orbax refuses these; the shape, which the facts hold, is all there is to them
+    if data.size == 0:  # Orbax refuses empty arrays; the facts hold their shape
         return np.zeros([max(n, 1) for n in data.shape], data.dtype)
-    if jax.process_count() > 1 and data.is_fully_addressable:  # Orbax takes only what all processes know of
+    if jax.process_count() > 1 and data.is_fully_addressable:  # Orbax accepts only global arrays here
         return np.asarray(data)
     return data
 
 
 def facts_of(leaf: Any) -> dict[str, Any]:
-    """What is known of a leaf beside its numbers."""
+    """The facts of a leaf: shape, dtype, weak type and checksum."""
     data = data_of(leaf)
     return {
         "shape": list(data.shape),
@@ -62,23 +62,23 @@ def facts_of(leaf: Any) -> dict[str, Any]:
 
 
 def checksum(data: Any) -> int:
-    """CRC-32 of the whole array; one that is spread over several processes is gathered first, by all of them."""
+    """CRC-32 of the whole array; all processes first gather a distributed array."""
     if isinstance(data, jax.Array) and not data.is_fully_addressable and not data.is_fully_replicated:
         data = multihost_utils.process_allgather(data, tiled=True)
     return zlib.crc32(np.ascontiguousarray(data).view(np.uint8).data)
 
 
 def target_of(leaf: Any, weak: bool) -> Any:
-    """Into what Orbax reads a leaf."""
+    """The target into which Orbax reads a leaf."""
     data = data_of(leaf)
-    # An array that JAX was free to place stays so: read as committed to one device, it could not enter a mesh.
+    # An uncommitted array stays uncommitted: an array committed to one device could not enter a mesh.
     if isinstance(data, jax.Array) and data.committed and not weak and data.size:
         return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=data.sharding)
     return np.empty([max(n, 1) for n in data.shape], data.dtype)
 
 
 def like(template: Any, value: Any, weak: bool) -> Any:
-    """What was read, as the kind of leaf that the template is, and on its devices."""
+    """A value that was read, as the same kind of leaf as the template and on its devices."""
     if math.prod(template.shape) == 0:
         return template
     if isinstance(value, np.ndarray):
@@ -89,7 +89,7 @@ def like(template: Any, value: Any, weak: bool) -> Any:
 
 
 def _weakly_typed(value: np.ndarray) -> jax.Array:
-    # A weak type decides promotions, and so bits. JAX gives one to what it fills with a Python number, and keeps it
-    # through a scatter.
+    # A weak type changes promotions, and so results. JAX gives a weak type to an array filled with a Python number, and
+    # keeps it through a scatter.
     empty = jnp.full(value.size, value.dtype.type(0).item())
     return empty.at[jnp.arange(value.size)].set(value.ravel()).reshape(value.shape)

@@ -1,4 +1,4 @@
-"""Python values in JSON and back, unchanged: JSON alone turns integer keys into strings and tuples into lists."""
+"""Python values as JSON and back, unchanged: plain JSON turns integer keys into strings and tuples into lists."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ MAPPING, TUPLE = "__mapping__", "__tuple__"
 
 
 def pack(where: str, value: Any) -> Any:
-    """The value as JSON holds it; `unpack` gives it back.
+    """The value in a form that JSON can hold; `unpack` is the inverse.
 
     Raises:
-        TypeError: something that is neither None, a bool, a number or a string, nor a dict, list or tuple of such.
+        TypeError: a value other than None, bools, numbers, strings, and dicts, lists and tuples of these.
 
     Example:
         >>> packed = pack("state", {1: (2, "a"), "b": None})
@@ -36,7 +36,7 @@ def pack(where: str, value: Any) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """What `pack` was given."""
+    """The value that `pack` was given."""
     if isinstance(value, list):
         return [unpack(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Parameters alone, out of a checkpoint of another run."""
+"""Only the parameters of a checkpoint, for another run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PARAMS = "params/"
 
 
 class RestoredParams(NamedTuple):
-    """What `restore_params` found.
+    """The result of `restore_params`.
 
     Attributes:
-        params: like those given, with the checkpoint's values where it has any.
-        step: of the checkpoint.
-        taken: names of the leaves that come from the checkpoint, such as "shared/w" and "tasks/depth/w".
-        new: names of the leaves that are as they were given, since the checkpoint has none of that name.
-        left: names of the checkpoint's parameters that those given have no place for.
+        params: the given parameters, with the checkpoint's values for leaves in the checkpoint.
+        step: the step of the checkpoint.
+        taken: names of the leaves from the checkpoint, such as "shared/w" and "tasks/depth/w".
+        new: names of the leaves that are not in the checkpoint, which have the given values.
+        left: names of the checkpoint's parameters that are not in the given parameters.
     """
 
     params: Params
@@ -42,25 +42,25 @@ class RestoredParams(NamedTuple):
 
 
 def restore_params(directory: str | os.PathLike[str], params: Params, *, step: int | None = None) -> RestoredParams:
-    """Reads parameters by name from a checkpoint: of another method or optimizer, or with other heads.
+    """Read parameters by name from a checkpoint, which may be of another method or optimizer, or have other heads.
 
         result[name] = checkpoint[name] if name in checkpoint else params[name]
 
-    A leaf's name is its path. The method's state, the optimizer's, the network's and the key are not read; the file
-    says nothing of them that a new run could use. To go on with the same run, call `fit` with its folder.
+    A leaf's name is its path. The states of method, optimizer and network and the key are not read. To continue the
+    same run, call `fit` with its folder.
 
     Args:
-        directory: `checkpoint_dir` of the run that wrote it.
-        params: parameters of the new model, for their structure, and for the values that are new.
-        step: which checkpoint; None (default) for the newest that is whole.
+        directory: `checkpoint_dir` of the run that wrote the checkpoint.
+        params: parameters of the new model: their structure, and the values of leaves that are not in the checkpoint.
+        step: step of the checkpoint; None (default) for the newest checkpoint that is not damaged.
 
     Returns:
         `RestoredParams(params, step, taken, new, left)`.
 
     Raises:
-        ValueError: there is no checkpoint, or none that can be read; a leaf of the same name and another shape or
-            dtype; not one name in common.
-        DamagedCheckpoint, PermissionError: the `step` asked for cannot be read.
+        ValueError: there is no checkpoint that can be read; a leaf of the same name with another shape or dtype; no
+            common name.
+        DamagedCheckpoint, PermissionError: the checkpoint of `step` cannot be read.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Reading checkpoints: whatever is not exactly what was written is named and not used."""
+"""Reading of checkpoints; data that differ from what was written are named in an error and not used."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ FORMAT = 1
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint whose files are incomplete or not what was written."""
+    """Error of a checkpoint whose files are incomplete or differ from what was written."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes:
         path: its folder.
         step: number of completed steps.
         state: the `TrainState`.
-        batches: where the input pipeline stood; None where that was not written.
-        run: what the run is, see `mtljax.training.identity`.
-        record: what was logged at that step; None where nothing was.
+        batches: the position of the input pipeline; None if it was not written.
+        run: the identity of the run, see `mtljax.training.identity`.
+        record: the record that was logged at that step; None if there was none.
     """
 
     path: Path
@@ -58,9 +58,10 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether it holds something, but neither of a checkpoint's items: a folder of somebody else's with such a name.
+    """Whether the folder is not of mtljax in spite of its name: it is not empty, and has no item of a checkpoint.
 
-    A checkpoint that has lost one of the two, or all, is damaged. What may not be looked into counts as a checkpoint.
+    A checkpoint without one of its two items, or an empty one, is damaged. A folder without read permission counts as a
+    checkpoint.
     """
     try:
         names = {each.name for each in path.iterdir()} if path.is_dir() else set()
@@ -76,21 +77,22 @@ def _numbered(directory: str | os.PathLike[str]) -> list[int]:
 
 
 def restore(directory: str | os.PathLike[str], template: TrainState, *, step: int | None = None) -> Checkpoint | None:
-    """Reads a checkpoint back into the structure, types and devices of `template`; nothing is written.
+    """Read a checkpoint into the structure, types and devices of `template`; nothing is written.
 
     Args:
         directory: folder of checkpoints.
         template: a state of the run that wrote the checkpoint; its values are not read.
-        step: which checkpoint; None is the newest that is whole. Newer ones are named by a warning.
+        step: step of the checkpoint; None (default) for the newest checkpoint that is not damaged. A warning names
+            newer ones.
 
     Returns:
-        The checkpoint, whose state equals the saved one to the bit; None where there is no checkpoint at all.
+        The checkpoint, whose state equals the saved state to the bit; None if there is no checkpoint.
 
     Raises:
         ValueError: the checkpoint holds other leaves than `template`, or other shapes or types; the message names the
-            first. Also where checkpoints exist and none can be read.
-        DamagedCheckpoint: the `step` asked for is damaged.
-        PermissionError: the `step` asked for may not be read.
+            first one. Also if there are checkpoints, but all are unreadable.
+        DamagedCheckpoint: the checkpoint of `step` is damaged.
+        PermissionError: there is no permission to read the checkpoint of `step`.
 
     Example:
         >>> import tempfile
@@ -118,11 +120,11 @@ def restore(directory: str | os.PathLike[str], template: TrainState, *, step: in
 def newest(
     directory: str | os.PathLike[str], template: TrainState
 ) -> tuple[Checkpoint | None, dict[int, DamagedCheckpoint | PermissionError]]:
-    """The newest checkpoint that can be read, and why newer ones cannot, by step; warns of what is no checkpoint."""
+    """The newest readable checkpoint, and the errors of newer ones by step; warns of other folders."""
     for number in _numbered(directory):
         path = path_of(directory, number)
         if is_foreign(path):
-            warnings.warn(f"{path} is no checkpoint of mtljax, in spite of its name, and is left alone", stacklevel=4)
+            warnings.warn(f"{path} is not a checkpoint of mtljax, in spite of its name, and is ignored", stacklevel=4)
     passed_over: dict[int, DamagedCheckpoint | PermissionError] = {}
     for number in reversed(steps(directory)):
         try:
@@ -139,7 +141,7 @@ def newest(
 
 
 def read(directory: str | os.PathLike[str], template: TrainState, step: int) -> Checkpoint:
-    """One checkpoint, checked; damaged for all processes where it is for one."""
+    """One checkpoint, checked; if it is damaged for one process, it is for all."""
     path = path_of(directory, step)
     facts = for_all(lambda: read_facts(path))
     check_same_leaves(f"checkpoint {path}", facts["leaves"], template)
@@ -155,7 +157,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads((path / "facts" / "metadata").read_bytes())
         whole = facts["mtljax"] == FORMAT and facts["crc32"] == checksum_of_facts(facts)
-    except Exception as error:  # whatever flipped bits can make of JSON
+    except Exception as error:  # flipped bits in JSON can raise many types
         raise DamagedCheckpoint(first_line(error)) from error
     if not whole:
         raise DamagedCheckpoint("the facts do not match their checksum")
@@ -163,16 +165,16 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) -> dict[str, Any]:
-    """Those leaves of a checkpoint that have a template, compared with their checksums."""
+    """The leaves of a checkpoint that have a template, compared with their checksums."""
     known = facts["leaves"]
     targets = {name: leaves.target_of(leaf, known[name]["weak_type"]) for name, leaf in templates.items()}
 
     def read_arrays() -> dict[str, Any]:
-        # Orbax and TensorStore raise a dozen types for a broken file; whatever a read raises is damage.
+        # Orbax and TensorStore raise a dozen types for a broken file; every error of a read is damage.
         try:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
                 folder = epath.Path(path / "state")
-                reader.metadata(folder)  # broken metadata is found out before a dozen reads are under way
+                reader.metadata(folder)  # detects broken metadata before a dozen reads start
                 restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
                 wanted = ocp.args.PyTreeRestore(item=targets, restore_args=restore_args, partial_restore=True)
                 return reader.restore(folder, args=wanted)
@@ -181,7 +183,7 @@ def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) ->
 
     arrays = for_all(read_arrays)
     values = {name: arrays[name] if np.prod(known[name]["shape"]) else np.zeros(0) for name in templates}
-    # All are gathered before one is judged: what is spread over processes is gathered by all of them.
+    # Before any comparison, all checksums are computed, since all processes together gather a distributed array.
     checksums = {name: leaves.checksum(value) for name, value in values.items()}
 
     def compare() -> None:
@@ -194,14 +196,14 @@ def read_leaves(path: Path, facts: dict[str, Any], templates: dict[str, Any]) ->
 
 
 def check_same_leaves(where: str, saved: dict[str, dict[str, Any]], template: PyTree) -> None:
-    """Raises where the leaves are not those of the template."""
+    """Raise if the leaves are not those of the template."""
     expected = leaves.named(template)
     for name in expected:
         if name not in saved:
-            raise ValueError(f"{where} has no leaf {name!r}, which the given state has")
+            raise ValueError(f"{where} must have the leaves of the given state, found no leaf {name!r}")
     for name in saved:
         if name not in expected:
-            raise ValueError(f"{where} has a leaf {name!r}, which the given state has not")
+            raise ValueError(f"{where} must have only the leaves of the given state, found a leaf {name!r}")
     for name, leaf in expected.items():
         if kind_of(leaf) != saved_kind(saved[name]):
             raise ValueError(f"{where} holds {name!r} as {saved_kind(saved[name])}, the given state as {kind_of(leaf)}")
@@ -214,7 +216,7 @@ def kind_of(leaf: Any) -> str:
 
 
 def saved_kind(facts: dict[str, Any]) -> str:
-    """As `kind_of`, of a leaf in a checkpoint."""
+    """`kind_of` a leaf in a checkpoint."""
     return f"{facts['dtype']}{facts['shape']}"
 
 
@@ -224,20 +226,20 @@ def path_of(directory: str | os.PathLike[str], step: int) -> Path:
 
 
 def checksum_of_facts(facts: dict[str, Any]) -> int:
-    """CRC-32 of all facts but itself."""
+    """CRC-32 of all facts except itself."""
     rest = {name: value for name, value in facts.items() if name != "crc32"}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
 def warn_of(directory: Any, step: int, error: Exception, found: Checkpoint | None, then: str = "") -> None:
-    """Says that a checkpoint was passed over."""
+    """Warn that a checkpoint was skipped."""
     state = "is damaged" if isinstance(error, DamagedCheckpoint) else "may not be read"
     instead = "" if found is None else f"; continuing from step {found.step}"
     warnings.warn(f"checkpoint {path_of(directory, step)} {state} ({first_line(error)}){instead}{then}", stacklevel=4)
 
 
 def for_all(part: Callable[[], T]) -> T:
-    """What a part of a read gives. Where it fails for one process it fails for all, who wait for one another here."""
+    """The result of a part of a read; all processes wait here, and if one fails, all fail."""
     result, error = None, None
     try:
         result = part()
@@ -256,7 +258,7 @@ def first_line(error: Exception) -> str:
 
 
 def _check_readable(path: Path) -> None:
-    """Raises PermissionError where a file may not be read: that is no damage."""
+    """Raise PermissionError if there is no permission to read a file, which is not damage."""
 
     def refuse(error: OSError) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""Writing checkpoints: one run to a folder, and nothing of anybody else's is touched."""
+"""Writing of checkpoints: one run per folder; files of others are not changed."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ LOCK = "mtljax.lock"
 
 
 class Folder(NamedTuple):
-    """A folder of checkpoints that this run alone writes to.
+    """A folder of checkpoints that only this run writes to.
 
     Attributes:
-        path: absolute.
-        keep: how many of the newest checkpoints stay.
-        writer: Orbax's, which writes in a thread.
-        written: the step that this run has written last, once it has written one.
+        path: its absolute path.
+        keep: number of checkpoints to keep, the newest ones.
+        writer: Orbax's checkpointer, which writes in a thread.
+        written: a list with the last step that this run has written; empty before the first one.
     """
 
     path: Path
@@ -55,18 +55,18 @@ class Folder(NamedTuple):
 
 @contextlib.contextmanager
 def opened(directory: str | os.PathLike[str], *, keep: int = 3, where: str = "opened") -> Iterator[Folder]:
-    """Opens a folder of checkpoints for writing, made where it is missing; at the end waits for the last write.
+    """Open a folder of checkpoints for writing, and make it if it is missing; at the end, wait for the last write.
 
     Args:
-        directory: the folder; one subfolder per checkpoint, `mtljax_<step>`.
-        keep: how many of the newest stay; older ones are deleted once a newer one is complete. With 1, a damaged
-            checkpoint has none before it to fall back to.
+        directory: the folder; it has one subfolder per checkpoint, `mtljax_<step>`.
+        keep: number of checkpoints to keep, the newest ones. Older ones are deleted when a newer one is complete. With
+            1, there is no older checkpoint to use if the newest is damaged.
         where: the public function's name, which opens messages.
 
     Raises:
         TypeError: `directory` is not a path, or `keep` not an integer.
-        ValueError: `directory` is empty, cannot be written to, or is another run's, whose lock goes when its process
-            does; `keep` is below 1.
+        ValueError: `directory` is empty, cannot be written to, or is locked by another run (until its process ends);
+            `keep` is below 1.
     """
     check_count(where, "keep", keep)
     if not isinstance(directory, str | os.PathLike):
@@ -107,23 +107,23 @@ def save(
     run: dict[str, Any] | None = None,
     record: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `state` as the checkpoint of its own step.
+    """Write `state` as the checkpoint of its step.
 
-    Returns once the arrays are copied to the host, so `state` may be donated at once; the files are written by a
-    thread, and the next `save` or `wait` waits for it.
+    It returns when the arrays are copied to the host, so `state` may be donated at once. A thread writes the files; the
+    next `save` or `wait` waits for this thread.
 
     Args:
         folder: from `opened`.
-        state: to be written.
-        batches: where the input pipeline stands: None, booleans, numbers, strings, and dicts, lists and tuples of
-            these, which come back unchanged.
-        run: what the run is; whatever JSON holds.
-        record: what was logged at this step; whatever JSON holds.
+        state: the state to write.
+        batches: the position of the input pipeline: None, booleans, numbers, strings, and dicts, lists and tuples of
+            these, which are restored unchanged.
+        run: the identity of the run, as JSON.
+        record: the record that was logged at this step, as JSON.
 
     Raises:
-        TypeError: `batches` holds something else; the message says where.
-        ValueError: somebody else's folder has the checkpoint's name.
-        Exception: whatever made the write before this one fail.
+        TypeError: `batches` holds another value; the message says where.
+        ValueError: a folder with the checkpoint's name that is not of mtljax.
+        Exception: the error of the write before this one.
     """
     step = int(state.step)
     named = leaves.named(state)
@@ -139,9 +139,10 @@ def save(
     wait(folder)
     path = path_of(folder.path, step)
     if is_foreign(path):
-        raise ValueError(f"save: the checkpoint's folder must be free, found {path}, which is no checkpoint of mtljax")
+        raise ValueError(f"save: the checkpoint's folder must be free, found {path}, which is not of mtljax")
     if jax.process_index() == 0 and path.exists():
-        # One that this run has passed over, or writes anew with the same numbers; it is kept until the new one stands.
+        # This run has skipped the old one, or writes it again with the same numbers. It is kept until the new one is
+        # complete.
         _move_aside(path, "replaced")
     _all_here("save: name of the checkpoint")
     items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(facts))
@@ -150,13 +151,13 @@ def save(
 
 
 def wait(folder: Folder) -> None:
-    """Waits for the checkpoint that is being written, and then deletes those that are one too many.
+    """Wait for the checkpoint that is being written, and then delete the oldest ones beyond `keep`.
 
     Raises:
-        Exception: whatever made the write fail, such as OSError on a full disk.
+        Exception: the error of the write, such as OSError on a full disk.
     """
     folder.writer.wait_until_finished()
-    # One that is newer than what this run writes has been passed over, and counts for nothing.
+    # Checkpoints that are newer than those of this run were skipped, and do not count.
     known = [step for step in steps(folder.path) if folder.written and step <= folder.written[0]]
     if jax.process_index() == 0:
         for step in known[: -folder.keep]:
@@ -166,8 +167,8 @@ def wait(folder: Folder) -> None:
 def resume(folder: Folder, template: TrainState) -> Checkpoint | None:
     """The newest checkpoint that can be read, as `mtljax.training.checkpoint.restore` reads it.
 
-    Newer ones that are damaged are renamed to `<name>.damaged`, out of the way of this run, which will write those
-    steps again; those that may not be read stay where they are. A warning names each.
+    Newer damaged ones are renamed to `<name>.damaged`, since this run will write these steps again. Newer ones without
+    read permission stay. A warning names each of them.
     """
     found, passed_over = newest(folder.path, template)
     for step, error in passed_over.items():

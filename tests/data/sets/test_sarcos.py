@@ -25,12 +25,12 @@ def table(batch):
     return np.concatenate([batch.inputs, np.stack(list(batch.targets.values()), 1)], 1)
 
 
-def test_rows_are_those_of_the_seed_and_standardised_by_the_training_rows(fake_raw, tmp_path):
+def test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows(fake_raw, tmp_path):
     fake_raw("sarcos", {URL: mat(sarcos_inv_test=ROWS)})
     order = np.random.default_rng(4).permutation(30)
     train, test = ROWS[order[:10]], ROWS[order[10:25]]
 
-    plain = load_sarcos(tmp_path, train_rows=10, test_rows=15, seed=4, standardise=False)
+    plain = load_sarcos(tmp_path, train_rows=10, test_rows=15, seed=4, standardize=False)
     assert list(plain) == ["train", "test"]
     for batch, rows in ((plain["train"], train), (plain["test"], test)):
         assert batch.inputs.dtype == np.float32 and batch.mask == {} and batch.inputs.shape == (len(rows), 21)
@@ -45,7 +45,7 @@ def test_rows_are_those_of_the_seed_and_standardised_by_the_training_rows(fake_r
         np.testing.assert_allclose(table(batch), (rows - train.mean(0)) / deviation, rtol=1e-4, atol=1e-5)
     assert np.all(scaled["train"].inputs[:, 5] == 0)
 
-    other = load_sarcos(tmp_path, train_rows=10, test_rows=15, seed=5, standardise=False)
+    other = load_sarcos(tmp_path, train_rows=10, test_rows=15, seed=5, standardize=False)
     assert not np.array_equal(other["train"].inputs, plain["train"].inputs)
     with pytest.raises(ValueError, match="must be at most 30 together, found 600 and 1400"):
         load_sarcos(tmp_path)

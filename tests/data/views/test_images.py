@@ -232,7 +232,7 @@ X = jax.ShapeDtypeStruct((2, 4, 6, 3), jnp.float32)
         (lambda: views.jigsaw(1), X, ValueError, "jigsaw: grid must have at least two cells"),
         (lambda: views.jigsaw((1, 4)), X, ValueError, r"jigsaw: grid \(1, 4\) does not divide images of 4 by 6"),
         (lambda: views.jigsaw(2, permutations=[[0, 1, 2, 2], [0, 1, 2, 3]]), X, ValueError, "each row an order of"),
-        (lambda: views.jigsaw(2, permutations=[[0, 1, 2, 3]] * 2), X, ValueError, "two or more different ones"),
+        (lambda: views.jigsaw(2, permutations=[[0, 1, 2, 3]] * 2), X, ValueError, "at least two, all different"),
         (lambda: views.far_permutations(10, 4), X, ValueError, "cells must be at most 9, found 10"),
         (lambda: views.far_permutations(3, 7), X, ValueError, "3 cells have 6 permutations, asked for 7"),
         (lambda: views.masked_cells(0), X, ValueError, "masked_cells: cell must be at least 1, found 0"),

@@ -84,7 +84,7 @@ IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
             ValueError,
             r"next_token: the inputs must be token ids \[B, L\] with no empty axis",
         ),
-        (lambda: views.next_token(padding=None), IDS, TypeError, "token ids without lengths need a padding id"),
+        (lambda: views.next_token(padding=None), IDS, TypeError, "padding must be given for token ids without lengths"),
         (
             lambda: views.next_token(padding="<pad>"),
             IDS,
@@ -109,9 +109,14 @@ IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
             TypeError,
             "next_token: uint8 cannot hold the padding id -1",
         ),
-        (lambda: views.masked_tokens(5, 0), IDS, ValueError, "masked_tokens: mask_id and padding are both 0"),
+        (
+            lambda: views.masked_tokens(5, 0),
+            IDS,
+            ValueError,
+            "mask_id must differ from padding, found 0",
+        ),
         (lambda: views.masked_tokens(5, 5), IDS, ValueError, "id 5 is outside the vocabulary of 5"),
-        (lambda: views.masked_tokens(2, 1), IDS, ValueError, "of 2 ids none is left to be drawn"),
+        (lambda: views.masked_tokens(2, 1), IDS, ValueError, "must have ids to draw, found none left of 2"),
         (
             lambda: views.masked_tokens(9, 1, replace=(0.8, 0.1, 0.2)),
             IDS,
@@ -153,7 +158,7 @@ IDS = jax.ShapeDtypeStruct((2, 4), jnp.int32)
             "skip_gram: power must be at least 0, found -1",
         ),
         (lambda: views.skip_gram(2, 1, [3, 0]), IDS, ValueError, "at least one token that is not padding"),
-        (views.next_sentence, IDS, TypeError, r"expected a pair \(first, second\) of texts"),
+        (views.next_sentence, IDS, TypeError, r"the inputs must be a pair \(first, second\)"),
         (
             views.next_sentence,
             (jnp.ones((1, 2), int),) * 2,

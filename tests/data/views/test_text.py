@@ -142,13 +142,13 @@ def test_a_shrinking_window_is_uniform_over_its_sizes():
 def test_skip_gram_pairs_are_neighbours_and_negatives_follow_the_counts():
     many = np.tile(PADDED, (300, 1))
     view = jax.jit(views.skip_gram(2, 3, np.where(COUNTS == 0, 99, COUNTS), shrink=False))
-    (centres, candidates), targets, _ = jax.device_get(view(KEY, many))
+    (centers, candidates), targets, _ = jax.device_get(view(KEY, many))
     t, offset = np.divmod(np.arange(LENGTH * 4), 4)
     other = t + np.array([-2, -1, 1, 2])[offset]
     length = np.tile(LENGTHS, 300)[:, None]
     there = (other >= 0) & (other < length) & (t < length)
     np.testing.assert_array_equal(targets[..., 0] == 1, there)
-    np.testing.assert_array_equal(centres, np.where(there, many[:, t], 0))
+    np.testing.assert_array_equal(centers, np.where(there, many[:, t], 0))
     np.testing.assert_array_equal(candidates[..., 0], np.where(there, many[:, other.clip(0, LENGTH - 1)], 0))
 
     negatives, judged = candidates[..., 1:], targets[..., 1:]

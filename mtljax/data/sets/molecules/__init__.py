@@ -1,1 +1,1 @@
-"""Molecules and their assays: fingerprints, Tox21 and SIDER."""
+"""Data sets of molecules, Tox21 and SIDER, with fingerprints as inputs."""

@@ -1,4 +1,4 @@
-"""Molecules: fingerprints of SMILES, and the published tables of molecules and binary labels that DeepChem packs."""
+"""Fingerprints of SMILES strings, and DeepChem's published tables of molecules and binary labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtljax.data.sets.prepared import columns
 from mtljax.types import Batch
 
 SPLITS = ("train", "validation", "test")
-_LABELS = {"0": (0, 1), "1": (1, 1), "": (0, 0)}  # value and whether it is there
-_UNREADABLE = 0.01  # a larger share of molecules that RDKit cannot read is an error, not a few odd ones
+_LABELS = {"0": (0, 1), "1": (1, 1), "": (0, 0)}  # value, and 1 if the label is present
+_UNREADABLE = 0.01  # a larger share of molecules that RDKit cannot read is an error
 
 
 class Table(NamedTuple):
@@ -34,23 +34,24 @@ class Table(NamedTuple):
 
 
 def fingerprints(smiles: Sequence[str], *, radius: int = 2, bits: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """Extended-connectivity fingerprints (ECFP): which neighbourhoods of atoms a molecule has, hashed to bits.
+    """Extended-connectivity fingerprints (ECFP): the neighbourhoods of atoms in a molecule, hashed to bits.
 
-    Every atom starts from a number made of its own properties and takes in its neighbours' numbers `radius` times; all
-    the numbers met on the way are hashed to `bits` places, which are 1. Radius 2 is ECFP4, after the diameter. By
-    RDKit's Morgan generator with its defaults, so without chirality. Some 8,000 molecules a second on one core.
+    Every atom starts with a number made of its own properties, and combines it with its neighbours' numbers `radius`
+    times. All these numbers are hashed to `bits` positions, which become 1. Radius 2 is ECFP4, named by the diameter.
+    RDKit's Morgan generator computes them with its defaults, so without chirality: about 8,000 molecules per second on
+    one core.
 
     Rogers and Hahn, "Extended-Connectivity Fingerprints", Journal of Chemical Information and Modeling 50, 2010.
 
     Args:
         smiles: N molecules as SMILES strings.
-        radius: how far neighbourhoods reach, in bonds, 0 or more.
+        radius: radius of neighbourhoods, in bonds, 0 or more.
         bits: length of a fingerprint, at least 1.
 
     Returns:
-        `(fingerprints, readable)`: uint8 `[N, bits]`, 0 or 1, and bool `[N]`, False where RDKit cannot read the
-        molecule (its aluminium has six bonds, say), whose fingerprint is all 0. What RDKit writes to standard error
-        about molecules is kept silent.
+        `(fingerprints, readable)`: uint8 `[N, bits]`, 0 or 1, and bool `[N]`. A molecule that RDKit cannot read (for
+        example, aluminium with six bonds) is not readable, and its fingerprint is all 0. RDKit's messages on standard
+        error are suppressed.
 
     Raises:
         ImportError: RDKit is not installed.
@@ -78,19 +79,19 @@ def fingerprints(smiles: Sequence[str], *, radius: int = 2, bits: int = 1024) ->
 
 
 def check_fingerprints(where: str, radius: int, bits: int) -> None:
-    """Raises unless these are a radius and a number of bits."""
+    """Raise unless `radius` is 0 or more and `bits` is at least 1."""
     check_count(where, "radius", radius, least=0)
     check_count(where, "bits", bits)
 
 
 def read_table(path: Path, tasks: Sequence[str]) -> Table:
-    """Molecules and labels of a gzipped CSV file with columns `smiles` and one for each task.
+    """Molecules and labels of a gzipped CSV file with a column `smiles` and one column per task.
 
     Raises:
         ValueError: a missing column, no rows, rows without a molecule or of another length, a label that is not 0, 1
             or empty.
     """
-    # Not by the file's name: what TFDS downloads is called otherwise.
+    # gzip, whatever the file's name: TFDS renames downloads.
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     header, rows = (rows[0], rows[1:]) if rows else ([], [])
@@ -116,9 +117,9 @@ def read_table(path: Path, tasks: Sequence[str]) -> Table:
 
 
 def index_split(table: Table) -> dict[str, Table]:
-    """The first 80 % of the rows for training, the next 10 % for validation, the last for testing; ends rounded down.
+    """The first 80 % of the rows for training, the next 10 % for validation, the rest for testing; ends rounded down.
 
-    `int(0.8 N)` and `int(0.9 N)` in float64, as DeepChem's `IndexSplitter` has it.
+    The ends are `int(0.8 N)` and `int(0.9 N)` in float64, as in DeepChem's `IndexSplitter`.
     """
     train, validation = int(0.8 * len(table.smiles)), int(0.9 * len(table.smiles))
     parts = (slice(train), slice(train, validation), slice(validation, None))
@@ -135,7 +136,7 @@ def examples(table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def dataset_info(builder: Any, tasks: Sequence[str], *, description: str, homepage: str, citation: str) -> Any:
-    """TFDS's facts of a builder whose rows are those of `examples`, in the file's order."""
+    """The `DatasetInfo` of a builder whose rows are those of `examples`, in the order of the file."""
     import tensorflow_datasets as tfds  # slow to import, and fingerprints do not need it
 
     flags = tfds.features.Tensor(shape=(len(tasks),), dtype=np.uint8)
@@ -154,8 +155,8 @@ def dataset_info(builder: Any, tasks: Sequence[str], *, description: str, homepa
 def load_splits(builder: Any, tasks: Sequence[str], *, radius: int, bits: int) -> dict[str, Batch]:
     """Fingerprints and labels of a prepared builder, by split; molecules that RDKit cannot read are left out.
 
-    Inputs are float32 `[N, bits]`; targets int32 `[N]`; the mask is empty where no split misses a label, and has every
-    task otherwise, so that all splits have one structure.
+    Inputs are float32 `[N, bits]`, targets int32 `[N]`. All splits have masks of one structure: an empty mask if no
+    label is missing in any split, else an entry for every task.
 
     Raises:
         ImportError: RDKit is not installed.
@@ -170,7 +171,8 @@ def load_splits(builder: Any, tasks: Sequence[str], *, radius: int, bits: int) -
     total, unreadable = len(everything), int(np.sum(~everything))
     if unreadable > _UNREADABLE * total:
         raise ValueError(
-            f"{builder.name}: RDKit cannot read {unreadable} of {total} molecules, expected at most {_UNREADABLE:.0%}"
+            f"{builder.name}: RDKit must read {1 - _UNREADABLE:.0%} of the molecules, found {unreadable} of {total} "
+            "that it cannot read"
         )
     complete = all(column["present"].all() for column in found.values())
     batches = {}

@@ -1,4 +1,4 @@
-"""The SIDER data set: side effects of marketed drugs in 27 classes of organs."""
+"""The SIDER data set: side effects of marketed drugs in 27 organ classes."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ _TASKS = (
 )
 
 _DESCRIPTION = """
-Side effects of 1,427 marketed drugs (Side Effect Resource, version 4), grouped into 27 classes of organs after MedDRA,
-as DeepChem and MoleculeNet pack them. A drug is a SMILES string; a label says whether side effects of a class are
-known. No label is missing. Split by index, as DeepChem's `IndexSplitter` does: 80 % of the rows, in the file's order,
-for training, 10 % for validation, 10 % for testing.
+Side effects of 1,427 marketed drugs (Side Effect Resource, version 4), grouped into 27 organ classes of MedDRA, as
+published by DeepChem and MoleculeNet. A drug is a SMILES string. A label is 1 if side effects of a class are known. No
+label is missing. The split is by index, as in DeepChem's `IndexSplitter`: the first 80 % of the rows for training, 10 %
+for validation, 10 % for testing.
 """
 
 _CITATION = """
@@ -84,8 +84,9 @@ _CITATION = """
 class Sider(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of side effects; `load_sider` describes the tasks.
 
-    Features: `smiles`, the drug; `labels` uint8 `[27]`, 1 where side effects are known, by class in the file's order,
-    which the metadata's `tasks` give; `present` uint8 `[27]`, all 1. RDKit is not needed to prepare.
+    Features: `smiles`, the drug; `labels` uint8 `[27]`, 1 where side effects are known, one per class; `present` uint8
+    `[27]`, all 1. Classes are in the order of the file, which is `tasks` in the metadata. Preparation does not need
+    RDKit.
 
     Example:
         >>> Sider.VERSION
@@ -113,19 +114,19 @@ class Sider(tfds.core.GeneratorBasedBuilder):
 
 
 def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int = 1024) -> dict[str, Batch]:
-    """Side effects of drugs in 27 classes as NumPy arrays: fingerprints of molecules, binary labels without gaps.
+    """Side effects of drugs in 27 classes as NumPy arrays: fingerprints of molecules, and binary labels, all present.
 
     Inputs: float32 `[N, bits]`, the drug's extended-connectivity fingerprint, 0 or 1 (ECFP4 by default; see
-    `molecules.fingerprints`), computed when loaded, in well under a second. Targets: int32 `[N]`, 1 where
-    side effects of the class are known; tasks have the names of the classes as the file writes them. `mask` is empty:
-    no label is missing.
+    `molecules.fingerprints`), computed when loaded, in less than a second. Targets: int32 `[N]`, 1 where side effects
+    of the class are known; task names are the names of the classes in the file. `mask` is empty, since no label is
+    missing.
 
-    The split is by index, as in DeepChem's published figures: `int(0.8 N)` and `int(0.9 N)` of the file's N = 1,427
-    rows end "train" and "validation": 1,141, 143 and 143. RDKit 2026.09 reads all of the molecules; one that it could
-    not read would be left out.
+    The split is by index, as in DeepChem's published figures. Of the N = 1,427 rows of the file, "train" ends at
+    `int(0.8 N)` and "validation" at `int(0.9 N)`: 1,141, 143 and 143 rows. RDKit 2026.09 reads all molecules; molecules
+    that RDKit cannot read are left out.
 
     Args:
-        data_dir: TFDS's data directory, under which molecules and labels are prepared once and found again; None is
+        data_dir: TFDS's data directory, where molecules and labels are prepared once and read later; None is
             TFDS's own default, usually `~/tensorflow_datasets`.
         radius: of the fingerprints, in bonds, 0 or more.
         bits: of the fingerprints, at least 1.
@@ -137,7 +138,7 @@ def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
         ImportError: RDKit is not installed.
         ValueError: a negative `radius` or `bits` below 1, a file that is damaged or not as expected, or over 1 % of its
             molecules cannot be read.
-        FileNotFoundError: a file that cannot be had; the message says where to put it.
+        FileNotFoundError: a missing file; the message says where to put it.
 
     Data: M. Kuhn, I. Letunic, L. J. Jensen and P. Bork, The SIDER database of drugs and side effects, Nucleic Acids
     Research 44, 2016; packed by Z. Wu et al., MoleculeNet, Chemical Science 9, 2018. MIT.

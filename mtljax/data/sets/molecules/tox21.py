@@ -1,4 +1,4 @@
-"""The Tox21 data set: twelve assays of toxicity of one molecule, with gaps."""
+"""The Tox21 data set: twelve assays of toxicity per molecule, with missing labels."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _TASKS = (
 
 _DESCRIPTION = """
 Qualitative toxicity of 8,014 compounds in twelve assays, seven of nuclear receptors (NR) and five of stress response
-(SR), of the Tox21 Data Challenge 2014, as DeepChem and MoleculeNet pack them. A molecule is a SMILES string; a label
-says whether it is active in an assay: 3 % to 16 % of those with a label are. Of the labels 17.3 % are missing.
+(SR), of the Tox21 Data Challenge 2014, as published by DeepChem and MoleculeNet. A molecule is a SMILES string. A label
+is 1 if the molecule is active in an assay: 3 % to 16 % of the labels per assay. 17.3 % of the labels are missing.
 Split by index, as DeepChem's `IndexSplitter` does: 80 % of the rows, in the file's order, for training, 10 % for
 validation, 10 % for testing. The file has 183 rows whose SMILES string an earlier row has too, some of them in another
 split and some with other labels.
@@ -72,8 +72,9 @@ _CITATION = """
 class Tox21(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of toxicity assays; `load_tox21` describes the tasks.
 
-    Features: `smiles`, the molecule; `labels` uint8 `[12]`, 1 where it is active, by assay in the file's order, which
-    the metadata's `tasks` give; `present` uint8 `[12]`, 0 where the label is missing. RDKit is not needed to prepare.
+    Features: `smiles`, the molecule; `labels` uint8 `[12]`, 1 where the molecule is active, one per assay; `present`
+    uint8 `[12]`, 0 where the label is missing. Assays are in the order of the file, which is `tasks` in the metadata.
+    Preparation does not need RDKit.
 
     Example:
         >>> Tox21.VERSION
@@ -105,21 +106,22 @@ class Tox21(tfds.core.GeneratorBasedBuilder):
 
 
 def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int = 1024) -> dict[str, Batch]:
-    """Twelve assays of toxicity as NumPy arrays: fingerprints of molecules, binary labels with gaps.
+    """Twelve assays of toxicity as NumPy arrays: fingerprints of molecules, and binary labels, some missing.
 
     Inputs: float32 `[N, bits]`, the molecule's extended-connectivity fingerprint, 0 or 1 (ECFP4 by default; see
-    `molecules.fingerprints`), computed when loaded, in about a second. Targets: int32 `[N]`, 1 where the
-    molecule is active in the assay, 0 where it is not or nothing is known; tasks have the assays' names, "NR-AR" to
-    "SR-p53". `mask` has every task, False where the label is missing: 17.3 % of all.
+    `molecules.fingerprints`), computed when loaded, in about a second. Targets: int32 `[N]`, 1 where the molecule is
+    active in the assay, 0 where it is inactive or the label is missing; task names are the names of the assays, "NR-AR"
+    to "SR-p53". `mask` has every task, False where the label is missing: 17.3 % of all labels.
 
-    The split is by index, as in DeepChem's published figures: `int(0.8 N)` and `int(0.9 N)` of the file's N = 8,014
-    rows end "train" and "validation". Then molecules that RDKit cannot read are left out, 8 with RDKit 2026.09 (their
-    aluminium has six bonds), so that there are 6,404, 800 and 802. DeepChem leaves them out too, but before it splits,
-    which moves a few rows from one split to the next. 35 rows of "validation" and 25 of "test" have a SMILES string
-    that is in "train" as well: a published flaw, kept for the sake of comparison.
+    The split is by index, as in DeepChem's published figures. Of the N = 8,014 rows of the file, "train" ends at
+    `int(0.8 N)` and "validation" at `int(0.9 N)`. Then molecules that RDKit cannot read are left out, 8 with RDKit
+    2026.09 (their aluminium has six bonds): 6,404, 800 and 802 rows remain. 35 rows of "validation" and 25 of "test"
+    have a SMILES string that is also in "train": a flaw of the published data, kept for comparison.
+
+    Departures: DeepChem leaves unreadable molecules out before it splits, which moves a few rows between splits.
 
     Args:
-        data_dir: TFDS's data directory, under which molecules and labels are prepared once and found again; None is
+        data_dir: TFDS's data directory, where molecules and labels are prepared once and read later; None is
             TFDS's own default, usually `~/tensorflow_datasets`.
         radius: of the fingerprints, in bonds, 0 or more.
         bits: of the fingerprints, at least 1.
@@ -131,7 +133,7 @@ def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
         ImportError: RDKit is not installed.
         ValueError: a negative `radius` or `bits` below 1, a file that is damaged or not as expected, or over 1 % of its
             molecules cannot be read.
-        FileNotFoundError: a file that cannot be had; the message says where to put it.
+        FileNotFoundError: a missing file; the message says where to put it.
 
     Data: R. Huang et al., Tox21Challenge, Frontiers in Environmental Science 3, 2016; packed by Z. Wu et al.,
     MoleculeNet, Chemical Science 9, 2018. MIT.

@@ -1,1 +1,1 @@
-"""Multi-MNIST and its kin: two images on one canvas, a task per image."""
+"""The Multi-MNIST family: two images on one canvas, one task per image."""

@@ -1,4 +1,4 @@
-"""The Multi-MNIST family: two digits, two articles, or one of each on one canvas, a task for either side."""
+"""The TFDS builder of the Multi-MNIST family: two digits, two articles, or one of each on one canvas."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ _FAMILIES = {
     "mnist_fashion": ("mnist", "fashion_mnist"),
 }
 SPLITS = ("train", "validation", "test")
-_HELD_OUT = 12  # one training image in so many is for validation: 5,000 of 60,000
-_BLOCK = 100  # examples a record
+_HELD_OUT = 12  # one of 12 training images is for validation: 5,000 of 60,000
+_BLOCK = 100  # examples per record
 
 _DESCRIPTION = """
 Two images of 28x28 pixels on one canvas, after Multi-MNIST (Sabour, Frosst and Hinton 2017): two digits of MNIST
 (`multi_mnist`), two articles of Fashion-MNIST (`multi_fashion`), or a digit on the left and an article on the right
 (`mnist_fashion`). Left is the upper left image, right the lower right one. Where both have ink the brighter pixel is
-seen. `mtljax.data.sets.multi_mnist.canvas.layout` says where they stand.
+seen. `mtljax.data.sets.multi_mnist.canvas.layout` defines their places.
 
-A record is a block of 100 examples, which are in random order already: reading all of them is eight times as fast as
-with a record for each.
+A record is a block of 100 examples in random order: reading is eight times as fast as with one record per example.
 
 Train and validation are made from the publishers' training images and test from their test images; no source image is
 in two splits. `left_source` and `right_source` are positions in the publisher's file.
@@ -57,7 +56,7 @@ _CITATIONS = {
 }
 """,
 }
-_LICENCES = {"mnist": "MNIST: commonly CC BY-SA 3.0, none by its authors", "fashion_mnist": "Fashion-MNIST: MIT"}
+_LICENSES = {"mnist": "MNIST: commonly CC BY-SA 3.0, none by its authors", "fashion_mnist": "Fashion-MNIST: MIT"}
 _PAGES = {
     "mnist": "http://yann.lecun.com/exdb/mnist/",
     "fashion_mnist": "https://github.com/zalandoresearch/fashion-mnist",
@@ -69,11 +68,11 @@ class TwoDigitsConfig(tfds.core.BuilderConfig):
     """Configuration of `TwoDigits`.
 
     Attributes:
-        name: TFDS's name of the configuration and of its folder. Made from the settings, so that no two share one:
-            leave it out.
+        name: TFDS's name of the configuration and of its folder. Leave it out: it is made from the settings, so that
+            different settings have different names.
         family: `"multi_mnist"`, `"multi_fashion"` or `"mnist_fashion"`.
         variant: `"pareto"` or `"mgda"`, see `layout`.
-        overlap: rows and columns that the two boxes share at their nominal places, see `layout`; None is the paper's.
+        overlap: rows and columns that the two boxes share before they move, see `layout`; None is the paper's.
         seed: non-negative integer from which everything random is drawn: validation images, pairs, order, places.
 
     Raises:
@@ -105,13 +104,13 @@ class TwoDigitsConfig(tfds.core.BuilderConfig):
 class TwoDigits(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the Multi-MNIST family; `load_multi_mnist` describes the tasks.
 
-    Needs the publishers' four files of each source to prepare, see `mtljax.data.sets.raw.fetch`; never TensorFlow. The
-    prepared files are a function of the configuration alone.
+    Preparation needs the publisher's four files of each source, see `mtljax.data.sets.raw.fetch`, but no TensorFlow.
+    The prepared files depend only on the configuration.
 
     A record is a block of 100 examples: `image` uint8 `[100, S, S, 1]`; `left` and `right` int32 `[100]`, classes 0
     to 9; `left_source` and `right_source` int32 `[100]`, positions in the publisher's file. So `tfds.data_source`
-    yields batches of 100, and its length is the number of batches. One example a record would cost 0.16 ms to write
-    and 0.06 ms to read, 8 seconds for each program that loads all 140,000; blocks cost a second.
+    yields batches of 100, and its length is the number of batches. With one example per record, an example would take
+    0.16 ms to write and 0.06 ms to read: 8 seconds for all 140,000, against one second with blocks.
 
     Example:
         >>> sorted(TwoDigits.builder_configs)[0]
@@ -144,7 +143,7 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
             ),
             homepage=_PAGES[folders[0]],
             citation="".join(_CITATIONS[folder] for folder in folders),
-            license="; ".join(_LICENCES[folder] for folder in folders),
+            license="; ".join(_LICENSES[folder] for folder in folders),
             metadata=tfds.core.MetadataDict(
                 family=config.family,
                 variant=config.variant,
@@ -180,7 +179,7 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
                 return np.zeros(np.broadcast_shapes(first.shape, second.shape), bool)
             return left.labels[first] == right.labels[second] if places.distinct else first == second
 
-        # Every image stands on its side as often as any other.
+        # Every image occurs equally often on its side.
         of_left, of_right = pair(np.tile(left.ids, places.repeats), np.tile(right.ids, places.repeats), clash, rng)
         left_places = rng.integers(places.left[0], places.left[1] + 1, (len(of_left), 2))
         right_places = rng.integers(places.right[0], places.right[1] + 1, (len(of_left), 2))
@@ -211,13 +210,13 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
 
 
 class _Source(NamedTuple):
-    """The images that one side of one split may be made from.
+    """The source images for one side of one split.
 
     Attributes:
         folder: the data set.
-        images: uint8 `[N, 28, 28]`, all of the publisher's file.
-        labels: int32 `[N]`, likewise.
-        ids: int32 `[M]`, which of them belong to the split.
+        images: uint8 `[N, 28, 28]`, all images of the publisher's file.
+        labels: int32 `[N]`, all labels of the publisher's file.
+        ids: int32 `[M]`, positions of the images that belong to the split.
     """
 
     folder: str
@@ -227,9 +226,9 @@ class _Source(NamedTuple):
 
 
 def _sources(published: dict[str, tuple[np.ndarray, np.ndarray]], folder: str, seed: int) -> dict[str, _Source]:
-    """What each split may be made from: disjoint parts of one data set's images."""
+    """The source images of each split: disjoint parts of one data set's images."""
     training = len(published["train"][0])
-    stream = len(SPLITS) + 1 + list(ROOTS).index(folder)  # those before it draw the pairs of the splits
+    stream = len(SPLITS) + 1 + list(ROOTS).index(folder)  # earlier streams draw the pairs of the splits
     order = np.random.default_rng([seed, stream]).permutation(training).astype(np.int32)
     held_out = training // _HELD_OUT
     return {

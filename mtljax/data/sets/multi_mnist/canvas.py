@@ -1,4 +1,4 @@
-"""Two images of 28x28 pixels on one canvas: where they may stand, who stands with whom, what is seen."""
+"""Two images of 28x28 pixels on one canvas: their places, their pairs, and the pixels that are seen."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from mtljax.checks import check_choice, check_count
 from mtljax.data.sets.multi_mnist.idx import SIDE
 
-_CANVAS = 36  # the papers' side of the canvas
-_JITTER = 4  # pixels that Lin et al. move an image, at most
-_HANDFUL = 32  # pairs that one which clashes tries to exchange with at first
-_OVERLAP = {"mgda": 22, "pareto": 20}  # the papers' own
+_CANVAS = 36  # side of the canvas in the papers
+_JITTER = 4  # largest shift of an image in Lin et al., in pixels
+_HANDFUL = 32  # number of pairs with which a clashing pair first tries to exchange
+_OVERLAP = {"mgda": 22, "pareto": 20}  # in the papers
 
 
 class Layout(NamedTuple):
-    """Where two boxes of 28x28 pixels may stand; what holds for rows holds for columns too.
+    """The possible places of two boxes of 28x28 pixels; rows and columns follow the same rule.
 
     Attributes:
-        overlap: rows, and columns, that the boxes share at their nominal places.
+        overlap: number of rows, and of columns, that the boxes share before they move.
         canvas: side of the canvas, in pixels.
-        left: least and greatest place of the upper left box's first row, and of its first column.
+        left: smallest and largest first row, and first column, of the upper left box.
         right: the same for the lower right box.
-        side: side of the finished image: `canvas`, or less where it is resized.
-        repeats: how often each source image stands on each side that it stands on.
-        distinct: whether the two images are of different classes, where both come from one data set.
+        side: side of the finished image: `canvas`, or less if the canvas is resized.
+        repeats: number of times that each source image occurs per side.
+        distinct: whether the two images must be of different classes, if both are of one data set.
     """
 
     overlap: int
@@ -39,24 +39,24 @@ class Layout(NamedTuple):
 
 
 def layout(variant: str, overlap: int | None = None) -> Layout:
-    """The places that a paper gives to its two images.
+    """The places of the two images in a paper.
 
-    `overlap` is the number of rows, and of columns, that the two boxes share at their nominal places: they share
-    `overlap²` of their 784 pixels, and the right one stands `28 - overlap` pixels lower and further right.
+    `overlap` is the number of rows, and of columns, that the two boxes share before they move. The boxes share
+    `overlap²` of their 784 pixels, and the right box is `28 - overlap` pixels lower and further right.
 
-    - `"mgda"`, after Sener and Koltun 2018: left at row and column 0 of 36x36, right at 6, that is `overlap=22`;
-      nothing moves; the canvas is resized to 28x28. The two rows and columns that stay empty at its end are the
-      authors'.
-    - `"pareto"`, after Lin et al. 2019: left in the upper left corner, right in the lower right one, that is
-      `overlap=20`; each is then moved by up to 4 pixels in every direction, as far as the canvas lets it, every place
-      being equally likely: the left one's row is 0 to 4 and the right one's 4 to 8, so that moved boxes share 20 to
-      28 rows, 24 on average. With less overlap the canvas grows to `56 - overlap`; with more it stays at 36, where
-      the boxes stand in the middle, and now and then the left one lies lower or further right than the right one.
+    - `"mgda"`, after Sener and Koltun 2018: the left box is at row and column 0 of 36x36, the right box at 6, that is
+      `overlap=22`. The boxes do not move. The canvas is resized to 28x28. Two rows and columns at the end stay empty,
+      as in the authors' code.
+    - `"pareto"`, after Lin et al. 2019: the left box is in the upper left corner, the right box in the lower right
+      corner, that is `overlap=20`. Each box is moved by up to 4 pixels in every direction within the canvas, with
+      uniform probability: the left row is 0 to 4 and the right row 4 to 8. Moved boxes share 20 to 28 rows, 24 on
+      average. With less overlap the canvas grows to `56 - overlap`. With more overlap the canvas stays at 36, with the
+      boxes in the middle, and sometimes the left box is lower or further right than the right box.
 
     Args:
         variant: `"mgda"` or `"pareto"`.
-        overlap: 20 to 27 for `"mgda"`, 0 to 27 for `"pareto"`; None is the paper's. At 28 nothing would tell left
-            from right.
+        overlap: 20 to 27 for `"mgda"`, 0 to 27 for `"pareto"`; None is the paper's. At 28, left and right would have
+            the same place.
 
     Returns:
         `Layout`.
@@ -93,23 +93,23 @@ def pair(
     clash: Callable[[np.ndarray, np.ndarray], np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Partners at random: every entry of either side exactly once, in an order drawn too.
+    """Random pairs, in random order: every entry of each side occurs exactly once.
 
-    Both sides are permuted. Then each pair that clashes exchanges right partners with another, drawn at random from
-    those with which neither clashes any more. For `clash` by class such a pair exists whenever pairs can be made at
-    all: where no class has more than half of the images.
+    Both sides are permuted. Then each clashing pair exchanges right partners with another pair, which is drawn at
+    random from all pairs where the exchange leaves no clash. If `clash` compares classes, such a pair exists as long as
+    no class has more than half of the images.
 
     Args:
         left: int `[N]`.
         right: int `[N]`.
-        clash: `(left, right) -> bool`, elementwise with NumPy's broadcasting, True for pairs that may not be.
+        clash: `(left, right) -> bool`, elementwise with NumPy's broadcasting, True for forbidden pairs.
         rng: source of everything random.
 
     Returns:
-        Both sides, int `[N]`, row by row a pair.
+        Both sides, int `[N]`, one pair per row.
 
     Raises:
-        ValueError: sides of unequal length, or a pair that finds no other to exchange with.
+        ValueError: sides of unequal length, or a clashing pair without a partner for the exchange.
 
     Example:
         >>> same = lambda left, right: left % 2 == right % 2
@@ -139,7 +139,7 @@ def pair(
 def overlay(
     left: np.ndarray, right: np.ndarray, left_places: np.ndarray, right_places: np.ndarray, canvas: int
 ) -> np.ndarray:
-    """Two images on an empty canvas, the brighter pixel seen where both are.
+    """Two images on an empty canvas; where they overlap, the brighter pixel is seen.
 
     Args:
         left: uint8 `[N, h, w]`.
@@ -152,7 +152,7 @@ def overlay(
         uint8 `[N, canvas, canvas]`.
 
     Raises:
-        ValueError: a place at which an image would leave the canvas.
+        ValueError: a place where an image would leave the canvas.
 
     Example:
         >>> bright, dark = np.full([1, 2, 2], 9, np.uint8), np.full([1, 2, 2], 5, np.uint8)
@@ -167,7 +167,7 @@ def overlay(
                 f"leave a canvas of side {canvas}"
             )
     canvases = np.zeros((len(left), canvas, canvas), np.uint8)
-    # Every box of the canvas by row and column of its first pixel: a view, so that writing to it writes the canvas.
+    # A view of every box of the canvas, by row and column of its first pixel: writing to it writes to the canvas.
     boxes = np.lib.stride_tricks.sliding_window_view(canvases, (height, width), (1, 2), writeable=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
     rows = np.arange(len(left))
     boxes[rows, left_places[:, 0], left_places[:, 1]] = left
@@ -177,7 +177,7 @@ def overlay(
 
 
 def resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Square images resized to the nearest pixel: new pixel i is old pixel `floor((i + 1/2) S / side)`.
+    """Square images, resized by nearest neighbours: new pixel i is old pixel `floor((i + 1/2) S / side)`.
 
     Args:
         images: `[N, S, S]`.

@@ -1,4 +1,4 @@
-"""IDX, the file format of MNIST and its kin, and the four files that each of them is published as."""
+"""IDX, the file format of MNIST and Fashion-MNIST, and their published files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOTS = {
     "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 }
-_STEMS = {"train": "train", "test": "t10k"}  # how the publishers' names begin
+_STEMS = {"train": "train", "test": "t10k"}  # prefixes of the published file names
 _UNSIGNED_BYTE = 0x08
 _CHUNK = 1 << 20  # bytes
 
@@ -32,16 +32,16 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
 
     Args:
         path: the file.
-        shape: the dimensions to expect, None where any length will do: `(None, 28, 28)` for MNIST's images and
-            `(None,)` for its labels.
+        shape: the expected dimensions, None for any length: `(None, 28, 28)` for MNIST's images and `(None,)` for its
+            labels.
 
     Returns:
         uint8 array, its own memory.
 
     Raises:
-        ValueError: the file is not gzip, or is cut off or damaged; another type or number of dimensions, dimensions
-            other than `shape`, fewer values than the dimensions say, or more. The message names the file, what was
-            expected and what was found. No more is unpacked than the dimensions say.
+        ValueError: the file is not gzip, is truncated or damaged; another type or number of dimensions, dimensions
+            other than `shape`, fewer or more values than the dimensions say. The message names the file, what was
+            expected and what was found. At most one byte beyond the dimensions is unpacked.
 
     Example:
         >>> import tempfile
@@ -68,11 +68,11 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
                 raise ValueError(f"read_idx: {path} must have the dimensions [{expected}], found {found}")
             size = math.prod(found)
             content = bytearray()
-            # Bit by bit: neither does a small file unpack to more than its header says, nor does a header alone ask
-            # for memory.
+            # In chunks: a small file cannot unpack to more than its header says, and a header alone does not allocate
+            # memory.
             while len(content) < size and (chunk := file.read(min(size - len(content), _CHUNK))):
                 content += chunk
-            longer = file.read(1)  # at its end gzip checks the sum
+            longer = file.read(1)  # at the end of the file, gzip checks its checksum
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"read_idx: {path} must be a whole gzip file, found a damaged one: {error}") from error
     if len(content) != size or longer:
@@ -84,11 +84,11 @@ def read_idx(path: str | Path, shape: Sequence[int | None]) -> np.ndarray:
 def read_published(dl_manager: Any, folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """MNIST or Fashion-MNIST as published.
 
-    Their files have the same names. Each data set has a folder of its own among the raw files, TFDS tells downloads
-    apart by URL, and nothing is extracted to a place that both would share.
+    The files of both have the same names, but each data set has its own folder of raw files, and TFDS distinguishes
+    downloads by URL.
 
     Args:
-        dl_manager: TFDS's download manager, which a builder's `_split_generators` is given.
+        dl_manager: TFDS's download manager, the argument of a builder's `_split_generators`.
         folder: `"mnist"` or `"fashion_mnist"`.
 
     Returns:
@@ -96,8 +96,8 @@ def read_published(dl_manager: Any, folder: str) -> dict[str, tuple[np.ndarray, 
         10,000.
 
     Raises:
-        FileNotFoundError: a file is not at hand and cannot be downloaded.
-        ValueError: a file that is damaged, or whose content is not as described.
+        FileNotFoundError: a file is missing and cannot be downloaded.
+        ValueError: a file that is damaged or has unexpected content.
 
     Example:
         >>> read_published(None, "mnist")["train"][0].shape  # doctest: +SKIP

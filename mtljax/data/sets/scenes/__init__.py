@@ -1,1 +1,1 @@
-"""Scenes of shapes, drawn or rendered: classes, places, motion and rays."""
+"""Generated scenes with exact labels: moving shapes, and rendered rooms."""

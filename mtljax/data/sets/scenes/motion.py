@@ -1,4 +1,4 @@
-"""Scenes of moving shapes: how objects come, move and go, and how they are drawn."""
+"""Sequences of moving shapes: the motion of objects, and their rendering."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from mtljax.data.sets.scenes.shapes import SHAPES, compose, hue_to_rgb, shape_boxes, shape_coverage
 
 _RADII = (4.5, 6.0)  # pixels, of the circle around an object
-_SPEEDS = (1.5, 4.0)  # pixels a frame
-_TURNS = 0.15  # probability, each frame, that an object turns by 60 to 120 degrees
-_JITTER = 0.25  # pixels a frame, by which velocities wander
-_SAME_KIND = 0.6  # probability that an object has its sequence's common shape; otherwise any
+_SPEEDS = (1.5, 4.0)  # pixels per frame
+_TURNS = 0.15  # probability per frame that an object turns by 60 to 120 degrees
+_JITTER = 0.25  # pixels per frame, the random change of velocities
+_SAME_KIND = 0.6  # probability that an object has its sequence's common shape; otherwise a random shape
 _BOUNCING = 0.3  # share of objects that stay in the frame; others leave it and new ones enter
-_MARK = 0.45  # radius of an object's mark over its own
-_SEEN = 0.3  # least visibility of an object that is labelled
-_NOISE = 0.03  # of each pixel and frame
+_MARK = 0.45  # radius of an object's mark, divided by the object's radius
+_SEEN = 0.3  # smallest visibility of a labelled object
+_NOISE = 0.03  # per pixel and frame
 
 _OBJECT = np.dtype(
     [
@@ -32,19 +32,19 @@ _OBJECT = np.dtype(
 
 
 class MovingShapes(NamedTuple):
-    """S sequences of L frames, with up to K objects a frame. Slot k holds one object until it has left, then the next.
+    """S sequences of L frames, with up to K objects per frame. A slot holds one object until it has left, then another.
 
     Attributes:
         frames: float32 `[S, L, H, W, 3]`, from 0 to 1.
-        box: float32 `[S, L, K, 4]`: x and y of the centre, width, height, over the frame's side, so from 0 to 1. Of the
-            whole object, whatever hides it.
+        box: float32 `[S, L, K, 4]`: x and y of the centre, width, height, divided by the frame's side, so from 0 to 1.
+            The box encloses the whole object, including hidden parts.
         label: int32 `[S, L, K]`, index into `mtljax.data.sets.scenes.shapes.SHAPES`.
-        identity: int32 `[S, L, K]`, from 1, never twice in one sequence.
-        velocity: float32 `[S, L, K, 2]`, pixels since the frame before; known for the first frame, too.
-        visibility: float32 `[S, L, K]`, the share of the object's drawn area that lies in the frame and behind nothing;
-            rims are drawn soft, so that something of an object shows even behind its double.
-        present: bool `[S, L, K]`, whether the slot has a label: an object whose box has its centre in the frame and of
-            which at least three tenths are seen. The other arrays are 0 where it is False, but for `visibility`.
+        identity: int32 `[S, L, K]`, from 1; different objects of a sequence have different numbers.
+        velocity: float32 `[S, L, K, 2]`, pixels since the frame before; also known for the first frame.
+        visibility: float32 `[S, L, K]`, the share of the object's drawn area that is in the frame and not hidden. Edges
+            are anti-aliased, so an object is not fully hidden behind an equal object.
+        present: bool `[S, L, K]`, whether the slot has a labelled object: the centre of its box is in the frame, and
+            its visibility is at least 0.3. Where `present` is False, all other arrays except `visibility` are 0.
     """
 
     frames: np.ndarray
@@ -76,7 +76,7 @@ def random_sequence(rng: np.random.Generator, length: int, size: int, max_object
     slots = [_slot(rng, length, size, kind, hue) for _ in range(max_objects)]
     objects = {field: np.stack([slot[field] for slot in slots], axis=1) for field in slots[0].dtype.names or ()}
     alive = objects["life"] > 0
-    # Numbered slot by slot, so that no number comes twice.
+    # Numbered slot by slot, so that all numbers differ.
     before = np.cumsum([0, *objects["life"].max(0)[:-1]])
     frames, visibility = _render(rng, objects, size)
     count = length * max_objects
@@ -96,10 +96,10 @@ def random_sequence(rng: np.random.Generator, length: int, size: int, max_object
 
 
 def _slot(rng: np.random.Generator, length: int, size: int, kind: int, hue: float) -> np.ndarray:
-    """What one slot holds frame by frame, `_OBJECT [L]`."""
+    """The object in one slot, per frame: `_OBJECT [L]`."""
     rows = np.zeros(length, _OBJECT)
     rows["radius"] = 1
-    # Those in the frame from the start are followed from a frame earlier, so that their velocities are known.
+    # Objects that start in the frame are simulated from one frame earlier, so that their velocities are known.
     inside, life = rng.uniform() < 0.8, 0
     t = -1 if inside else int(rng.integers(8))
     while t < length:
@@ -120,7 +120,7 @@ def _slot(rng: np.random.Generator, length: int, size: int, kind: int, hue: floa
 
 
 def _path(rng: np.random.Generator, size: int, radius: float, *, inside: bool, steps: int) -> np.ndarray:
-    """Places `[n, 2]` of an object's centre, n at most `steps` and fewer where it leaves the frame."""
+    """Places `[n, 2]` of an object's centre, with n at most `steps`, or less if the object leaves the frame."""
     low, high = radius, size - radius
     place = rng.uniform(low, high, 2)
     if not inside:
@@ -135,7 +135,7 @@ def _path(rng: np.random.Generator, size: int, radius: float, *, inside: bool, s
             angle = np.deg2rad(rng.uniform(60, 120)) * rng.choice([-1, 1])
             velocity = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ velocity
         before, place = place, place + velocity
-        if bouncing:  # from within; one that turns round while it enters goes away again
+        if bouncing:  # only from inside: an object that turns round while it enters leaves again
             over, under = (before <= high) & (place > high), (before >= low) & (place < low)
             place = np.where(over, 2 * high - place, np.where(under, 2 * low - place, place))
             velocity = np.where(over | under, -velocity, velocity)
@@ -153,26 +153,26 @@ def _render(rng: np.random.Generator, objects: dict[str, np.ndarray], size: int)
     place = objects["place"].reshape(count, 2)
     body = shape_coverage(kind, place, radius, angle, height=size, width=size)
     mark = shape_coverage(np.zeros_like(kind), place, _MARK * radius, angle, height=size, width=size)
-    # The whole object, at the same place within its pixel on a canvas that holds it. A little of the mark stands out
-    # beyond the body of a triangle or cross.
+    # The whole object on a canvas that holds it, at the same place within its pixel. The mark extends a little beyond
+    # the body of a triangle or cross.
     middle = int(np.ceil(_RADII[1])) + 1
     canvas = {"height": 2 * middle + 1, "width": 2 * middle + 1}
-    centre = place % 1 + middle
-    bare = 1 - shape_coverage(kind, centre, radius, angle, **canvas)
-    whole = 1 - bare * (1 - shape_coverage(np.zeros_like(kind), centre, _MARK * radius, angle, **canvas))
+    center = place % 1 + middle
+    bare = 1 - shape_coverage(kind, center, radius, angle, **canvas)
+    whole = 1 - bare * (1 - shape_coverage(np.zeros_like(kind), center, _MARK * radius, angle, **canvas))
 
-    # Two layers an object, the mark over its body.
+    # Two layers per object: the mark is in front of the body.
     layers = np.stack([body, mark], 1).reshape(*alive.shape, 2, size, size) * alive[..., None, None, None]
-    colour = hue_to_rgb(objects["hues"], np.array([0.55, 0.9]), np.array([0.7, 1.0]))
+    color = hue_to_rgb(objects["hues"], np.array([0.55, 0.9]), np.array([0.7, 1.0]))
     both = (alive.shape[0], 2 * alive.shape[1])
-    frames, seen = compose(layers.reshape(*both, size, size), colour.reshape(*both, 3), _background(rng, size))
+    frames, seen = compose(layers.reshape(*both, size, size), color.reshape(*both, 3), _background(rng, size))
     frames = np.clip(frames + _NOISE * rng.standard_normal(frames.shape, np.float32), 0, 1)
     share = seen.reshape(*alive.shape, 2).sum(2) / whole.sum((1, 2)).reshape(alive.shape)
     return frames, np.minimum(share, 1)
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Soft clouds of dim colour, `[H, W, 3]`."""
+    """A background of smooth dim clouds, `[H, W, 3]`."""
     knots = 6
     weights = np.stack([np.interp(np.linspace(0, knots - 1, size), np.arange(knots), row) for row in np.eye(knots)], 1)
     clouds = np.einsum("ia,jb,abc->ijc", weights, weights, rng.uniform(0.1, 0.45, (knots, knots, 3)))

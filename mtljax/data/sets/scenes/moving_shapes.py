@@ -1,4 +1,4 @@
-"""The moving_shapes data set: objects that move, cross and hide one another, and four tasks on one stream of frames."""
+"""The moving_shapes data set: objects that move and hide one another, and four tasks on one stream of frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtljax.data.sets.scenes.motion import MovingShapes, random_sequence
 from mtljax.sharing.frames.network import is_sequence
 from mtljax.types import Batch
 
-STRIDE = 4  # pixels a cell of the grid on which targets stand
+STRIDE = 4  # side of a cell of the target grid, in pixels
 
 _SPLITS = ("train", "validation", "test")
 
@@ -22,16 +22,16 @@ def load_moving_sequences(
     max_objects: int = 6,
     seed: int = 0,
 ) -> dict[str, MovingShapes]:
-    """Sequences of moving shapes in which who is who is hard to tell from places alone; generated in seconds.
+    """Sequences of moving shapes whose identities are hard to follow from places alone; generated in seconds.
 
-    Objects start in the frame or enter from a side, head for its middle, wander, and now and then turn; three in ten
-    bounce off the sides, the others leave and are replaced. Objects of a later slot are in front of those of earlier
-    ones. In one sequence most have the same shape and all have nearly the same colour: what tells them apart is the hue
-    of a mark in their middle, drawn for each by itself.
+    Objects start in the frame or enter from a side towards its middle. Their velocities change slowly, and sometimes
+    they turn. 30 % of objects bounce off the sides; the others leave and are replaced. An object in a later slot is in
+    front of objects in earlier slots. In one sequence, most objects have the same shape, and all have nearly the same
+    colour. The hue of a mark in the middle, drawn independently per object, distinguishes them.
 
     Args:
-        num_sequences: S of the splits train, validation and test, each at least 1. The first sequences of a split are
-            the same however many there are.
+        num_sequences: S of the splits train, validation and test, each at least 1. A longer split begins with the
+            sequences of a shorter one.
         length: L, frames, at least 1.
         size: H and W, pixels; a multiple of 4, at least 24.
         max_objects: K, at least 1.
@@ -78,7 +78,7 @@ def load_moving_shapes(
     Arguments and what they raise are those of `load_moving_sequences`; `length` must be at least 2.
 
     Returns:
-        Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays, 60 MB a thousand pairs.
+        Dict with `"train"`, `"validation"` and `"test"`, each a `Batch` of NumPy arrays, 60 MB per thousand pairs.
         Example `s (L - 1) + t` is frames t and t + 1 of sequence s.
 
     Example:
@@ -95,26 +95,28 @@ def load_moving_shapes(
 def as_pairs(sequences: MovingShapes) -> Batch:
     """Consecutive frames as examples, with targets on a grid of cells of 4x4 pixels, after CenterNet and CenterTrack.
 
-    An object's cell is the one that holds its box's centre; where several objects have one cell, it is the front
-    one's and the others have no target. G is H / 4, the cells of a side. The first of two frames comes first.
+    An object's cell is the one that holds the centre of its box. If several objects have the same cell, the front
+    object gets it, and the others have no target. G is H / 4, the number of cells per side. The earlier frame is first.
 
     Inputs: float32 `[N, 2, H, W, 3]`, N = S (L - 1). Tasks:
 
     - `detect`, both frames: `heatmap` float32 `[N, 2, G, G]`, `max_k exp(-|cell - cell_k|^2 / (2 s_k^2))` over objects
-      k, 1 at their cells, with `s_k` a sixth of the box's mean side; `centre` bool `[N, 2, G, G]`, those cells;
+      k, 1 at their cells, with `s_k` a sixth of the box's mean side; `center` bool `[N, 2, G, G]`, those cells;
       `offset` float32 `[N, 2, G, G, 2]`, x and y of the box's centre in its cell, from 0 to 1; `size` float32
       `[N, 2, G, G, 2]`, width and height over the frame's side.
-    - `classify`, both frames: `label` int32 `[N, 2, G, G]` and `centre`.
+    - `classify`, both frames: `label` int32 `[N, 2, G, G]` and `center`.
     - `associate`: `cell` int32 `[N, 2, K]`, a place in the flattened grid, and `identity` int32 `[N, 2, K]`, 0 where
       the slot has no target.
     - `motion`: `displacement` float32 `[N, G, G, 2]`, pixels from the first frame to the second, at the second's
-      `centre` bool `[N, G, G]`, which here are those of objects that had a cell in the first as well.
+      `center` bool `[N, G, G]`, here the cells of objects that also have a cell in the first frame.
 
-    What is no centre's is 0. `mask` is False where a task has nothing to learn from: pairs without objects for
-    `classify`, without an object that has a cell in both frames for `associate` and `motion`.
+    Entries of other cells are 0. `mask` is False where a task has no target: pairs without objects for `classify`,
+    pairs without an object that has a cell in both frames for `associate` and `motion`.
 
-    X. Zhou, D. Wang and P. Krähenbühl, Objects as points, 2019, arXiv:1904.07850, whose Gaussians have another width;
-    X. Zhou, V. Koltun and P. Krähenbühl, Tracking objects as points, ECCV 2020, arXiv:2004.01177.
+    X. Zhou, D. Wang and P. Krähenbühl, Objects as points, 2019, arXiv:1904.07850; X. Zhou, V. Koltun and P. Krähenbühl,
+    Tracking objects as points, ECCV 2020, arXiv:2004.01177.
+
+    Departures: the Gaussians of Objects as points have another width.
 
     Args:
         sequences: of at least 2 frames.
@@ -137,10 +139,10 @@ def as_pairs(sequences: MovingShapes) -> Batch:
     place = sequences.box[..., :2] * np.float32(grid)
     index = np.minimum(place.astype(np.int32), grid - 1)  # x and y
     cell = index[..., 1] * grid + index[..., 0]
-    # In front of slot k are those after it.
+    # Later slots are in front of slot k.
     rivals = (cell[..., :, None] == cell[..., None, :]) & sequences.present[..., None, :]
     owned = sequences.present & ~np.triu(rivals, 1).any(-1)
-    known = np.zeros_like(owned)  # also in the frame before
+    known = np.zeros_like(owned)  # True where the object also has a cell in the frame before
     known[:, 1:] = owned[:, 1:] & owned[:, :-1] & (sequences.identity[:, 1:] == sequences.identity[:, :-1])
 
     def on_grid(values: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -156,24 +158,24 @@ def as_pairs(sequences: MovingShapes) -> Batch:
     def second(array: np.ndarray) -> np.ndarray:
         return array[:, 1:].reshape(-1, *array.shape[2:])
 
-    centre = pairs(on_grid(owned, owned))
+    center = pairs(on_grid(owned, owned))
     identity = pairs(np.where(owned, sequences.identity, 0))
     targets = {
         "detect": {
             "heatmap": pairs(_heatmap(index, sequences.box[..., 2:], sequences.present, grid)),
-            "centre": centre,
+            "center": center,
             "offset": pairs(on_grid(place - index.astype(np.float32), owned)),
             "size": pairs(on_grid(sequences.box[..., 2:], owned)),
         },
-        "classify": {"label": pairs(on_grid(sequences.label, owned)), "centre": centre},
+        "classify": {"label": pairs(on_grid(sequences.label, owned)), "center": center},
         "associate": {"cell": pairs(np.where(owned, cell, 0)), "identity": identity},
         "motion": {
             "displacement": second(on_grid(sequences.velocity, known)),
-            "centre": second(on_grid(known, known)),
+            "center": second(on_grid(known, known)),
         },
     }
     tracked = second(known.any(-1))
-    mask = {"classify": centre.any((1, 2, 3)), "associate": tracked, "motion": tracked}
+    mask = {"classify": center.any((1, 2, 3)), "associate": tracked, "motion": tracked}
     return Batch(inputs=pairs(sequences.frames), targets=targets, mask=mask)
 
 

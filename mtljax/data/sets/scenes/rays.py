@@ -1,10 +1,10 @@
-"""Rays against convex solids in a room: the mathematics of the procedural renderer, exact up to rounding.
+"""Intersections of rays with convex solids in a room: the mathematics of the renderer, exact up to rounding.
 
 World: right-handed, metres, z up, floor at z = 0. Camera frame: x right, y down, z forward along the optical axis. A
-pixel's ray is `(u, v, 1)` in the camera frame, so that the ray's parameter is the depth along the optical axis.
+pixel's ray is `(u, v, 1)` in the camera frame, so the ray's parameter is the depth along the optical axis.
 
-Within, a vector is a tuple of its components, each an array over rays: then all is element by element, which compiles
-to one loop over pixels.
+In this module a vector is a tuple of its components, each an array over rays. All operations are then elementwise, and
+compile to one loop over pixels.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Solids(NamedTuple):
     """Solids in k kinds (3, as in `KINDS`) and n slots of each; floating arrays of one type.
 
     Attributes:
-        centre: `[3, n, 3]`, in the world.
-        half: `[3, n, 3]`, half extents: the radii of a ball, three equal ones for a sphere; the half edges of a box;
-            two radii and half the height of an upright cylinder.
-        yaw: `[3, n]`, the turn about the vertical axis, in radians.
+        center: `[3, n, 3]`, in the world.
+        half: `[3, n, 3]`, half extents: three radii of a sphere, all equal; the half edges of a box; two radii and half
+            the height of an upright cylinder.
+        yaw: `[3, n]`, the rotation about the vertical axis, in radians.
         present: bool `[3, n]`, False for a slot without a solid.
     """
 
-    centre: Array
+    center: Array
     half: Array
     yaw: Array
     present: Array
@@ -45,7 +45,7 @@ class Scene(NamedTuple):
         position: `[3]`, the camera's, in the world: inside the room and outside all solids.
         rotation: `[3, 3]`, rows are the camera's right, down and forward in the world: `camera = rotation @ world`.
         room: `[2, 3]`, lowest and highest corner.
-        solids: what stands in the room.
+        solids: the solids in the room.
         albedo: `[2 + 3 n, 3]`, colours from 0 to 1 of the floor, the walls and the solids.
         light: `[3]`, unit vector towards the light, in the world.
     """
@@ -59,7 +59,7 @@ class Scene(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """What the rays meet first.
+    """The first surface that each ray meets.
 
     Attributes:
         depth: `[*s]`, the ray's parameter: metres along the optical axis for the rays of `camera_rays`.
@@ -78,8 +78,8 @@ def camera_rays(size: int, tangent: float, dtype: jax.typing.DTypeLike = jnp.flo
     `ray[:, i, j] = (tangent (2 j + 1 - size) / size, tangent (2 i + 1 - size) / size, 1)`.
 
     Args:
-        size: pixels a side.
-        tangent: of half the field of view.
+        size: pixels per side.
+        tangent: tangent of half the field of view.
         dtype: floating type.
 
     Returns:
@@ -95,13 +95,13 @@ def camera_rays(size: int, tangent: float, dtype: jax.typing.DTypeLike = jnp.flo
 
 
 def cast(scene: Scene, rays: Array) -> Surface:
-    """First surface that each ray meets.
+    """The first surface that each ray meets.
 
-    A ray is moved into the frame of each solid and divided by its half extents, which leaves the parameter as it is
-    and makes the solid a unit ball, cube or cylinder. A convex solid that is an intersection of simpler ones is entered
-    where the last of them is entered, if none has been left by then. The room is convex and seen from inside, so every
-    ray meets something. Where two surfaces are met at once the room counts before solids, and solids count
-    slot by slot, within a slot in the order of `KINDS`.
+    A ray is transformed into the frame of each solid and divided by the solid's half extents. This keeps the parameter
+    of the ray, and makes the solid a unit ball, cube or cylinder. A convex solid may be an intersection of simpler
+    solids: a ray enters it where it enters the last of them, unless it has left one of them before. The room is convex
+    and seen from inside, so every ray meets a surface. Of two surfaces at the same parameter, the room comes before
+    solids, an earlier slot before a later slot, and within a slot the order is that of `KINDS`.
 
     Args:
         scene: the scene.
@@ -120,7 +120,7 @@ def cast(scene: Scene, rays: Array) -> Surface:
     ray, slots = _turned(scene.rotation.T, tuple(rays)), scene.solids.present.shape[1]
 
     def place(first: tuple, slot: tuple[Array, Solids]) -> tuple[tuple, None]:
-        """The nearest surface once the solids of one slot, one of each kind, stand in the room too."""
+        """The nearest surface after the solids of one slot, one of each kind, are added to the room."""
         depth, normal, instances = first
         index, solids = slot
         for kind, solid in enumerate((_ball, _cube, _cylinder)):
@@ -131,7 +131,7 @@ def cast(scene: Scene, rays: Array) -> Surface:
             instances = jnp.where(nearer, 2 + slots * kind + index, instances)
         return (depth, normal, instances), None
 
-    # A loop over slots compiles faster, and keeps compilers from casting a pixel's ray anew for whatever reads it.
+    # A loop over slots compiles faster, and keeps compilers from casting a pixel's ray again for every use.
     by_slot = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), scene.solids)
     nothing = _inside_room(scene.room, tuple(scene.position), ray)
     (depth, normal, instances), _ = jax.lax.scan(place, nothing, (jnp.arange(slots, dtype=jnp.int32), by_slot))
@@ -141,7 +141,7 @@ def cast(scene: Scene, rays: Array) -> Surface:
 
 
 def turned(matrix: Array, vectors: Array) -> Array:
-    """`matrix @ vectors` for `[3, 3]` and `[3, *s]`, in the vectors' own precision on every device.
+    """`matrix @ vectors` for `[3, 3]` and `[3, *s]`, in the precision of the vectors on every device.
 
     Example:
         >>> turned(jnp.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), jnp.array([1.0, 2.0, 3.0])).tolist()
@@ -160,7 +160,7 @@ def _dot(left: Vector, right: Vector) -> Array:
 
 
 def _inside_room(room: Array, origin: Vector, ray: Vector) -> tuple[Array, Vector, Array]:
-    """Where rays leave the room: parameter, inward normal in the world, 0 for the floor and 1 for the rest."""
+    """Where rays leave the room: parameter, inward normal in the world, and 0 for the floor, 1 for other surfaces."""
     exits = []
     for low, high, start, step in zip(*room, origin, ray, strict=True):
         wall = jnp.where(step > 0, high, low)
@@ -171,21 +171,21 @@ def _inside_room(room: Array, origin: Vector, ray: Vector) -> tuple[Array, Vecto
 
 
 def _meet(solid: Callable, solids: Solids, position: Array, ray: Vector) -> tuple[Array, Vector]:
-    """Where rays enter one solid, infinite where they do not, and its outward normal there, of any length."""
+    """Parameters where rays enter one solid, infinite for a miss, and outward normals there, of any length."""
     half, cos, sin = tuple(solids.half), jnp.cos(solids.yaw), jnp.sin(solids.yaw)
 
     def own_frame(x: Array, y: Array, z: Array) -> Vector:
         return (cos * x + sin * y) / half[0], (cos * y - sin * x) / half[1], z / half[2]
 
-    enter, leave, normal = solid(own_frame(*(position - solids.centre)), own_frame(*ray))
+    enter, leave, normal = solid(own_frame(*(position - solids.center)), own_frame(*ray))
     entered = solids.present & (enter < leave) & (enter > 0)
-    # The normal of a stretched surface shrinks where the surface stretches.
+    # A normal is divided by the factors that stretch the surface.
     x, y, z = (part / extent for part, extent in zip(normal, half, strict=True))
     return jnp.where(entered, enter, jnp.inf), (cos * x - sin * y, sin * x + cos * y, z)
 
 
 def _ball(origin: Vector, ray: Vector) -> tuple[Array, Array, Vector]:
-    """Entry and exit of the unit ball, and the normal at the entry; any normal where it is missed."""
+    """Entry and exit of the unit ball, and the normal at the entry; an arbitrary normal for a miss."""
     enter, leave = _round(origin, ray)
     return enter, leave, _point(origin, ray, enter)
 
@@ -210,7 +210,7 @@ def _cylinder(origin: Vector, ray: Vector) -> tuple[Array, Array, Vector]:
 def _round(origin: Vector, ray: Vector) -> tuple[Array, Array]:
     """Where a ray enters and leaves the unit ball in the given coordinates; enters at infinity where it misses.
 
-    From the point nearest to the centre, since `b^2 - a c` would lose half of the digits for a ball far away.
+    It starts from the point nearest to the centre, since `b^2 - a c` loses half of the digits for a distant ball.
     """
     speed = _dot(ray, ray)
     safe = jnp.where(speed == 0, 1, speed)
@@ -222,7 +222,7 @@ def _round(origin: Vector, ray: Vector) -> tuple[Array, Array]:
 
 
 def _slab(origin: Array, ray: Array) -> tuple[Array, Array]:
-    """Where a ray enters and leaves `-1 < x < 1`; enters at infinity where it is parallel to it and outside."""
+    """Where a ray enters and leaves `-1 < x < 1`; a parallel ray outside enters at infinity."""
     safe, side = jnp.where(ray == 0, 1, ray), jnp.where(ray < 0, -1, 1)
     within = jnp.where(jnp.abs(origin) < 1, jnp.inf, -jnp.inf)
     enter, leave = (-side - origin) / safe, (side - origin) / safe

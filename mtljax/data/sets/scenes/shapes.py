@@ -1,4 +1,4 @@
-"""Plain shapes on a pixel grid: anti-aliased coverage and tight boxes, many at once.
+"""Simple shapes on a pixel grid: anti-aliased coverage and tight boxes, many at once.
 
 Pixel `(i, j)` is the square from `(j, i)` to `(j + 1, i + 1)`: x grows to the right, y downwards, both in pixels.
 """
@@ -10,31 +10,32 @@ import numpy.typing as npt
 
 SHAPES = ("circle", "square", "triangle", "cross")
 
-# All corners lie on the circle of the given radius; this is how long and how wide half an arm of the cross is then.
+# Half the length and half the width of an arm of the cross, over the radius of the circle through all corners.
 _ARM = (0.95, (1 - 0.95**2) ** 0.5)
 _TRIANGLE = 2 * np.pi * np.arange(3) / 3 - np.pi / 2  # directions of the corners; the first points up
 
 
 def shape_coverage(
     kind: npt.ArrayLike,
-    centre: npt.ArrayLike,
+    center: npt.ArrayLike,
     radius: npt.ArrayLike,
     angle: npt.ArrayLike,
     *,
     height: int,
     width: int,
 ) -> np.ndarray:
-    """How much of each pixel each shape covers.
+    """The share of each pixel that each shape covers.
 
     `coverage = clip(1/2 - d, 0, 1)`, where d is the signed distance in pixels from the pixel's centre to the shape's
-    nearest edge line, negative inside. For an edge along the grid that is the covered area. From a radius of 1.5 pixels
-    on it is off by less than 0.08 at other edges, and by up to 0.36 at a corner; smaller shapes come out too large.
+    nearest edge line, negative inside. This is the covered area exactly if the edge is parallel to the grid. For a
+    radius of at least 1.5 pixels, the error is below 0.08 at other edges, and up to 0.36 at a corner. Smaller shapes
+    are too large.
 
     Args:
         kind: int `[N]`, index into `SHAPES`: circle, square, equilateral triangle, cross of two bars.
-        centre: `[N, 2]`, x and y of the centre of the circle on which the corners lie.
-        radius: `[N]`, of that circle, positive.
-        angle: `[N]`, turn in radians, clockwise as the picture is seen.
+        center: `[N, 2]`, x and y of the centre of the circle on which the corners lie.
+        radius: `[N]`, radius of that circle, positive.
+        angle: `[N]`, rotation in radians, clockwise in the image.
         height: rows of the grid.
         width: columns of the grid.
 
@@ -42,38 +43,40 @@ def shape_coverage(
         float32 `[N, height, width]`, from 0 to 1.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown kind, a radius that is not positive, a number that is not finite.
+        ValueError: shapes that do not match, an unknown kind, a radius that is not positive, a number that is not
+            finite.
 
     Example:
         >>> square = shape_coverage([1], [[2.0, 1.5]], [2**0.5], [0.0], height=3, width=4)[0]  # of side 2
         >>> square.round(2).tolist()
         [[0.0, 0.5, 0.5, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.5, 0.5, 0.0]]
     """
-    kind, centre, radius, angle = _checked("shape_coverage", kind, centre, radius, angle)
+    kind, center, radius, angle = _checked("shape_coverage", kind, center, radius, angle)
     columns, rows = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
     result = np.empty((len(kind), height, width), np.float32)
     for index in range(len(SHAPES)):
         chosen = kind == index
         if not chosen.any():
             continue
-        x = columns[None, None, :] - centre[chosen, 0, None, None]
-        y = rows[None, :, None] - centre[chosen, 1, None, None]
+        x = columns[None, None, :] - center[chosen, 0, None, None]
+        y = rows[None, :, None] - center[chosen, 1, None, None]
         r = radius[chosen, None, None]
         result[chosen] = np.clip(0.5 - _distance(SHAPES[index], x, y, r, angle[chosen]), 0, 1)
     return result
 
 
-def shape_boxes(kind: npt.ArrayLike, centre: npt.ArrayLike, radius: npt.ArrayLike, angle: npt.ArrayLike) -> np.ndarray:
+def shape_boxes(kind: npt.ArrayLike, center: npt.ArrayLike, radius: npt.ArrayLike, angle: npt.ArrayLike) -> np.ndarray:
     """The smallest upright box around each shape.
 
     Args:
-        kind: int `[N]`, as for `shape_coverage`; so are the others.
-        centre: `[N, 2]`.
+        kind: int `[N]`, as for `shape_coverage`, like all arguments.
+        center: `[N, 2]`.
         radius: `[N]`.
         angle: `[N]`.
 
     Returns:
-        float32 `[N, 4]`: x and y of the box's centre, which for a triangle is not the shape's own, width, height.
+        float32 `[N, 4]`: x and y of the box's centre, width, height. For a triangle the box's centre differs from
+        `center`.
 
     Raises:
         ValueError: as for `shape_coverage`.
@@ -82,33 +85,33 @@ def shape_boxes(kind: npt.ArrayLike, centre: npt.ArrayLike, radius: npt.ArrayLik
         >>> shape_boxes([0], [[5.0, 6.0]], [2.0], [0.0]).tolist()
         [[5.0, 6.0, 4.0, 4.0]]
     """
-    kind, centre, radius, angle = _checked("shape_boxes", kind, centre, radius, angle)
-    low, high = np.full_like(centre, -1), np.ones_like(centre)  # of a circle
+    kind, center, radius, angle = _checked("shape_boxes", kind, center, radius, angle)
+    low, high = np.full_like(center, -1), np.ones_like(center)  # of a circle
     for index, corners in _corners().items():
         chosen = kind == index
         turned = corners[None, :] + angle[chosen, None]
         points = np.stack([np.cos(turned), np.sin(turned)], -1)
         low[chosen], high[chosen] = points.min(1), points.max(1)
-    low, high = centre + radius[:, None] * low, centre + radius[:, None] * high
+    low, high = center + radius[:, None] * low, center + radius[:, None] * high
     return np.concatenate([(low + high) / 2, high - low], axis=1)
 
 
-def compose(coverage: np.ndarray, colour: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of layers one over another, and how much of each layer is seen.
+def compose(coverage: np.ndarray, color: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images of layers in front of one another, and the visible area of each layer.
 
-    `picture = sum_k s_k colour_k + (1 - sum_k s_k) background` with `s_k = coverage_k prod_{j > k} (1 - coverage_j)`:
+    `picture = sum_k s_k color_k + (1 - sum_k s_k) background` with `s_k = coverage_k prod_{j > k} (1 - coverage_j)`:
     later layers are in front of earlier ones.
 
     Args:
-        coverage: float `[F, K, H, W]`, from 0 to 1, of K layers in F pictures.
-        colour: float `[F, K, C]`.
-        background: float `[H, W, C]`, the same for all pictures.
+        coverage: float `[F, K, H, W]`, from 0 to 1, of K layers in F images.
+        color: float `[F, K, C]`.
+        background: float `[H, W, C]`, the same for all images.
 
     Returns:
         `(pictures [F, H, W, C], seen [F, K])`, where `seen` is the sum of `s_k` over pixels; dtype of the coverage.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not match.
 
     Example:
         >>> layers = np.array([[[[1.0, 1.0]], [[0.0, 0.5]]]])  # K = 2, a row of two pixels
@@ -116,11 +119,11 @@ def compose(coverage: np.ndarray, colour: np.ndarray, background: np.ndarray) ->
         >>> pictures.ravel().tolist(), seen.tolist()
         ([1.0, 2.0], [[1.5, 0.5]])
     """
-    fits = coverage.ndim == 4 and colour.ndim == 3 and background.ndim == 3
-    if not fits or colour.shape[:2] != coverage.shape[:2] or background.shape != (*coverage.shape[2:], colour.shape[2]):
+    fits = coverage.ndim == 4 and color.ndim == 3 and background.ndim == 3
+    if not fits or color.shape[:2] != coverage.shape[:2] or background.shape != (*coverage.shape[2:], color.shape[2]):
         raise ValueError(
-            "compose: coverage, colour and background must be [F, K, H, W], [F, K, C] and [H, W, C], "
-            f"found {coverage.shape}, {colour.shape} and {background.shape}"
+            "compose: coverage, color and background must be [F, K, H, W], [F, K, C] and [H, W, C], "
+            f"found {coverage.shape}, {color.shape} and {background.shape}"
         )
     pictures = np.zeros((coverage.shape[0], *background.shape), coverage.dtype)
     light = np.ones_like(coverage[:, 0])
@@ -128,13 +131,13 @@ def compose(coverage: np.ndarray, colour: np.ndarray, background: np.ndarray) ->
     for k in reversed(range(coverage.shape[1])):  # from the front to the back
         share = light * coverage[:, k]
         seen[:, k] = share.sum((1, 2))
-        pictures += share[..., None] * colour[:, k, None, None, :].astype(coverage.dtype)
+        pictures += share[..., None] * color[:, k, None, None, :].astype(coverage.dtype)
         light -= share
     return pictures + light[..., None] * background[None].astype(coverage.dtype), seen
 
 
 def hue_to_rgb(hue: npt.ArrayLike, saturation: npt.ArrayLike, value: npt.ArrayLike) -> np.ndarray:
-    """Colours from their place on the colour wheel: `v (1 - s clip(min(n, 4 - n), 0, 1))`, n = 5, 3, 1 + 6 h modulo 6.
+    """HSV colours as RGB: `v (1 - s clip(min(n, 4 - n), 0, 1))`, n = 5, 3, 1 + 6 h modulo 6.
 
     Args:
         hue: `[...]`, 0 and 1 are red, 1/3 is green, 2/3 blue.
@@ -161,7 +164,7 @@ def _distance(name: str, x: np.ndarray, y: np.ndarray, r: np.ndarray, angle: np.
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     x, y = cos * x + sin * y, cos * y - sin * x
     if name == "triangle":
-        # An edge is opposite to each corner, half a radius away from the centre.
+        # Each corner has an opposite edge, half a radius away from the centre.
         edges = [-(np.float32(np.cos(c)) * x + np.float32(np.sin(c)) * y) for c in _TRIANGLE]
         return np.maximum(np.maximum(edges[0], edges[1]), edges[2]) - r / 2
     x, y = np.abs(x), np.abs(y)
@@ -172,26 +175,26 @@ def _distance(name: str, x: np.ndarray, y: np.ndarray, r: np.ndarray, angle: np.
 
 
 def _corners() -> dict[int, np.ndarray]:
-    """Directions of the corners from the centre, by kind, for those that have corners."""
+    """Directions of the corners from the centre, by kind, for kinds with corners."""
     quarters = np.pi / 2 * np.arange(4)
     arm = np.arctan2(_ARM[1], _ARM[0])
     return {1: quarters + np.pi / 4, 2: _TRIANGLE, 3: np.concatenate([quarters - arm, quarters + arm])}
 
 
 def _checked(
-    caller: str, kind: npt.ArrayLike, centre: npt.ArrayLike, radius: npt.ArrayLike, angle: npt.ArrayLike
+    caller: str, kind: npt.ArrayLike, center: npt.ArrayLike, radius: npt.ArrayLike, angle: npt.ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     kinds = np.asarray(kind)
-    centres, radii, angles = (np.asarray(array, np.float32) for array in (centre, radius, angle))
+    centers, radii, angles = (np.asarray(array, np.float32) for array in (center, radius, angle))
     n = kinds.shape[0] if kinds.ndim else 0
-    found = [kinds.shape, centres.shape, radii.shape, angles.shape]
+    found = [kinds.shape, centers.shape, radii.shape, angles.shape]
     if found != [(n,), (n, 2), (n,), (n,)]:
-        raise ValueError(f"{caller}: kind, centre, radius, angle must be [N], [N, 2], [N], [N], found {found}")
+        raise ValueError(f"{caller}: kind, center, radius, angle must be [N], [N, 2], [N], [N], found {found}")
     if not np.isin(kinds, np.arange(len(SHAPES))).all():
         raise ValueError(f"{caller}: kind must be from 0 to {len(SHAPES) - 1}, found {np.unique(kinds).tolist()}")
     if not (radii > 0).all():
         raise ValueError(f"{caller}: radius must be positive, found {radii.min()}")
-    for name, array in {"centre": centres, "radius": radii, "angle": angles}.items():
+    for name, array in {"center": centers, "radius": radii, "angle": angles}.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{caller}: {name} must be finite, found {array[~np.isfinite(array)][0]}")
-    return kinds, centres, radii, angles
+    return kinds, centers, radii, angles

@@ -1,1 +1,1 @@
-"""Universal Dependencies: its file format, its labels as tasks, and batches of its sentences."""
+"""Universal Dependencies treebanks: their file format, their labels as tasks, and batches of sentences."""

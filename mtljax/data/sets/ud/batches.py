@@ -1,4 +1,4 @@
-"""From sentences of any Universal Dependencies treebank to vocabularies and batches."""
+"""Vocabularies and batches of sentences of any Universal Dependencies treebank."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _ABSENT = "none"
 def sentence_vocabularies(
     sentences: Sequence[Sentence], *, min_count: int = 2, max_offset: int = 20
 ) -> dict[str, Vocabulary]:
-    """Vocabularies of words and characters and of every task's classes, from training sentences.
+    """Vocabularies of words, of characters and of each task's classes, from training sentences.
 
-    `load_ud_english` says what the tasks are.
+    `load_ud_english` describes the tasks.
 
     Args:
-        sentences: those of the training split alone.
+        sentences: the sentences of the training split only.
         min_count: words and characters that occur less often are unknown. At least 1.
-        max_offset: a head more places off than this counts as this far off. At least 1.
+        max_offset: a head at a larger distance counts as this distance. At least 1.
 
     Returns:
-        `"words"`, in lower case, and `"characters"`, which begin with padding, unknown and mask; and by task the
-        classes, whose `unknown` is `UNSEEN`: those that occur, most frequent first; `"none"` and the values that occur
-        for a single feature; all offsets from `-max_offset` to `max_offset`; O, B and I for phrases. In a treebank
-        without lemmas there is no `"lemma"`.
+        `"words"`, in lower case, and `"characters"`, which begin with padding, unknown and mask. By task the
+        classes, with `UNSEEN` as their `unknown`: the classes that occur, most frequent first; `"none"` and the values
+        that occur for a single feature; all offsets from `-max_offset` to `max_offset`; O, B and I for phrases. A
+        treebank without lemmas has no `"lemma"`.
 
     Raises:
         ValueError: `min_count` or `max_offset` below 1, or no word or character that occurs `min_count` times.
@@ -85,23 +85,23 @@ def sentence_batch(
     max_length: int = 64,
     max_characters: int = 16,
 ) -> Batch:
-    """Sentences as one batch, padded, with a label for every word in every task that has a vocabulary.
+    """Sentences as one padded batch, with one label per word in every task that has a vocabulary.
 
-    `load_ud_english` says what is in it.
+    `load_ud_english` describes inputs and targets.
 
     Args:
-        sentences: N sentences or, where some are longer than `max_length`, fewer.
-        vocabularies: from `sentence_vocabularies`; `"words"` and `"characters"` and any of the tasks.
-        max_length: words an example, at least 1.
-        max_characters: letters a word, at least 2.
+        sentences: at most N sentences; sentences longer than `max_length` become several examples.
+        vocabularies: from `sentence_vocabularies`: `"words"`, `"characters"` and some or all tasks.
+        max_length: words per example, at least 1.
+        max_characters: letters per word, at least 2.
 
     Returns:
         `Batch` of NumPy arrays: inputs `words` `[N, L]`, `characters` `[N, L, C]` and `length` `[N]`, targets
         `[N, L]`, all int32, and masks bool `[N]`.
 
     Raises:
-        ValueError: no sentences, or one without words; `max_length` or `max_characters` too small; a vocabulary missing
-            or of no task.
+        ValueError: no sentences, or a sentence without words; `max_length` or `max_characters` too small; a missing
+            vocabulary, or one of an unknown task.
 
     Example:
         >>> from mtljax.data.sets.ud.conllu import Token
@@ -131,7 +131,7 @@ def sentence_batch(
     columns = np.concatenate([np.arange(length) for length in lengths])
 
     def padded(flat: np.ndarray, fill: int) -> np.ndarray:
-        """From one entry for each word to `[N, L, ...]`."""
+        """An array `[N, L, ...]` of one entry per word."""
         array = np.full((len(lengths), max_length, *flat.shape[1:]), fill, np.int32)
         array[rows, columns] = flat
         return array
@@ -170,7 +170,7 @@ def _forms(sentences: Sequence[Sentence]) -> list[str]:
 
 
 def _labels(sentences: Sequence[Sentence]) -> dict[str, list[Any]]:
-    """Every word's label in each of `_TASKS`, sentence after sentence; None where it has none."""
+    """The label of every word in each of `_TASKS`, sentence after sentence; None for a missing label."""
     tokens = [token for sentence in sentences for token in sentence.tokens]
     scripts = {
         (form, lemma): None if lemma == "_" != form else tags.lemma_script(form, lemma)
@@ -189,13 +189,13 @@ def _labels(sentences: Sequence[Sentence]) -> dict[str, list[Any]]:
 
 
 def _parts(length: int, limit: int) -> np.ndarray:
-    """Lengths of the parts of a sentence: as few as will do, as equal as can be."""
+    """Lengths of the parts of a sentence: as few parts as possible, of lengths as equal as possible."""
     number = -(-length // limit)
     return length // number + (np.arange(number) < length % number)
 
 
 def _spelt(forms: Sequence[str], vocabulary: Vocabulary, size: int) -> np.ndarray:
-    """Numbers of each word's letters `[n, size]`: the first and the last ones, where it has more."""
+    """Numbers of each word's letters `[n, size]`: only the first and the last letters of a longer word."""
     distinct = {form: number for number, form in enumerate(dict.fromkeys(forms))}
     table = np.zeros((len(distinct), size), np.int32)
     for form, number in distinct.items():

@@ -1,7 +1,7 @@
-"""CoNLL-U, the format of Universal Dependencies: read strictly, so that a damaged line is never a wrong label.
+"""CoNLL-U, the file format of Universal Dependencies; a damaged line is an error, not a wrong label.
 
-Our own reader and not the `conllu` package: what is wanted here is one dependency less, and an error with file and
-line number where that package would hand on what it found.
+This reader replaces the `conllu` package: it saves a dependency, and its errors name file and line number where the
+package would return damaged values.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _FEATURES = re.compile(r"_|[^\s=|]+=[^\s=|]+(\|[^\s=|]+=[^\s=|]+)*")
 
 
 class Token(NamedTuple):
-    """A syntactic word: seven of its ten columns, as the file has them; `_` stands for nothing.
+    """A syntactic word: seven of its ten columns, as in the file; `_` means no value.
 
     Attributes:
         form: the word as written.
-        lemma: its base form; `_` where there is none, unless the form is `_` itself.
+        lemma: its base form; `_` if there is none, unless the form is `_` itself.
         upos: universal part of speech, one of `UPOS`.
         xpos: the treebank's own part of speech.
         feats: morphological features `Name=Value|Name=Value`.
@@ -45,8 +45,8 @@ class Sentence(NamedTuple):
     """A sentence and its tree.
 
     Attributes:
-        sent_id: its name, of the comment `# sent_id = `.
-        text: as it was before it was cut into words, of the comment `# text = `.
+        sent_id: its name, from the comment `# sent_id = `.
+        text: the text before tokenization, from the comment `# text = `.
         tokens: its syntactic words.
     """
 
@@ -58,9 +58,8 @@ class Sentence(NamedTuple):
 def read_conllu(path: Path) -> Iterator[Sentence]:
     r"""The sentences of a CoNLL-U file, in order (https://universaldependencies.org/format.html).
 
-    Syntactic words (`1`, `2`, ...) are kept. Multi-word tokens (`1-2 didn't`) are only the way two words are written
-    and empty nodes (`1.1`) belong to the enhanced graph; both are checked for their place and left out, as are the
-    columns DEPS and MISC.
+    Syntactic words (`1`, `2`, ...) are kept. Multi-word tokens (`1-2 didn't`), empty nodes (`1.1`) of the enhanced
+    graph, and the columns DEPS and MISC are left out. The positions of multi-word tokens and empty nodes are checked.
 
     Args:
         path: the file.
@@ -71,7 +70,7 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
     Raises:
         ValueError: with file and line number: text that is not UTF-8, a line without ten columns, a column that is
             empty, positions that do not count up, an unknown part of speech, features that are not `Name=Value` with
-            each name once, a head outside the sentence, heads that make no tree with one root, `root` for another
+            each name once, a head outside the sentence, heads that do not make a tree with one root, `root` for another
             relation, a sentence without `sent_id`, `text` or words, a file that ends within a sentence.
 
     Example:
@@ -105,7 +104,7 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
 
 
 def _sentence(lines: list[str], path: Path, first: int) -> Sentence:
-    """One block of lines, of which the first stands at line `first`."""
+    """The sentence of one block of lines; `first` is the number of its first line."""
     comments: dict[str, str] = {}
     tokens: list[Token] = []
     places: list[int] = []  # line numbers of the tokens
@@ -167,7 +166,7 @@ def _token(columns: list[str], where: str) -> Token:
 
 
 def _check_tree(tokens: list[Token], path: Path, places: list[int]) -> None:
-    """Raise unless every word is reached from the one root."""
+    """Raise unless there is one root, from which every word can be reached."""
     roots = [position for position, token in enumerate(tokens, start=1) if token.head == 0]
     if len(roots) != 1:
         raise ValueError(f"{path}, line {places[0]}: the sentence has {len(roots)} roots, expected 1")
@@ -177,14 +176,16 @@ def _check_tree(tokens: list[Token], path: Path, places: list[int]) -> None:
         if token.head > len(tokens):
             raise ValueError(f"{where}: found head {token.head}, but the sentence has {len(tokens)} words")
         if (token.head == 0) != (token.deprel == "root"):
-            raise ValueError(f"{where}: found relation {token.deprel!r} to head {token.head}; root goes with head 0")
+            raise ValueError(
+                f"{where}: found relation {token.deprel!r} to head {token.head}, expected root for head 0 alone"
+            )
     for position in range(1, len(tokens) + 1):
         trail: list[int] = []
         while position not in reached:
             if position in trail:
                 circle = sorted(trail[trail.index(position) :])
                 place = places[circle[0] - 1]
-                raise ValueError(f"{path}, line {place}: the heads of the words {circle} go in a circle")
+                raise ValueError(f"{path}, line {place}: the heads of the words {circle} form a cycle, expected a tree")
             trail.append(position)
             position = tokens[position - 1].head
         reached.update(trail)

@@ -1,4 +1,4 @@
-"""Universal Dependencies English-EWT: real sentences from the web, and 27 labels for every word of them."""
+"""The data set Universal Dependencies English-EWT: sentences from the web, with 27 tasks per word."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COLUMNS = ("form", "lemma", "upos", "xpos", "feats", "deprel")
 
 _DESCRIPTION = """
 The English Web Treebank of Universal Dependencies, release 2.10: weblogs, newsgroups, e-mails, reviews and answers,
-cut into sentences and words, with lemmas, parts of speech, morphological features and dependency trees by hand.
+split into sentences and words, with manual lemmas, parts of speech, morphological features and dependency trees.
 
-16,621 sentences, 254,821 words. Multi-word tokens are given as the words they stand for; the empty nodes and
-relations of the enhanced graph and the last column (spacing, corrections) are left out.
+16,621 sentences, 254,821 words. Multi-word tokens are given as their words. The empty nodes and relations of the
+enhanced graph and the last column (spacing, corrections) are left out.
 """
 
 _CITATION = """
@@ -41,11 +41,11 @@ _CITATION = """
 
 
 class UdEnglish(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of UD English-EWT 2.10, one sentence a row; `load_ud_english` makes tasks of it.
+    """TFDS builder of UD English-EWT 2.10, one sentence per row; `load_ud_english` makes tasks of it.
 
-    Features, as the files have them: `sent_id` and `text`; and for each word, in arrays `[length]`, `form`, `lemma`,
-    `upos`, `xpos`, `feats`, `deprel` (text) and `head` (int32, counted from 1, 0 for the root). Splits `train`,
-    `validation` (the publisher's "dev") and `test`, in the publisher's order.
+    Features, as in the files: `sent_id` and `text`; and per word, in arrays `[length]`, `form`, `lemma`, `upos`,
+    `xpos`, `feats`, `deprel` (text) and `head` (int32, counted from 1, 0 for the root). Splits: `train`, `validation`
+    (the publisher's "dev") and `test`, in the publisher's order.
 
     Data: N. Silveira et al., A Gold Standard Dependency Corpus for English, LREC 2014; Universal Dependencies 2.10,
     CC BY-SA 4.0.
@@ -103,46 +103,46 @@ def load_ud_english(
     max_length: int = 64,
     max_characters: int = 16,
 ) -> dict[str, Batch]:
-    """Universal Dependencies English-EWT 2.10 as one sentence with 27 tasks: a label for each word in each of them.
+    """Universal Dependencies English-EWT 2.10 with 27 tasks, each with one label per word.
 
-    12,543 training, 2,001 validation and 2,077 test sentences (204,578, 25,149 and 25,094 words), cut by the
-    publisher. With N examples of at most L = `max_length` words of at most C = `max_characters` letters, `inputs` are
+    12,543 training, 2,001 validation and 2,077 test sentences (204,578, 25,149 and 25,094 words), split by the
+    publisher. For N examples of at most L = `max_length` words of at most C = `max_characters` letters, `inputs` are
 
     * `words` int32 `[N, L]`: numbers of the words in lower case; 0 is padding, 1 unknown, 2 is for masking;
-    * `characters` int32 `[N, L, C]`: numbers of the letters as written, with the same three. A longer word keeps its
-      first `C // 2` letters and its last ones, where its ending shows;
+    * `characters` int32 `[N, L, C]`: numbers of the letters as written, with the same three special numbers. A longer
+      word keeps its first `C // 2` letters and its last letters, which hold its ending;
     * `length` int32 `[N]`: number of words.
 
-    A longer sentence is cut into as few parts as will do, as equal as can be, each an example: no word is dropped, so
-    that accuracies are over all words. Its labels were made before the cut.
+    A longer sentence becomes several examples: as few parts as possible, of lengths as equal as possible. No word is
+    dropped, so accuracies are over all words. Labels are those of the whole sentence.
 
-    `targets` are int32 `[N, L]`, numbers of `ud_vocabularies`. `PADDING` (-1) is behind the last word and where a word
-    has no label; `UNSEEN` (-2) is a label that the training split does not have, which `token_accuracy` counts as an
-    error. The losses for them are `mtljax.losses.token_cross_entropy` and its like.
+    `targets` are int32 `[N, L]`, numbers of `ud_vocabularies`. `PADDING` (-1) is behind the last word and at words
+    without a label. `UNSEEN` (-2) is a label that the training split does not have; `token_accuracy` counts it as an
+    error. Suitable losses are `mtljax.losses.token_cross_entropy` and others that accept `PADDING`.
 
     * `upos` (17), `xpos` (50): parts of speech, universal and English;
     * `ufeats` (170): all morphological features of the word as one class;
-    * `feats_Number` and 18 more: each feature by itself. Class 0 is `none`: that a word has no tense is to be told like
-      the tense it has, and a word's features are right if all 19 are. To be asked only of words that have the feature,
+    * `feats_Number` and 18 more: one feature per task. Class 0 is `none`: the word does not have the feature. All
+      features of a word are right if all 19 tasks are. For labels of only the words that have the feature, use
       `where(label > 0, label - 1, minimum(label, PADDING))`;
     * `deprel` (49): relation to the head;
-    * `head_offset` (41): places to the head, right is positive, 0 for the root; beyond 20 counts as 20;
-    * `lemma` (570): `LemmaScript` from the word to its lemma. Parts of a misspelt word (`goeswith`) have none;
-    * `noun_phrase`, `verb_phrase` (3): `O`, `B`, `I` as `noun_chunks` and `verb_chunks` state.
+    * `head_offset` (41): signed distance to the head, positive to the right, 0 for the root; more than 20 counts as 20;
+    * `lemma` (570): `LemmaScript` from the word to its lemma. Parts of a misspelt word (`goeswith`) have no label;
+    * `noun_phrase`, `verb_phrase` (3): `O`, `B`, `I` as in `noun_chunks` and `verb_chunks`.
 
     `mask[task]` is False where a whole example has no label.
 
     Args:
         data_dir: folder of prepared data; None is TFDS's own, `~/tensorflow_datasets`.
         vocabularies: from `ud_vocabularies`; None makes them with its defaults.
-        max_length: words an example, at least 1.
-        max_characters: letters a word, at least 2.
+        max_length: words per example, at least 1.
+        max_characters: letters per word, at least 2.
 
     Returns:
         `Batch` by split: `"train"`, `"validation"`, `"test"`, NumPy arrays.
 
     Raises:
-        ValueError: `max_length`, `max_characters` or `vocabularies` that will not do; a damaged file.
+        ValueError: `max_length`, `max_characters` or `vocabularies` as for `sentence_batch`; a damaged file.
         FileNotFoundError: data that are not prepared yet and cannot be downloaded.
 
     Data: N. Silveira et al., A Gold Standard Dependency Corpus for English, LREC 2014; Universal Dependencies 2.10,
@@ -169,16 +169,16 @@ def load_ud_english(
 def ud_vocabularies(
     data_dir: str | Path | None = None, *, min_count: int = 2, max_offset: int = 20
 ) -> dict[str, Vocabulary]:
-    """Vocabularies of UD English-EWT: words, characters and every task's classes, from the training split alone.
+    """Vocabularies of UD English-EWT: words, characters and every task's classes, from the training split only.
 
-    Those of `"words"` (8,867 by default, in lower case) and `"characters"` (105) begin with padding, unknown and mask;
-    those of the tasks have exactly the classes that the training split has, and give `UNSEEN` for any other label. So
-    `len(vocabularies["upos"])` is the number of a head's outputs. Leave tasks out of the dict to load fewer of them.
+    `"words"` (8,867 by default, in lower case) and `"characters"` (105) begin with padding, unknown and mask. The
+    vocabulary of a task has exactly the classes of the training split, and `UNSEEN` for every other label. So
+    `len(vocabularies["upos"])` is the number of outputs of a head. To load fewer tasks, leave them out of the dict.
 
     Args:
         data_dir: as in `load_ud_english`.
         min_count: words and characters that occur less often are unknown. At least 1.
-        max_offset: a head more places off than this counts as this far off. At least 1.
+        max_offset: a head at a larger distance counts as this distance. At least 1.
 
     Returns:
         `Vocabulary` by name.

@@ -1,4 +1,4 @@
-"""Labels of words that follow from a Universal Dependencies tree: where the head is, how the lemma is made, phrases."""
+"""Labels of words made of a Universal Dependencies tree: offsets of heads, edit scripts of lemmas, phrases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CASES: dict[str, Callable[[str], str]] = {
 }
 
 _NOMINAL = {"NOUN", "PROPN", "PRON"}
-# What belongs to a noun directly; and what besides belongs to a word that belongs to a noun.
+# Relations of a noun's own dependents; then further relations of those dependents' dependents.
 _OF_NOUNS = {"amod", "compound", "det", "det:predet", "flat", "flat:foreign", "goeswith", "nmod:poss", "nummod"}
 _OF_MODIFIERS = _OF_NOUNS | {"advmod", "case", "cc", "cc:preconj", "conj", "punct"}
 
@@ -27,15 +27,15 @@ _NOT_PREDICATES = _OF_VERBS | {"amod", "case", "cc", "compound", "det", "fixed",
 
 
 class LemmaScript(NamedTuple):
-    """How a word becomes its lemma; few scripts serve thousands of words, so they are classes to predict.
+    """An edit script from a word to its lemma; thousands of words need few scripts, so a script is a class to predict.
 
     Attributes:
-        case: what is done to the word first: `"lower"`, `"keep"`, `"title"` (first letter upper, the others lower) or
-            `"upper"`; or `"replace"`, where the lemma is `suffix` whatever the word is.
-        strip_front: letters then taken off the front.
-        prefix: what is put there.
-        strip_back: letters taken off the back.
-        suffix: what is put there.
+        case: the first operation: `"lower"`, `"keep"`, `"title"` (first letter upper, the others lower) or `"upper"`;
+            or `"replace"`, which makes `suffix` the lemma of every word.
+        strip_front: number of letters removed at the front.
+        prefix: letters added at the front.
+        strip_back: number of letters removed at the back.
+        suffix: letters added at the back.
     """
 
     case: str
@@ -48,14 +48,15 @@ class LemmaScript(NamedTuple):
 def lemma_script(form: str, lemma: str) -> LemmaScript:
     """The shortest script that makes the lemma from the word.
 
-    In each of the four cases the longest stretch that word and lemma have in common stays (the leftmost in the word,
-    then in the lemma, of several), and what stands before and after it is exchanged. The case with the fewest letters
-    taken off and put on is chosen, of equals the first of lower, keep, title, upper, so that `The` and `the` have one
-    script. Without any common letter it is a replacement.
+    For each of the four cases, the longest common substring of word and lemma stays (of several, the leftmost in the
+    word, then in the lemma). The letters before and after it are replaced. The case that removes and adds the fewest
+    letters is chosen; of ties, the first of lower, keep, title, upper, so that `The` and `the` have the same script.
+    Without a common letter the script is a replacement.
 
     Edit scripts as classes: G. Chrupała, Simple data-driven context-sensitive lemmatization, SEPLN 2006. A common
-    stretch that stays: M. Straka, UDPipe 2.0 prototype at CoNLL 2018 UD shared task, CoNLL 2018, whose rules for the
-    case are letter by letter, and for what stands before and after it letter by letter too; ours are simpler.
+    substring that stays: M. Straka, UDPipe 2.0 prototype at CoNLL 2018 UD shared task, CoNLL 2018.
+
+    Departures: Straka's rules for case, prefix and suffix work letter by letter; the rules here are simpler.
 
     Args:
         form: the word.
@@ -87,7 +88,7 @@ def lemma_script(form: str, lemma: str) -> LemmaScript:
 
 
 def apply_lemma_script(script: LemmaScript, form: str) -> str:
-    """The lemma that a script makes of a word, any word: of one too short to strip, nothing is left in the middle.
+    """The lemma that a script makes of a word. If the word is too short to strip, its middle is empty.
 
     Args:
         script: from `lemma_script`, of this word or predicted.
@@ -97,7 +98,7 @@ def apply_lemma_script(script: LemmaScript, form: str) -> str:
         The lemma.
 
     Raises:
-        ValueError: a `case` that is none of the five.
+        ValueError: a `case` that is not one of the five.
 
     Example:
         >>> apply_lemma_script(lemma_script("cities", "city"), "Ponies")
@@ -113,7 +114,7 @@ def apply_lemma_script(script: LemmaScript, form: str) -> str:
 
 
 def _longest_common(first: str, second: str) -> tuple[int, int, int]:
-    """Length of the longest common stretch, and where it begins in each, as far left as can be."""
+    """Length of the longest common substring, and its leftmost start in each string."""
     for length in range(min(len(first), len(second)), 0, -1):
         for start in range(len(first) - length + 1):
             place = second.find(first[start : start + length])
@@ -123,7 +124,7 @@ def _longest_common(first: str, second: str) -> tuple[int, int, int]:
 
 
 def morphology(feats: str) -> dict[str, str]:
-    """The morphological features of a word by name; several values of one feature stay one, `Int,Rel`.
+    """The morphological features of a word by name; several values of one feature stay one string, `Int,Rel`.
 
     Args:
         feats: `Name=Value|Name=Value`, or `_` for none.
@@ -139,13 +140,13 @@ def morphology(feats: str) -> dict[str, str]:
 
 
 def head_offsets(tokens: Sequence[Token]) -> list[int]:
-    """How far each word's head stands to its right, `head - position`; 0 for the root, which has no head.
+    """The offset of each word's head, `head - position`; 0 for the root, which has no head.
 
     Args:
         tokens: the words of a sentence.
 
     Returns:
-        One number for each, negative where the head stands to the left.
+        One number per word, negative if the head is on the left.
 
     Example:
         >>> the = Token("the", "the", "DET", "DT", "_", 2, "det")
@@ -156,27 +157,27 @@ def head_offsets(tokens: Sequence[Token]) -> list[int]:
 
 
 def noun_chunks(tokens: Sequence[Token]) -> list[str]:
-    """Tags `B` (begin), `I` (inside), `O` (outside) of noun phrases without what follows the noun.
+    """Tags `B` (begin), `I` (inside), `O` (outside) of noun phrases, without phrases that follow the noun.
 
     A chunk has a head h with UPOS NOUN, PROPN or PRON. The members of h are h itself; its dependents by det,
-    det:predet, amod, nummod, compound, flat, flat:foreign, goeswith or nmod:poss; and, again and again, the dependents
-    of such a member by one of these or by advmod, case, cc, cc:preconj, conj or punct, which brings in `very` of `very
-    old house`, `'s` of `the king's house` and `and new` of `old and new houses`, but neither a preposition before h nor
-    a clause or phrase after it. The chunk is the longest stretch of neighbouring words around h that are all members,
-    less punctuation at its ends.
+    det:predet, amod, nummod, compound, flat, flat:foreign, goeswith or nmod:poss; and, recursively, the dependents of
+    such a member by one of these relations or by advmod, case, cc, cc:preconj, conj or punct. So `very` of `very old
+    house`, `'s` of `the king's house` and `and new` of `old and new houses` are members, but not a preposition before h
+    and not a clause or phrase after h. The chunk is the longest sequence of neighbouring members around h, without
+    punctuation at its ends.
 
-    Heads are taken from the root downwards, words of equal depth from left to right; one that stands in an earlier
-    chunk begins none of its own. So chunks never overlap, every noun, name and pronoun is in one, and nothing else
-    (`the poor`, `20 of them`) begins any.
+    Heads are processed from the root downwards, words of equal depth from left to right. A noun in an earlier chunk
+    does not begin a chunk. So chunks never overlap, every noun, name and pronoun is in one chunk, and other words
+    (`the poor`, `20 of them`) do not begin chunks.
 
     Args:
         tokens: the words of a sentence, whose heads make a tree.
 
     Returns:
-        A tag for each word.
+        One tag per word.
 
     Raises:
-        ValueError: heads that go in a circle.
+        ValueError: heads that form a cycle.
 
     Example:
         >>> rows = ["the DET 4 det", "very ADV 3 advmod", "old ADJ 4 amod", "house NOUN 5 nsubj", "fell VERB 0 root"]
@@ -211,20 +212,20 @@ def noun_chunks(tokens: Sequence[Token]) -> list[str]:
 def verb_chunks(tokens: Sequence[Token]) -> list[str]:
     """Tags `B`, `I`, `O` of verb groups: a verb with its auxiliaries, `to`, `not`, particle and adverbs between them.
 
-    Each word p that is no amod, aux, aux:pass, case, cc, compound, compound:prt, cop, det, fixed, flat, goeswith or
-    mark of another has as members p itself where its UPOS is VERB or AUX; its dependents by aux, aux:pass, cop or
-    compound:prt; and those by advmod or mark whose UPOS is PART (`not`, `to`). Its dependents by advmod that are
-    neither PART nor VERB nor AUX are links. A chunk is a longest stretch of neighbouring members and links, less links
-    at its ends, that has a VERB or an AUX in it; no two overlap.
+    Let p be a word that is not an amod, aux, aux:pass, case, cc, compound, compound:prt, cop, det, fixed, flat,
+    goeswith or mark of another word. The members of p are p itself if its UPOS is VERB or AUX; its dependents by aux,
+    aux:pass, cop or compound:prt; and its dependents by advmod or mark with UPOS PART (`not`, `to`). Its dependents by
+    advmod with other UPOS than PART, VERB and AUX are links. A chunk is a longest sequence of neighbouring members and
+    links with a VERB or an AUX in it, without links at its ends. Chunks do not overlap.
 
-    So `may not have been seen` is one chunk; `Did you see` has two; in `is a doctor` it is `is`; in `pick it up` it is
-    `pick`; and a participle before its noun (`retiring judges`) has none.
+    So `may not have been seen` is one chunk; `Did you see` has two chunks; the chunk of `is a doctor` is `is`; the
+    chunk of `pick it up` is `pick`; a participle before its noun (`retiring judges`) is not in a chunk.
 
     Args:
         tokens: the words of a sentence.
 
     Returns:
-        A tag for each word.
+        One tag per word.
 
     Example:
         >>> rows = ["He PRON 5 nsubj", "may AUX 5 aux", "not PART 5 advmod", "soon ADV 5 advmod", "go VERB 0 root"]
@@ -253,7 +254,7 @@ def verb_chunks(tokens: Sequence[Token]) -> list[str]:
 
 
 def _depths(tokens: Sequence[Token]) -> list[int]:
-    """How many steps it is from each word to the root."""
+    """The number of steps from each word to the root."""
     depths = []
     for token in tokens:
         depth = 0
@@ -277,7 +278,7 @@ def _members(tokens: Sequence[Token], head: int) -> set[int]:
 
 
 def _stretches(positions: Iterable[int]) -> list[list[int]]:
-    """Sorted positions, cut where one is missing."""
+    """Sorted positions, split at gaps."""
     stretches: list[list[int]] = []
     for i in sorted(positions):
         if stretches and stretches[-1][-1] == i - 1:

@@ -82,7 +82,7 @@ def test_the_few_molecules_that_rdkit_cannot_read_are_left_out_and_many_refused(
     np.testing.assert_array_equal(splits["validation"].mask["SR-p53"][4:8], LABELS[[4, 6, 7, 8], 11] != "")
     smiles[199] = "CC("
     fake_raw("tox21", {TOX21: table(smiles, np.tile(LABELS, (10, 1)))})
-    with pytest.raises(ValueError, match="tox21: RDKit cannot read 3 of 200 molecules, expected at most 1%"):
+    with pytest.raises(ValueError, match="tox21: RDKit must read 99% of the molecules, found 3 of 200 that"):
         load_tox21(tmp_path / "many")
 
 

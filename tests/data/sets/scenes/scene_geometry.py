@@ -18,14 +18,14 @@ def solids_of(scene):
     """Every slot: its instance number, kind and numbers."""
     slots = scene.solids.present.shape[1]
     for kind, slot in np.ndindex(3, slots):
-        centre, half, yaw, present = (leaf[kind, slot] for leaf in scene.solids)
+        center, half, yaw, present = (leaf[kind, slot] for leaf in scene.solids)
         turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])  # own -> world
-        yield SimpleNamespace(number=2 + slots * kind + slot, kind=kind, centre=centre, half=half, turn=turn), present
+        yield SimpleNamespace(number=2 + slots * kind + slot, kind=kind, center=center, half=half, turn=turn), present
 
 
 def candidates(solid, origin, rays):
     """All crossings of rays with a solid's surface: (parameter, outward normal) each; NaN where there is none."""
-    o, d, half = (origin - solid.centre) @ solid.turn, rays @ solid.turn, solid.half
+    o, d, half = (origin - solid.center) @ solid.turn, rays @ solid.turn, solid.half
     found = []
     if solid.kind in (0, 2):  # sphere, side of the cylinder: |o + t d|^2 = r^2 in three or two coordinates
         axes = slice(0, 3 if solid.kind == 0 else 2)

@@ -158,7 +158,7 @@ def test_targets_are_those_of_the_objects_one_by_one(train, pairs):
                 i, j = np.indices((grid, grid))
                 heat = np.maximum(heat, np.exp(-((i - int(y)) ** 2 + (j - int(x)) ** 2) / (2 * spread**2)))
             np.testing.assert_allclose(detect["heatmap"][n, frame], heat, atol=1e-5)
-            assert {tuple(map(int, cell)) for cell in np.argwhere(detect["centre"][n, frame])} == set(rows[frame])
+            assert {tuple(map(int, cell)) for cell in np.argwhere(detect["center"][n, frame])} == set(rows[frame])
             identity = np.zeros(OBJECTS, int)
             for (i, j), k in rows[frame].items():
                 x, y, width, height = train.box[s, t + frame, k] * grid
@@ -174,7 +174,7 @@ def test_targets_are_those_of_the_objects_one_by_one(train, pairs):
             if k in rows[0].values() and train.identity[s, t, k] == train.identity[s, t + 1, k]
         }
         motion = pairs.targets["motion"]
-        assert {tuple(map(int, cell)) for cell in np.argwhere(motion["centre"][n])} == set(known)
+        assert {tuple(map(int, cell)) for cell in np.argwhere(motion["center"][n])} == set(known)
         for cell, velocity in known.items():
             np.testing.assert_array_equal(motion["displacement"][n][cell], velocity)
 
@@ -185,14 +185,14 @@ def test_of_two_objects_in_one_cell_the_front_one_has_the_targets(train):
     part.present[..., :2], part.identity[..., :2], part.label[..., :2] = True, [1, 2], [0, 3]
     part.box[..., :2, :] = [0.4, 0.6, 0.3, 0.3]
     both = as_pairs(part)
-    assert both.targets["detect"]["centre"].sum((2, 3)).tolist() == [[1, 1]]
+    assert both.targets["detect"]["center"].sum((2, 3)).tolist() == [[1, 1]]
     assert both.targets["classify"]["label"].sum((2, 3)).tolist() == [[3, 3]]
     assert both.targets["associate"]["identity"].tolist() == [[[0, 2, 0, 0]] * 2]
-    assert both.targets["motion"]["centre"].sum() == 1
+    assert both.targets["motion"]["center"].sum() == 1
     # Another object in the same slot has not moved there from the first one's place.
     part.identity[:, 1, 1] = 3
     other = as_pairs(part)
-    assert not other.targets["motion"]["centre"].any() and not other.mask["motion"].any()
+    assert not other.targets["motion"]["center"].any() and not other.mask["motion"].any()
 
 
 def test_masks_tell_examples_without_centres(train, pairs):
@@ -221,14 +221,14 @@ def test_coverage_is_the_covered_area_and_boxes_are_tight():
     rng = np.random.default_rng(0)
     fine, count = 8, 24
     for kind, name in enumerate(SHAPES):
-        kinds, centre = np.full(count, kind), rng.uniform(8, 12, (count, 2))
+        kinds, center = np.full(count, kind), rng.uniform(8, 12, (count, 2))
         radius, angle = rng.uniform(3, 7, count), rng.uniform(0, 7, count)
-        ours = shape_coverage(kinds, centre, radius, angle, height=20, width=22)
-        magnified = shape_coverage(kinds, fine * centre, fine * radius, angle, height=20 * fine, width=22 * fine) > 0.5
+        ours = shape_coverage(kinds, center, radius, angle, height=20, width=22)
+        magnified = shape_coverage(kinds, fine * center, fine * radius, angle, height=20 * fine, width=22 * fine) > 0.5
         area = magnified.reshape(count, 20, fine, 22, fine).mean((2, 4))
         assert np.abs(ours - area).max() < (0.09 if name == "circle" else 0.35)
         np.testing.assert_allclose(ours.sum((1, 2)), area.sum((1, 2)), rtol=0.07)
-        x, y, width, height = shape_boxes(kinds, centre, radius, angle).T
+        x, y, width, height = shape_boxes(kinds, center, radius, angle).T
         columns, rows = magnified.any(1), magnified.any(2)
         for seen, middle, side in ((columns, x, width), (rows, y, height)):
             low, high = seen.argmax(1) / fine, (seen.shape[1] - seen[:, ::-1].argmax(1)) / fine
@@ -244,7 +244,7 @@ def test_areas_are_those_of_geometry():
 
 def test_compose_equals_painting_layer_after_layer():
     rng = np.random.default_rng(0)
-    coverage, colour, background = (
+    coverage, color, background = (
         rng.uniform(size=(2, 5, 3, 4)),
         rng.uniform(size=(2, 5, 3)),
         rng.uniform(size=(3, 4, 3)),
@@ -252,8 +252,8 @@ def test_compose_equals_painting_layer_after_layer():
     painted = np.stack([background] * 2)
     for k in range(5):
         share = coverage[:, k, :, :, None]
-        painted = (1 - share) * painted + share * colour[:, k, None, None, :]
-    pictures, seen = compose(coverage, colour, background)
+        painted = (1 - share) * painted + share * color[:, k, None, None, :]
+    pictures, seen = compose(coverage, color, background)
     np.testing.assert_allclose(pictures, painted)
     np.testing.assert_allclose(seen[:, 1], (coverage[:, 1] * np.prod(1 - coverage[:, 2:], axis=1)).sum((1, 2)))
 
@@ -285,14 +285,14 @@ def test_numbers_out_of_range(argument, value, message):
         load_moving_shapes(**{argument: value})
 
 
-SHAPE = {"kind": [0], "centre": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
+SHAPE = {"kind": [0], "center": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
 
 
 @pytest.mark.parametrize(
     ("message", "call"),
     [
         (
-            r"shape_boxes: kind, centre, radius, angle must be .*, found \[\(1,\), \(2,\)",
+            r"shape_boxes: kind, center, radius, angle must be .*, found \[\(1,\), \(2,\)",
             lambda: shape_boxes([0], [1.0, 2.0], [1.0], [0.0]),
         ),
         (
@@ -308,10 +308,10 @@ SHAPE = {"kind": [0], "centre": [[1.0, 2.0]], "radius": [1.0], "angle": [0.0]}
                 f"shape_boxes: {name} must be finite, found {number}",
                 functools.partial(shape_boxes, **(SHAPE | {name: np.full_like(SHAPE[name], number)})),
             )
-            for name, number in (("centre", np.nan), ("radius", np.inf), ("angle", np.inf))
+            for name, number in (("center", np.nan), ("radius", np.inf), ("angle", np.inf))
         ),
         (
-            "compose: coverage, colour and background must be",
+            "compose: coverage, color and background must be",
             lambda: compose(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 3)), np.zeros((4, 4, 3))),
         ),
         (

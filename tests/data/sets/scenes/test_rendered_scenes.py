@@ -60,7 +60,7 @@ def test_depth_times_ray_is_a_point_of_the_surface_of_its_class(splits, scenes):
             points[..., k] - scene.room[side, k] for k in range(3) for side in range(2) if (k, side) != (2, 0)
         ]
         for solid, there in solids_of(scene):
-            own = np.abs((points - solid.centre) @ solid.turn) / solid.half
+            own = np.abs((points - solid.center) @ solid.turn) / solid.half
             size = [
                 np.linalg.norm(own, axis=-1),
                 own.max(-1),
@@ -126,13 +126,13 @@ def test_solids_stand_apart_on_the_floor_inside_the_room_and_away_from_the_camer
     for scene in scenes:
         solids = [solid for solid, _ in solids_of(scene)]
         reach = np.array([np.hypot(*s.half[:2]) if s.kind == 1 else s.half[0] for s in solids])
-        centres = np.array([s.centre for s in solids])
-        np.testing.assert_allclose([s.centre[2] - s.half[2] for s in solids], 0, atol=1e-6)
-        assert (centres[:, :2] - reach[:, None] >= scene.room[0, :2] - 1e-5).all()
-        assert (centres[:, :2] + reach[:, None] <= scene.room[1, :2] + 1e-5).all()
-        apart = np.abs(centres[:, None, :2] - centres[None, :, :2]).max(-1) - (reach[:, None] + reach[None])
+        centers = np.array([s.center for s in solids])
+        np.testing.assert_allclose([s.center[2] - s.half[2] for s in solids], 0, atol=1e-6)
+        assert (centers[:, :2] - reach[:, None] >= scene.room[0, :2] - 1e-5).all()
+        assert (centers[:, :2] + reach[:, None] <= scene.room[1, :2] + 1e-5).all()
+        apart = np.abs(centers[:, None, :2] - centers[None, :, :2]).max(-1) - (reach[:, None] + reach[None])
         assert apart[~np.eye(len(solids), dtype=bool)].min() > -1e-5
-        assert (centres[:, 1] - reach > 1.4).all()
+        assert (centers[:, 1] - reach > 1.4).all()
         np.testing.assert_allclose(scene.rotation @ scene.rotation.T, np.eye(3), atol=1e-6)
         assert np.linalg.det(scene.rotation) == pytest.approx(1) and scene.rotation[2, 2] < 0
         assert np.linalg.norm(scene.light) == pytest.approx(1) and scene.light[2] > 0.49
@@ -161,7 +161,7 @@ look = jax.jit(lambda scene: cast(scene, jnp.array([0.0, 0, 1])))
 def looking(rotation, position, present):
     """What is straight ahead, where solids half a metre wide, two of each kind, all stand in one place if present."""
     solids = Solids(
-        centre=np.full((3, 2, 3), [0, 0, 1], np.float32),
+        center=np.full((3, 2, 3), [0, 0, 1], np.float32),
         half=np.full((3, 2, 3), [0.5, 0.5, 1], np.float32),
         yaw=np.zeros((3, 2), np.float32),
         present=np.array(present, bool),

@@ -72,7 +72,7 @@ def test_an_empty_node_may_stand_before_the_first_word(tmp_path):
         ("0 root 0:root S", "1 root 0:root S", 4, "the sentence has 0 roots, expected 1"),
         ("0 root 0:root S", "0 dep 0:root S", 8, "found relation 'dep' to head 0"),
         ("4 aux 4", "4 root 4", 6, "found relation 'root' to head 4"),
-        ("4 aux 4", "2 aux 4", 6, r"the heads of the words \[2\] go in a circle"),
+        ("4 aux 4", "2 aux 4", 6, r"the heads of the words \[2\] form a cycle"),
         ("# sent_id = d-1\n", "", 1, "without the comment '# sent_id = ...'"),
         ("# text = ___\n", "", 13, "without the comment '# text = ...'"),
         ("2-3 don't", "# late = yes\n2-3 don't", 5, "a comment within a sentence"),
@@ -91,7 +91,7 @@ def test_what_is_damaged_raises_with_file_and_line(tmp_path, old, new, line, mes
 @pytest.mark.parametrize("head, line, circle", [(2, 6, r"\[2, 3\]"), (3, 7, r"\[3\]")])
 def test_a_circle_is_found_without_the_words_that_lead_into_it(tmp_path, head, line, circle):
     text = GOOD.replace("4 aux 4", "3 aux 4").replace("_ 4 advmod 4", f"_ {head} advmod 4")
-    with pytest.raises(ValueError, match=rf"line {line}: the heads of the words {circle} go in a circle"):
+    with pytest.raises(ValueError, match=rf"line {line}: the heads of the words {circle} form a cycle"):
         list(read_conllu(written(tmp_path, text)))
 
 

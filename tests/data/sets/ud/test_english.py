@@ -175,8 +175,8 @@ def test_a_vocabulary_knows_what_is_frequent_enough_in_a_fixed_order():
     assert Vocabulary(("p", "q")).encode(["q", "?"]).tolist() == [1, -1]
     for values, options, message in [
         ("ab", {"unknown": -1, "min_count": 0}, "min_count must be at least 1, found 0"),
-        ("ab", {"unknown": -1, "min_count": 2}, "values must hold one that occurs 2 times, found none"),
-        ("", {"unknown": -1}, "values must hold one that occurs 1 times"),
+        ("ab", {"unknown": -1, "min_count": 2}, "values must hold a value that occurs 2 times, found none"),
+        ("", {"unknown": -1}, "values must hold a value that occurs 1 times"),
     ]:
         with pytest.raises(ValueError, match=f"build_vocabulary: {message}"):
             build_vocabulary(values, **options)
