@@ -106,8 +106,12 @@ def test_label_counts():
         ),
         (TypeError, r"present\['map'\] must be of dtype bool, found float", {"present": {"map": np.ones(4)}}),
         (TypeError, r"present\['map'\] must be an array of bool, found", {"present": {"map": [True] * 4}}),
-        (ValueError, r"sentinel of 'class' must be a number that int32 can hold, found 0.5", {"sentinel": {"class": 0.5}}),
-        (ValueError, r"'map' must be a number that float32 can hold, found 1e\+39", {"sentinel": {"map": 1e39}}),
+        (
+            ValueError,
+            r"sentinel of 'class' must be .* int32 can hold, found 0.5",
+            {"sentinel": {"class": 0.5}},
+        ),
+        (ValueError, r"sentinel of 'map' must be .* float32 can hold, found 1e\+39", {"sentinel": {"map": 1e39}}),
     ],
 )
 def test_mistakes(error, message, arguments):
