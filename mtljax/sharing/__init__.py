@@ -1,4 +1,4 @@
-"""Who owns which parameters: how networks become a multi-task `Model`."""
+"""Architectures: which parameters tasks share. Each function makes networks into a `Model`, the step's forward pass."""
 
 from mtljax.sharing.adapters import adapters
 from mtljax.sharing.adatt import adatt

@@ -1,4 +1,4 @@
-"""Residual adapters: one trunk, and after each stage a small bottleneck of each task's own."""
+"""Residual adapters: one shared trunk, and one small bottleneck per task after each stage."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ def adapters(
     activation: Callable[[Array], Array] = jax.nn.relu,
     frozen: bool = False,
 ) -> Model:
-    r"""One trunk; after each stage every task adds what a bottleneck of its own makes of the features.
+    r"""One shared trunk; after each stage, each task adds the output of its own bottleneck to the features.
 
         h = stage_j(h_k^{j-1}),   h_k^j = h + activation(h D_k^j + d_k^j) U_k^j + u_k^j,   outputs_k = head_k(h_k^J)
 
-    with D `[C_j, size]` and U `[size, C_j]` along the last axis (channels last), so that on images this is two 1x1
-    convolutions. D starts normal with variance `1 / C_j`, all else at zero: the model starts exactly as hard sharing of
-    the stages in a row and the heads. `Params.shared` is the list of the stages' parameters; `Params.tasks[k]` is
-    `{"adapters": [{"down": D, "down_bias": d, "up": U, "up_bias": u}, ...], "head": ...}`: the paper's
-    `2 size C_j + C_j + size` parameters a stage.
+    D is `[C_j, size]` and U is `[size, C_j]`. Both act on the last axis (channels last), so on images the bottleneck is
+    two 1x1 convolutions. D starts from a normal distribution of variance `1 / C_j`, everything else from zeros. So the
+    model starts exactly as hard sharing of the stages in a row and the heads. `Params.shared` is the list of the
+    stages' parameters. `Params.tasks[k]` is `{"adapters": [{"down": D, "down_bias": d, "up": U, "up_bias": u}, ...],
+    "head": ...}`, which is the paper's `2 size C_j + C_j + size` parameters per stage.
 
-    Once bent, features differ between tasks, so the trunk runs once for each task asked for, and no features are common
-    to all. Its batch statistics are each task's own too: the state is `{"tasks": {k: {"stages": [...], "head": ...}}}`.
-    All tasks drop the same units in the trunk.
-
-    Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan and Gelly, "Parameter-Efficient Transfer
-    Learning for NLP", ICML 2019, who start both matrices near zero; one at zero makes the identity exact. Their task's
-    own layer normalisation is left to the stages. Rebuffi, Bilen and Vedaldi, "Learning Multiple Visual Domains with
-    Residual Adapters", NeurIPS 2017, have one full 1x1 convolution without activation in place of the bottleneck,
-    which is `size=C` and `activation=lambda x: x` up to the factorisation.
+    After the first bottleneck, features differ between tasks. So the trunk runs once per requested task, and no
+    features are common to all tasks. Each task has its own batch statistics of the trunk: the state is
+    `{"tasks": {k: {"stages": [...], "head": ...}}}`. Dropout drops the same units of the trunk for all tasks.
 
     Args:
         stages: the trunk's networks in order, each from features to features `[B, ..., C_j]`.
         heads: network from the last features to outputs, by task name.
         size: channels of the bottleneck, positive.
         activation: function of the bottleneck's features, element by element; default ReLU.
-        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them.
-            `Params.shared` gets zeros; leave it out of the optimiser's weight decay too. Batch statistics still move in
-            training. Default False.
+        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them. The
+            gradient of `Params.shared` is then zero; exclude it from the optimiser's weight decay too. Batch statistics
+            still change in training. Default False.
 
     Returns:
         `Model`; `encode`, `decode` and `penalty` are None. Adapters have the features' dtype at `init`; their sum with
         the features has the features' dtype.
 
     Raises:
-        TypeError: `size` is not an integer; `stages` holds something else than networks; a task name that is not a
-            string; a stage's output that is not one floating array.
-        ValueError: `size` below 1; no stages, no heads, a stage's output of fewer than two axes; `apply` asked for an
-            unknown task.
+        TypeError: `size` is not an integer; an entry of `stages` is not a `Network`; a task name is not a string; a
+            stage's output is not one floating array.
+        ValueError: `size` is below 1; there are no stages or no heads; a stage's output has fewer than two axes;
+            `apply` gets an unknown task.
+
+    References:
+        Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan and Gelly, "Parameter-Efficient
+        Transfer Learning for NLP", ICML 2019. Departures: the paper starts both matrices near zero; here U starts at
+        zero, which makes the identity exact. The paper's layer normalisation per task is left to the stages.
+        Rebuffi, Bilen and Vedaldi, "Learning Multiple Visual Domains with Residual Adapters", NeurIPS 2017, have one
+        full 1x1 convolution without activation in place of the bottleneck. Up to the factorisation, this is `size=C`
+        and `activation=lambda x: x`.
 
     Example:
         >>> def dense(size):

@@ -1,4 +1,4 @@
-"""Adaptive task-to-task fusion: each task mixes all tasks' experts, and keeps its own by a residual."""
+"""Adaptive task-to-task fusion: each task mixes the experts of all tasks, and adds its own experts as a residual."""
 
 from __future__ import annotations
 
@@ -23,55 +23,58 @@ def adatt(
     gate: Callable[[int], Network] | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    """Levels of experts native to each task; a gated mixture of all of them is added to a linear one of the native.
+    """Levels of experts per task; each task adds a gated mixture of all experts to a linear mixture of its own experts.
 
-    With `E_kj(z)` the m_k native experts of task k at level j, and `x_k0 = x`:
+    `E_kj(z)` are the m_k native experts of task k at level j, and `x_k0 = x`:
 
         x_kj = sum_i g_kj(x_k,j-1)_i [E_1j(x_1,j-1), ..., E_Tj(x_T,j-1)]_i + sum_i v_kj,i E_kj(x_k,j-1)_i
         outputs_k = head_k(x_kL),   g(z) = softmax(W^T z)
 
     `v_kj` `[m_k]` is trained and starts at 1 / m_k; a single native expert has weight 1, without a parameter. This is
-    AdaTT-sp. With shared experts it is the general AdaTT: they are one more unit `s`, with experts, gate and native
-    weights like a task's, which the tasks' gates mix too (last), but which has no fusion at the last level, where
-    nothing would read it.
+    AdaTT-sp. With shared experts it is the general AdaTT. The shared experts form one more unit `s`, with its own
+    experts, gate and native weights, like a task. The tasks' gates mix the shared experts too, which come last. The
+    unit `s` has no fusion at the last level, since nothing would read the result.
 
-    `Params.shared` holds all experts, since every task mixes those of all (`"level0/task/depth/0"`,
-    `"level0/shared/0"`), the gates and native weights below the last level (`"level0/gate/depth"`,
-    `"level0/native/depth"`, those of the shared unit `"level0/gate"` and `"level0/native"`), and the encoder.
+    `Params.shared` holds all experts, since each task mixes the experts of all tasks (`"level0/task/depth/0"`,
+    `"level0/shared/0"`). It also holds the gates and native weights below the last level (`"level0/gate/depth"`,
+    `"level0/native/depth"`; for the shared unit `"level0/gate"` and `"level0/native"`), and the encoder.
     `Params.tasks[k]` holds task k's gate and native weights of the last level (`"level1/gate"`, `"level1/native"`) and
     its head. The state is `{"shared": ..., "tasks": {k: ...}}` of the same form.
 
-    Asked for some tasks only, the model runs all experts, all of which each task mixes, but the last gates and heads of
-    those tasks alone. `encode` gives the last level's experts and what its gates read. With `TaskInputs` the levels run
-    once for each task, all experts on that task's inputs.
+    For a subset of the tasks, the model runs all experts, since each task mixes them all, but only the last gates and
+    the heads of these tasks. `encode` returns the outputs of the last level's experts and the inputs of the last gates.
+    With `TaskInputs` the levels run once per task, all experts on that task's inputs.
 
-    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
-
-    Li, Zhang, Yuan, Gao, Zhang, Yang, Liu and Yang, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning
-    in Recommendations", KDD 2023. Where the native weights start is ours: one native expert and several start alike.
-    In the authors' code (facebookresearch/AdaTT) they start uniform in +-1 / sqrt(m_k), a single native expert's weight
-    is trained too where there are shared experts and any unit has several, and gates have biases.
+    Gates and mixtures are computed in float32 at least; features keep the experts' dtype.
 
     Args:
-        levels: for each level, lowest first, the network that all its experts are made of, each from values of its own;
-            or `Experts`, where they differ. Level j reads what level j - 1 returns, any pytree `[B, ...]`; the experts
-            of one level return features of one form.
+        levels: one entry per level, lowest first: a network, of which all experts of the level are copies with their
+            own initial values; or `Experts`, if the experts differ. Level j reads the output of level j - 1, any pytree
+            `[B, ...]`. The experts of one level return features of the same structure, shape and dtype.
         heads: network from the last level's fused features to outputs, by task name.
-        num_shared: how many shared experts a level given as one network has, from 0, which is AdaTT-sp.
-        num_specific: how many native experts each task has there, from 1; or by task name.
-        gate: `gate(n)` makes the network from what a gate reads to logits `[B, n]`, for all n experts of its level, in
-            task order, the shared last. None: `W^T z`, for z `[B, d]`. An image is never flattened for it.
-        encoder: network that the first level and its gates read in place of the inputs; None for the inputs themselves.
+        num_shared: number of shared experts at each level given as one network, from 0, which is AdaTT-sp.
+        num_specific: number of native experts per task at such a level, from 1; one number, or a dict by task name.
+        gate: `gate(n)` makes the network from a gate's inputs to logits `[B, n]` for all n experts of its level, in
+            task order, the shared ones last. None: `W^T z`, for z `[B, d]`. The default gate never flattens an image.
+        encoder: network whose output the first level and its gates read in place of the inputs; None for the inputs
+            themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
-        TypeError: a task name that is not a string, a level or an expert of another type, numbers that are not
-            integers; from `init`, features that the default gate cannot read.
-        ValueError: no heads, no levels, a task without native experts at some level, numbers or experts for other
-            tasks; from `init`, features that are not `[B, d]` without a gate; logits of another shape; experts of one
-            level whose features differ in form; from `apply`, an unknown task.
+        TypeError: a task name is not a string; a level or an expert has another type; a number is not an integer; from
+            `init`, the default gate cannot read the features.
+        ValueError: there are no heads or no levels; a task has no native experts at some level; numbers or experts are
+            for other tasks; from `init`, features of the default gate are not `[B, d]`, logits have another shape, or
+            features of the experts of one level differ in structure, shape or dtype; from `apply`, an unknown task.
+
+    References:
+        Li, Zhang, Yuan, Gao, Zhang, Yang, Liu and Yang, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask
+        Learning in Recommendations", KDD 2023. Departures: native weights start at 1 / m_k, so that one native expert
+        and several start alike. In the authors' code (facebookresearch/AdaTT) they start uniform in +-1 / sqrt(m_k).
+        There, the weight of a single native expert is trained too if there are shared experts and any unit has several
+        experts, and gates have biases.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,11 +93,11 @@ def adatt(
         for name in names:
             if not level.specific[name]:
                 raise ValueError(f"adatt: at level {index} task {name!r} has no native expert, expected at least one")
-    # The shared unit fuses as long as shared experts above read it.
+    # The shared unit fuses below the last level that has shared experts, since only these read it.
     meet = max((index for index, level in enumerate(experts) if level.shared), default=-1)
 
     def fuse(run: Run, index: int, unit: int, suffix: str, inputs: PyTree, stacks: list[PyTree]) -> PyTree:
-        """The fusion unit of the task at that place, or after them the shared one: both sums are one mixture."""
+        """Fusion unit number `unit`: the tasks in order, then the shared one. Both sums are computed as one mixture."""
         sizes = [len(experts[index].specific[name]) for name in names] + [len(experts[index].shared)]
         total, native, first = sum(sizes), sizes[unit], sum(sizes[:unit])
         network = gate_of("adatt", gate, total)

@@ -1,4 +1,4 @@
-"""Customised gate control: experts of each task's own beside shared ones, at one level."""
+"""Customized gate control: one level of experts, some per task and some shared."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ def cgc(
     gate: Callable[[int], Network] | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    """Experts of each task's own beside experts that all share; each task's gate mixes its own with the shared.
+    """Task-specific experts and shared experts; each task's gate mixes its own experts with the shared ones.
 
         outputs_k = head_k(sum_i g_k(x)_i [E_k(x), E_s(x)]_i),   g_k(x) = softmax(W_k^T x)
 
-    It is `ple` with one level, and so has no shared gate. With one shared expert and none of the tasks' own it is
-    `hard`; with shared experts alone it is `mmoe`.
+    `cgc` is `ple` with one level, so it has no shared gate. With one shared expert and no task-specific experts it is
+    `hard`; with several shared experts and no task-specific ones it is `mmoe`.
 
     `Params.shared` is `{"encoder": ..., "level0/shared/0": ...}`, the encoder and the shared experts;
     `Params.tasks[k]` is `{"level0/expert/0": ..., "level0/gate": ..., "head": ...}`. The state is
     `{"shared": ..., "tasks": {k: ...}}` of the same form.
 
-    Asked for some tasks only, the model runs encoder and shared experts, but the own experts, gates and heads of those
-    tasks alone. `encode` gives what they read: the encoded inputs and the shared experts' outputs. With `TaskInputs`
-    the shared experts run once for each task, on its own inputs.
-
-    Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized
-    Recommendations", RecSys 2020, section 4.
+    For a subset of the tasks, the model runs the encoder, the shared experts, and only these tasks' own experts, gates
+    and heads. `encode` returns what those read: the encoded inputs and the outputs of the shared experts. With
+    `TaskInputs` the shared experts run once per task, on that task's inputs.
 
     Args:
-        expert: the network that all experts are made of, from inputs `[B, ...]` to features, any pytree; or `Experts`,
-            where they differ.
+        expert: network from inputs `[B, ...]` to features, any pytree, of which all experts are copies with their own
+            initial values; or `Experts`, if the experts differ.
         heads: network from the mixed features to outputs, by task name.
-        num_shared: how many shared experts are made of one network, from 0.
-        num_specific: how many experts of its own each task has, from 0; or by task name.
-        gate: `gate(n)` makes the network from inputs to logits `[B, n]`, for a gate over n experts: the task's own,
-            then the shared. None: `W_k^T x`, for inputs `[B, d]`. An image is never flattened for it.
-        encoder: network that experts and gates read in place of the inputs; None for the inputs themselves.
+        num_shared: number of shared experts if `expert` is one network, from 0.
+        num_specific: number of experts per task in that case, from 0; one number, or a dict by task name.
+        gate: `gate(n)` makes the network from inputs to logits `[B, n]` of a gate over n experts: the task's own, then
+            the shared ones. None: `W_k^T x`, for inputs `[B, d]`. The default gate never flattens an image.
+        encoder: network whose output experts and gates read in place of the inputs; None for the inputs themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
         TypeError, ValueError: as `ple`.
+
+    References:
+        Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for
+        Personalized Recommendations", RecSys 2020, section 4.
 
     Example:
         >>> import jax, jax.numpy as jnp

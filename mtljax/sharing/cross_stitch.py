@@ -1,4 +1,4 @@
-"""Cross-stitch networks: a column for each task, whose activations are mixed linearly after every stage."""
+"""Cross-stitch networks: one column of stages per task; after each stage, activations are mixed linearly."""
 
 from __future__ import annotations
 
@@ -22,51 +22,54 @@ def cross_stitch(
     per_channel: bool = True,
     same: Array | float = 0.9,
 ) -> Model:
-    r"""A column of stages for each task; after a stage every column goes on from a learned mixture of all.
+    r"""One column of stages per task; the next stage of each column reads a learned mixture of all columns.
 
         h_i^l = stage_l(x_i^(l-1); w_i^l),   x_i^l[..., c] = sum_j alpha^l_ij[c] h_j^l[..., c]
         outputs_i = head_i(x_i^L)
 
-    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": (alpha^1, ..., alpha^L)}`, with
-    `alpha^l` of shape `[T, T, C]` in sorted order of names, `()` after a stage without a unit; where features are a
-    pytree, a unit has an array for each of its leaves. `Params.tasks[k]` are head k's. The weights are free: nothing
-    keeps a row convex while it trains. The state is `{"columns": ..., "units": ..., "tasks": ...}`.
+    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": (alpha^1, ..., alpha^L)}`.
+    `alpha^l` has shape `[T, T, C]` in sorted order of task names; it is `()` after a stage without a unit. If features
+    are a pytree, a unit has one array per leaf. `Params.tasks[k]` are the parameters of head k. The weights are free:
+    training does not keep rows convex. The state is `{"columns": ..., "units": ..., "tasks": ...}`.
 
-    **Start.** `alpha_ii = same` and the rest of a row is shared evenly, so that activations keep their scale at any
-    number of tasks. Columns that read the same inputs start equal, as copies of one network do in the paper, and drop
-    the same units: channel c then is the same feature in all columns, and the model starts as the single-task network.
-    To start from trained single-task networks, as the paper does, put their stages into `params.shared["columns"]`.
-    At `same = 1/T`, with a unit after the last stage, equal columns get equal gradients and never part. With `same=1.0`
-    the T columns start as T single-task networks that do not see one another.
+    **Start.** `alpha_ii = same`, and the rest of a row is shared evenly, so that activations keep their scale for any
+    number of tasks. Columns that read the same inputs start equal, as copies of one network do in the paper, and
+    dropout drops the same units in them. So channel c is the same feature in all columns, and the model starts as the
+    single-task network. To start from trained single-task networks, as the paper does, put their stages into
+    `params.shared["columns"]`. With `same = 1/T` and a unit after the last stage, equal columns get equal gradients and
+    stay equal. With `same=1.0` the T columns start as T independent single-task networks.
 
-    **What runs.** All columns up to the last unit, whichever tasks are asked for, since each reads the others; beyond
-    it, and everywhere with `after=()`, the columns and heads of the tasks asked for alone. With `TaskInputs` column k
-    reads its own inputs. Other inputs, as those of one task's own `Batch`, are read by all columns: a step on a `Batch`
-    for each task runs every column T times, and its batch statistics see all tasks' inputs.
-
-    Misra, Shrivastava, Gupta and Hebert, "Cross-Stitch Networks for Multi-task Learning", CVPR 2016, equation 1, for
-    two tasks. They train the units with a learning rate 100 to 1000 times that of the network; see the example.
+    **What runs.** Up to the last unit, all columns run, since each column reads the others. After the last unit, and
+    everywhere with `after=()`, only the columns and heads of the requested tasks run. With `TaskInputs` column k reads
+    the inputs of task k. Other inputs, such as those of a task's own `Batch`, are read by all columns. So a step on one
+    `Batch` per task runs each column T times, and its batch statistics see the inputs of all tasks.
 
     Args:
-        stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`. Features
-            `[B, ..., C]`, an array or any pytree of floating arrays, must agree between columns where a unit stands.
+        stages: networks, each of which reads the output of the one before; the first reads the inputs `[B, ...]`.
+            Features `[B, ..., C]`, an array or any pytree of floating arrays, must have the same structure, shape and
+            dtype in all columns where a unit stands.
         heads: by task name, network from the last stage's features to the task's outputs.
-        after: positions (0 is the first) of the stages that a unit follows; None (default) for all, the last one too,
-            as in the paper, where a unit stands between the last hidden layer and the classifiers.
-        per_channel: a unit of its own for each channel, the last axis, as in the paper for segmentation and normals;
-            False for one number a pair of tasks, `alpha^l` of shape `[T, T]`, as in the paper for detection and
-            attributes, which one a channel made unstable.
-        same: what `alpha_ii` starts from, in [0, 1]; the paper's best is 0.9. May be traced. One task alone starts
+        after: positions (0 is the first) of the stages that a unit follows. None (default) for all stages including the
+            last, as in the paper, where a unit stands between the last hidden layer and the classifiers.
+        per_channel: whether weights are per channel (the last axis), as in the paper for segmentation and normals.
+            False for one number per pair of tasks, `alpha^l` of shape `[T, T]`, as in the paper for detection and
+            attributes, where weights per channel were unstable.
+        same: initial value of `alpha_ii`, in [0, 1]; the paper's best is 0.9. May be traced. With one task, it starts
             from 1.
 
     Returns:
-        `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.
+        `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
     Raises:
         TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
             that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
         ValueError: no stages, no heads; `after` or `same` out of range; (by `init` and `apply`) columns that differ in
             shape or dtype where a unit stands, features without a channel axis; (by `apply`) an unknown task.
+
+    References:
+        Misra, Shrivastava, Gupta and Hebert, "Cross-Stitch Networks for Multi-task Learning", CVPR 2016, equation 1,
+        for two tasks. The paper trains the units with a learning rate 100 to 1000 times that of the network; see the
+        example.
 
     Example:
         >>> import mtljax, optax
@@ -82,7 +85,7 @@ def cross_stitch(
         Array([[0.9, 0.1],
                [0.1, 0.9]], dtype=float32)
 
-        Units that learn faster than the rest:
+        A larger learning rate for the units:
 
         >>> which = mtljax.Params(shared={"columns": "rest", "units": "units"}, tasks="rest")
         >>> optimizer = optax.partition({"rest": optax.sgd(0.01), "units": optax.sgd(1.0)}, which)
@@ -103,7 +106,7 @@ def cross_stitch(
             if jnp.ndim(x) < 2:
                 raise ValueError(
                     "cross_stitch: per_channel needs features [B, ..., C] with channels last, found an array of shape "
-                    f"{jnp.shape(x)}; per_channel=False mixes any"
+                    f"{jnp.shape(x)}; per_channel=False mixes features of any shape"
                 )
             return jnp.repeat(start.astype(wide_dtype(x))[:, :, None], x.shape[-1], axis=2)
 

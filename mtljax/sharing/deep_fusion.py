@@ -1,4 +1,4 @@
-"""Deep fusion: any stack of stages, fused across tasks after every layer and across layers before every head."""
+"""Deep fusion: one column of stages per task, fused across tasks after each stage and across layers before heads."""
 
 from __future__ import annotations
 
@@ -25,58 +25,66 @@ def deep_fusion(
     last: Array | float = 0.9,
     projections: Sequence[Network | None] | None = None,
 ) -> Model:
-    r"""A column of stages for each task, fused by learned convex weights across tasks and across layers.
+    r"""One column of stages per task, fused by learned convex weights across tasks and across layers.
 
         h_i^l = stage_l(x_i^(l-1); w_i^l)
         x_i^l = sum_j A^l_ij h_j^l,                        A^l = softmax over j of learned logits [T, T]
         outputs_k = head_k(sum_l b_k[l] P_l(x_k^l)),       b_k = softmax over l of learned logits [L]
 
-    It is what its relatives have in common, with weights that stay convex, so that features keep their scale and the
-    weights can be read as shares:
+    This is the common form of the architectures below. Here the weights stay convex, so features keep their scale, and
+    the weights can be read as shares:
 
     * `cross_stitch(per_channel=False)` is the fusion across tasks alone (`layers=False`), with free weights;
     * `sluice(subspaces=1)` is both, with free weights;
-    * a scalar mix (Peters et al., "Deep Contextualized Word Representations", NAACL 2018, ELMo) is the fusion across
-      layers alone (`after=()`), of a column for each task; its overall scale is left to the head;
-    * `soft` without a penalty is neither (`after=(), layers=False`), though its copies belong to the tasks.
+    * a scalar mix (ELMo) is the fusion across layers alone (`after=()`), with one column per task; its overall scale is
+      left to the head;
+    * `soft` without a penalty has neither fusion (`after=(), layers=False`), but its copies are in `Params.tasks`.
 
-    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": logits of A, one entry a stage}`,
-    in sorted order of names, `()` after a stage without a unit. `Params.tasks[k]` is
-    `{"layers": logits of b_k, "projections": one entry a stage, "head": ...}`, or head k's alone with `layers=False`.
-    The state is `{"columns": ..., "units": ..., "tasks": ...}`. Softmax and sums are in float32 at least; features keep
-    their dtype. Weight decay draws the logits to equal shares.
+    **Parameters.** `Params.shared` is
+    `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": (logits of A^1, ..., logits of A^L)}`, in sorted order of task
+    names; an entry is `()` after a stage without a unit. `Params.tasks[k]` is
+    `{"layers": logits of b_k, "projections": one entry per stage, "head": ...}`, or head k's parameters alone with
+    `layers=False`. The state is `{"columns": ..., "units": ..., "tasks": ...}`. Softmax and sums are computed in
+    float32 at least; features keep their dtype. Weight decay pulls the logits towards equal shares.
 
-    **Start.** Logits start as the logarithms of the weights to start from: `A_ii = same` and the rest shared evenly
-    among the other tasks, `b_k[L] = last` and the rest shared evenly among the other layers. Columns that read the same
-    inputs start equal and drop the same units (see `cross_stitch`); at `same = 1/T`, with a unit after the last stage,
-    they get equal gradients and never part. With `layers=False` the model then starts as the single-task network.
+    **Start.** Logits start as the logarithms of the initial weights. `A_ii = same`, and the other tasks share the rest
+    of a row evenly. `b_k[L] = last`, and the other layers share the rest evenly. Columns that read the same inputs
+    start equal, and dropout drops the same units in them (see `cross_stitch`). With `same = 1/T` and a unit after the
+    last stage, they get equal gradients and stay equal. With `layers=False` the model starts as the single-task
+    network.
 
-    **Shapes.** Features (an array or any pytree of floating arrays) must agree in shape and dtype between the columns
-    where a unit stands; and, with `layers`, once projected, between the stages of one column.
+    **Shapes.** Features are an array or any pytree of floating arrays. They must have the same shape and dtype in all
+    columns where a unit stands. With `layers`, the features of all stages of a column, after projection, must have the
+    same shape and dtype too.
 
-    **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
-    `after=()`, the columns, projections and heads of the tasks asked for alone. With `TaskInputs` column k reads its
-    own inputs; other inputs are read by all columns.
+    **What runs.** Up to the last unit, all columns run. After the last unit, and everywhere with `after=()`, only the
+    columns, projections and heads of the requested tasks run. With `TaskInputs` column k reads the inputs of task k;
+    other inputs are read by all columns.
 
     Args:
-        stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`.
-        heads: by task name, network from the mixed layers, or the last one, to the task's outputs.
+        stages: networks, each of which reads the output of the one before; the first reads the inputs `[B, ...]`.
+        heads: by task name, network from the mixture of layers, or from the last layer, to the task's outputs.
         after: positions (0 is the first) of the stages that a unit follows; None (default) for all, `()` for no fusion
             across tasks.
-        layers: whether heads read a mixture of all layers; False for the last one alone.
-        same: what `A_ii` starts from, strictly between 0 and 1; a single task's is 1.
-        last: what `b_k[L]` starts from, strictly between 0 and 1; a single stage's is 1.
-        projections: `P_l`, a `Network` for each stage, or None for a stage whose features stay as they are; each task
-            has parameters of its own. None (default) for no projections at all.
+        layers: whether heads read a mixture of all layers; False for the last layer alone.
+        same: initial value of `A_ii`, strictly between 0 and 1; with one task, it is 1.
+        last: initial value of `b_k[L]`, strictly between 0 and 1; with one stage, it is 1.
+        projections: `P_l`, one `Network` per stage, or None for a stage whose features stay unchanged; each task has
+            its own parameters. None (default) for no projections at all.
 
     Returns:
-        `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.
+        `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
     Raises:
         TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
             that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; an argument out of range; not one projection a stage, or any without `layers`;
-            (by `init` and `apply`) columns, or layers, that differ in shape or dtype; (by `apply`) an unknown task.
+        ValueError: no stages, no heads; an argument out of range; `projections` that are not one per stage, or that are
+            given without `layers`; (by `init` and `apply`) columns, or layers, that differ in shape or dtype; (by
+            `apply`) an unknown task.
+
+    References:
+        Peters et al., "Deep Contextualized Word Representations", NAACL 2018, for the scalar mix. The others are cited
+        by `cross_stitch`, `sluice` and `soft`.
 
     Example:
         >>> def dense(size):
@@ -93,11 +101,11 @@ def deep_fusion(
     """
     names, stages = check_heads("deep_fusion", heads), check_networks("deep_fusion", "stages", stages)
     for argument, number in (("same", same), ("last", last)):
-        # Strictly: the logits of 0 and 1 are infinite.
+        # Strictly between 0 and 1, since the logits of 0 and 1 are infinite.
         check_number("deep_fusion", argument, number, above=0, below=1)
     check_flag("deep_fusion", "layers", layers)
     if projections is not None and not layers:
-        raise ValueError("deep_fusion: projections must be None where layers is False, since they are for its mixture")
+        raise ValueError("deep_fusion: projections must be None where layers is False, which mixes no layers")
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[Array, PyTree]:
         return jnp.log(near_identity(len(names), same)).astype(wide_dtype(columns[names[0]])), ()

@@ -1,4 +1,4 @@
-"""DSelect-k: a mixture of experts whose gates select k of them, and are differentiable all the way."""
+"""DSelect-k: a mixture of experts whose gates select k experts and stay differentiable."""
 
 from __future__ import annotations
 
@@ -35,54 +35,50 @@ def dselect_k(
     gate: Network | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    r"""Experts that all tasks share, of which each task's gate learns to select k, by gradients alone.
+    r"""All tasks share the experts; each task's gate learns to select k of them, by gradients alone.
 
-    A selector names one of E experts by m = ceil(log2 E) bits, each the smooth step of a number z:
+    A selector names one of E experts by m = ceil(log2 E) bits. Each bit is the smooth step S of a number z:
 
         outputs_k = head_k(sum_i q_i f_i(x)),   q = sum_l softmax(alpha)_l r(z_l),   l = 1 ... k
         r(z)_i = prod_{j: bit j of i is 1} S(z_j) prod_{j: bit j of i is 0} (1 - S(z_j)),   i = 0 ... 2^m - 1
         S(t) = 0 below -gamma/2,   1 above gamma/2,   -2 t^3 / gamma^3 + 3 t / (2 gamma) + 1/2 between
         loss_k += entropy * mean_b sum_l h(r(z_l)),   h(r) = -sum_i r_i log r_i
 
-    S is exactly 0 and 1 outside its slope, so a selector that has made up its mind gives one expert the weight 1 and
-    the others exactly 0: at most k experts are left, for each example. The entropy drives it there; it is task k's own
-    term (`Regularized`), present in training alone. A bit beyond the slope has no gradient: a static gate stays there.
+    S is exactly 0 or 1 outside its slope. A selector whose z all lie outside gives one expert the weight 1 and the
+    others exactly 0, so that each example uses at most k experts. The entropy term drives selectors to this. It belongs
+    to the loss of task k (`Regularized`) and is present in training only. A bit outside the slope has no gradient, so a
+    static gate keeps it from then on.
 
-    The gates are static by default, one choice for a whole task: alpha `[k]` and z `[k, m]` are parameters. With
+    By default gates are static, with one choice for the whole task: alpha `[k]` and z `[k, m]` are parameters. With
     `per_example` they are functions of the input: alpha = G^T x, z_l = W_l^T x.
 
-    **E that is not a power of two.** Some codes name no expert. The paper adds the penalty sum_l 1 / sum_{i < E} r_i to
-    keep selectors away from these; it is infinite for a selector that gets there nevertheless, with a gradient that has
-    vanished, and to renormalise is to divide 0 by 0 there. Here code E + i names expert i again: every code names an
-    expert, weights always sum to 1, and nothing need be penalised. Experts with two codes start with twice the weight.
+    **E that is not a power of two.** Some codes then name no expert. The paper adds the penalty sum_l 1 / sum_{i < E}
+    r_i to keep selectors away from these codes. For a selector that reaches one, this penalty is infinite and its
+    gradient vanishes; and to renormalise its weights is to divide 0 by 0. Here code E + i names expert i again. So
+    every code names an expert, weights always sum to 1, and no penalty is needed. Experts with two codes start with
+    twice the weight.
 
-    Experts and encoder are `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; gate and head k are
+    Experts and encoder are in `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; gate and head k are in
     `Params.tasks[k]`, `{"gate": ..., "head": ...}`. The state is `{"shared": ..., "tasks": {k: ...}}` of the same form.
-    Shapes are fixed: all experts run, whatever is selected, also for some tasks only, whose gates and heads alone run
-    then. `encode` gives `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`. With `TaskInputs` the experts run
-    once for each task.
+    Shapes are fixed: all experts run, whatever the gates select. For a subset of the tasks, all experts run, but only
+    these tasks' gates and heads. `encode` returns `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`. With
+    `TaskInputs` the experts run once per task.
 
-    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
-
-    Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong and Chi, "DSelect-k: Differentiable Selection in the
-    Mixture of Experts with Applications to Multi-Task Learning", NeurIPS 2021. z (or W) starts uniform in
-    +-gamma/100, where all codes weigh about the same, as in the authors' code (google-research, dselect_k_moe), and
-    alpha (or G) at 0, where theirs is uniform in +-0.05. Their gates of examples also have biases, and they add the
-    entropies of a batch's examples up, where its mean is taken here so that the strength suits any batch size.
+    Gates and mixtures are computed in float32 at least; features keep the experts' dtype.
 
     Args:
-        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
-            features have one form.
+        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or a sequence of different networks,
+            whose features have the same structure, shape and dtype.
         heads: network from the mixed features to outputs, by task name.
-        num_experts: E, how many experts are made of one network; needed with one network.
-        num_selected: k, how many selectors there are, from 1 to E; two may select the same expert.
-        gamma: width of the smooth step's slope, positive; may be traced. Smaller selects sooner.
-        entropy: strength of the entropy, from 0, in units of the loss; may be traced. The paper tunes it; its code's
-            default is none.
-        per_example: whether each example selects for itself.
+        num_experts: E, the number of experts that are copies of `expert`; needed if `expert` is one network.
+        num_selected: k, the number of selectors, from 1 to E; two selectors may select the same expert.
+        gamma: width of the smooth step's slope, positive; may be traced. A smaller width selects sooner.
+        entropy: strength of the entropy term, from 0, in units of the loss; may be traced. The paper tunes it; in the
+            authors' code the default is 0.
+        per_example: whether experts are selected per example.
         gate: with `per_example`, network from inputs to `[B, k (1 + m)]`: alpha, then z_1 to z_k. None: linear, for
-            inputs `[B, d]`. An image is never flattened for it.
-        encoder: network that experts and gates read in place of the inputs; None for the inputs themselves.
+            inputs `[B, d]`. The default gate never flattens an image.
+        encoder: network whose output experts and gates read in place of the inputs; None for the inputs themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None. With `train=True` and `entropy > 0` its outputs are
@@ -93,7 +89,15 @@ def dselect_k(
             an integer; from `init`, inputs that the default gate cannot read.
         ValueError: no heads, no experts, k that is not from 1 to E, gamma that is not positive, negative entropy, a
             gate without `per_example`; from `init`, inputs that are not `[B, d]` without a gate; logits of another
-            shape; experts whose features differ in form; from `apply`, an unknown task.
+            shape; experts whose features differ in shape or dtype; from `apply`, an unknown task.
+
+    References:
+        Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong and Chi, "DSelect-k: Differentiable Selection in
+        the Mixture of Experts with Applications to Multi-Task Learning", NeurIPS 2021. As in the authors' code
+        (google-research, dselect_k_moe), z (or W) starts uniform in +-gamma/100, where all codes have about the same
+        weight. Departures: codes beyond E name an expert, as above. alpha (or G) starts at 0; in the authors' code it
+        starts uniform in +-0.05. Their gates per example also have biases. They sum the entropies over a batch's
+        examples; here it is their mean, so that the strength suits any batch size.
 
     Example:
         >>> def dense(size):
@@ -113,10 +117,10 @@ def dselect_k(
     check_nonnegative("dselect_k", "entropy", entropy)
     check_flag("dselect_k", "per_example", per_example)
     if gate is not None and not per_example:
-        raise ValueError("dselect_k: per_example must be True where there is a gate, which reads examples, found False")
+        raise ValueError("dselect_k: per_example must be True where a gate is given, which reads examples, found False")
 
     def start(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Where the linear gate starts: zeros for alpha, small values for z."""
+        """Initial values of the linear gate: zeros for alpha, small values for z."""
         z = jax.random.uniform(key, (shape[0], k * bits), dtype, -gamma / 100, gamma / 100)
         return jnp.concatenate([jnp.zeros((shape[0], k), dtype), z], axis=1)
 
@@ -146,7 +150,7 @@ def dselect_k(
 
 
 def _static(k: int, bits: int, gamma: Array | float) -> Network:
-    """One choice for all examples, as a network that returns its parameters: alpha `[1, k]` and z `[1, k, m]`."""
+    """The static gate: a network that returns its parameters for any inputs, alpha `[1, k]` and z `[1, k, m]`."""
 
     def init(key: Key, inputs: PyTree) -> tuple[PyTree, tuple[()]]:
         dtype = accumulator(jax.tree.leaves(inputs)[0].dtype)

@@ -1,4 +1,4 @@
-"""Inputs of different kinds: an encoder for each kind, one body for all."""
+"""Tasks with different kinds of inputs: one encoder per kind of input, and one body for all tasks."""
 
 from __future__ import annotations
 
@@ -19,35 +19,37 @@ def encoders(
     *,
     kinds: Mapping[str, str] | None = None,
 ) -> Model:
-    """An encoder for each kind of input, from which one shared body goes on, and a head for each task.
+    """One encoder per kind of input, one body that all tasks share, and one head per task.
 
         outputs_k = head_k(body(encoder_kind(k)(inputs_k)))
 
-    For tasks that see different things: images for one, text for another, vectors for a third. All encoders must
-    return what the body takes. Give each task's inputs as a dict of `Batch` by task, or as `TaskInputs`; inputs that
-    are no `TaskInputs` go to the encoder of every task asked for, once for each kind, and the body runs as often.
+    The tasks may have different inputs, for example images, text and vectors. All encoders must return what the body
+    takes. Give each task's inputs as a dict of `Batch` by task, or as `TaskInputs`. If inputs are not `TaskInputs`, all
+    requested tasks read them: each kind's encoder runs once, and the body runs once per kind.
 
-    `Params.shared` is `{"body": ..., "encoders": {kind: ...}}` with the encoders that several tasks use;
-    `Params.tasks[k]` is `{"head": ...}`, with `"encoder"` beside it where no other task uses k's. The state is
-    `{"body": ..., "encoders": {kind: ...}, "tasks": {k: ...}}`. Networks start from the same values, and drop the same
-    units, whichever other tasks there are.
-
-    Caruana, "Multitask Learning", Machine Learning 28, 1997; encoders by modality around one body: Kaiser et al., "One
-    Model To Learn Them All", arXiv:1706.05137, 2017, whose body is another one.
+    `Params.shared` is `{"body": ..., "encoders": {kind: ...}}`, with the encoders that several tasks use.
+    `Params.tasks[k]` is `{"head": ...}`, and also holds `"encoder"` if no other task uses task k's encoder. The state
+    is `{"body": ..., "encoders": {kind: ...}, "tasks": {k: ...}}`. Initial values and dropout of a network do not
+    depend on which other tasks there are.
 
     Args:
-        encoders: network from inputs to the body's, by kind.
-        body: network from what the encoders return to features.
+        encoders: network from the inputs to the body's inputs, by kind.
+        body: network from the encoders' outputs to features.
         heads: network from features to outputs, by task name.
-        kinds: kind of each task's inputs, by task name; None (default) where the encoders are named by task.
+        kinds: kind of each task's inputs, by task name; None (default) if `encoders` has one encoder per task name.
 
     Returns:
-        `Model` without `encode` and `decode`, since tasks meet behind their encoders; its `penalty` is None.
+        `Model` without `encode` and `decode`, since tasks share no features before the body; its `penalty` is None.
 
     Raises:
         TypeError: a task name that is not a string; `tasks` of `apply` is one string.
         ValueError: no heads; a task without a kind, a kind without an encoder, an encoder that no task uses; `apply`
-            asked for an unknown task.
+            gets an unknown task.
+
+    References:
+        Caruana, "Multitask Learning", Machine Learning 28, 1997.
+        Kaiser et al., "One Model To Learn Them All", arXiv:1706.05137, 2017, for encoders by modality around one body.
+        Departures: the body of that paper is a specific network; here it is any network.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Entire space multi-task model: conversions as clicks times conversions of what was clicked."""
+"""Entire space multi-task model: the conversion rate per impression is click rate times conversion rate per click."""
 
 from __future__ import annotations
 
@@ -21,27 +21,25 @@ def esmm(
     click: str = "click",
     conversion: str = "conversion",
 ) -> Model:
-    """The rate of conversions per impression as the product of click rate and conversion rate.
+    """The conversion rate per impression as the product of the click rate and the conversion rate per click.
 
         pCTR = sigmoid(a),   pCVR = sigmoid(b),   pCTCVR = pCTR pCVR,   a, b = the two heads of trunk(inputs)
         outputs[click] = a = logit pCTR,   outputs[conversion] = logit pCTCVR = -logsumexp(-a, -b, -a - b)
 
-    Both outputs are logits, for `mtljax.losses.binary_cross_entropy`, with labels on all impressions: was it clicked,
-    and was it clicked and then bought. So pCVR, which has labels on clicks alone, is learned over the entire space.
-    The identity 1 / p - 1 = e^-a + e^-b + e^(-a-b) gives the logit of the product without forming a probability, so no
-    value of a and b rounds to a probability of 0 or 1. For use, afterwards,
+    Both outputs are logits, for `mtljax.losses.binary_cross_entropy`. Both tasks have labels on all impressions:
+    clicked or not, and clicked and then converted or not. So pCVR, which has labels on clicks alone, is learned over
+    the entire space. The identity 1 / p - 1 = e^-a + e^-b + e^(-a-b) gives the logit of the product p = pCTCVR without
+    forming a probability, so no value of a and b rounds to a probability of 0 or 1. After training, the conversion rate
+    per click is
 
         log pCVR = log_sigmoid(outputs[conversion]) - log_sigmoid(outputs[click]).
 
     Both losses reach the click head, so `Params.shared` is `{"trunk": ..., "click": ...}`; `Params.tasks[conversion]`
     is `{"head": ...}` and `Params.tasks[click]` is empty. The state is `{"shared": ..., "tasks": {k: ...}}` of the same
-    form. Asked for clicks only, the model does not run the conversion head. `encode` gives the trunk's features and a.
-    With `TaskInputs` trunk and click head run once for each task, on its own inputs.
+    form. For the click task alone, the model does not run the conversion head. `encode` returns the trunk's features
+    and a. With `TaskInputs` trunk and click head run once per task, on that task's inputs.
 
     The outputs have the dtype that the two heads' outputs promote to; the logarithm is computed in float32 at least.
-
-    Ma, Zhao, Huang, Wang, Hu, Zhu and Gai, "Entire Space Multi-Task Model: An Effective Approach for Estimating
-    Post-Click Conversion Rate", SIGIR 2018. The paper multiplies probabilities.
 
     Args:
         trunk: network from inputs `[B, ...]` to features, any pytree: the embeddings that both tasks share.
@@ -54,8 +52,13 @@ def esmm(
 
     Raises:
         TypeError: a task name that is not a string; heads that do not return one floating array.
-        ValueError: heads for other tasks than these two, or the two of one name; logits of different shapes; from
+        ValueError: heads for other tasks than these two; both tasks have one name; logits have different shapes; from
             `apply`, an unknown task.
+
+    References:
+        Ma, Zhao, Huang, Wang, Hu, Zhu and Gai, "Entire Space Multi-Task Model: An Effective Approach for Estimating
+        Post-Click Conversion Rate", SIGIR 2018. Departures: the paper multiplies probabilities; here the product is
+        formed in logits.
 
     Example:
         >>> def dense(size):

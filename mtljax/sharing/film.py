@@ -1,4 +1,4 @@
-"""Feature-wise linear modulation by task: one trunk, and a scale and a shift of its own for each task and channel."""
+"""Feature-wise linear modulation: one shared trunk, and one scale and one shift per task and channel."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from mtljax.types import Array, Key, Model, PyTree
 
 
 def film(stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: bool = False) -> Model:
-    r"""One trunk; after each stage every task scales and shifts the channels by numbers of its own.
+    r"""One shared trunk; after each stage, each task scales and shifts the channels with its own numbers.
 
         h_k^j = (1 + s_k^j) * stage_j(h_k^{j-1}) + b_k^j,   outputs_k = head_k(h_k^J),   s, b in R^{C_j}
 
-    Channels are the last axis. Scales and shifts start at zero: the model starts as hard sharing of the stages in a row
-    and the heads. `Params.shared` is the list of the stages' parameters; `Params.tasks[k]` is
-    `{"film": [{"scale": [C_j], "shift": [C_j]}, ...], "head": ...}`, so a task costs `2 sum_j C_j` parameters more.
+    Channels are the last axis. Scales and shifts start at zero, so the model starts as hard sharing of the stages in a
+    row and the heads. `Params.shared` is the list of the stages' parameters. `Params.tasks[k]` is `{"film": [{"scale":
+    [C_j], "shift": [C_j]}, ...], "head": ...}`, so one more task adds `2 sum_j C_j` parameters and a head.
 
-    Once bent, features differ between tasks, so the trunk runs once for each task asked for, and no features are common
-    to all. Its batch statistics are each task's own too: the state is `{"tasks": {k: {"stages": [...], "head": ...}}}`.
-    All tasks drop the same units in the trunk.
-
-    Perez, Strub, de Vries, Dumoulin and Courville, "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI
-    2018. There a network computes scale and shift from a question; here the condition is the task alone, for which that
-    network is a table. The paper too learns the scale's difference from one. It modulates between normalisation and
-    nonlinearity inside a block; where a stage ends is the caller's choice here.
+    After the first modulation, features differ between tasks. So the trunk runs once per requested task, and no
+    features are common to all tasks. Each task has its own batch statistics of the trunk: the state is
+    `{"tasks": {k: {"stages": [...], "head": ...}}}`. Dropout drops the same units of the trunk for all tasks.
 
     Args:
         stages: the trunk's networks in order, each from features to features `[B, ..., C_j]`.
         heads: network from the last features to outputs, by task name.
-        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them.
-            `Params.shared` gets zeros; leave it out of the optimiser's weight decay too. Batch statistics still move in
-            training. Default False.
+        frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them. The
+            gradient of `Params.shared` is then zero; exclude it from the optimiser's weight decay too. Batch statistics
+            still change in training. Default False.
 
     Returns:
         `Model`; `encode`, `decode` and `penalty` are None. Scales and shifts have the features' dtype at `init`; they
         are applied in float32 at least, and the result has the features' dtype.
 
     Raises:
-        TypeError: `stages` holds something else than networks; a task name that is not a string; a stage's output that
-            is not one floating array.
-        ValueError: no stages, no heads, a stage's output of fewer than two axes; `apply` asked for an unknown task.
+        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; a stage's output is not one
+            floating array.
+        ValueError: there are no stages or no heads; a stage's output has fewer than two axes; `apply` gets an unknown
+            task.
+
+    References:
+        Perez, Strub, de Vries, Dumoulin and Courville, "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI
+        2018. As here, the paper learns the scale's difference from one. Departures: in the paper a network computes
+        scale and shift from a question; here the condition is the task, and the network is a table. The paper modulates
+        between normalisation and nonlinearity inside a block; here the caller chooses where a stage ends.
 
     Example:
         >>> import jax

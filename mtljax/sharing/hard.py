@@ -1,4 +1,4 @@
-"""Hard parameter sharing: one trunk for all tasks, one head each."""
+"""Hard parameter sharing: one trunk for all tasks, one head per task."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from mtljax.types import Key, Model, Params, PyTree
 
 
 def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
-    """One trunk that all tasks share, and a head for each.
+    """One trunk that all tasks share, and one head per task.
 
         outputs_k = head_k(trunk(inputs))
 
-    `Params.shared` are the trunk's parameters and `Params.tasks[k]` head k's. The state is
-    `{"trunk": ..., "tasks": {k: ...}}`. Asked for some tasks only, the model runs their heads only, and hands the
-    other heads' state through as it was. Each head's key comes from its name, so it starts from the same values and
-    drops the same units whichever other tasks there are. Shapes and dtypes are the networks' own. With `TaskInputs` the
-    trunk runs once for each task, on its own inputs, which must all suit the one trunk.
-
-    Caruana, "Multitask Learning", Machine Learning 28, 1997.
+    `Params.shared` are the trunk's parameters and `Params.tasks[k]` the parameters of head k. The state is
+    `{"trunk": ..., "tasks": {k: ...}}`. For a subset of the tasks, the model runs only their heads and returns the
+    state of the other heads unchanged. Each head's key comes from its name, so its initial values and its dropout do
+    not depend on which other tasks there are. Shapes and dtypes are those of the networks. With `TaskInputs` the trunk
+    runs once per task, on that task's inputs; the trunk must accept the inputs of all tasks.
 
     Args:
         trunk: network from inputs `[B, ...]` to features, any pytree.
@@ -34,7 +32,10 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
     Raises:
         TypeError: a trunk or a head that is not a `Network`; a task name that is not a string; `tasks` of `apply` is
             one string.
-        ValueError: no heads; `apply` or `decode` asked for an unknown task.
+        ValueError: no heads; `apply` or `decode` gets an unknown task.
+
+    References:
+        Caruana, "Multitask Learning", Machine Learning 28, 1997.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Tasks at the depth they belong to: simple ones read low features, and what they predict may feed the layers above."""
+"""Tasks at different depths of one trunk: simple tasks read low layers; higher layers may read their predictions."""
 
 from __future__ import annotations
 
@@ -40,40 +40,37 @@ def hierarchical(
     label_size: int | None = None,
     stop_predictions: bool = False,
 ) -> Model:
-    r"""One trunk, which each task reads at a layer of its own; the layers above may read inputs and predictions too.
+    r"""One trunk; each task reads the features of one stage, and higher stages may also read inputs and predictions.
 
         x = embed(inputs),   h^0 = stage_0(x),   h^l = stage_l([h^{l-1}; x; sum_k y_k])   for l >= 1
         outputs_k = head_k(h^{layers[k]}),   y_k = sum_j p(j) e_k(j),   p = softmax(outputs_k),   e_k [C_k, label_size]
 
-    The brackets join along the last axis (channels last); x stands in them with `shortcut=True` alone, and the sum over
-    the tasks k of `predictions` with `layers[k] < l` where there are any. With neither, this is a row of stages with
-    heads at several depths: Søgaard and Goldberg, "Deep Multi-Task Learning with Low Level Tasks Supervised at Lower
-    Layers", ACL 2016. With both, it is the joint many-task model of Hashimoto, Xiong, Tsuruoka and Socher, "A Joint
-    Many-Task Model: Growing a Neural Network for Multiple NLP Tasks", EMNLP 2017; `successive_regularization` is its
-    penalty. There, pooling over the words belongs to the sentence-level heads, and the entailment classifier itself
-    reads the label embedding of relatedness, which is no layer of its own here. The paper starts label embeddings
-    uniform in `+-sqrt(6 / (label_size + C_k))`.
+    The brackets concatenate along the last axis (channels last). x is in the brackets only with `shortcut=True`. The
+    sum is over the tasks k of `predictions` with `layers[k] < l`, and is left out if there are none. Without both, this
+    is a row of stages with heads at several depths (Søgaard and Goldberg). With both, it is the joint many-task model
+    of Hashimoto et al., whose penalty is `successive_regularization`.
 
-    Parameters are dicts by part: `"embed"`, `"stage/<l>"`, `"head/<k>"` and `"label/<k>"` (the `e_k`, which start
-    normal with variance `1 / label_size`). A part stands in `Params.tasks[k]` if task k's loss alone reaches it (its
-    head, and the stages above all other tasks) and in `Params.shared` otherwise. As in the paper, losses reach through
-    predictions: the head of a task in `predictions` is then trained by the tasks above it too, and is shared. With
-    `stop_predictions=True` they do not, and it stays the task's own, though tasks above read it. The state is a dict
-    by part.
+    Parameters are dicts by part: `"embed"`, `"stage/<l>"`, `"head/<k>"` and `"label/<k>"`, which is `e_k` and starts
+    from a normal distribution of variance `1 / label_size`. A part is in `Params.tasks[k]` if task k's loss alone
+    reaches it (its head, and the stages above all other tasks), and in `Params.shared` otherwise. As in the paper,
+    losses reach through predictions: the tasks above a task in `predictions` also train its head, which is then shared.
+    With `stop_predictions=True` they do not, and the head is in `Params.tasks[k]`, although tasks above read its
+    predictions. The state is a dict by part.
 
-    Asked for some tasks only, the model runs the stages up to the highest of them, and the heads below whose
-    predictions are read on the way.
+    For a subset of the tasks, the model runs the stages up to the highest of these tasks, and the heads below whose
+    predictions those stages read.
 
     Args:
-        stages: L networks in order, lowest first, each from what is in the brackets to features `[B, ..., H_l]`.
+        stages: L networks, lowest first, each from the concatenation in the brackets to features `[B, ..., H_l]`.
         heads: network from features to outputs, by task name.
-        layers: by task name, the stage whose features its head reads, 0 to L - 1; some task reads the last one.
+        layers: by task name, the stage whose features the head reads, 0 to L - 1; at least one task reads the last
+            stage.
         embed: network from the inputs to the representation x, for example word embeddings; None (default) for the
             inputs themselves.
         shortcut: whether every stage reads x. Default False.
-        predictions: tasks whose predictions the stages above them read; their outputs are logits `[B, ..., C_k]` that
-            fit the features in all axes but the last. Default none.
-        label_size: length of the label embeddings, positive; needed where there are `predictions`.
+        predictions: tasks whose predictions the stages above them read; their outputs are logits `[B, ..., C_k]`, whose
+            axes but the last equal those of the features. Default none.
+        label_size: length of the label embeddings, positive; needed if there are `predictions`.
         stop_predictions: whether gradients stop at the predictions that are read. Default False.
 
     Returns:
@@ -81,11 +78,18 @@ def hierarchical(
         are computed in float32 at least; what is joined to the features has the features' dtype.
 
     Raises:
-        TypeError: `stages` holds something else than networks; a task name that is not a string; features or logits
-            that are joined but are not one floating array.
+        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; features or logits that are
+            concatenated are not one floating array.
         ValueError: no stages, no heads; layers for other tasks than the heads, out of range, or that leave the last
-            stage unread; predictions of an unknown task, or that no stage reads; a missing or superfluous
-            `label_size`, or one below 1; shapes that do not fit; `apply` asked for an unknown task.
+            stage unread; predictions of an unknown task, or that no stage reads; a missing or superfluous `label_size`,
+            or one below 1; shapes that do not match; `apply` gets an unknown task.
+
+    References:
+        Søgaard and Goldberg, "Deep Multi-Task Learning with Low Level Tasks Supervised at Lower Layers", ACL 2016.
+        Hashimoto, Xiong, Tsuruoka and Socher, "A Joint Many-Task Model: Growing a Neural Network for Multiple NLP
+        Tasks", EMNLP 2017. Departures: in the paper, the entailment classifier itself reads the label embedding of
+        relatedness, which is not a separate layer here, and label embeddings start uniform in
+        `+-sqrt(6 / (label_size + C_k))`. Pooling over the words is left to the sentence-level heads.
 
     Example:
         >>> def dense(size):
@@ -119,14 +123,14 @@ def hierarchical(
     filing = file_parts(names, reached_by | ({} if embed is None else {"embed": names}))
 
     def run(visit: Any, inputs: PyTree, chosen: tuple[str, ...]) -> dict[str, Any]:
-        """The forward pass of the tasks chosen; `visit(part, network, inputs)` runs or initialises one part."""
+        """The forward pass of the chosen tasks; `visit(part, network, inputs)` runs or initializes one part."""
         x = inputs if embed is None else visit("embed", embed, inputs)
         top = max((depth[name] for name in chosen), default=-1)
         features, labels, outputs = x, [], {}
         for level in range(top + 1):
             if level:
                 parts = {f"the output of stage {level - 1}": features}
-                parts |= {"x, which the stages read by a shortcut,": x} if shortcut else {}
+                parts |= {"x, which stages read with shortcut=True,": x} if shortcut else {}
                 parts |= {"the label embedding": _total(labels)} if labels else {}
                 features = concatenated("hierarchical", parts) if len(parts) > 1 else features
             features = visit(f"stage/{level}", stages[level], features)
@@ -174,38 +178,42 @@ def hierarchical(
 def successive_regularization(
     anchor: Params, strength: Array | float, *, select: Callable[[Params], PyTree] | None = None
 ) -> Callable[[Params], Array]:
-    r"""What keeps a network near where it stood before it went on to another task.
+    r"""A penalty that keeps parameters near their values of an earlier point of training, the anchor.
 
         penalty(params) = strength * |select(params) - select(anchor)|^2
 
-    Summed over all entries, without a factor 1/2. It serves as `penalty` of `training.make_train_step`. The paper
-    trains one task at a time, lowest first; while it trains task k the anchor is the network as the task before left it
-    (for the lowest task: as the last epoch did). No gradient reaches the anchor. To move it on without compiling again,
-    make the step inside the compiled function, with the anchor as an argument:
+    The square is summed over all entries, without a factor 1/2. The result is a `penalty` for
+    `training.make_train_step`. The paper trains one task at a time, lowest first. While it trains task k, the anchor
+    holds the parameters after the training of the task before; for the lowest task, those after the last epoch. No
+    gradient reaches the anchor. To change the anchor without compiling again, make the step inside the compiled
+    function, with the anchor as an argument:
 
         @jax.jit
         def step(state, anchor, batch):
             penalty = successive_regularization(anchor, 0.01)
             return make_train_step(losses_fn, method, optimizer, penalty=penalty)[1](state, batch)
 
-    Hashimoto, Xiong, Tsuruoka and Socher, "A Joint Many-Task Model: Growing a Neural Network for Multiple NLP Tasks",
-    EMNLP 2017.
-
     Args:
-        anchor: `Params` of the network, of any floating dtype. A donated step must not be given the buffers of the
-            parameters themselves: copy them.
-        strength: non-negative scalar; may be traced. The paper's is 0.01 for classifiers and 0.001 for the rest: the
-            sum of two such penalties.
-        select: the part that is held, a function of `Params`; None (default) for `params.shared`. In the paper it is
-            what the task below uses, with the embeddings: `lambda params: [params.shared[part] for part in parts]`
-            with `parts = ("embed", "stage/0", "head/tags")`. For the lowest task it is the embeddings alone.
+        anchor: `Params` of the network, of any floating dtype. Copy the parameters to make it: a step that donates its
+            state must not get their buffers twice.
+        strength: non-negative scalar; may be traced. The paper has 0.01 for classifiers and 0.001 for all other
+            parameters, which is the sum of two such penalties.
+        select: function from `Params` to the parameters that the penalty holds; None (default) for `params.shared`. In
+            the paper they are all parameters of the task below, with the embeddings:
+            `lambda params: [params.shared[part] for part in parts]` with `parts = ("embed", "stage/0", "head/tags")`.
+            For the lowest task they are the embeddings alone.
 
     Returns:
-        `penalty(params) -> []`, float32 (float64 where a leaf is); its gradient has each leaf's own dtype.
+        `penalty(params) -> []`, float32, or float64 if a leaf is; its gradient has each leaf's dtype.
 
     Raises:
-        ValueError: `strength` is negative or NaN; from the penalty, leaves of another place or shape than the anchor's.
-        TypeError: from the penalty, a leaf that is not of a floating-point type.
+        ValueError: `strength` is negative or NaN; from the penalty, the leaves have other paths or shapes than those of
+            the anchor.
+        TypeError: from the penalty, a leaf is not of a floating-point type.
+
+    References:
+        Hashimoto, Xiong, Tsuruoka and Socher, "A Joint Many-Task Model: Growing a Neural Network for Multiple NLP
+        Tasks", EMNLP 2017.
 
     Example:
         >>> anchor = Params(shared={"w": jnp.zeros(2)}, tasks={"a": ()})
@@ -246,7 +254,7 @@ def successive_regularization(
 
 
 def _labels(size: int | None, dtype: Any) -> Network:
-    """Logits `[B, ..., C]` to the label embedding that is expected of them, `[B, ..., size]` of the dtype given."""
+    """Network from logits `[B, ..., C]` to the expected label embedding, `[B, ..., size]` of the given dtype."""
 
     def init(key: Key, logits: Array) -> tuple[PyTree, PyTree]:
         assert size is not None
@@ -267,11 +275,11 @@ def _total(labels: Sequence[Array]) -> Array:
 
 def _checked_logits(name: str, logits: Any, level: int, features: Any) -> Array:
     features = channels_last("hierarchical", f"the output of stage {level}", features)
-    logits = channels_last("hierarchical", f"the output of task {name!r}, which is read above,", logits)
+    logits = channels_last("hierarchical", f"the output of task {name!r}, which a higher stage reads,", logits)
     if logits.shape[:-1] != features.shape[:-1]:
         raise ValueError(
-            f"hierarchical: the output of task {name!r}, which is read above, has shape {logits.shape}; all axes but "
-            f"the last must be those of the features {features.shape}"
+            f"hierarchical: the output of task {name!r}, which a higher stage reads, has shape {logits.shape}; all "
+            f"axes but the last must equal those of the features {features.shape}"
         )
     return logits
 

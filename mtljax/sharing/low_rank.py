@@ -1,4 +1,4 @@
-"""Low-rank differences: every task runs the trunk with weights that differ from the shared ones by a thin product."""
+"""Low-rank differences: each task runs the trunk with the shared weights plus a low-rank matrix of its own."""
 
 from __future__ import annotations
 
@@ -27,39 +27,36 @@ def low_rank(
     select: Callable[[str, Any], bool] | None = None,
     frozen: bool = False,
 ) -> Model:
-    r"""One trunk, whose chosen weights each task changes by a product of two thin matrices of its own.
+    r"""One shared trunk; each task adds a product of two thin matrices to the selected weights of the trunk.
 
         outputs_k = head_k(trunk(inputs; W_k)),   W_k = W + alpha / rank A_k B_k,   A_k [in, rank], B_k [rank, out]
 
-    The last axis of W is `out`; all axes before it, taken together, are `in`: a convolution's kernel
-    `[height, width, C_in, C_out]` gets `A_k [height, width, C_in, rank]` and `B_k [rank, C_out]`. `A_k` starts normal
-    with variance `1 / in` and `B_k` at zero: given one key, the model starts exactly as `hard(trunk, heads)`, dropout
-    included. `Params.shared` are the trunk's parameters; `Params.tasks[k]` is `{"low_rank": {path: {"a": A_k,
-    "b": B_k}}, "head": ...}` with `path` the leaf's place as `jax.tree_util.keystr` writes it.
+    The last axis of W is `out`, and all axes before it together are `in`. So a convolution's kernel
+    `[height, width, C_in, C_out]` gets `A_k [height, width, C_in, rank]` and `B_k [rank, C_out]`. `A_k` starts from a
+    normal distribution of variance `1 / in`, and `B_k` from zeros. So with the same key the model starts exactly as
+    `hard(trunk, heads)`, dropout included. `Params.shared` are the trunk's parameters. `Params.tasks[k]` is
+    `{"low_rank": {path: {"a": A_k, "b": B_k}}, "head": ...}`, where `path` is the path of the leaf as
+    `jax.tree_util.keystr` writes it.
 
-    The product is added to the weights before the trunk runs, whatever the trunk is made of: `O(in rank out)` a leaf
-    and task, which a batch of any size outweighs. The sum is formed in float32 at least and rounded to the leaf's
-    dtype, so in bfloat16 a difference below about 1/256 of a weight is lost.
+    The product is added to the weights before the trunk runs, so the trunk may be any network. This costs
+    `O(in rank out)` per leaf and task, independent of the batch size. The sum is formed in float32 at least and rounded
+    to the leaf's dtype, so in bfloat16 a difference below about 1/256 of a weight is lost.
 
-    The trunk runs once for each task asked for, and no features are common to all. Its batch statistics are each task's
-    own too: the state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`. All tasks drop the same units in the trunk.
-
-    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: Low-Rank Adaptation of Large Language Models", ICLR
-    2022, written there for column vectors as `W + alpha / rank B A`. One such difference for each task: Agiza, Neseem
-    and Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024; their task-agnostic
-    difference is the trunk itself here, where it is not frozen.
+    The trunk runs once per requested task, and no features are common to all tasks. Each task has its own batch
+    statistics of the trunk: the state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`. Dropout drops the same units of
+    the trunk for all tasks.
 
     Args:
         trunk: network from inputs `[B, ...]` to features, any pytree.
         heads: network from those features to outputs, by task name.
         rank: of each difference, positive.
-        alpha: scale of the differences; None (default) for `rank`, which makes the factor 1.
-        select: `select(path, leaf) -> bool`, which leaves of the trunk's parameters get a difference; `path` as above,
-            `leaf` an array or its shape and dtype. None (default) for floating leaves of exactly two axes. For
-            convolutions too: `lambda path, leaf: leaf.ndim in (2, 4)`.
+        alpha: scale of the differences; None (default) for `rank`, so that the factor is 1.
+        select: `select(path, leaf) -> bool`, whether a leaf of the trunk's parameters gets a difference; `path` as
+            above, `leaf` an array or its shape and dtype. None (default) for floating leaves of exactly two axes. To
+            include convolutions: `lambda path, leaf: leaf.ndim in (2, 4)`.
         frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for leaves
-            without a difference. `Params.shared` gets zeros; leave it out of the optimiser's weight decay too. Batch
-            statistics still move in training. Default False.
+            without a difference. The gradient of `Params.shared` is then zero; exclude it from the optimiser's weight
+            decay too. Batch statistics still change in training. Default False.
 
     Returns:
         `Model`; `encode`, `decode` and `penalty` are None. `A_k` and `B_k` have the leaf's dtype at `init`.
@@ -68,7 +65,14 @@ def low_rank(
         TypeError: `rank` is not an integer; a task name that is not a string; (by `init`) a chosen leaf that is not of
             a floating-point type.
         ValueError: `rank` below 1, `alpha` that is not positive; no heads; (by `init`) no leaf is chosen, or one of
-            fewer than two axes; `apply` asked for an unknown task, or given a difference for a leaf that is not there.
+            fewer than two axes; `apply` gets an unknown task, or a difference for a leaf that the trunk does not have.
+
+    References:
+        Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: Low-Rank Adaptation of Large Language Models", ICLR
+        2022, which writes it for column vectors as `W + alpha / rank B A`.
+        Agiza, Neseem and Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024,
+        for one difference per task. Departures: the paper also has a task-agnostic difference; here that is the trunk
+        itself, if it is not frozen.
 
     Example:
         >>> def dense(size):
@@ -101,7 +105,7 @@ def low_rank(
             own = {path: _thin(key_for(key, f"task/{name}/low_rank/{path}"), leaf, rank) for path, leaf in chosen}
             head, head_state = heads[name].init(key_for(key, f"task/{name}"), features)
             tasks[name] = {"low_rank": own, "head": head}
-            # Copies of their own: a donated step must not be handed one buffer twice.
+            # Copies, because a step that donates its state must not get one buffer twice.
             states[name] = {"trunk": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
         return Params(shared=shared, tasks=tasks), {"tasks": states}
 
@@ -136,7 +140,7 @@ def _two_axes(path: str, leaf: Any) -> bool:
 
 
 def _chosen(select: Callable[[str, Any], bool], shared: PyTree) -> list[tuple[str, Any]]:
-    """Path and leaf of each of the trunk's parameters that get a difference."""
+    """Path and leaf of each of the trunk's parameters that gets a difference."""
     leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(shared)[0]]
     chosen = [(path, leaf) for path, leaf in leaves if select(path, leaf)]
     if not chosen:
@@ -157,7 +161,7 @@ def _thin(key: Key, leaf: Any, rank: int) -> dict[str, Array]:
 
 
 def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: Array | float) -> PyTree:
-    """The trunk's parameters as one task sees them."""
+    """The trunk's parameters with one task's differences added."""
     known = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(shared)[0]]
     for path in own:
         if path not in known:
@@ -169,7 +173,7 @@ def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: Arr
             return w
         wide = trees.accumulator(w.dtype)
         a, b = thin["a"].astype(wide), thin["b"].astype(wide)
-        # Over the last axis of A as it stands: merging the axes before it would gather a sharded kernel.
+        # A keeps its axes: merging those before the last would gather a sharded kernel.
         product = lax.dot_general(a, b, (((a.ndim - 1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
         return (w.astype(wide) + factor * product).astype(w.dtype)
 

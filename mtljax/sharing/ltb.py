@@ -1,4 +1,4 @@
-"""Learning to branch: blocks choose their parents in the stage before while the network trains."""
+"""Learning to branch: during training, each node of a stage learns which node of the stage before it reads."""
 
 from __future__ import annotations
 
@@ -29,48 +29,51 @@ def ltb(
     temperature: Array | float | Callable[[Array], Array] = 1.0,
     warmup: Array | int = 0,
 ) -> Model:
-    r"""Every stage holds several copies of its block; each copy, and each head, learns which one before it to read.
+    r"""Each stage has several copies of its block, the nodes; nodes and heads learn which node before them to read.
 
         y_i^j = node_{j,i}(x_i^j),   x_c^{j+1} = sum_i d_ci^j y_i^j,   d_c^j = one_hot(argmax_i (theta_ci^j + e_i))
 
-    with `e` standard Gumbel noise, drawn once a call for each child c, be it a node of the next stage or a head: going
-    forward a child reads one parent, drawn with the probabilities `softmax(theta_c)`. Going back, `d_c` has the
-    derivative of `softmax((theta_c + e) / temperature)`, straight through the rounding, and a node that no child has
-    drawn gets no gradient in that call. Nodes of the first stage read the inputs. Logits `theta` start at zero, all
-    parents equally likely. Without a key, or with `train=False`, nothing is drawn and every child reads its likeliest
-    parent: `d_c` is one where `theta_c` is largest (the first such). No gradient reaches the logits then. `prune` turns
-    that into a tree that runs alone.
+    A child c is a node of the next stage or a head, and `e` is standard Gumbel noise, drawn once per call and child. In
+    the forward pass a child reads one parent, drawn with the probabilities `softmax(theta_c)`. In the backward pass,
+    `d_c` has the derivative of `softmax((theta_c + e) / temperature)` (straight-through), and a node that no child has
+    drawn gets no gradient in that call. Nodes of the first stage read the inputs. Logits `theta` start at zero, so that
+    all parents are equally likely. Without a key, or with `train=False`, nothing is drawn: each child reads its
+    likeliest parent, the first one of equals, and no gradient reaches the logits. `prune` makes the tree of likeliest
+    parents a model of its own.
 
-    **Annealing.** The state counts the training calls, and `temperature` may be a function of that count, traced with
-    the rest of the step, so that nothing compiles again: any optax schedule, or for instance
+    **Annealing.** The state counts the training calls, and `temperature` may be a function of that count. It is traced
+    with the rest of the step, so that nothing compiles again. It may be any optax schedule, or for instance
     `lambda calls: 5.0 / jnp.sqrt(1.0 + calls / steps_per_epoch)`. During the first `warmup` calls every choice is drawn
-    with equal probabilities and the logits get no gradient. A multi-input batch makes one call for each task.
+    with equal probabilities, and the logits get no gradient. With separate inputs per task, a step makes one call per
+    task.
 
     `Params.shared` is `{"nodes": [[...], ...], "routes": [theta^1 [N_2, N_1], ...]}` and `Params.tasks[k]` is
-    `{"route": [N_J], "head": ...}`; the state is `{"calls": int32 [], "nodes": [[...], ...], "tasks": {k: ...}}`. While
-    branches are being learned all tasks reach all nodes, so asked for some tasks only, the model runs all nodes and
-    those tasks' heads. `encode` returns the last nodes' outputs, stacked: leaves `[N_J, B, ...]`.
-
-    Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020, where too every child takes one
-    discrete parent going forward. Parents are all nodes of the stage before.
+    `{"route": [N_J], "head": ...}`; the state is `{"calls": int32 [], "nodes": [[...], ...], "tasks": {k: ...}}`. Until
+    the model is pruned, each task may reach each node. So for a subset of the tasks, the model runs all nodes and only
+    these tasks' heads. `encode` returns the outputs of the last nodes, stacked: leaves `[N_J, B, ...]`.
 
     Args:
-        stages: J networks in order, each from features to features; those of one stage are copies of one network, each
-            started from its own key.
+        stages: J networks in order, each from features to features; the nodes of a stage are copies of its network,
+            each initialized with its own key.
         heads: network from the last features to outputs, by task name.
-        widths: number of nodes, for every stage or stage by stage; None (default) for as many as tasks, the most that a
-            tree needs.
-        temperature: of the softmax that is differentiated, positive; or `(training calls int32 []) -> []`. Default 1.
-        warmup: number of training calls with equal probabilities. Default 0. Both may be traced.
+        widths: number of nodes per stage, one number or one per stage; None (default) for the number of tasks, the
+            largest that a tree needs.
+        temperature: temperature of the softmax in the backward pass, positive; or a function
+            `(training calls int32 []) -> []`. Default 1. May be traced.
+        warmup: number of training calls with equal probabilities. Default 0. May be traced.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32; what a child reads has the
         features' dtype.
 
     Raises:
-        TypeError: `stages` holds something else than networks; a task name that is not a string.
-        ValueError: no stages, no heads, widths that do not suit them or are below 1; a temperature that is not
-            positive or no scalar, or a negative `warmup`; `apply` or `decode` asked for an unknown task.
+        TypeError: an entry of `stages` is not a `Network`; a task name is not a string.
+        ValueError: no stages, no heads, widths that are not one per stage or are below 1; a temperature that is not
+            positive or not a scalar, or a negative `warmup`; `apply` or `decode` gets an unknown task.
+
+    References:
+        Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020. As here, each child reads one
+        discrete parent in the forward pass. Here the candidate parents are all nodes of the stage before.
 
     Example:
         >>> def dense(size):
@@ -91,9 +94,9 @@ def ltb(
     check_count("ltb", "warmup", warmup, least=0, traced=True)
 
     def choose(logits: Array, stacked: PyTree, calls: Array, key: Key | None, train: bool) -> PyTree:
-        """What the children `[C]` of logits `[C, N]` read of the stacked outputs `[N, ...]`: leaves `[C, ...]`."""
+        """Inputs of C children, leaves `[C, ...]`, from their logits `[C, N]` and the parents' outputs `[N, ...]`."""
         if key is None or not train:
-            # Picked, not multiplied: exact in any dtype, and NaN in a parent that is not chosen stays there.
+            # Indexed rather than multiplied: exact in any dtype, and NaN of a parent that is not chosen has no effect.
             picked = jnp.argmax(logits, axis=-1)
             return jax.tree.map(lambda leaf: leaf.at[picked].get(mode="promise_in_bounds"), stacked)
         theta = jnp.where(calls < warmup, 0.0, logits.astype(trees.accumulator(logits.dtype)))
@@ -166,24 +169,24 @@ def ltb(
 def prune(
     stages: Sequence[Network], heads: Mapping[str, Network], params: Params, state: PyTree
 ) -> tuple[Model, Params, PyTree]:
-    """The tree that `ltb` has learned: the likeliest parent of each head, of that node, and so on, and nothing else.
+    """The tree that `ltb` has learned: each head with its likeliest parent, that node's likeliest parent, and so on.
 
-    Its outputs equal those of the `ltb` model where that draws nothing, at the cost of the chosen nodes alone. A node
-    that several tasks pass stays shared; one that a single task passes becomes the task's own. The tree may be trained
-    on from the parameters returned, or afresh from its own `init`.
+    The tree's outputs equal those of the `ltb` model with `train=False`, but only the chosen nodes run. A node that
+    several tasks pass stays shared; one that a single task passes moves to `Params.tasks`. Training may go on from the
+    returned parameters, or start again from the tree's own `init`.
 
     Args:
         stages: as given to `ltb`.
         heads: as given to `ltb`.
-        params: parameters of that model; not traced, since they decide which blocks there are.
-        state: its state.
+        params: parameters of the `ltb` model; not traced, since they decide which nodes the tree has.
+        state: state of the `ltb` model.
 
     Returns:
         `(model, params, state)` of the `tree`.
 
     Raises:
-        TypeError: traced parameters.
-        ValueError: parameters of another number of stages, or of other tasks.
+        TypeError: the parameters are traced.
+        ValueError: the parameters have another number of stages, or other tasks.
 
     Example:
         >>> def dense(size):
@@ -209,7 +212,7 @@ def prune(
         raise ValueError(f"prune: params has the tasks {sorted(params.tasks)}, but heads are given for {list(names)}")
     ends = {name: params.tasks[name]["route"] for name in names}
     if any(isinstance(leaf, Tracer) for leaf in [*routes, *ends.values()]):
-        raise TypeError("prune: the parameters are traced; prune outside of jit, since they decide what the tree is")
+        raise TypeError("prune: params is traced; call prune outside of jit, since params decides what the tree is")
     likeliest = [np.argmax(np.asarray(route, np.float64), axis=-1) for route in routes]
     paths = {}
     for name in names:
@@ -246,5 +249,5 @@ def _checked_widths(widths: int | Sequence[int] | None, num_stages: int, num_tas
     else:
         sizes = (check_count("ltb", "widths", widths),) * num_stages
     if len(sizes) != num_stages:
-        raise ValueError(f"ltb: widths must be one for each of {num_stages} stages, found {sizes}")
+        raise ValueError(f"ltb: widths must be one number per stage, for {num_stages} stages, found {sizes}")
     return sizes

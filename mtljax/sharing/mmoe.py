@@ -1,4 +1,4 @@
-"""Multi-gate mixture of experts: all tasks share the experts, each mixes them with a gate of its own."""
+"""Multi-gate mixture of experts: all tasks share the experts, and each task mixes them with its own gate."""
 
 from __future__ import annotations
 
@@ -20,33 +20,30 @@ def mmoe(
     gate: Network | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    """Experts that all tasks share; each task's head reads a mixture of them, by a gate of its own.
+    """All tasks share the experts; each task's gate mixes them, and its head reads the mixture.
 
         outputs_k = head_k(sum_i g_k(x)_i f_i(x)),   g_k(x) = softmax(W_k^T x)
 
-    Experts `f_i` and the encoder are `Params.shared`, gate and head k are `Params.tasks[k]`; each is a dict by block:
-    `{"encoder": ..., "expert/0": ..., ...}` and `{"gate": ..., "head": ...}`. The state is
-    `{"shared": ..., "tasks": {k: ...}}` of the same form. With equal gates this is the mixture with one gate (OMoE);
-    with one expert it is `hard`.
+    Experts `f_i` and the encoder are in `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`. Gate and head k are
+    in `Params.tasks[k]`, `{"gate": ..., "head": ...}`. The state is `{"shared": ..., "tasks": {k: ...}}` of the same
+    form. With equal gates this is the mixture with one gate (OMoE); with one expert it is `hard`.
 
-    Asked for some tasks only, the model runs all experts, but the gates and heads of those tasks alone. `encode` gives
-    what all gates and heads read: `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`. With `TaskInputs` the
-    experts run once for each task, on its own inputs.
+    For a subset of the tasks, the model runs all experts, but only these tasks' gates and heads. `encode` returns what
+    all gates and heads read: `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`. With `TaskInputs` the experts
+    run once per task, on that task's inputs.
 
-    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
-
-    Ma, Zhao, Yi, Chen, Hong and Chi, "Modeling Task Relationships in Multi-task Learning with Multi-gate
-    Mixture-of-Experts", KDD 2018, section 4. The paper does not say where gates start: the default ones start at
-    truncated normal values of variance 1 / d.
+    Gates and mixtures are computed in float32 at least; features keep the experts' dtype.
 
     Args:
-        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
-            features have one form.
+        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or a sequence of different networks,
+            whose features have the same structure, shape and dtype.
         heads: network from the mixed features to outputs, by task name.
-        num_experts: E, how many experts are made of one network, each from values of its own; needed with one network.
-        gate: network from inputs to logits `[B, E]`; each task gets one from values of its own. None: `W_k^T x`, for
-            inputs `[B, d]`. An image is never flattened for it: give a gate that says what it reads, or an encoder.
-        encoder: network that experts and gates read in place of the inputs; None for the inputs themselves.
+        num_experts: E, the number of experts that are copies of `expert`, each with its own initial values; needed if
+            `expert` is one network.
+        gate: network from inputs to logits `[B, E]`; each task gets a copy with its own initial values. None:
+            `W_k^T x`, for inputs `[B, d]`. The default gate never flattens an image: give a gate that says what it
+            reads, or an encoder.
+        encoder: network whose output experts and gates read in place of the inputs; None for the inputs themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
@@ -54,9 +51,14 @@ def mmoe(
     Raises:
         TypeError: a task name that is not a string, an expert that is not a `Network`; from `init`, inputs that the
             default gate cannot read.
-        ValueError: no heads, no experts, a number of experts that does not fit; from `init`, inputs that are not
-            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in form; from `apply`,
-            an unknown task.
+        ValueError: no heads, no experts, a number of experts that does not match; from `init`, inputs that are not
+            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in shape or dtype; from
+            `apply`, an unknown task.
+
+    References:
+        Ma, Zhao, Yi, Chen, Hong and Chi, "Modeling Task Relationships in Multi-task Learning with Multi-gate
+        Mixture-of-Experts", KDD 2018, section 4. The paper does not give initial values of gates; the default gates
+        start from a truncated normal distribution of variance 1 / d.
 
     Example:
         >>> import jax.numpy as jnp

@@ -34,52 +34,47 @@ def moe(
     gate: Network | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    """Experts that all tasks share; each task's router picks, for each example, the k with the largest logits.
+    """All tasks share the experts; for each example, each task's router picks the k experts with the largest logits.
 
         outputs_k = head_k(sum_i p_i f_i(x)),   p = softmax(top_k(l)),   l = W_k^T x, all but the k largest at -inf
         loss_k += balance * E sum_i F_i P_i
 
-    with, over the batch's B examples, `F_i` the share of all choices that fell on expert i, which has no gradient, and
-    `P_i` the mean of softmax(l)_i over all experts. E sum_i F_i P_i is 1 where all experts are used alike and E where
-    one is used alone (k = 1); without it routers tend to settle on few experts. It is task k's own term
-    (`Regularized`), present in training alone. It counts all examples of the batch, labelled or not; of a batch split
-    over devices or micro-batches, the parts' terms are averaged.
+    `F_i` is the share of all choices over the batch's B examples that fell on expert i; it has no gradient. `P_i` is
+    the mean of softmax(l)_i over the batch, with the softmax over all experts. E sum_i F_i P_i is 1 if all experts are
+    used equally, and E if only one is used (k = 1). Without this term routers tend to settle on few experts. The term
+    belongs to the loss of task k (`Regularized`) and is present in training only. It counts all examples of the batch,
+    with and without labels. If a batch is split over devices or micro-batches, their terms are averaged.
 
-    With k = 1 the weight is that of the softmax over all experts, p_i = softmax(l)_i, as in the Switch Transformer:
-    over one expert alone it would always be 1, and the router would never learn from the task's loss.
+    With k = 1 the weight is that of the softmax over all experts, p_i = softmax(l)_i, as in the Switch Transformer. The
+    softmax over the chosen expert alone would always be 1, and the router would never learn from the task's loss.
 
-    With `noise`, in training, l = W_k^T x + n softplus(V_k^T x), n normal, drawn for each example, task and expert.
+    With `noise`, l = W_k^T x + n softplus(V_k^T x) in training, where n is normal and drawn per example, task and
+    expert.
 
-    All experts run on all examples, and the weights of those not picked are exactly 0: shapes are fixed, no expert has
-    a capacity and no example is dropped, but nothing is saved either. Of equal logits the expert of the lower number
-    wins.
+    All experts run on all examples, and the experts that are not picked have exactly the weight 0. So shapes are fixed,
+    no expert has a capacity and no example is dropped, but no computation is saved either. Of equal logits, the expert
+    with the lower number is picked.
 
-    Experts and encoder are `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; router and head k are
+    Experts and encoder are in `Params.shared`, `{"encoder": ..., "expert/0": ..., ...}`; router and head k are in
     `Params.tasks[k]`, `{"gate": W_k, "head": ...}` and with noise `"noise": V_k`. The state is
-    `{"shared": ..., "tasks": {k: ...}}` of the same form. Asked for some tasks only, the model runs all experts, but
-    the routers and heads of those tasks alone. `encode` gives `{"experts": [f(x) stacked to [B, E, ...]],
-    "inputs": x}`. With `TaskInputs` the experts run once for each task.
+    `{"shared": ..., "tasks": {k: ...}}` of the same form. For a subset of the tasks, the model runs all experts, but
+    only these tasks' routers and heads. `encode` returns `{"experts": [f(x) stacked to [B, E, ...]], "inputs": x}`.
+    With `TaskInputs` the experts run once per task.
 
-    Routers are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
-
-    Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton and Dean, "Outrageously Large Neural Networks: The Sparsely-Gated
-    Mixture-of-Experts Layer", ICLR 2017, equations 3 to 5, with one router a task; its two losses on importance and
-    load are replaced by that of Fedus, Zoph and Shazeer, "Switch Transformers", JMLR 23, 2022, equation 4, whose F_i is
-    divided by k here. W and V start at 0 with noise, as in the first paper; without noise all examples would then go to
-    the first k experts, so W starts at truncated normal values of variance 1 / d.
+    Routers and mixtures are computed in float32 at least; features keep the experts' dtype.
 
     Args:
-        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or several, of different make, whose
-            features have one form.
+        expert: network from inputs `[B, ...]` to features, any pytree `[B, ...]`; or a sequence of different networks,
+            whose features have the same structure, shape and dtype.
         heads: network from the mixed features to outputs, by task name.
-        num_experts: E, how many experts are made of one network; needed with one network.
-        num_selected: k, how many experts an example is sent to, from 1 to E.
-        balance: strength of the load balance, from 0, in units of the loss; may be traced. The default is the
-            second paper's.
+        num_experts: E, the number of experts that are copies of `expert`; needed if `expert` is one network.
+        num_selected: k, the number of experts per example, from 1 to E.
+        balance: strength of the load balance, from 0, in units of the loss; may be traced. The default is that of the
+            second paper.
         noise: whether routing is noisy in training, which then needs a key.
-        gate: network from inputs to logits `[B, E]`; each task gets one from values of its own, and with noise another
-            for V. None: linear, for inputs `[B, d]`. An image is never flattened for it.
-        encoder: network that experts and routers read in place of the inputs; None for the inputs themselves.
+        gate: network from inputs to logits `[B, E]`; each task gets a copy with its own initial values, and with noise
+            another copy for V. None: linear, for inputs `[B, d]`. The default gate never flattens an image.
+        encoder: network whose output experts and routers read in place of the inputs; None for the inputs themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None. With `train=True` and `balance > 0` its outputs are
@@ -89,8 +84,16 @@ def moe(
         TypeError: a task name that is not a string, an expert or a gate that is not a `Network`, a number that is not
             an integer; from `init`, inputs that the default router cannot read.
         ValueError: no heads, no experts, k that is not from 1 to E, negative balance; from `init`, inputs that are not
-            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in form; from `apply`,
-            an unknown task, noisy training without a key.
+            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in shape or dtype; from
+            `apply`, an unknown task, noisy training without a key.
+
+    References:
+        Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton and Dean, "Outrageously Large Neural Networks: The
+        Sparsely-Gated Mixture-of-Experts Layer", ICLR 2017, equations 3 to 5. Departures: one router per task; the term
+        of the second paper replaces the two losses on importance and load. With noise, W and V start at 0, as in the
+        paper. Without noise, all examples would then go to the first k experts, so W starts from a truncated normal
+        distribution of variance 1 / d.
+        Fedus, Zoph and Shazeer, "Switch Transformers", JMLR 23, 2022, equation 4. Departures: F_i is divided by k.
 
     Example:
         >>> def dense(size):
@@ -135,6 +138,6 @@ def moe(
 
 
 def _largest(logits: Array, k: int) -> Array:
-    """Which k logits of each row are the largest, bool `[B, E]`; of equal ones, the first."""
+    """The k largest logits of each row as bool `[B, E]`; of equal logits, the first."""
     chosen = lax.top_k(logits, k)[1]
     return jnp.any(chosen[:, :, None] == jnp.arange(logits.shape[1])[None, None, :], axis=1)

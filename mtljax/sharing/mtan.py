@@ -1,4 +1,4 @@
-"""Multi-task attention network: tasks look at one trunk through masks of their own."""
+"""Multi-task attention network: each task multiplies the features of one shared trunk by its own masks."""
 
 from __future__ import annotations
 
@@ -32,45 +32,47 @@ def mtan(
     masks: Sequence[Network],
     forward: Sequence[Network],
 ) -> Model:
-    r"""One trunk; at each stage every task multiplies the shared features with a mask that it computes itself.
+    r"""One shared trunk; at each stage, each task multiplies the shared features by a mask that it computes.
 
         u^j, p^j    = stage_j(p^{j-1})                                     the trunk, the same for all tasks
         m_k^1       = mask_k^1(u^1),    m_k^j = mask_k^j([u^j; f^j(a_k^{j-1})])   for j >= 2
         a_k^j       = sigmoid(m_k^j) * p^j                                 element by element
         outputs_k   = head_k(a_k^J)
 
-    The brackets join along the last axis (channels last). A stage is one network, and then `u^j = p^j` is its output;
-    or a pair, and then `u^j` is the first one's output and `p^j` the second's, as in the paper, where a stage's mask
-    is computed from features halfway through it. In the paper `mask_k^j` is two 1x1 convolutions (`g` and `h`) and
-    `f^j` a 3x3 convolution with pooling, all with batch normalisation; the sigmoid is added here.
+    The brackets concatenate along the last axis (channels last). If a stage is one network, `u^j = p^j` is its output.
+    If it is a pair of networks, `u^j` is the output of the first and `p^j` that of the second. The pair is the paper's
+    case, where a mask is computed from features halfway through its stage.
 
-    `Params.shared` is `{"stages": [[...], ...], "forward": [...]}`, one entry of a stage for each of its networks;
-    `Params.tasks[k]` is `{"masks": [...], "head": ...}`. The networks `f^j` are shared, as in the paper, so that every
-    task's loss reaches them; they run once for each task, and what they carry as state passes from task to task in
-    sorted order of names. Since the trunk's features are read at every stage, `encode` returns them all, with the
-    parameters of `f` (which the heads' side reads) beside them: `{"stages": [[u^1, p^1], ...], "forward": [...]}`.
-
-    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. Whatever lies between the last
-    attended features and the outputs is the head's here. In the decoder of the authors' code (lorenmt/mtan) `u^j` is
-    what a stage has upsampled, before its convolutions, and `f^j` upsamples instead of pooling.
+    `Params.shared` is `{"stages": [[...], ...], "forward": [...]}`, where the entry of a stage is a list with one item
+    per network. `Params.tasks[k]` is `{"masks": [...], "head": ...}`. The networks `f^j` are shared, as in the paper,
+    so every task's loss reaches them. They run once per task, and their state passes from task to task in sorted order
+    of names. `encode` returns the trunk's features at all stages, and the parameters of `f`, which `decode` needs:
+    `{"stages": [[u^1, p^1], ...], "forward": [...]}`.
 
     Args:
         stages: J networks, or pairs of networks, in order; each maps features to features, `[B, ..., C_j]`.
-        heads: network from the last attended features, shaped like `p^J`, to outputs, by task name.
-        masks: J networks, of which each task gets its own copy: from what is in the brackets to logits of exactly the
-            shape of `p^j`.
-        forward: J - 1 networks; the first maps features shaped like `p^1` to features that fit `u^2` in all axes but
-            the last.
+        heads: network from the last masked features, shaped like `p^J`, to outputs, by task name.
+        masks: J networks, of which each task gets its own copy, from the concatenation in the brackets to logits of
+            exactly the shape of `p^j`.
+        forward: J - 1 networks `f^2` to `f^J`; `f^j` maps features shaped like `p^{j-1}` to features whose axes but the
+            last equal those of `u^j`.
 
     Returns:
-        `Model` with `encode` and `decode`; its `penalty` is None. Sigmoids are computed in float32 at least; attended
+        `Model` with `encode` and `decode`; its `penalty` is None. Sigmoids are computed in float32 at least; masked
         features have the features' dtype.
 
     Raises:
-        TypeError: `stages`, `masks` or `forward` hold something else than networks; a task name that is not a string;
-            features that are not one floating array.
-        ValueError: no stages, no heads, as many masks or `forward` networks as do not suit the stages; shapes that do
-            not fit; `apply` or `decode` asked for an unknown task.
+        TypeError: an entry of `stages`, `masks` or `forward` is not a `Network`; a task name is not a string; features
+            are not one floating array.
+        ValueError: no stages, no heads, a number of `masks` or `forward` networks that does not match the stages;
+            shapes that do not match; `apply` or `decode` gets an unknown task.
+
+    References:
+        Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. In the paper `mask_k^j` is
+        two 1x1 convolutions (`g` and `h`) and `f^j` a 3x3 convolution with pooling, all with batch normalisation.
+        Departures: here `mtan` applies the sigmoid to the outputs of the mask network, and the layers after the last
+        masked features are part of the head. In the decoder of the authors' code (lorenmt/mtan) `u^j` is the upsampled
+        input of a stage, before its convolutions, and `f^j` upsamples instead of pooling.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -118,7 +120,7 @@ def mtan(
         tasks, states = {}, {}
         for name in names:
             own = [mask.init(key_for(key, f"task/{name}/mask/{j}"), seen[j]) for j, mask in enumerate(masks)]
-            # Attended features are like the last stage's in shape and dtype, which is what a head starts from.
+            # Masked features have the shape and dtype of the last stage's features, so the head starts from those.
             head, head_state = heads[name].init(key_for(key, f"task/{name}"), features[-1][-1])
             tasks[name] = {"masks": [params for params, _ in own], "head": head}
             states[name] = {"masks": [state for _, state in own], "head": head_state}
@@ -188,7 +190,7 @@ def _block(j: int, stage: Any) -> tuple[Network, ...]:
 
 
 def _joined(j: int, u: Any, passed: Any) -> Array:
-    """What the mask of stage j is computed from."""
+    """The input of the mask of stage j."""
     parts = {f"the features of stage {j}": u}
     return concatenated("mtan", parts if passed is None else parts | {f"the output of forward[{j - 1}]": passed})
 

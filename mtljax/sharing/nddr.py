@@ -1,4 +1,4 @@
-"""NDDR: columns whose channels are concatenated after a stage and reduced again, for each task by itself."""
+"""NDDR: one column of stages per task; after a stage, each task reduces the concatenated channels of all columns."""
 
 from __future__ import annotations
 
@@ -24,56 +24,60 @@ def nddr(
     same: Array | float = 0.9,
     norm: Network | None = None,
 ) -> Model:
-    r"""A column of stages for each task; a 1x1 convolution a task reduces the channels of all columns to those of one.
+    r"""One column of stages per task; one 1x1 convolution per task reduces the concatenated channels of all columns.
 
         h_i^l = stage_l(x_i^(l-1); w_i^l),   x_i^l = norm([h_1^l, ..., h_T^l] W_i^l; v_i^l),   outputs_i = head_i(x_i^L)
 
-    The brackets concatenate channels, the last axis, and `W_i^l` is `[T C, C]`: on `[B, C]` features a linear layer, on
-    images `[B, H, W, C]` a 1x1 convolution. There is no bias. A diagonal `W` is cross-stitch with a unit a channel.
+    The brackets concatenate channels, the last axis, and `W_i^l` is `[T C, C]`: on `[B, C]` features it is a linear
+    layer, on images `[B, H, W, C]` a 1x1 convolution. There is no bias. If the blocks of `W` are diagonal, this is
+    `cross_stitch` with one unit per channel.
 
-    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": one entry a stage}`; an entry is
-    `{"kernel": W^l [T, T C, C], "norm": {k: v_k^l}}`, rows of `W_i` and i itself in sorted order of names, or `()`
-    after a stage without a unit; where features are a pytree, there is a kernel for each of its leaves. `"norm"` is
-    empty without one. `Params.tasks[k]` are head k's. The state is `{"columns": ..., "units": ..., "tasks": ...}`. The
-    paper holds weight decay of the kernels to be part of the method; to give them theirs, or a learning rate of their
-    own, select `params.shared["units"]` as the example of `cross_stitch` does.
+    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": one entry per stage}`. An entry
+    is `{"kernel": W^l [T, T C, C], "norm": {k: v_k^l}}`, with tasks in sorted order of names, or `()` after a stage
+    without a unit. If features are a pytree, there is one kernel per leaf. `"norm"` is empty if there is no `norm`.
+    `Params.tasks[k]` are the parameters of head k. The state is `{"columns": ..., "units": ..., "tasks": ...}`. In the
+    paper, weight decay of the kernels is part of the method. To give the kernels their own weight decay or learning
+    rate, select `params.shared["units"]` as in the example of `cross_stitch`.
 
-    **Start.** `W_i` is diagonal: `same` on task i's own channels, the rest shared evenly among the other tasks' (the
-    paper's alpha and beta, with `alpha + (T-1) beta = 1`, which for its two tasks is `alpha + beta = 1`). Columns that
-    read the same inputs start equal and drop the same units (see `cross_stitch`); the paper's start from trained
-    single-task networks. With `same=1.0` and no `norm` the columns start as T single-task networks.
+    **Start.** `W_i` is diagonal: `same` on task i's own channels, and the rest shared evenly among the channels of the
+    other tasks. In the paper these are alpha and beta with `alpha + (T-1) beta = 1`, which for its two tasks is
+    `alpha + beta = 1`. Columns that read the same inputs start equal, and dropout drops the same units in them (see
+    `cross_stitch`). With `same=1.0` and no `norm` the columns start as T single-task networks.
 
-    **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
-    `after=()`, the columns and heads of the tasks asked for alone. With `TaskInputs` column k reads its own inputs;
-    other inputs are read by all columns.
+    **What runs.** Up to the last unit, all columns run. After the last unit, and everywhere with `after=()`, only the
+    columns and heads of the requested tasks run. With `TaskInputs` column k reads the inputs of task k; other inputs
+    are read by all columns.
 
-    **Precision.** The product is a layer as any other: in the features' dtype, at the default precision of
+    **Precision.** The product is computed like any layer of a network: in the features' dtype, at the precision of
     `jax.default_matmul_precision`, summed in float32 at least.
 
-    Gao, Ma, Zhao, Liu and Yuille, "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
-    Dimensionality Reduction", CVPR 2019. The paper's variant with shortcuts from every unit to the head is not here.
-    The authors' code (ethanygao/NDDR-CNN) has batch normalisation and then a ReLU in place of `norm`, no bias, weight
-    decay alike for all kernels, and 100 times the network's learning rate for the units.
-
     Args:
-        stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`. Features
-            `[B, ..., C]`, an array or any pytree of floating arrays, must agree between columns where a unit stands.
+        stages: networks, each of which reads the output of the one before; the first reads the inputs `[B, ...]`.
+            Features `[B, ..., C]`, an array or any pytree of floating arrays, must have the same structure, shape and
+            dtype in all columns where a unit stands.
         heads: by task name, network from the last stage's features to the task's outputs.
         after: positions (0 is the first) of the stages that a unit follows; None (default) for all, the last one too.
-        same: what the diagonal of a task's own channels starts from, in [0, 1]; the paper's best is 0.9. One task alone
-            starts from 1.
-        norm: network run on each task's reduced features, with parameters and state of its own in each place; it keeps
-            their shape. Batch normalisation in the paper, and whatever activation should follow it. None (default)
-            for none.
+        same: initial value on the diagonal for a task's own channels, in [0, 1]; the paper's best is 0.9. With one
+            task, it starts from 1.
+        norm: network from the reduced features to features of the same shape, with its own parameters and state per
+            task and unit. In the paper it is batch normalisation, with any activation after it. None (default) for no
+            network.
 
     Returns:
-        `Model` with `encode`, `decode` and `penalty` None: each head reads a column of its own.
+        `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
     Raises:
         TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
             that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
         ValueError: no stages, no heads; `after` or `same` out of range; (by `init` and `apply`) columns that differ in
             shape or dtype where a unit stands, features without a channel axis; (by `apply`) an unknown task.
+
+    References:
+        Gao, Ma, Zhao, Liu and Yuille, "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
+        Dimensionality Reduction", CVPR 2019. Departures: the paper's columns start from trained single-task networks,
+        and its variant with shortcuts from every unit to the head is not here. The authors' code (ethanygao/NDDR-CNN)
+        has batch normalisation and a ReLU in place of `norm`, no bias, the same weight decay for all kernels, and 100
+        times the network's learning rate for the units.
 
     Example:
         >>> def dense(size):

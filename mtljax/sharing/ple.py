@@ -1,4 +1,4 @@
-"""Progressive layered extraction: levels of task experts and shared experts, ever more separate."""
+"""Progressive layered extraction: levels of task-specific and shared experts, mixed by gates at each level."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mtljax.types import Key, Model, PyTree
 
 
 class Experts(NamedTuple):
-    """The experts of one level, where they are not all made of one network.
+    """The experts of one level, if they are not all copies of one network.
 
     Attributes:
         shared: experts that all tasks share; may be empty.
-        specific: experts of each task's own, by task name; a task may have none where there are shared ones.
+        specific: the tasks' own experts, by task name; a task may have none if there are shared experts.
     """
 
     shared: Sequence[Network] = ()
@@ -41,9 +41,9 @@ def ple(
     gate: Callable[[int], Network] | None = None,
     encoder: Network | None = None,
 ) -> Model:
-    """Levels of experts, some of each task's own and some shared, mixed at every level by gates.
+    """Levels of experts, some per task and some shared; gates mix them at each level.
 
-    With `E_kj(z)` task k's experts of level j at z and `E_sj` the shared ones, `x_k0 = x_s0 = x`:
+    `E_kj(z)` are task k's experts of level j at z, `E_sj` are the shared ones, and `x_k0 = x_s0 = x`:
 
         x_kj = sum_i g_kj(x_k,j-1)_i [E_kj(x_k,j-1), E_sj(x_s,j-1)]_i               own and shared experts
         x_sj = sum_i g_sj(x_s,j-1)_i [E_1j(x_1,j-1), ..., E_Tj(x_T,j-1), E_sj(x_s,j-1)]_i        all experts
@@ -51,34 +51,35 @@ def ple(
 
     The last level has no shared gate, since nothing would read it. One level is `cgc`.
 
-    `Params.shared` holds whatever a second task's loss reaches: the encoder (`"encoder"`), all shared experts
-    (`"level0/shared/0"`), and below the last level also the shared gates (`"level0/gate"`) and the task experts
-    (`"level0/task/depth/0"`), which other tasks read through the shared gate. A task's gates two levels below the last
-    (`"level0/gate/depth"`) are read by such experts, hence shared too. `Params.tasks[k]` holds task k's experts of the
-    last level (`"level1/expert/0"`), its gates of the last two (`"level1/gate"`) and its head (`"head"`). Where the
-    last levels have no shared experts, all this counts from the last level that has. The state is
+    `Params.shared` holds what the losses of several tasks reach:
+
+    * the encoder (`"encoder"`) and all shared experts (`"level0/shared/0"`);
+    * below the last level, the shared gates (`"level0/gate"`), and the task experts (`"level0/task/depth/0"`), which
+      other tasks read through the shared gate;
+    * two or more levels below the last, also the tasks' gates (`"level0/gate/depth"`), which those task experts read.
+
+    `Params.tasks[k]` holds task k's experts of the last level (`"level1/expert/0"`), its gates of the last two levels
+    (`"level1/gate"`) and its head (`"head"`). If the last levels have no shared experts, the last level that has shared
+    experts counts as the last here, and the levels above it are in `Params.tasks[k]`. The state is
     `{"shared": ..., "tasks": {k: ...}}` of the same form.
 
-    Asked for some tasks only, the model runs what `Params.shared` holds, all of which each task needs, but the last
-    experts, last gates and heads of those tasks alone. `encode` gives what the tasks' own parts read. With `TaskInputs`
-    the levels run once for each task, all experts on that task's inputs.
+    For a subset of the tasks, the model runs everything in `Params.shared`, which each task needs, but only these
+    tasks' own experts, gates and heads. `encode` returns what the tasks' own parts read. With `TaskInputs` the levels
+    run once per task, all experts on that task's inputs.
 
-    Gates are computed in float32 at least and mixtures summed in it; the features keep the experts' dtype.
-
-    Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized
-    Recommendations", RecSys 2020, section 4. The paper does not say where gates start: the default ones start at
-    truncated normal values of variance 1 / d.
+    Gates and mixtures are computed in float32 at least; features keep the experts' dtype.
 
     Args:
-        levels: for each level, lowest first, the network that all its experts are made of, each from values of its own;
-            or `Experts`, where they differ. Level j reads what level j - 1 returns, any pytree `[B, ...]`; the experts
-            of one level return features of one form.
+        levels: one entry per level, lowest first: a network, of which all experts of the level are copies with their
+            own initial values; or `Experts`, if the experts differ. Level j reads the output of level j - 1, any pytree
+            `[B, ...]`. The experts of one level return features of the same structure, shape and dtype.
         heads: network from the last level's mixed features to outputs, by task name.
-        num_shared: how many shared experts a level given as one network has, from 0.
-        num_specific: how many experts of its own each task has there, from 0; or by task name.
-        gate: `gate(n)` makes the network from what a gate reads to logits `[B, n]`, for the n experts it mixes, which
-            differ from gate to gate. None: `W^T z`, for z `[B, d]`. An image is never flattened for it.
-        encoder: network that the first level and its gates read in place of the inputs; None for the inputs themselves.
+        num_shared: number of shared experts at each level given as one network, from 0.
+        num_specific: number of experts per task at such a level, from 0; one number, or a dict by task name.
+        gate: `gate(n)` makes the network from a gate's inputs to logits `[B, n]` for the n experts that the gate mixes;
+            n differs between gates. None: `W^T z`, for z `[B, d]`. The default gate never flattens an image.
+        encoder: network whose output the first level and its gates read in place of the inputs; None for the inputs
+            themselves.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
@@ -88,7 +89,12 @@ def ple(
             integers; from `init`, features that the default gate cannot read.
         ValueError: no heads, no levels, negative numbers, numbers or experts for other tasks, a task with no experts to
             read at a level; from `init`, features that are not `[B, d]` without a gate; logits of another shape;
-            experts of one level whose features differ in form; from `apply`, an unknown task.
+            experts of one level whose features differ in shape or dtype; from `apply`, an unknown task.
+
+    References:
+        Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for
+        Personalized Recommendations", RecSys 2020, section 4. The paper does not give initial values of gates; the
+        default gates start from a truncated normal distribution of variance 1 / d.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,14 +121,14 @@ def extraction(
     gate: Callable[[int], Network] | None,
     encoder: Network | None,
 ) -> Model:
-    """What `ple` does, and `cgc` with one level; `where` opens the messages."""
+    """The model of `ple`, and of `cgc` with one level; messages start with `where`."""
     names = check_heads(where, heads)
     experts = levels_of(where, levels, names, num_shared, num_specific)
     for index, level in enumerate(experts):
         for name in names:
             if not level.shared and not level.specific[name]:
-                raise ValueError(f"{where}: at level {index} task {name!r} has no experts to read, own or shared")
-    # The last level at which tasks meet: what stands there or above for one task is that task's own.
+                raise ValueError(f"{where}: at level {index} task {name!r} has neither own nor shared experts to read")
+    # The last level with shared experts: a task's experts at this level or above are reached by its loss alone.
     meet = max((index for index, level in enumerate(experts) if level.shared), default=-1)
 
     def count(index: int, *tasks: str) -> int:
@@ -167,7 +173,7 @@ def extraction(
 
 
 def gate_of(where: str, gate: Callable[[int], Network] | None, size: int) -> Network:
-    """The gate over that many experts, made by the caller's function or the default."""
+    """The gate over `size` experts, from the given function or else the default gate."""
     if gate is None:
         return linear(where, size)
     expected = "a function from the number of experts to a Network"
@@ -181,11 +187,11 @@ def levels_of(
     num_shared: int,
     num_specific: int | Mapping[str, int],
 ) -> list[Experts]:
-    """Every level as `Experts`, with an entry for each task.
+    """Every level as `Experts`, with one entry per task.
 
     Raises:
-        TypeError: a level that is neither `Network` nor `Experts`, numbers that are not integers.
-        ValueError: no levels, negative numbers, numbers or experts for other tasks than there are.
+        TypeError: a level is neither a `Network` nor `Experts`; a number is not an integer.
+        ValueError: there are no levels; a number is negative; numbers or experts are for unknown tasks.
 
     Example:
         >>> double = Network(lambda key, x: ((), ()), lambda params, state, x, *, key=None, train=False: (2 * x, state))
@@ -221,5 +227,5 @@ def levels_of(
 
 
 def _experts(where: str, what: str, networks: Sequence[Network]) -> tuple[Network, ...]:
-    """The networks, of which there may be none."""
+    """The networks as a tuple, which may be empty."""
     return () if is_sequence(networks) and not networks else check_networks(where, what, networks)

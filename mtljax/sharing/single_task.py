@@ -1,4 +1,4 @@
-"""Nothing shared: one whole network for each task, the baseline of every comparison."""
+"""Nothing is shared: one whole network per task, the baseline of comparisons."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from mtljax.types import Key, Model, Params, PyTree
 
 
 def single_task(networks: Mapping[str, Network] | Network, heads: Mapping[str, Network] | None = None) -> Model:
-    """A whole network of its own for each task: single-task training of all tasks side by side.
+    """One whole network per task: single-task training of all tasks in one step.
 
         outputs_k = network_k(inputs_k; w_k)                       from a dict of networks
         outputs_k = head_k(network(inputs_k; w_k); v_k)            from one network and a dict of heads
 
-    It is what `delta_m` compares with. `Params.shared` is empty and `Params.tasks[k]` is `{"trunk": w_k, "head": v_k}`,
-    `v_k` empty without heads; the state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`: the layout of `soft`. Unlike
-    the copies of `soft`, networks start from values of their own, and each drops units of its own: task k's keys come
-    from its name, so it is trained alike whichever tasks stand beside it, and alone.
+    It is the baseline of the metric `delta_m`. `Params.shared` is empty. `Params.tasks[k]` is
+    `{"trunk": w_k, "head": v_k}`, with `v_k` empty without heads. The state is
+    `{"tasks": {k: {"trunk": ..., "head": ...}}}`. The layout is that of `soft`. Unlike the copies of `soft`, networks
+    have different initial values and different dropout. Task k's keys come from its name, so its training does not
+    depend on which other tasks there are.
 
-    Each task's gradient is its own, so balancing methods that act on shared parameters change nothing; one that
-    multiplies task-specific gradients too (`Method.weigh_tasks`) changes task k's learning rate. For the plain baseline
-    use `methods.equal`. An optimiser that couples parameters, such as clipping by the global norm, couples the tasks
-    again: wrap it in `optax.partition`, a label for each task.
+    Each task's gradient reaches only its own parameters, so balancing methods that act on shared parameters change
+    nothing. A method that multiplies task-specific gradients too (`Method.weigh_tasks`) changes task k's learning rate.
+    For the plain baseline use `methods.equal`. An optimiser that couples parameters, such as clipping by the global
+    norm, couples the tasks again: wrap it in `optax.partition`, with one label per task.
 
     Args:
-        networks: networks from inputs `[B, ...]` to outputs, by task name; or one network from inputs to features,
-            which each task gets anew.
-        heads: networks from those features to outputs, by task name, where `networks` is one; else None.
+        networks: networks from inputs `[B, ...]` to outputs, by task name; or one network from inputs to features, of
+            which each task gets a copy with its own initial values.
+        heads: networks from those features to outputs, by task name, if `networks` is one network; else None.
 
     Returns:
         `Model` with `penalty`, `encode` and `decode` None.
@@ -99,7 +100,7 @@ def single_task(networks: Mapping[str, Network] | Network, heads: Mapping[str, N
 def _columns(
     networks: Mapping[str, Network] | Network, heads: Mapping[str, Network] | None
 ) -> dict[str, tuple[Network, Network | None]]:
-    """Each task's network and head, in task order."""
+    """By task in task order, its network and its head."""
     if isinstance(networks, Network):
         names = check_heads("single_task", heads)
         assert heads is not None

@@ -1,4 +1,4 @@
-"""Sluice networks: columns mixed by subspaces, and heads that read a mixture of layers."""
+"""Sluice networks: one column per task, mixed between subspaces of channels; heads read a mixture of layers."""
 
 from __future__ import annotations
 
@@ -36,67 +36,70 @@ def sluice(
     orthogonality: Array | float | None = None,
     kernels: Callable[[PyTree], Sequence[Array]] = _kernels,
 ) -> Model:
-    r"""A column of stages for each task; parts of layers are mixed between columns, and layers within a column.
+    r"""One column of stages per task; subspaces of channels are mixed between columns, and layers within a column.
 
         h_i^l = stage_l(x_i^(l-1); w_i^l) = [h_i1^l, ..., h_iS^l]     S equal slices of the channels, the last axis
         x_is^l = sum_{j,u} alpha^l_isju h_ju^l                        over all tasks j and subspaces u
         outputs_i = head_i(sum_l beta_i[l] P_l(x_i^l))
         penalty = orthogonality * sum_i sum_l sum_{s<u} |G_is^l^T G_iu^l|_F^2
 
-    `G_is^l` `[..., C/S]` are the columns of layer l's kernels that produce subspace s, their leading axes taken as one.
+    `G_is^l` `[..., C/S]` are the columns of layer l's kernels that produce subspace s; their leading axes count as one.
 
-    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": (alpha^1, ..., alpha^L)}`, with
-    `alpha^l` of shape `[T, S, T, S]` in sorted order of names, `()` after a stage without a unit. `Params.tasks[k]` is
-    `{"layers": beta_k [L], "projections": one entry a stage, "head": ...}`: no other task's loss reaches them. All
-    weights are free: nothing keeps them convex while they train. The state is
+    **Parameters.** `Params.shared` is `{"columns": {k: (w_k^1, ..., w_k^L)}, "units": (alpha^1, ..., alpha^L)}`.
+    `alpha^l` has shape `[T, S, T, S]` in sorted order of task names; it is `()` after a stage without a unit.
+    `Params.tasks[k]` is `{"layers": beta_k [L], "projections": one entry per stage, "head": ...}`, since no other
+    task's loss reaches these. All weights are free: training does not keep them convex. The state is
     `{"columns": ..., "units": ..., "tasks": {k: {"projections": ..., "head": ...}}}`.
 
-    **Shapes.** Features (an array or any pytree of floating arrays) must agree in shape and dtype between the columns
-    where a unit stands, with a last axis that S divides; and, once projected, between the stages of one column, since
-    a head reads their sum.
+    **Shapes.** Features are an array or any pytree of floating arrays. They must have the same shape and dtype in all
+    columns where a unit stands, and S must divide their last axis. The features of all stages of a column, after
+    projection, must have the same shape and dtype too, since a head reads their sum.
 
-    **Start.** A subspace starts from `same` of itself and the rest shared evenly among all others, a head from `last`
-    of the last layer. The paper too biases alpha to one source and beta to the last layer. Its code
-    (sebastianruder/sluice-networks) has these numbers for beta and, with one subspace, for alpha; with two it takes
-    0.95 of one subspace of every task and 0.05 of the other, so that rows sum to T. Columns that read the same inputs
-    start equal and drop the same units (see `cross_stitch`); the paper's start at random. With `same=1.0, last=1.0` the
-    columns start as T single-task networks.
+    **Start.** A subspace starts with weight `same` on itself, and all others share the rest evenly. A head starts with
+    weight `last` on the last layer, and the other layers share the rest evenly. Columns that read the same inputs start
+    equal, and dropout drops the same units in them (see `cross_stitch`). With `same=1.0, last=1.0` the columns start as
+    T single-task networks.
 
-    **What runs.** All columns up to the last unit, whichever tasks are asked for; beyond it, and everywhere with
-    `after=()`, the columns, projections and heads of the tasks asked for alone. With `TaskInputs` column k reads its
-    own inputs; other inputs are read by all columns.
-
-    Ruder, Bingel, Augenstein and Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019 (arXiv 1705.08142). The
-    paper has two subspaces and recurrent layers of one shape, so that it needs no projections; beta mixes what the
-    units return, not what enters them. The authors' penalty reads two matrices of each LSTM, those from hidden and
-    cell state to the input gate, and multiplies along their outputs; here products run along the inputs, so that units
-    of different subspaces come to read orthogonal directions.
+    **What runs.** Up to the last unit, all columns run. After the last unit, and everywhere with `after=()`, only the
+    columns, projections and heads of the requested tasks run. With `TaskInputs` column k reads the inputs of task k;
+    other inputs are read by all columns.
 
     Args:
-        stages: networks, each reading what the one before returns; the first reads the inputs `[B, ...]`.
-        heads: by task name, network from the mixed layers to the task's outputs.
+        stages: networks, each of which reads the output of the one before; the first reads the inputs `[B, ...]`.
+        heads: by task name, network from the mixture of layers to the task's outputs.
         subspaces: S, at least 1; 1 mixes whole layers.
         after: positions (0 is the first) of the stages that a unit follows; None (default) for all.
-        same: what `alpha_isis` starts from, in [0, 1]; a single task's single subspace starts from 1.
-        last: what `beta_i[L]` starts from, in [0, 1], the rest shared evenly; a single stage starts from 1.
-        projections: `P_l`, a `Network` for each stage, or None for a stage whose features stay as they are; each task
-            has parameters of its own. None (default) for no projections at all.
+        same: initial value of `alpha_isis`, in [0, 1]; with one task and one subspace, it is 1.
+        last: initial value of `beta_i[L]`, in [0, 1]; with one stage, it is 1.
+        projections: `P_l`, one `Network` per stage, or None for a stage whose features stay unchanged; each task has
+            its own parameters. None (default) for no projections at all.
         orthogonality: non-negative strength of the penalty, may be traced; None (default) for no penalty.
-        kernels: function of one stage's parameters, to the kernels `[..., C]` of its layers that produce the stage's
-            channels, which the penalty splits. By default every leaf with two or more axes: right where a stage is one
-            dense, convolutional or recurrent layer with output channels last, as in Flax. A stage of several layers
-            wants a function that returns the last one's.
+        kernels: function from one stage's parameters to the kernels `[..., C]` that produce the stage's channels, which
+            the penalty splits. The default returns every leaf with two or more axes. This is right if a stage is one
+            dense, convolutional or recurrent layer with output channels last, as in Flax. For a stage of several
+            layers, give a function that returns the kernels of the last layer.
 
     Returns:
-        `Model` with `encode` and `decode` None; `penalty(params)` is a scalar, float32 at least, or None without
-        `orthogonality`.
+        `Model` with `encode` and `decode` None. Its `penalty(params)` is a scalar, float32 at least; without
+        `orthogonality`, `penalty` is None.
 
     Raises:
         TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
             that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; an argument out of range; `orthogonality` with one subspace; not one projection
-            a stage; (by `init` and `apply`) columns, or layers, that differ in shape or dtype, or channels that S does
-            not divide; (by `apply`) an unknown task; (by `penalty`) a kernel whose last axis S does not divide.
+        ValueError: no stages, no heads; an argument out of range; `orthogonality` with one subspace; `projections` that
+            are not one per stage; (by `init` and `apply`) columns, or layers, that differ in shape or dtype, or
+            channels that S does not divide; (by `apply`) an unknown task; (by `penalty`) a kernel whose last axis S
+            does not divide.
+
+    References:
+        Ruder, Bingel, Augenstein and Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019 (arXiv 1705.08142).
+        The paper has two subspaces and recurrent layers of one shape, so it needs no projections. As here, beta mixes
+        what the units return, not what they read; alpha starts biased to one source and beta to the last layer.
+        Departures: the paper's columns start at random. The authors' code (sebastianruder/sluice-networks) has these
+        initial numbers for beta and, with one subspace, for alpha. With two subspaces it takes 0.95 of one subspace of
+        every task and 0.05 of the other, so that rows sum to T. The authors' penalty reads two matrices of each LSTM,
+        those from hidden and cell state to the input gate, and multiplies along their outputs. Here products run along
+        the inputs, so that units of different subspaces read orthogonal directions.
 
     Example:
         >>> def dense(size):
@@ -118,7 +121,7 @@ def sluice(
     if orthogonality is not None:
         check_nonnegative("sluice", "orthogonality", orthogonality)
         if subspaces == 1:
-            raise ValueError("sluice: orthogonality must be None where subspaces is 1, since it is between subspaces")
+            raise ValueError("sluice: orthogonality must be None where subspaces is 1, since it compares subspaces")
 
     def split(features: PyTree) -> list[PyTree]:
         return [
@@ -129,8 +132,8 @@ def sluice(
     def check(x: Array) -> None:
         if jnp.ndim(x) < 2 or x.shape[-1] % subspaces:
             raise ValueError(
-                f"sluice: expected features [B, ..., C] whose channels {subspaces} subspaces divide, found an array of "
-                f"shape {jnp.shape(x)}"
+                f"sluice: features must be [B, ..., C] with a number of channels that {subspaces} subspaces divide, "
+                f"found an array of shape {jnp.shape(x)}"
             )
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
@@ -166,7 +169,7 @@ def sluice(
             kernel for column in params.shared["columns"].values() for stage in column for kernel in kernels(stage)
         ]
         if not found:
-            raise ValueError("sluice: orthogonality is between kernels, but kernels(...) finds none in any stage")
+            raise ValueError("sluice: orthogonality needs kernels, but kernels(...) returns none for any stage")
         return orthogonality * functools.reduce(operator.add, (_overlap(kernel, subspaces) for kernel in found))
 
     reading = layer_heads(
@@ -188,11 +191,11 @@ def sluice(
 
 
 def _overlap(kernel: Array, subspaces: int) -> Array:
-    """`sum_{s<u} |G_s^T G_u|_F^2` of the slices of a kernel's last axis."""
+    """`sum_{s<u} |G_s^T G_u|_F^2` over the slices `G_s` of a kernel's last axis."""
     if kernel.shape[-1] % subspaces:
         raise ValueError(
-            f"sluice: expected kernels whose last axis {subspaces} subspaces divide, found shape {kernel.shape}; give "
-            "kernels=..., a function that picks those which produce a stage's channels"
+            f"sluice: kernels must have a last axis that {subspaces} subspaces divide, found shape {kernel.shape}; "
+            "give kernels=..., a function that returns the kernels which produce a stage's channels"
         )
     parts = jnp.split(kernel.astype(trees.accumulator(kernel.dtype)), subspaces, axis=-1)
     axes = tuple(range(kernel.ndim - 1))
@@ -214,24 +217,24 @@ def layer_heads(
 ) -> dict[str, Network]:
     """Heads of `column_model` that read a mixture of their column's layers, `head_k(sum_l w_kl P_l(x_k^l; v_kl))`.
 
-    Their parameters are `{"layers": [L], "projections": one entry a stage, "head": ...}`, their state has the last two.
-    A head's key is the one it gets where it reads one layer alone.
+    Their parameters are `{"layers": [L], "projections": one entry per stage, "head": ...}`; their state has the last
+    two entries. A head gets the same key as without layers, so its initial values do not depend on this choice.
 
     Args:
-        where: the public function asking, which opens the messages.
+        where: the public function that calls this one; messages start with its name.
         heads: by task name, network from the mixture to the task's outputs.
         count: L, the number of stages.
-        projections: `P_l` for each stage; None leaves that stage's, or all, features as they are.
-        start: makes what `"layers"` starts from, `[L]`.
+        projections: `P_l`, one per stage; None leaves the features of a stage, or of all stages, unchanged.
+        start: returns the initial value of `"layers"`, `[L]`.
         weigh: from `"layers"`, in float32 at least, to the weights `w_k`, `[L]`.
 
     Raises:
-        TypeError: a projection that is neither a `Network` nor None.
-        ValueError: not one projection a stage.
+        TypeError: a projection is neither a `Network` nor None.
+        ValueError: projections are not one per stage.
     """
     if projections is None:
         projections = [None] * count
-    expected = f"a sequence of Network or None, one for each of the {count} stages"
+    expected = f"a sequence of Network or None, one per stage, for {count} stages"
     expect(is_sequence(projections), where, "projections", expected, projections, TypeError)
     if len(projections) != count:
         raise ValueError(f"{where}: projections must be {expected}, found {len(projections)}")
@@ -251,7 +254,7 @@ def _layer_head(
 ) -> Network:
     def check(mixed: Sequence[PyTree]) -> None:
         check_alike(
-            f"{where}: task {name!r} mixes layers that differ (projections bring them to one shape)",
+            f"{where}: task {name!r} mixes layers that differ (give projections that bring them to one shape)",
             {f"after stage {position}": features for position, features in enumerate(mixed)},
         )
 

@@ -1,4 +1,4 @@
-"""Soft parameter sharing: a full copy of the network for each task, tied by a penalty."""
+"""Soft parameter sharing: one full copy of the network per task, and a penalty that ties the copies."""
 
 from __future__ import annotations
 
@@ -24,50 +24,53 @@ def soft(
     *,
     stacked: bool = False,
 ) -> Model:
-    """A copy of the network for each task; a penalty on the copies, stacked, says how close they stay.
+    """One copy of the network per task; a penalty on the stacked copies keeps them close.
 
         outputs_k = head_k(network(inputs_k; w_k)),   objective = sum_k weight_k loss_k + penalty(w_1, ..., w_T)
 
-    `Params.shared` is empty and `Params.tasks[k]` is `{"trunk": w_k, "head": v_k}`: the trunks are tied, the heads are
-    free and may differ in shape. The state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`. A task's network runs
-    alone when it is asked for alone, on whatever inputs it is given; with `TaskInputs` each copy reads its own.
+    `Params.shared` is empty and `Params.tasks[k]` is `{"trunk": w_k, "head": v_k}`. The penalty ties the trunks; the
+    heads are free and may differ in shape. The state is `{"tasks": {k: {"trunk": ..., "head": ...}}}`. For a subset of
+    the tasks, only their networks run. With `TaskInputs` each copy reads its own inputs.
 
-    All copies start from the same values: a penalty on the distance between parameters means little between networks
-    whose hidden units stand in different orders, and would first drive them all to zero. Given one key, trunks and
-    heads start where those of `hard` do, and all copies drop the same units; so an infinite strength is hard sharing,
-    and no penalty is single-task training from one start.
+    All copies start from the same values. Between networks whose hidden units are in different orders, a penalty on the
+    distance between parameters would mean little, and would first drive them all to zero. With the same key, trunks and
+    heads start as those of `hard`, and dropout drops the same units in all copies. So an infinite strength is hard
+    sharing. Without a penalty, this is single-task training in which all tasks start from the same trunk.
 
-    A penalty with `parts`, which asks a structure of its own of each summand (robust or dirty models), has the trunk's
-    parameters be a sum: `{"trunk": {part: ...}}`, `w_k = sum_part w_k,part`, added in float32 at least. The first part
-    starts from the network's initial values, the others from zero.
+    A penalty with `parts`, such as `robust` or `dirty`, has one structure per summand of the parameters. The trunk's
+    parameters are then a sum: `{"trunk": {part: ...}}`, `w_k = sum_part w_k,part`, added in float32 at least. The first
+    part starts from the network's initial values, the others from zero.
 
-    Copies run one after the other in one program, or, with `stacked=True`, as one network vmapped over parameters
-    `[T, *p]` that are stacked anew at every step; they are stored by task all the same, and results agree to rounding.
-    One after the other is the default because on a CPU it was as fast or faster for all but tiny networks of some
-    hundred parameters, and several times faster for convolutions (`benchmarks/stacked.py`). Accelerators were not
-    measured; there, many small dense copies may well be faster stacked.
-
-    Duong, Cohn, Bird and Cook, "Low Resource Dependency Parsing", ACL 2015, with the L2 penalty between two networks;
-    for linear models Evgeniou and Pontil, KDD 2004.
+    By default the copies run one after the other in one program. With `stacked=True` they run as one network, vmapped
+    over parameters `[T, *p]` that are stacked in every step; parameters are stored by task in both cases, and results
+    agree to rounding. On a CPU, one after the other was as fast or faster except for tiny networks of some hundred
+    parameters, and several times faster for convolutions (`benchmarks/stacked.py`). Accelerators were not measured;
+    there, many small dense copies may be faster stacked.
 
     Args:
-        network: what is copied: the network from inputs `[B, ...]` to features, or to outputs if there are no heads.
-        tasks: the task names, where the network's output is the task's output (`"head"` is then empty); or a dict of
-            heads by task name, networks from the features to the task's outputs.
-        penalty: function of the trunks stacked in sorted order of task names, leaves `[T, *p]`, to a scalar; any of
-            `mtljax.penalties`. One with `parts` gets a dict by part of such trees. None for untied copies.
-        stacked: whether copies run stacked; their parameters, states and inputs must then be equal in structure,
-            shape and dtype. A task that is asked for alone never runs stacked.
+        network: network from inputs `[B, ...]` to features, or to outputs if there are no heads; each task gets a copy.
+        tasks: the task names, if the network's output is the task's output (`"head"` is then empty); or a dict of heads
+            by task name, networks from the features to the task's outputs.
+        penalty: function from the trunks, stacked in sorted order of task names with leaves `[T, *p]`, to a scalar; any
+            of `mtljax.penalties`. A penalty with `parts` gets a dict of such trees by part. None for copies that are
+            not tied.
+        stacked: whether copies run stacked; their parameters, states and inputs must then have the same structure,
+            shapes and dtypes. A single requested task never runs stacked.
 
     Returns:
-        `Model` whose `penalty(params)` is a scalar, or None without a penalty. `encode` and `decode` are None: there
-        are no features in common.
+        `Model`. Its `penalty(params)` is a scalar; without a penalty, `penalty` is None. `encode` and `decode` are
+        None, since tasks have no features in common.
 
     Raises:
-        TypeError: a task name that is not a string; `tasks` is one string.
-        ValueError: no tasks, or one named twice; `apply` asked for an unknown task, or given trunks in other parts
-            than the penalty's, or with `stacked=True` copies that differ; trunks in `penalty(params)` that differ in
-            structure or shape; `TaskInputs` that lack a task.
+        TypeError: a task name is not a string; `tasks` is one string.
+        ValueError: there are no tasks, or one is repeated; `apply` gets an unknown task, trunks whose parts are not the
+            penalty's, or, with `stacked=True`, copies that differ; `penalty(params)` gets trunks that differ in
+            structure or shape; `TaskInputs` lack a task.
+
+    References:
+        Duong, Cohn, Bird and Cook, "Low Resource Dependency Parsing", ACL 2015, with the L2 penalty between two
+        networks.
+        Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004, for linear models.
 
     Example:
         >>> def init(key, x):
@@ -96,7 +99,7 @@ def soft(
             if isinstance(inputs, TaskInputs) and name != names[0]:
                 features, _ = network.apply(trunk, trunk_state, input_of(inputs, name))
             head, head_state = heads[name].init(key_for(key, f"task/{name}"), features)
-            # Copies of their own: a donated step must not be handed one buffer twice.
+            # Copies, because a step that donates its state must not get one buffer twice.
             own = jax.tree.map(jnp.copy, trunk)
             if parts:
                 own = {part: own if part == parts[0] else jax.tree.map(jnp.zeros_like, trunk) for part in parts}
@@ -161,7 +164,7 @@ _IDENTITY = Network(
 
 
 def _summed(trunk: PyTree, parts: tuple[str, ...], name: str) -> PyTree:
-    """The trunk's parameters: themselves, or the sum of their parts."""
+    """The trunk's parameters: the given ones, or the sum of their parts."""
     if not parts:
         return trunk
     if not isinstance(trunk, Mapping) or set(trunk) != set(parts):
@@ -177,7 +180,7 @@ def _summed(trunk: PyTree, parts: tuple[str, ...], name: str) -> PyTree:
 
 
 def _check_alike(names: Sequence[str], trunks: list[PyTree], states: list[PyTree], inputs: list[PyTree]) -> None:
-    """Raises where copies cannot be stacked."""
+    """Check that the copies can be stacked."""
     kinds = ("parameters", "state", "inputs")
     each = zip(names, trunks, states, inputs, strict=True)
     difference = _difference({name: dict(zip(kinds, own, strict=True)) for name, *own in each}, dtypes=True)
@@ -186,7 +189,7 @@ def _check_alike(names: Sequence[str], trunks: list[PyTree], states: list[PyTree
 
 
 def _difference(by_task: Mapping[str, PyTree], *, dtypes: bool = False) -> str:
-    """Where the first two trees that do not match differ, naming leaf and tasks; empty where all match."""
+    """The first difference between the trees of two tasks, as a message with leaf and tasks; empty if all match."""
 
     def kind(leaf: Any) -> Any:
         return (jnp.shape(leaf), str(jnp.asarray(leaf).dtype)) if dtypes else jnp.shape(leaf)
@@ -203,5 +206,5 @@ def _difference(by_task: Mapping[str, PyTree], *, dtypes: bool = False) -> str:
             if a != b:
                 return f"leaf {jax.tree_util.keystr(path)} is {a} for task {names[0]!r} but {b} for task {name!r}"
         if jax.tree.structure(by_task[names[0]]) != jax.tree.structure(by_task[name]):
-            return f"the tree of task {name!r} is of another structure than that of task {names[0]!r}"
+            return f"the tree of task {name!r} has another structure than that of task {names[0]!r}"
     return ""

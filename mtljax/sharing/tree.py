@@ -1,4 +1,4 @@
-"""A tree of blocks: tasks run together from the root and part where the tree branches."""
+"""A fixed tree of blocks: tasks share the blocks from the root up to the point where their paths branch."""
 
 from __future__ import annotations
 
@@ -22,34 +22,37 @@ from mtljax.types import Key, Model, Params, PyTree
 
 
 def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping[str, Sequence[int]]) -> Model:
-    r"""A fixed tree: each task follows its own path of nodes, and shares the nodes where paths run together.
+    r"""A fixed tree: each task follows its own path of nodes, and tasks share the nodes that their paths share.
 
         h_k^0 = inputs,   h_k^j = node_{j, paths[k][j]}(h_k^{j-1}),   outputs_k = head_k(h_k^J)
 
-    Node n of stage j is a copy of `stages[j]`. It runs once, however many tasks pass it, and only if a task that is
-    asked for does. Parameters are dicts by part, `"node/<stage>/<number>"` and `"head"`: a node that several tasks pass
-    stands in `Params.shared`, and one that a single task passes in `Params.tasks[k]`, with its head. The state is
-    `{"nodes": {part: ...}, "tasks": {k: ...}}`, the heads' under `"tasks"`. Node numbers are names: they need not be
-    consecutive, and a node's key comes from its stage and number.
+    Node n of stage j is a copy of `stages[j]`. It runs once per call, and only if a requested task passes it.
+    Parameters are dicts by part, `"node/<stage>/<number>"` and `"head"`. A node that several tasks pass is in
+    `Params.shared`; a node that only task k passes is in `Params.tasks[k]`, with k's head. The state is
+    `{"nodes": {part: ...}, "tasks": {k: ...}}`, with the heads' state under `"tasks"`. Node numbers are names: they
+    need not be consecutive, and a node's key comes from its stage and number.
 
-    `prune` makes such trees from what `ltb` has learned. With paths from a measure of task affinity it is the network
-    of Vandenhende, Georgoulis, De Brabandere and Van Gool, "Branched Multi-Task Networks: Deciding What Layers To
-    Share", BMVC 2020.
+    `prune` makes such a tree from a trained `ltb` model. With paths from a measure of task affinity, the tree is the
+    network of the paper.
 
     Args:
         stages: J networks in order, each from features to features.
         heads: network from the last features to outputs, by task name.
         paths: by task name, the number of the node that the task passes at each stage, `[J]` non-negative integers.
-            Where two tasks pass one node, they have passed the same nodes before it.
+            Two tasks that pass the same node must have passed the same nodes before it.
 
     Returns:
-        `Model`; `encode` and `decode` are None, since tasks part at several places, and `penalty` is None.
+        `Model`; `encode` and `decode` are None, since paths branch at several stages, and `penalty` is None.
 
     Raises:
-        TypeError: `stages` holds something else than networks; a task name that is not a string; a node number that is
-            not an integer.
+        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; a node number is not an
+            integer.
         ValueError: no stages, no heads; paths for other tasks than the heads, of a wrong length, with a negative
-            number, or that meet again after they have parted; `apply` asked for an unknown task.
+            number, or that meet again after they have branched; `apply` gets an unknown task.
+
+    References:
+        Vandenhende, Georgoulis, De Brabandere and Van Gool, "Branched Multi-Task Networks: Deciding What Layers To
+        Share", BMVC 2020.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -113,7 +116,7 @@ def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping
 
 
 def node_part(stage: int, number: int) -> str:
-    """The name of a node, under which its parameters stand and from which its key comes.
+    """The name of a node, which is the key of its parameters and determines its random key.
 
     Example:
         >>> node_part(1, 0)
@@ -123,7 +126,7 @@ def node_part(stage: int, number: int) -> str:
 
 
 def file_nodes(names: tuple[str, ...], paths: Mapping[str, Sequence[int]]) -> Filing:
-    """Which nodes several tasks pass, and whose the others are.
+    """The place of each node in `Params`: shared if several tasks pass it, else the task that passes it.
 
     Example:
         >>> file_nodes(("a", "b"), {"a": (0, 0), "b": (0, 1)}).owner
@@ -143,7 +146,7 @@ def _check_paths(names: tuple[str, ...], length: int, paths: Mapping[str, Sequen
         expect(is_sequence(paths[name]), "tree", f"paths[{name!r}]", "a sequence of integers", paths[name], TypeError)
         path = tuple(check_count("tree", f"paths[{name!r}][{j}]", node, least=0) for j, node in enumerate(paths[name]))
         if len(path) != length:
-            raise ValueError(f"tree: paths[{name!r}] must have one node for each of {length} stages, found {path}")
+            raise ValueError(f"tree: paths[{name!r}] must have one node per stage, for {length} stages, found {path}")
         for stage, node in enumerate(path):
             other, came = before.setdefault((stage, node), (name, path[:stage]))
             if came != path[:stage]:

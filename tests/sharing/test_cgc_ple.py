@@ -230,7 +230,8 @@ def started(inputs=X, *, levels=(SAME,), **options):
         (
             lambda: started(levels=[Experts([SAME], {"a": [layer(2)], "b": [SAME]})]),
             ValueError,
-            "ple: experts that are mixed must return one form of output, found stacks [[4, 1, 2], [4, 1, 3]]",
+            "ple: experts that are mixed must return outputs of one shape and dtype, found stacks "
+            "[[4, 1, 2], [4, 1, 3]]",
         ),
         (lambda: cgc(SAME, {}), ValueError, "cgc: heads must hold at least one Network by task name, found none"),
     ],

@@ -242,7 +242,7 @@ def heated(temperature):
             "ltb: stages must be a sequence of Network, found a Network; write (network,)",
         ),
         (lambda: ltb(STAGES, {}), ValueError, "ltb: heads must hold at least one Network by task name, found none"),
-        (lambda: ltb(STAGES, HEADS, widths=(2, 2)), ValueError, "ltb: widths must be one for each of 3 stages"),
+        (lambda: ltb(STAGES, HEADS, widths=(2, 2)), ValueError, "ltb: widths must be one number per stage"),
         (lambda: ltb(STAGES, HEADS, widths=0), ValueError, "ltb: widths must be at least 1, found 0"),
         (lambda: ltb(STAGES, HEADS, temperature=0.0), ValueError, "ltb: temperature must be above 0, found 0.0"),
         (

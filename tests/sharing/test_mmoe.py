@@ -174,7 +174,7 @@ def started(inputs=IMAGE, *, expert=None, **options):
         (
             lambda: started(gate=plain(lambda x: x[:1, 0, :2])),
             ValueError,
-            "mmoe: gate weights [1, 2] do not fit experts stacked to [[4, 2, 8, 8]]",
+            "mmoe: gate weights [1, 2] do not match experts stacked to [[4, 2, 8, 8]]",
         ),
         (lambda: started(gate=lambda x: x), TypeError, "mmoe: gate must be a Network, found the function '<lambda>'"),
         (

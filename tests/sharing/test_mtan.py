@@ -119,7 +119,7 @@ def test_images_are_pooled_by_the_stages_and_by_what_lies_between():
     params, state = jax.eval_shape(model.init, jax.random.key(0), images)
     assert jax.eval_shape(model.apply, params, state, images)[0]["depth"].shape == (2, 4, 4, 1)
     with pytest.raises(
-        ValueError, match=r"mtan: the output of forward\[0\] has shape \(2, 8, 8, 5\), which does not fit"
+        ValueError, match=r"mtan: the output of forward\[0\] has shape \(2, 8, 8, 5\), which does not match"
     ):
         jax.eval_shape(mtan(stages, {"depth": dense(1)}, masks, [dense(5)]).init, jax.random.key(0), images)
 

@@ -1,1 +1,1 @@
-"""What architectures are made of: networks, columns, experts, encoders, gates, and how parameters are filed by task."""
+"""Building blocks of architectures: networks, columns, experts, encoders, gates, and the places of `Params`."""

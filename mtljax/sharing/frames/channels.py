@@ -1,4 +1,4 @@
-"""What the sharing schemes made of several blocks ask of the features between them."""
+"""Checks of the features between the blocks of a network, and their concatenation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mtljax.types import Array
 
 
 def channels_last(where: str, what: str, features: Any) -> Array:
-    """Features that are one floating array `[B, ..., C]`.
+    """The features, after checking that they are one floating array `[B, ..., C]`.
 
     Args:
-        where: the public function asking, which opens the message.
+        where: the public function that calls this one; the message starts with its name.
         what: what the features are, for the message.
         features: what a network returned.
 
     Raises:
-        TypeError: something that is not an array, or not of a floating-point type.
-        ValueError: fewer than two axes.
+        TypeError: the features are not an array, or not of a floating-point type.
+        ValueError: the features have fewer than two axes.
 
     Example:
         >>> channels_last("film", "the output of stage 0", jnp.ones(3))
@@ -38,15 +38,15 @@ def channels_last(where: str, what: str, features: Any) -> Array:
 
 
 def concatenated(where: str, parts: dict[str, Any]) -> Array:
-    """Features joined along their last axis, `[B, ..., C_1 + C_2 + ...]`; one of them alone is returned as it is.
+    """Features joined along their last axis, `[B, ..., C_1 + C_2 + ...]`; a single one is returned unchanged.
 
     Args:
-        where: the public function asking, which opens the message.
-        parts: arrays `[B, ..., C_i]` in order, by what they are, for the message.
+        where: the public function that calls this one; the message starts with its name.
+        parts: arrays `[B, ..., C_i]` in order; the keys say what they are, for the message.
 
     Raises:
         TypeError: as `channels_last`.
-        ValueError: as `channels_last`, or arrays that differ in another axis than the last.
+        ValueError: as `channels_last`, or arrays differ in an axis other than the last.
 
     Example:
         >>> concatenated("mtan", {"u": jnp.ones((2, 3)), "f": jnp.ones((2, 1))}).shape
@@ -57,7 +57,7 @@ def concatenated(where: str, parts: dict[str, Any]) -> Array:
     for name, array in zip(names[1:], arrays[1:], strict=True):
         if array.shape[:-1] != arrays[0].shape[:-1]:
             raise ValueError(
-                f"{where}: {name} has shape {array.shape}, which does not fit {names[0]} of shape {arrays[0].shape}: "
-                "they are joined along the last axis, so all others must agree"
+                f"{where}: {name} has shape {array.shape}, which does not match {names[0]} of shape {arrays[0].shape}: "
+                "the two are joined along the last axis, so all other axes must be equal"
             )
     return jnp.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]

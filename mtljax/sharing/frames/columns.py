@@ -1,4 +1,4 @@
-"""What the architectures with one column of stages per task have in common."""
+"""The common model of the architectures with one column of stages per task."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from mtljax.types import Array, Key, Model, Params, PyTree, TaskInputs
 
 
 class Unit(NamedTuple):
-    """What fuses the columns after a stage. Columns are dicts by task name, of features alike in shape and type.
+    """A block that fuses the columns after a stage.
+
+    `columns` and `fused` are dicts of features by task name; all columns have the same structure, shapes and dtypes.
 
     Attributes:
         init: `init(key, columns) -> (params, state)`.
-        apply: `apply(params, state, columns, wanted, *, key, train) -> (fused, state)`; `wanted` are the names whose
-            fused features are asked for, and the keys of `fused`.
+        apply: `apply(params, state, columns, wanted, *, key, train) -> (fused, state)`; `wanted` are the names of the
+            columns to return, which are the keys of `fused`.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -37,24 +39,24 @@ def column_model(
     after: Sequence[int] | None = None,
     penalty: Callable[[Params], Array] | None = None,
 ) -> Model:
-    """A column of stages for each task, fused by units, and a head on each.
+    """One column of stages per task, units that fuse the columns, and one head per column.
 
         h_k^l = stage_l(g_k^(l-1); w_k^l),   g^l = unit_l(h_1^l, ..., h_T^l),   outputs_k = head_k(g_k^1, ..., g_k^L)
 
-    with `g^l = h^l` where no unit stands and `g_k^0` task k's inputs. `Params.shared` is
-    `{"columns": {k: one entry a stage}, "units": one entry a stage}`, `()` where no unit stands; the state is
-    `{"columns": ..., "units": ..., "tasks": {k: ...}}`. Up to the last unit all columns run, whichever tasks are asked
-    for; from there on their own columns alone.
+    `g^l = h^l` after a stage without a unit, and `g_k^0` are the inputs of task k. `Params.shared` is
+    `{"columns": {k: one entry per stage}, "units": one entry per stage}`; an entry of `"units"` is `()` after a stage
+    without a unit. The state is `{"columns": ..., "units": ..., "tasks": {k: ...}}`. Up to the last unit, all columns
+    run; after it, only the columns of the requested tasks run.
 
-    Networks start from what they are given when each column runs by itself, as T single-task networks would. Columns
-    that read the same inputs start equal, so that channel c is the same feature in all of them, and drop the same
-    units; inputs of each task's own give columns of their own, from the same keys.
+    Initial values are those of T single-task networks: `init` runs each column by itself, without the units. Columns
+    that read the same inputs start equal, so channel c is the same feature in all of them, and dropout drops the same
+    units in them. With `TaskInputs` each column starts from its own inputs, with the same keys.
 
     Args:
-        where: the public function asking, which opens the messages.
-        stages: at least one network; each reads what the one before it returns.
-        heads: by task name, network from the tuple of one column's fused features, one entry a stage.
-        unit: what stands after a stage; one form for all, with parameters of its own in each place.
+        where: the public function that calls this one; messages start with its name.
+        stages: at least one network; each reads the output of the one before.
+        heads: by task name, network from the tuple of the column's fused features, one entry per stage.
+        unit: the block after a stage; it has its own parameters after each stage.
         after: positions of the stages that a unit follows; None for all.
         penalty: `Model.penalty`.
 
@@ -63,7 +65,7 @@ def column_model(
 
     Raises:
         TypeError: stages or `after` of the wrong type.
-        ValueError: no stages; positions that do not exist; columns that differ where a unit stands.
+        ValueError: there are no stages; a position does not exist; columns differ where a unit stands.
     """
     names, stages = check_heads(where, heads), check_networks(where, "stages", stages)
     positions = _check_after(where, after, len(stages))
@@ -84,7 +86,7 @@ def column_model(
             columns = dict.fromkeys(names, column(inputs))
 
         def entry(name: str, which: int) -> tuple[PyTree, ...]:
-            # Copies of their own: a donated step must not be handed one buffer twice.
+            # Copies, because a step that donates its state must not get one buffer twice.
             return tuple(jax.tree.map(jnp.copy, stage[which]) for stage in columns[name])
 
         units: list[tuple[PyTree, PyTree]] = [((), ())] * len(stages)
@@ -160,7 +162,7 @@ def column_model(
 
 
 def read_last(head: Network) -> Network:
-    """A head of `column_model` that reads its column's last features alone.
+    """A head of `column_model` that reads only the last features of its column.
 
     Example:
         >>> head = Network(lambda key, x: (x, ()), lambda params, state, x, *, key=None, train=False: (x, state))
@@ -176,14 +178,16 @@ def read_last(head: Network) -> Network:
 
 
 def check_alike(what: str, found: Mapping[str, PyTree]) -> None:
-    """Raises where features that are to be added up differ. Static: costs nothing.
+    """Check that features which are to be added have the same structure, shapes and dtypes.
+
+    The check happens at trace time, so it costs nothing in a compiled step.
 
     Args:
-        what: opens the message.
-        found: features by a label that says whose they are.
+        what: start of the message.
+        found: the features; the keys say which they are, for the message.
 
     Raises:
-        TypeError: an array that is not of a floating-point type.
+        TypeError: an array is not of a floating-point type.
         ValueError: there are no arrays, or structures, shapes or dtypes differ.
 
     Example:

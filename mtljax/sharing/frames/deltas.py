@@ -1,4 +1,4 @@
-"""One trunk of stages that each task bends by a small network of its own after each stage."""
+"""The common model of `adapters` and `film`: one shared trunk, and one small network per task after each stage."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mtljax.types import Key, Model, Params, PyTree
 def after_each_stage(
     where: str, kind: str, delta: Network, stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: bool
 ) -> Model:
-    """What `adapters` and `film` have in common: `h_k^j = delta_k^j(stage_j(h_k^{j-1}))`, `outputs_k = head_k(h_k^J)`.
+    """The model of `adapters` and `film`: `h_k^j = delta_k^j(stage_j(h_k^{j-1}))`, `outputs_k = head_k(h_k^J)`.
 
     Args:
-        where: the public function's name, which opens the messages.
-        kind: the name under which a task's deltas stand in `Params.tasks[k]`, a list with one entry a stage.
-        delta: what follows each stage, the identity at its initialisation; it carries no state and draws nothing.
+        where: the public function that calls this one; messages start with its name.
+        kind: the key of a task's deltas in `Params.tasks[k]`, which are a list with one entry per stage.
+        delta: network after each stage, which starts as the identity; it has no state and draws nothing at random.
         stages: the trunk's networks.
         heads: network by task name.
         frozen: whether no gradient reaches the trunk.
@@ -57,7 +57,7 @@ def after_each_stage(
             own = [delta.init(key_for(key, f"task/{name}/{kind}/{j}"), h)[0] for j, h in enumerate(features)]
             head, head_state = heads[name].init(key_for(key, f"task/{name}"), x)
             tasks[name] = {kind: own, "head": head}
-            # Copies of their own: a donated step must not be handed one buffer twice.
+            # Copies, because a step that donates its state must not get one buffer twice.
             states[name] = {"stages": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
         return Params(shared=trunk, tasks=tasks), {"tasks": states}
 

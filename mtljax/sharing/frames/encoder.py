@@ -1,4 +1,4 @@
-"""Models that are an encoder and heads on what it returns."""
+"""The common model of the architectures that consist of one encoder for all tasks and one decoder per task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtljax.types import Key, Model, Params, PyTree
 def encoder_and_heads(
     names: tuple[str, ...], init: Callable[..., Any], encode: Callable[..., Any], decode: Callable[..., Any]
 ) -> Model:
-    """A `Model` whose `apply` is decode after encode, with one use of the key; it takes `TaskInputs` too.
+    """A `Model` whose `apply` is `decode` after `encode`, both with the same key; it takes `TaskInputs` too.
 
     Args:
         names: task names, sorted.
@@ -45,7 +45,7 @@ def encoder_and_heads(
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
-        selected(names, tasks)  # before the encoder runs, which may fail for a reason of its own
+        selected(names, tasks)  # first, so that an unknown task raises before the encoder can fail
         features, state = encode(params.shared, state, inputs, key=key, train=train)
         return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
 

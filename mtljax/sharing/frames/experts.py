@@ -1,4 +1,4 @@
-"""What the mixtures of experts have in common: lists of experts, gates, mixing, and the frame of their models."""
+"""The common parts of the mixtures of experts: lists of experts, gates, mixing, and the model around them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtljax.sharing.frames.network import Network, check_network, check_networks
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, Params, PyTree
 
-# run(block, network, inputs) -> outputs: applies the network with the parameters and state kept under that name.
+# run(block, network, inputs) -> outputs: applies the network with the parameters and state stored under `block`.
 Run = Callable[[str, Network, PyTree], Any]
 Initializer = Callable[[Key, tuple[int, ...], Any], Array]
 
@@ -30,22 +30,24 @@ def assemble(
     *,
     encoder: Network | None = None,
 ) -> Model:
-    """A model from what all tasks run and what each task runs alone, both written once, for `init` and `apply` alike.
+    """A model from two functions, the trunk of all tasks and the branch of one task; each serves `init` and `apply`.
 
         outputs_k = branch_k(trunk(encoder(inputs)))
 
-    `params.shared[block]` are the parameters of each network that `encoder` and `trunk` run, by block name, and
-    `params.tasks[k][block]` of each that task k's branch runs. The state is `{"shared": ..., "tasks": {k: ...}}` of the
-    same form. Keys are made of block names, and of the task's name in a branch.
+    `params.shared[block]` are the parameters of a network that `encoder` or `trunk` runs, by block name.
+    `params.tasks[k][block]` are those of a network that task k's branch runs. The state is
+    `{"shared": ..., "tasks": {k: ...}}` of the same form. Keys come from block names, in a branch also from the task's
+    name.
 
     Args:
-        where: the public function asking, which opens the messages.
+        where: the public function that calls this one; messages start with its name.
         names: task names, sorted.
         trunk: `trunk(run, encoded) -> features`, where `run(block, network, inputs) -> outputs`.
-        branch: `branch(run, name, features, *, key, train) -> outputs`, a task's outputs from the features; `run` as
-            above, with that task's parameters; `key` is the task's own, for what it draws itself, or None. It must run
-            the same blocks whatever `train` is, since `init` calls it too.
-        encoder: what all read in place of the inputs, block `"encoder"`; None for the inputs themselves.
+        branch: `branch(run, name, features, *, key, train) -> outputs`, a task's outputs from the features. `run` is as
+            above, with that task's parameters; `key` is the task's key for the branch's own random draws, or None. The
+            branch must run the same blocks whatever `train` is, since `init` calls it too.
+        encoder: network whose output the trunk reads in place of the inputs, block `"encoder"`; None for the inputs
+            themselves.
 
     Returns:
         `Model` with `encode` and `decode`.
@@ -93,7 +95,7 @@ def assemble(
 
 
 def _starting(params: dict[str, PyTree], states: dict[str, PyTree], key: Key, suffix: str = "") -> Run:
-    """A `run` that starts each network before it runs it, and keeps what it started in the two dicts."""
+    """A `run` for `init`: initializes each network, stores parameters and state in the two dicts, and applies it."""
 
     def run(block: str, network: Network, inputs: PyTree) -> Any:
         params[block], states[block] = network.init(key_for(key, block + suffix), inputs)
@@ -105,7 +107,7 @@ def _starting(params: dict[str, PyTree], states: dict[str, PyTree], key: Key, su
 def _running(
     params: dict[str, PyTree], states: dict[str, PyTree], key: Key | None, train: bool, suffix: str = ""
 ) -> Run:
-    """A `run` that applies each network with its parameters, and puts its new state in place of the old."""
+    """A `run` for `apply`: applies each network with its parameters, and replaces its state by the new one."""
 
     def run(block: str, network: Network, inputs: PyTree) -> Any:
         outputs, states[block] = network.apply(
@@ -117,11 +119,11 @@ def _running(
 
 
 def expert_list(where: str, expert: Network | Sequence[Network], number: int | None) -> tuple[Network, ...]:
-    """The experts: `number` times one network, each with an init of its own, or several networks as they are.
+    """The experts: `number` copies of one network, each with its own initial values, or several networks as given.
 
     Raises:
-        TypeError: something that is not a `Network`, a number that is not an integer.
-        ValueError: no experts, or several networks and another number.
+        TypeError: an expert is not a `Network`; the number is not an integer.
+        ValueError: there are no experts; or there are several networks, and the number is another.
 
     Example:
         >>> double = Network(lambda key, x: ((), ()), lambda params, state, x, *, key=None, train=False: (2 * x, state))
@@ -139,15 +141,15 @@ def expert_list(where: str, expert: Network | Sequence[Network], number: int | N
 
 
 def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyTree]) -> list[PyTree]:
-    """Run experts, each group `(block, experts, inputs)` on its own inputs, as blocks `"block/0"` and on.
+    """Run groups of experts `(block, experts, inputs)`, each group on its own inputs, and stack the outputs.
 
-    All outputs in a row are one stacked pytree `[B, E, ...]`, returned in a list, which is empty where there are no
-    experts. The experts run one after the other, in a plain loop: blocks vmapped over their weights are slow on CPU
-    where they convolve.
+    The experts of a group are the blocks `"block/0"`, `"block/1"` and so on. The result is a list with one pytree
+    `[B, E, ...]`, the outputs of all experts in order; the list is empty if there are no experts. The experts run one
+    after the other in a loop, because on CPU convolutions vmapped over their weights are slow.
 
     Raises:
-        ValueError: experts whose outputs differ in structure, shape or dtype.
-        TypeError: outputs that are not floating.
+        ValueError: outputs of experts differ in structure, shape or dtype.
+        TypeError: outputs are not floating.
     """
     blocks = [(f"{block}/{i}", expert, inputs) for block, experts, inputs in groups for i, expert in enumerate(experts)]
     if not blocks:
@@ -157,8 +159,8 @@ def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyT
     for (block, *_), kind in zip(blocks, kinds, strict=True):
         if kind != kinds[0]:
             raise ValueError(
-                f"{where}: experts must return one form of output to be mixed, but {blocks[0][0]} returns {kinds[0]} "
-                f"and {block} {kind}"
+                f"{where}: experts that are mixed must return outputs of one structure, shape and dtype, but "
+                f"{blocks[0][0]} returns {kinds[0]} and {block} returns {kind}"
             )
     for leaf in jax.tree.leaves(outputs[0]):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or not jnp.ndim(leaf):
@@ -167,18 +169,18 @@ def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyT
 
 
 def mix(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
-    """Mix the experts of several stacks, in a row, example by example: `sum_e weights[b, e] f_e[b]`.
+    """Mix the experts of all stacks, example by example: `sum_e weights[b, e] f_e[b]`.
 
     Args:
-        where: the public function asking, which opens the message.
-        weights: `[B, E]`, E experts in all stacks together.
+        where: the public function that calls this one; the message starts with its name.
+        weights: `[B, E]` for the E experts of all stacks, in order.
         stacks: pytrees `[B, E_s, ...]` of one structure; features may have any trailing shape.
 
     Returns:
         Pytree `[B, ...]`, in the experts' dtype; summed in float32 at least.
 
     Raises:
-        ValueError: stacks that do not fit one another or the weights.
+        ValueError: the stacks do not match one another or the weights.
 
     Example:
         >>> weights, stack = jnp.array([[0.25, 0.75]]), jnp.array([[[4.0, 0.0], [0.0, 4.0]]])
@@ -189,15 +191,17 @@ def mix(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
     def leaf(*leaves: Array) -> Array:
         shapes = [list(each.shape) for each in leaves]
         if len({(each.dtype, each.shape[0], *each.shape[2:]) for each in leaves}) > 1:
-            raise ValueError(f"{where}: experts that are mixed must return one form of output, found stacks {shapes}")
+            raise ValueError(
+                f"{where}: experts that are mixed must return outputs of one shape and dtype, found stacks {shapes}"
+            )
         if weights.shape != (leaves[0].shape[0], sum(each.shape[1] for each in leaves)):
-            raise ValueError(f"{where}: gate weights {list(weights.shape)} do not fit experts stacked to {shapes}")
+            raise ValueError(f"{where}: gate weights {list(weights.shape)} do not match experts stacked to {shapes}")
         dtype = accumulator(jnp.promote_types(leaves[0].dtype, weights.dtype))
         parts, first = [], 0
         for each in leaves:
             own = lax.slice_in_dim(weights, first, first + each.shape[1], axis=1).astype(dtype)
-            # One product over the expert axis, the examples as its batch. HIGHEST, because the default on accelerators
-            # rounds operands; the product waits for memory, so that costs nothing.
+            # One product over the expert axis, batched over examples. HIGHEST, because the default on accelerators
+            # rounds operands. It costs nothing, since memory traffic bounds this product.
             parts.append(
                 lax.dot_general(own, each.astype(dtype), (((1,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
             )
@@ -206,19 +210,20 @@ def mix(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
 
     structures = {jax.tree.structure(stack) for stack in stacks}
     if len(structures) != 1:
-        raise ValueError(f"{where}: experts that are mixed must return one form of output, found {structures}")
+        raise ValueError(f"{where}: experts that are mixed must return outputs of one structure, found {structures}")
     return jax.tree.map(leaf, *stacks)
 
 
 def linear(where: str, size: int, *, init: Initializer | None = None) -> Network:
     """The default gate: logits `W^T x` `[B, size]` of inputs `[B, d]`, without a bias. Its parameter is W, `[d, size]`.
 
-    W and the product are float32 at least; W starts at truncated normal values of variance 1 / d, or by `init`.
+    W and the product are float32 at least. W starts from a truncated normal distribution of variance 1 / d, or from
+    `init`.
 
     Raises:
-        ValueError: from `init`, inputs that are not `[B, d]`: which features of an image or a sequence a gate should
-            read is the caller's to say.
-        TypeError: from `init`, inputs that are not one floating array.
+        ValueError: from `init`, inputs are not `[B, d]`: the caller must say which features of an image or a sequence a
+            gate reads.
+        TypeError: from `init`, inputs are not one floating array.
 
     Example:
         >>> w, state = jax.eval_shape(linear("mmoe", 4).init, jax.random.key(0), jnp.ones((2, 3)))
@@ -246,7 +251,7 @@ def linear(where: str, size: int, *, init: Initializer | None = None) -> Network
 
 
 def gate_or_linear(where: str, gate: Network | None, size: int, *, init: Initializer | None = None) -> Network:
-    """The caller's gate, after checking that it is a `Network`, or the default one of that size."""
+    """The given gate, after checking that it is a `Network`, or else the default gate of that size."""
     if gate is None:
         return linear(where, size, init=init)
     return check_network(where, "gate", gate)

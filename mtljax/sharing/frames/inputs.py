@@ -1,4 +1,4 @@
-"""Inputs that all tasks share, and inputs of each task's own."""
+"""Inputs that all tasks share, or separate inputs per task (`TaskInputs`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mtljax.types import Key, Params, PyTree, TaskInputs
 
 
 def input_of(inputs: PyTree, name: str) -> PyTree:
-    """What task `name` runs on: its own entry of `TaskInputs`, or the inputs that all tasks share.
+    """The inputs of task `name`: its own entry of `TaskInputs`, or the inputs that all tasks share.
 
     Raises:
-        ValueError: `TaskInputs` without that task.
+        ValueError: `TaskInputs` has no entry for that task.
 
     Example:
         >>> input_of(TaskInputs({"left": 1, "right": 2}), "right"), input_of(3, "right")
@@ -29,10 +29,11 @@ def input_of(inputs: PyTree, name: str) -> PyTree:
 
 
 def one_task_at_a_time(names: tuple[str, ...], apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A `Model.apply` that takes `TaskInputs` too, from one that runs all its tasks on shared inputs.
+    """A `Model.apply` that also takes `TaskInputs`, from one that runs all tasks on shared inputs.
 
-    Given `TaskInputs`, each task asked for runs on its own, `apply(params, state, inputs_k, tasks=(k,))`, in sorted
-    order of names, handing the state on to the next, with a key of its own. Shared inputs go straight through.
+    With `TaskInputs`, the requested tasks run one by one in sorted order of names,
+    `apply(params, state, inputs_k, tasks=(k,))`. Each task has its own key, and the state passes from task to task.
+    Other inputs are passed on unchanged.
 
     Args:
         names: the model's task names, sorted.

@@ -1,4 +1,4 @@
-"""Linear mixtures of columns: what cross-stitch, sluice, NDDR and deep fusion have in common."""
+"""Linear mixtures of columns, for `cross_stitch`, `sluice`, `nddr` and `deep_fusion`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from jax import lax
 from mtljax import trees
 from mtljax.types import Array, PyTree
 
-# Up to here `mix` writes its sums out, which XLA fuses into one pass over the features: measured on a CPU with 2 to 9
-# columns, 1.3 to 200 times as fast as the einsum, and 4 to 100 times with the derivative. Beyond, the program would
-# grow with the square of the columns.
+# Up to this number of weights, `mix` writes its sums term by term, and XLA fuses them into one pass over the features.
+# On a CPU with 2 to 9 columns this was 1.3 to 200 times as fast as the einsum, and 4 to 100 times with the derivative.
+# Beyond it, the program would grow with the square of the number of columns.
 _FEW_TERMS = 100
 
 
 def mix(weights: PyTree, columns: Sequence[PyTree], rows: Sequence[int]) -> list[PyTree]:
-    """`sum_j w_ij x_j` for the rows i asked for; summed in float32 at least, returned in the features' own dtype.
+    """`sum_j w_ij x_j` for the given rows i; summed in float32 at least, returned in the features' dtype.
 
     Args:
-        weights: in the structure of one column, for each of its leaves `[R, N]`, or `[R, N, C]` to weigh each channel
-            (last axis) by itself.
-        columns: N pytrees alike in shape and type.
-        rows: which of the R rows.
+        weights: pytree with the structure of one column; a leaf is `[R, N]`, or `[R, N, C]` for weights per channel
+            (last axis).
+        columns: N pytrees with the same structure, shapes and dtypes.
+        rows: the rows to return, of the R rows of the weights.
 
     Example:
         >>> mix(jnp.array([[1.0, 0.0], [0.5, 0.5]]), [jnp.zeros(2), jnp.ones(2)], rows=(1,))
@@ -52,7 +52,7 @@ def _mix_leaf(weights: Array, xs: tuple[Array, ...], rows: Sequence[int]) -> lis
 
 
 def near_identity(size: int, own: Array | float) -> Array:
-    """`[N, N]`: `own` on the diagonal, the rest of each row shared evenly; 1 where there is one row.
+    """`[N, N]` with `own` on the diagonal and the rest of each row shared evenly; 1 if N is 1.
 
     Example:
         >>> near_identity(3, 0.5).tolist()

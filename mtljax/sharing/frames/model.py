@@ -1,4 +1,4 @@
-"""The frame of every architecture: a `Model` whose functions check what they are given."""
+"""The frame of every architecture: a `Model` whose functions check their arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def checked_model(
     decode: Callable[..., Any] | None = None,
     penalty: Callable[[Params], Array] | None = None,
 ) -> Model:
-    """A `Model` of these functions, with keys, flags, tasks and parameters checked before a network sees them.
+    """A `Model` of these functions that checks keys, flags, tasks and parameters before a network runs.
 
     Args:
         names: task names, sorted.

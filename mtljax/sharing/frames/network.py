@@ -1,4 +1,4 @@
-"""A single network as a pair of pure functions, and what every sharing scheme does with its names and keys."""
+"""A single network as a pair of pure functions; task names, keys and checks for every architecture."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Network(NamedTuple):
 
     Attributes:
         init: `init(key, inputs) -> (params, state)`; `inputs` is an example `[B, ...]` whose values may be used.
-            `state` is what the network carries outside its parameters (batch statistics), `()` for nothing.
-        apply: `apply(params, state, inputs, *, key=None, train=False) -> (outputs, state)`. `key` feeds dropout and
-            may be None where nothing is drawn; the state returned has the structure of the state given.
+            `state` holds what is not a parameter, such as batch statistics; it is `()` if there is none.
+        apply: `apply(params, state, inputs, *, key=None, train=False) -> (outputs, state)`. `key` is for dropout, and
+            may be None if nothing is drawn. The returned state has the structure of the given state.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,10 +41,10 @@ def key_for(key: Key, name: str) -> Key: ...
 @overload
 def key_for(key: None, name: str) -> None: ...
 def key_for(key: Key | None, name: str) -> Key | None:
-    """A key of its own for each name; None stays None.
+    """One key per name; None stays None.
 
-    It depends on the name alone, not on what stands beside it: a head starts from the same values, and drops the same
-    units, whichever other tasks there are and whichever of them are run.
+    The key depends on `key` and the name alone. So a head's initial values and its dropout do not depend on which other
+    tasks there are or run.
 
     Example:
         >>> bool(key_for(jax.random.key(0), "depth") == key_for(jax.random.key(0), "normals"))
@@ -57,13 +57,13 @@ def task_names(where: str, names: Iterable[str], *, what: str = "tasks") -> tupl
     """The names in task order, which is their sorted order.
 
     Args:
-        where: the public function asking, which opens the message.
+        where: the public function that calls this one; the message starts with its name.
         names: task names, each once.
         what: the argument's name.
 
     Raises:
-        TypeError: `names` is one string, or holds something that is not a string.
-        ValueError: there are none, or one stands twice.
+        TypeError: `names` is one string, or an entry is not a string.
+        ValueError: there are no names, or one is repeated.
 
     Example:
         >>> task_names("soft", ["b", "a"])
@@ -75,7 +75,7 @@ def task_names(where: str, names: Iterable[str], *, what: str = "tasks") -> tupl
 
 
 def check_network(where: str, what: str, value: Any, *, expected: str = "a Network") -> Network:
-    """The network, after checking that it is one; a module of Flax is told how to become one.
+    """The network, after checking that it is a `Network`; for a Flax module, the message names the adapter.
 
     Example:
         >>> check_network("hard", "trunk", None)
@@ -91,10 +91,10 @@ def check_network(where: str, what: str, value: Any, *, expected: str = "a Netwo
 
 
 def check_networks(where: str, what: str, value: Any, *, count: int | None = None) -> tuple[Network, ...]:
-    """The networks as a tuple, after checking that each is one.
+    """The networks as a tuple, after checking that each is a `Network`.
 
     Args:
-        where: the public function asking, which opens the message.
+        where: the public function that calls this one; the message starts with its name.
         what: the argument's name.
         value: a sequence of `Network`.
         count: how many there must be; None for at least one.
@@ -141,7 +141,7 @@ def check_heads(where: str, heads: Any, *, what: str = "heads") -> tuple[str, ..
 
 
 def check_entries(where: str, what: str, value: Any, names: tuple[str, ...]) -> None:
-    """Raises unless it is a dict with one entry for each of the tasks.
+    """Check that the value is a dict with one entry per task.
 
     Example:
         >>> check_entries("hierarchical", "layers", {"a": 0}, ("a", "b"))
@@ -155,7 +155,7 @@ def check_entries(where: str, what: str, value: Any, names: tuple[str, ...]) -> 
 
 
 def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list or the like. A `Network` and a `Model` are tuples too, but of functions.
+    """Whether the value is a sequence such as a list; strings and named tuples such as `Network` do not count.
 
     Example:
         >>> is_sequence([]), is_sequence("ab"), is_sequence(Network(print, print))
@@ -165,7 +165,7 @@ def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def _adapter(value: Any) -> str:
-    """What to write for a module of Flax, or a class of them."""
+    """The advice for a Flax module or its class: which adapter to call; empty for anything else."""
     kind = value if isinstance(value, type) else type(value)
     modules = {base.__module__ for base in kind.__mro__}
     if any(module.startswith("flax.linen") for module in modules):
@@ -176,11 +176,11 @@ def _adapter(value: Any) -> str:
 
 
 def selected(known: tuple[str, ...], tasks: Iterable[str] | None) -> tuple[str, ...]:
-    """The tasks that `apply(tasks=...)` asks for, in task order; all where it is None.
+    """The tasks that `apply(tasks=...)` requests, in task order; None requests all.
 
     Raises:
         TypeError: `tasks` is one string, or not a sequence.
-        ValueError: a task that the model does not have; the message names it and the known ones.
+        ValueError: the model does not have a task; the message names that task and those of the model.
 
     Example:
         >>> selected(("depth", "normals"), ("edges",))

@@ -1,4 +1,4 @@
-"""Networks made of parts, each of which is filed under the tasks whose losses reach it."""
+"""Which parts of a network stand in `Params.shared` and which in `Params.tasks`, by the losses that reach them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mtljax.types import Params, PyTree
 
 
 class Filing(NamedTuple):
-    """Which part of a network stands where in `Params`.
+    """The place of each part of a network in `Params`.
 
     Attributes:
         tasks: all task names.
-        owner: by part, the one task whose loss reaches it, or None where several do.
+        owner: by part, the task whose loss alone reaches it, or None if several losses do.
 
     Example:
         >>> filing = file_parts(("a", "b"), {"trunk": {"a", "b"}, "head/a": {"a"}, "head/b": {"b"}})
@@ -28,7 +28,7 @@ class Filing(NamedTuple):
     owner: dict[str, str | None]
 
     def params(self, parts: Mapping[str, PyTree]) -> Params:
-        """The parts' parameters, each where it belongs."""
+        """`Params` of the parts' parameters."""
         shared, own = {}, {name: {} for name in self.tasks}
         for part, value in parts.items():
             task = self.owner[part]
@@ -36,13 +36,13 @@ class Filing(NamedTuple):
         return Params(shared=shared, tasks=own)
 
     def find(self, params: Params, part: str) -> PyTree:
-        """One part's parameters."""
+        """The parameters of one part."""
         task = self.owner[part]
         return params.shared[part] if task is None else params.tasks[task][part]
 
 
 def file_parts(tasks: tuple[str, ...], reached_by: Mapping[str, Collection[str]]) -> Filing:
-    """Where each part belongs: with its task if one loss alone reaches it, otherwise with what is shared.
+    """The place of each part: under its task if one loss alone reaches it, otherwise in `Params.shared`.
 
     Args:
         tasks: all task names.

@@ -1,1 +1,1 @@
-"""Models that change between runs: tasks are added or taken away, parts are frozen or carried over."""
+"""Changes of a trained model between runs: tasks are added or removed, parameters are frozen or carried over."""

@@ -1,4 +1,4 @@
-"""A trained model with a task more, or fewer."""
+"""Adding tasks to a trained model, and removing them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mtljax.types import Key, Model, Params, PyTree
 
 
 def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
-    """Carry a trained model into one with more tasks: old values to the bit, new parameters as `model` starts them.
+    """Carry a trained model over into one with more tasks; old values stay exact, new parameters are initialized.
 
         params, state = add_task(params, state, hard(trunk, heads | {"edges": head}), key, inputs)
 
     The old tasks' outputs do not change. A new head starts as it would in any model with that key, since a head's key
-    comes from its name. With `soft` a new copy starts from the network's initial values, far from copies that have been
-    trained; to start from one of them, copy `params.tasks["depth"]["trunk"]` to the new task's. For the optimiser's
-    state see `carry_over`, and `freeze` for training the new head alone; the method's state is as long as the number of
-    tasks and is made anew.
+    comes from its name. With `soft`, a new copy starts from the network's initial values, far from the trained copies;
+    to start it from one of them, copy `params.tasks["depth"]["trunk"]` to the new task. For the optimiser's state see
+    `carry_over`; to train the new head alone see `freeze`. A method's state has one entry per task and cannot be
+    carried over: make it with `method.init`.
 
     Args:
         params: the old model's parameters.
@@ -32,8 +32,8 @@ def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTr
         donates its state consumes them.
 
     Raises:
-        ValueError: an old task that the new model lacks, or no new one; a leaf of the old parameters or state that the
-            new model lacks, or has in another shape or dtype (as for sharing schemes with parameters `[T, ...]`).
+        ValueError: the new model lacks an old task, or has no new one; the new model lacks a leaf of the old parameters
+            or state, or has it in another shape or dtype (as with architectures whose parameters are `[T, ...]`).
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,11 +63,11 @@ def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTr
 
 
 def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) -> tuple[Params, PyTree]:
-    """Carry a trained model into one with fewer tasks; all its values are the old ones, to the bit.
+    """Carry a trained model over into one with fewer tasks; all values stay exact.
 
         params, state = without_task(params, state, hard(trunk, {"depth": head}), inputs)
 
-    The optimiser's state follows by `carry_over`; the method's state is made anew.
+    For the optimiser's state use `carry_over`; make the method's state with `method.init`.
 
     Args:
         params: the old model's parameters.
@@ -79,8 +79,8 @@ def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) ->
         `(params, state)` of the new model. Leaves are the old arrays themselves, not copies.
 
     Raises:
-        ValueError: the new model's tasks are not some of the old ones, or are all of them; a leaf of the new parameters
-            or state that the old model lacks, or has in another shape or dtype.
+        ValueError: the new model's tasks are not a proper subset of the old ones; the old model lacks a leaf of the new
+            parameters or state, or has it in another shape or dtype.
 
     Example:
         >>> import jax.numpy as jnp

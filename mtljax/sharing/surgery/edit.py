@@ -1,4 +1,4 @@
-"""Values of one tree carried into another by path: parameters, states of models and of optimisers."""
+"""Carrying values from one tree over into another by path: parameters, and states of models and optimisers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ def carry_over(new: PyTree, old: PyTree) -> PyTree:
 
         result[path] = old[path] if path in old else new[path]
 
-    It moves what was learnt when the tree changes: into a model with a task more or less (`add_task`, `without_task`),
-    and an optax state after such a change or between `freeze` and `thaw`, for optax's states hold trees of the
-    parameters' own structure:
+    Use it when the structure of the parameters changes. An optax state contains trees with the structure of the
+    parameters, so it works for these too, after `add_task` or `without_task`, or between `freeze` and `thaw`:
 
         opt_state = carry_over(optimizer.init(new_params), opt_state)
 
-    Moments of old parameters go on, those of new ones start at zero. But Adam counts steps once for all parameters, and
-    its correction for moments that start at zero is long spent: new ones take steps up to 6.6 times too long for some
-    hundred steps (at the usual decays 0.9 and 0.999). Give them a count of their own with `thaw`, or train them alone
-    for a while. What is as long as the number of tasks, such as a method's state, cannot be carried: make it anew
-    with `method.init(num_tasks)`.
+    Moments of old parameters are kept; those of new parameters start at zero. But Adam has one step count for all
+    parameters, so its correction for moments that start at zero is over. New parameters then take steps up to 6.6
+    times too long for some hundred steps (with the usual decays 0.9 and 0.999). Give them their own count with `thaw`,
+    or train them alone for a while. A state with one entry per task, such as a method's state, cannot be carried over:
+    make it with `method.init(num_tasks)`.
 
     Args:
         new: pytree of arrays, for its structure and for the values that are new.
@@ -36,7 +35,7 @@ def carry_over(new: PyTree, old: PyTree) -> PyTree:
         consumes them.
 
     Raises:
-        ValueError: a leaf whose shape or dtype differs between the two; or two trees with leaves but no path in common.
+        ValueError: a leaf's shape or dtype differs between the two trees; or both have leaves but no path in common.
 
     Example:
         >>> old = {"a": jnp.array(1.0), "b": jnp.array(2.0)}
@@ -46,20 +45,20 @@ def carry_over(new: PyTree, old: PyTree) -> PyTree:
     found = matched("carry_over", new, old)
     if not found.carried and jax.tree.leaves(new) and jax.tree.leaves(old):
         raise ValueError(
-            f"carry_over: the trees have no path in common; the new one has {found.fresh[0]} and the like, "
-            f"the old one {found.dropped[0]}"
+            f"carry_over: the trees have no path in common; the new tree has for example {found.fresh[0]}, "
+            f"the old tree {found.dropped[0]}"
         )
     return found.tree
 
 
 class Match(NamedTuple):
-    """What two trees have in common.
+    """The result of matching two trees by path.
 
     Attributes:
-        tree: like the new one, with the old values where there are any.
-        carried: paths of both.
-        fresh: paths of the new one alone.
-        dropped: paths of the old one alone.
+        tree: the new tree with the old values at the paths that both trees have.
+        carried: paths of both trees.
+        fresh: paths of the new tree alone.
+        dropped: paths of the old tree alone.
     """
 
     tree: PyTree
@@ -69,15 +68,15 @@ class Match(NamedTuple):
 
 
 def matched(where: str, new: PyTree, old: PyTree) -> Match:
-    """Old values in the new tree, by path; leaves may be arrays or shapes.
+    """The new tree with the old values at common paths, and the lists of paths; leaves may be arrays or shapes.
 
     Args:
-        where: the public function asking, which opens the message.
+        where: the public function that calls this one; the message starts with its name.
         new: pytree.
         old: pytree.
 
     Raises:
-        ValueError: a leaf whose shape or dtype differs.
+        ValueError: a leaf's shape or dtype differs.
 
     Example:
         >>> matched("add_task", {"a": 1, "b": 1}, {"a": 2, "c": 2})

@@ -1,4 +1,4 @@
-"""Which parameters an optimiser moves: labels by path for `optax.partition`, freezing and thawing."""
+"""Which parameters an optimiser updates: labels by path for `optax.partition`, freezing and thawing."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ from mtljax.checks import check_optimizer, expect
 from mtljax.types import PyTree
 
 Where = str | tuple[str, ...] | Callable[[str], object]
-"""A prefix of paths, "shared" or ("tasks", "depth"); or a function of a leaf's path, "tasks/depth/head/kernel"."""
+"""Selects leaves: a prefix of paths, as "shared" or ("tasks", "depth"), or a function of a path "tasks/depth/bias"."""
 
 TRAINED, HELD = "trained", "held"
 """The two groups of `freeze` and `thaw`, which are keys of `PartitionState.inner_states`."""
 
 
 def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], PyTree]:
-    """Labels for `optax.partition`: each parameter's is that of the first rule that its path fits, else the default.
+    """Labels for `optax.partition`: each parameter gets the label of the first rule that matches its path.
 
-    For fine-tuning with learning rates of their own for some parts:
+    For example, to fine-tune the shared parameters with a smaller learning rate:
 
         labels = part_labels(("shared", "slow"), default="fast")
         optimizer = optax.partition({"slow": optax.adamw(1e-5), "fast": optax.adamw(1e-3)}, labels)
 
-    Each label's transformation sees its own parameters alone: a global norm is theirs, and they have a step count of
-    their own.
+    The transformation of a label sees the parameters of that label alone: it computes a global norm over them, and has
+    its own step count.
 
     Args:
-        *rules: pairs of what is meant and a label. What is meant is a prefix of paths, as "shared" or
-            ("tasks", "depth"), or a function of a leaf's path, "tasks/depth/head/kernel" for
-            `params.tasks["depth"]["head"]["kernel"]`, to what is true for leaves that are meant; the search of a
-            regular expression is one.
-        default: label of the leaves that no rule fits.
+        *rules: pairs `(where, label)`. `where` is a prefix of paths, as "shared" or ("tasks", "depth"); or a function
+            of a leaf's path that is true for the selected leaves, such as the `search` of a compiled regular
+            expression. The path of `params.tasks["depth"]["head"]["kernel"]` is "tasks/depth/head/kernel".
+        default: label of the leaves that no rule matches.
 
     Returns:
-        Function of the parameters to a tree of labels like them.
+        Function from the parameters to a tree of labels with the same structure.
 
     Raises:
-        TypeError: a rule that is not such a pair.
-        ValueError: from the function, no leaf of a tree with leaves comes under a rule.
+        TypeError: a rule is not such a pair.
+        ValueError: from the function, a rule matches no leaf of a tree with leaves.
 
     Example:
         >>> from mtljax.types import Params
@@ -50,7 +49,7 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
     """
     for rule in rules:
         pair = isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[1], str)
-        expect(pair, "part_labels", "a rule", "a pair of what is meant and a label", rule, TypeError)
+        expect(pair, "part_labels", "a rule", "a pair (where, label)", rule, TypeError)
         _check_where("part_labels", "a rule", rule[0])
     expect(isinstance(default, str), "part_labels", "default", "a label, a string", default, TypeError)
 
@@ -61,36 +60,33 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
         for k, (where, label) in enumerate(rules):
             if leaves and k not in firsts:
                 known = sorted({"/".join(_names(path)) for path in paths})
-                raise ValueError(
-                    f"part_labels: no leaf comes under {where!r}, labelled {label!r}; the paths are {known}"
-                )
+                raise ValueError(f"part_labels: the rule ({where!r}, {label!r}) matches no leaf; the paths are {known}")
         return structure.unflatten([default if k is None else rules[k][1] for k in firsts])
 
     return labels
 
 
 def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.GradientTransformationExtraArgs:
-    """An optimiser that leaves the chosen parameters exactly as they are (but for the sign of a zero).
+    """An optimiser that leaves the selected parameters exactly as they are (except the sign of a zero).
 
-    Their updates are zero whatever their gradients are, NaN included; weight decay, momentum and clipping by a global
-    norm see the other parameters alone, and no state is kept for the frozen. It is `optax.partition` of `optimizer` and
-    `optax.set_to_zero`; `optax.selective_transform` does the same from a mask.
+    Their updates are zero for any gradients, NaN included. Weight decay, momentum and clipping by a global norm see the
+    other parameters alone, and the frozen parameters have no optimiser state. The result is `optax.partition` of
+    `optimizer` and `optax.set_to_zero`; `optax.selective_transform` does the same from a mask.
 
-    What a network carries outside its parameters, such as batch statistics, is no parameter and goes on moving where it
-    is applied with `train=True`.
+    Batch statistics are not parameters: they still change if the network is applied with `train=True`.
 
     Args:
         optimizer: for the parameters that are trained.
-        where: what is frozen, a prefix or a function of a leaf's path as in `part_labels`.
+        where: the parameters to freeze, a prefix or a function of a leaf's path as in `part_labels`.
 
     Returns:
-        Transformation whose state is `optax.PartitionState` with the groups "trained" and "held". From a state of
-        `optimizer` alone one goes on by
+        Transformation whose state is `optax.PartitionState` with the groups "trained" and "held". To start from a state
+        of `optimizer` itself, use
         `carry_over(frozen.init(params), optax.PartitionState({"trained": optax.MaskedState(opt_state)}))`.
 
     Raises:
         TypeError: `where` is neither a prefix nor a function.
-        ValueError: from `init` and `update`, no leaf of a tree with leaves is chosen.
+        ValueError: from `init` and `update`, no leaf of a tree with leaves is selected.
 
     Example:
         >>> import jax.numpy as jnp
@@ -107,22 +103,22 @@ def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradi
 
 
 def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.GradientTransformationExtraArgs:
-    """An optimiser that trains again what `freeze(optimizer, where)` has held.
+    """An optimiser that trains again the parameters that `freeze(optimizer, where)` has frozen.
 
         thawed = thaw(optimizer, where)
         opt_state = carry_over(thawed.init(params), opt_state)
 
-    What was trained all along goes on to the bit. What was frozen starts with moments and a step count of its own, so
-    that Adam's correction for moments that start at zero holds for both, and a schedule begins anew for it. Clipping by
-    a global norm measures each of the two groups by itself.
+    The state of the other parameters is carried over exactly. The thawed parameters start with new moments and their
+    own step count, so Adam's correction for moments that start at zero is right for both groups, and a schedule starts
+    again for the thawed group. Clipping by a global norm treats the two groups separately.
 
-    It serves parameters that are new, too (`add_task`), with `where` the new task: from a state of `optimizer` alone,
-    `carry_over(thawed.init(params), optax.PartitionState({"trained": optax.MaskedState(opt_state)}))`.
+    `thaw` also serves new parameters (`add_task`), with `where` the new task. To start from a state of `optimizer`
+    itself, use `carry_over(thawed.init(params), optax.PartitionState({"trained": optax.MaskedState(opt_state)}))`.
 
     Args:
-        optimizer: for all parameters, in two groups; its state must be of the form of that given to `freeze`, but the
-            learning rate may be another.
-        where: what was frozen, as given to `freeze`.
+        optimizer: for all parameters, in two groups; its state must have the structure of that of the optimiser given
+            to `freeze`, but the learning rate may differ.
+        where: the frozen parameters, as given to `freeze`.
 
     Returns:
         Transformation whose state is `optax.PartitionState` with the groups "trained" and "held".
