@@ -30,7 +30,7 @@ def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool =
         `Linear`. A task without rows gets weights of 0, and an intercept as in `fit`.
 
     Raises:
-        ValueError: rows that do not go together, or a negative strength.
+        ValueError: rows whose shapes do not match, or a negative strength.
         TypeError: rows of another type.
 
     Example:
@@ -63,7 +63,7 @@ def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) 
         `Linear`, the same model for every task.
 
     Raises:
-        ValueError: rows that do not go together, or a negative strength.
+        ValueError: rows whose shapes do not match, or a negative strength.
         TypeError: rows of another type.
 
     Example:
@@ -116,7 +116,7 @@ def mean_regularised(
         `Linear`. A task without rows gets the mean, and an intercept as in `fit`.
 
     Raises:
-        ValueError: rows that do not go together, a strength that is not positive, a negative shared_strength.
+        ValueError: rows whose shapes do not match, a strength that is not positive, a negative shared_strength.
         TypeError: rows of another type.
 
     Example:

@@ -117,7 +117,7 @@ def fit(
         together; it is no proof there. For losses that are not quadratic it is that of the second-order model.
 
     Raises:
-        ValueError: rows that do not go together; a penalty without prox; a tolerance that is not positive; a `start` of
+        ValueError: rows whose shapes do not match; a penalty without prox; a tolerance that is not positive; a `start` of
             other shapes.
         TypeError: rows, penalty or loss of another type.
 

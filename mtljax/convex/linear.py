@@ -50,7 +50,7 @@ def predict(model: HasWeights, inputs: Array) -> Array:
         `[T, N]`, float32 at least. A row with inputs that are not finite gets no finite output, masked or not.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not match.
 
     Example:
         >>> predict(Linear(jnp.array([[1.0], [2.0]]), jnp.array([0.0, 1.0])), jnp.array([[3.0], [4.0]])).tolist()
@@ -99,7 +99,7 @@ def explained_variance(outputs: Array, rows: TaskRows) -> Array:
         `[]`; NaN where the targets do not vary.
 
     Raises:
-        ValueError: outputs of another shape than the targets, or rows that do not go together.
+        ValueError: outputs of another shape than the targets, or rows whose shapes do not match.
 
     Example:
         >>> rows = TaskRows(jnp.ones((2, 2, 1)), jnp.array([[0.0, 1.0], [2.0, 3.0]]), jnp.ones((2, 2), bool))

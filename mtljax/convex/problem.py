@@ -46,7 +46,7 @@ def pad(
         JAX has it enabled and an array is.
 
     Raises:
-        ValueError: no tasks, tasks of other names or another number, or arrays whose shapes do not go together.
+        ValueError: no tasks, tasks of other names or another number, or arrays whose shapes do not match.
         TypeError: one argument is a dict and the other is not.
 
     Example:
@@ -89,7 +89,7 @@ def columns(inputs: ArrayLike, targets: ArrayLike) -> TaskRows:
         tasks or for none, `[T, n]` elsewhere, and where `targets` is traced.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not match.
 
     Example:
         >>> rows = columns([[1.0], [2.0]], [[0.0, float("nan")], [1.0, 5.0]])
@@ -117,7 +117,7 @@ def check_rows(name: str, rows: TaskRows) -> None:
 
     Raises:
         ValueError: wrong shapes, no tasks or no features.
-        TypeError: not `TaskRows`, inputs or targets that are not floating, a mask that is not bool.
+        TypeError: not `TaskRows`, inputs or targets are not floating, or the mask is not bool.
 
     Example:
         >>> check_rows("fit", TaskRows(jnp.ones((3, 4, 2)), jnp.ones((2, 4)), jnp.ones((2, 4), bool)))

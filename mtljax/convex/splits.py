@@ -23,7 +23,7 @@ def split_rows(key: Key, rows: TaskRows, fraction: Array | float) -> tuple[TaskR
         Two `TaskRows` of the same arrays with other masks, for training and for testing.
 
     Raises:
-        ValueError: rows that do not go together, or a fraction that is not between 0 and 1.
+        ValueError: rows whose shapes do not match, or a fraction that is not between 0 and 1.
 
     Example:
         >>> rows = TaskRows(jnp.ones((2, 4, 1)), jnp.ones((2, 4)), jnp.ones((2, 4), bool))
@@ -53,7 +53,7 @@ def fold_numbers(key: Key, rows: TaskRows, folds: int) -> Array:
         most; which folds get one more is drawn for each task.
 
     Raises:
-        ValueError: rows that do not go together, or fewer than two folds.
+        ValueError: rows whose shapes do not match, or fewer than two folds.
 
     Example:
         >>> rows = TaskRows(jnp.ones((2, 4, 1)), jnp.ones((2, 4)), jnp.ones((2, 4), bool))

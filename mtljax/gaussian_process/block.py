@@ -83,12 +83,12 @@ def block_log_likelihood(params: Hyperparameters, data: Block, *, kernel: Kernel
         kernel: default `rbf()`; the one that `params.kernel` is for.
 
     Returns:
-        `[]`, float32, or float64 where parameters or data are. Equal to the dense form without jitter, which is not
+        `[]`, float32, or float64 if parameters or data are. Equal to the dense form without jitter, which is not
         needed here: in units of noise no eigenvalue is below 1. First derivatives only.
 
     Raises:
-        ValueError: shapes that do not go together.
-        TypeError: inputs or targets that are not floating.
+        ValueError: shapes that do not match.
+        TypeError: inputs or targets are not floating.
 
     E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS;
     O. Stegle, C. Lippert, J. M. Mooij, N. D. Lawrence, K. Borgwardt (2011), "Efficient inference in matrix-variate
@@ -117,11 +117,11 @@ def block_predict(params: Hyperparameters, data: Block, inputs: Array, *, kernel
         kernel: default `rbf()`; the one that `params.kernel` is for.
 
     Returns:
-        `Prediction` with leaves `[M, T]`, float32, or float64 where parameters or data are.
+        `Prediction` with leaves `[M, T]`, float32, or float64 if parameters or data are.
 
     Raises:
-        ValueError: shapes that do not go together.
-        TypeError: inputs or targets that are not floating.
+        ValueError: shapes that do not match.
+        TypeError: inputs or targets are not floating.
 
     Example:
         >>> data = Block(jnp.zeros((1, 1)), jnp.array([[2.0]]))

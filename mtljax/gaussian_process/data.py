@@ -103,11 +103,11 @@ def init(
             observations, since means are not shrunk towards each other.
 
     Returns:
-        `Hyperparameters` in float32, or float64 where the data are. Where all targets are equal 1 stands for their
+        `Hyperparameters` in float32, or float64 if the data are. Where all targets are equal 1 stands for their
         variance. NaN for task numbers that are out of range and not known to be.
 
     Raises:
-        ValueError: shapes that do not go together, a rank out of range, task numbers known to be out of range.
+        ValueError: shapes that do not match, a rank out of range, task numbers known to be out of range.
         TypeError: inputs or targets that are not floating, tasks that are not integers, a mask that is not bool.
 
     Example:

@@ -48,11 +48,11 @@ def log_marginal_likelihood(
             little noise not to be positive definite. It is part of the model, for fitting and for predicting alike.
 
     Returns:
-        `[]`, float32, or float64 where parameters or data are. NaN where C is not positive definite in that precision,
+        `[]`, float32, or float64 if parameters or data are. NaN where C is not positive definite in that precision,
         which the default jitter prevents, or where a task number is out of range.
 
     Raises:
-        ValueError: shapes that do not go together, task numbers known to be out of range, a negative jitter.
+        ValueError: shapes that do not match, task numbers known to be out of range, a negative jitter.
         TypeError: arrays of the wrong kind.
 
     E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
@@ -99,11 +99,11 @@ def predict(
         jitter: as in `log_marginal_likelihood`.
 
     Returns:
-        `Prediction` with leaves `[M]`, float32, or float64 where parameters or data are. `O(N^3 + N^2 M)` time and
+        `Prediction` with leaves `[M]`, float32, or float64 if parameters or data are. `O(N^3 + N^2 M)` time and
         `O(N^2 + N M)` memory. NaN for a task number that is out of range.
 
     Raises:
-        ValueError: shapes that do not go together, task numbers known to be out of range, a negative jitter.
+        ValueError: shapes that do not match, task numbers known to be out of range, a negative jitter.
         TypeError: arrays of the wrong kind.
 
     Example:

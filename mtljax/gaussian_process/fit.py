@@ -100,7 +100,7 @@ def fit(
         `Fitted`. Where the likelihood of the start is not finite, that start, not converged.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not match.
 
     D. C. Liu, J. Nocedal (1989), "On the limited memory BFGS method for large scale optimization", Mathematical
     Programming 45. Deviation: backtracking with quadratic interpolation in place of a search for the Wolfe conditions,

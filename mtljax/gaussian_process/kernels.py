@@ -61,7 +61,7 @@ def rbf() -> Kernel:
         where that is 0, and 1 where both are.
 
     Raises:
-        ValueError: from `value`, where numbers of features do not go together.
+        ValueError: from `value`, where numbers of features do not match.
         TypeError: from `value`, where parameters are another kernel's.
 
     Example:
@@ -101,7 +101,7 @@ def linear() -> Kernel:
         `Kernel`. It starts at `l_j = sqrt(p) rms_j`, the feature's root mean square, and 1 for a feature that is 0.
 
     Raises:
-        ValueError: from `value`, where numbers of features do not go together.
+        ValueError: from `value`, where numbers of features do not match.
         TypeError: from `value`, where parameters are another kernel's.
 
     Example:

@@ -76,12 +76,12 @@ def linear_log_likelihood(params: Hyperparameters, data: LinearStatistics) -> Ar
         data: `linear_statistics(observations, T)`.
 
     Returns:
-        `[]`, float32, or float64 where parameters or data are. Equal to the dense form without jitter, which is not
+        `[]`, float32, or float64 if parameters or data are. Equal to the dense form without jitter, which is not
         needed here: no system has an eigenvalue below 1. The squares that are left after the fit are a difference,
         which loses the digits of the ratio of signal to noise.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not match.
 
     C. E. Rasmussen, C. K. I. Williams (2006), "Gaussian processes for machine learning", section 2.1, MIT Press, for
     one task; E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
@@ -109,7 +109,7 @@ def linear_weights(params: Hyperparameters, data: LinearStatistics) -> LinearWei
         likelihood's, and `O(T r p^2)` memory.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not match.
 
     Example:
         >>> zero, one = jnp.zeros(1), jnp.ones((1, 1))
@@ -153,7 +153,7 @@ def linear_predict(params: Hyperparameters, data: LinearStatistics, inputs: Arra
         number that is out of range.
 
     Raises:
-        ValueError: shapes that do not go together, task numbers known to be out of range.
+        ValueError: shapes that do not match, task numbers known to be out of range.
         TypeError: inputs that are not floating, tasks that are not integers.
 
     Example:

@@ -52,10 +52,10 @@ def linear_statistics(data: Observations, num_tasks: int) -> LinearStatistics:
         num_tasks: T.
 
     Returns:
-        `LinearStatistics` in float32, or float64 where the data are. `O(N p^2)` time, `O(N p + T p^2)` memory.
+        `LinearStatistics` in float32, or float64 if the data are. `O(N p^2)` time, `O(N p + T p^2)` memory.
 
     Raises:
-        ValueError: shapes that do not go together, task numbers known to be out of range. NaN where they are not known.
+        ValueError: shapes that do not match, task numbers known to be out of range. NaN where they are not known.
         TypeError: arrays of the wrong kind.
 
     Example:

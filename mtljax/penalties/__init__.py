@@ -1,4 +1,4 @@
-"""What couples stacked task parameters: functions of a pytree with leaves `[T, *p]`, and their proximal operators."""
+"""Penalties that couple the tasks' parameters: functions of stacked parameters, leaves `[T, *p]`, with their prox."""
 
 from mtljax.penalties.alternating_structure import alternating_structure
 from mtljax.penalties.capped_l1 import capped_l1

@@ -1,4 +1,4 @@
-"""Joint selection without shrinking what is selected: positions cost at most the cap."""
+"""Joint selection of parameters without shrinking the selected ones: each position costs at most a cap."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalt
         prox(v, s)_p = soft(v_p, c)   if sum_t h(v_tp) <= c cap, and v_p otherwise,   c = s strength
                        h(x) = x^2 / 2 where |x| <= c, and c |x| - c^2 / 2 beyond (Huber's function)
 
-    Below the cap a position pays the l1 norm, single tasks included; beyond it pays no more, so that large parameters
-    are not shrunk, which is what the l1 norm is blamed for. There is no division by T.
+    Below the cap, a position costs its l1 norm over tasks. Above the cap, the cost is constant, so large parameters are
+    not shrunk, unlike with the l1 norm. There is no division by T.
 
     `prox` is the global minimiser. The objective at one position is the smaller of two functions,
-    `|x - v|^2 / 2 + c |x|_1` and `|x - v|^2 / 2 + c cap`; so its minimum is the smaller of their minima, which are
-    `sum_t h(v_t)` at `soft(v, c)` and `c cap` at `v`. Where the two are equal both points are minimisers: the sparser
-    one, `soft(v, c)`, is returned. The prox jumps there, as that of no convex penalty does.
+    `|x - v|^2 / 2 + c |x|_1` and `|x - v|^2 / 2 + c cap`. So its minimum is the smaller of their minima, which are
+    `sum_t h(v_t)` at `soft(v, c)` and `c cap` at `v`. If the two are equal, both points are minimisers, and the sparser
+    one, `soft(v, c)`, is returned. The prox is discontinuous there, unlike that of a convex penalty.
 
-    The gradient of a position is `strength * sign(w_p)` where `|w_p|_1 < cap` and 0 from the cap on, the weights that
-    the paper's next stage would give to it. The paper solves a sequence of weighted lassos, whose limit is a critical
-    point like that of proximal gradient steps; which one depends on the start, so start from the solution of `l1`.
-
-    Gong, Ye and Zhang, "Multi-Stage Multi-Task Feature Learning", NIPS 2012; JMLR 14, 2013.
+    The gradient of a position is `strength * sign(w_p)` where `|w_p|_1 < cap`, and 0 from the cap on. These are the
+    weights of the position in the paper's next stage. Proximal gradient steps converge to a critical point that depends
+    on the start; start from the solution of `l1`.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
-        cap: non-negative scalar, the l1 norm across tasks from which a position pays no more, in the parameters' own
-            unit; may be traced. Infinite: `l1`.
+        cap: non-negative scalar, in the unit of the parameters: the l1 norm over tasks above which the cost of a
+            position is constant; may be traced. An infinite cap gives `l1`.
 
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` or `cap` (or the `step_size` of `prox`) is negative or no scalar; leaves without one
+        ValueError: `strength` or `cap` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one
             common leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Gong, Ye and Zhang, "Multi-Stage Multi-Task Feature Learning", NIPS 2012; JMLR 14, 2013. Departures: the paper
+        solves a sequence of weighted lassos, whose limit is a critical point too.
 
     Example:
         >>> w = {"w": jnp.array([[0.5, 4.0], [-0.2, 0.3]])}
@@ -57,7 +59,7 @@ def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalt
 
     def positions(w: Array) -> Array:
         length = jnp.sum(magnitude(w), 0)
-        # Not `minimum`, which would halve the gradient where the two are equal.
+        # Not `minimum`, whose gradient is halved where its two arguments are equal.
         return jnp.sum(jnp.where(length < cap, length, cap))
 
     def value(stacked: PyTree) -> Array:
@@ -72,7 +74,7 @@ def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalt
         def leaf(v: Array) -> Array:
             magnitudes = jnp.abs(v)
             below = jnp.minimum(magnitudes, threshold)
-            # Both sides divided by the threshold, whose square may underflow; at 0 the two candidates are the same.
+            # Both sides are divided by the threshold, whose square may underflow. At 0 both candidates are v.
             unit = jnp.where(threshold > 0, threshold, 1.0).astype(v.dtype)
             price = jnp.sum(below / unit * (magnitudes - 0.5 * below), 0, keepdims=True)
             return jnp.where(price <= cap, soft_threshold(v, threshold), v)

@@ -1,4 +1,4 @@
-"""The tasks fall into a given number of clusters, which are not known."""
+"""Clustered tasks: the tasks fall into a given number of clusters, which are learned with the parameters."""
 
 from __future__ import annotations
 
@@ -22,33 +22,26 @@ def clustered(num_clusters: int, strength: Array | float = 1.0, *, eta: Array | 
         value(w) = strength * eta (1 + eta) * min over M of tr(W^T (eta I + M)^-1 W)
                    subject to  M [T, T] symmetric,  0 <= M <= I,  tr M = k
 
-    with `W` `[T, P]` all leaves side by side: a task is in one cluster, whatever leaf. Where M is a projection on k
-    directions, this is `strength * ((1 + eta) |W|^2 - |M W|^2)`: k-means on the rows of W, whose sum of squares within
-    clusters is `|W|^2 - |M W|^2` for M the averages over clusters, plus a ridge of `strength * eta`. The best M tends
-    to a projection as eta grows; the ridge that grows along is what makes the penalty convex. For small eta it is
-    another penalty, near `strength * eta / k * |W|_*^2` as long as no `sigma_i` is above 1/k of their sum. Nothing is
+    `W` `[T, P]` is all leaves side by side, so a task is in the same cluster for all leaves. If M is a projection on k
+    directions, the value is `strength * ((1 + eta) |W|^2 - |M W|^2)`. This is k-means on the rows of W plus a ridge of
+    `strength * eta`: if M averages over clusters, the sum of squares within clusters is `|W|^2 - |M W|^2`. As eta
+    grows, the best M tends to a projection; the ridge, which grows with it, makes the penalty convex. For small eta the
+    penalty is near `strength * eta / k * |W|_*^2`, as long as no `sigma_i` is above 1/k of their sum. Nothing is
     divided by T or by the number of parameters.
 
-    The best M has the left singular vectors of W, and eigenvalues
+    The best M has the left singular vectors of W and the eigenvalues
 
         m_i = min(max(sigma_i / u - eta, 0), 1),   u such that sum_i m_i = k,
 
-    found exactly, from the points where an `m_i` leaves 0 or reaches 1. With them,
+    which are found exactly, from the points where an `m_i` leaves 0 or reaches 1. With them,
 
         value = strength * eta (1 + eta) * sum_i sigma_i^2 / (eta + m_i)
         prox(v, s) = U diag(sigma_i (eta + m_i) / (eta + m_i + c)) V^T,   c = 2 s strength eta (1 + eta)
 
-    where the prox takes its `m_i` with `eta + c` in place of eta: minimising over the new singular values first leaves
-    `1/2 c sum_i sigma_i^2 / (eta + c + m_i)`, the same problem. To first order the best M does not move the minimum,
-    which makes the gradient simple; there are no second derivatives. For k of the rank of W or more, all `m_i` are 1,
-    and the penalty is the ridge `strength * eta * |W|^2`.
-
-    Jacob, Bach and Vert, "Clustered Multi-Task Learning: A Convex Formulation", NeurIPS 2008; the form here is that of
-    Zhou, Chen and Ye, "Clustered Multi-Task Learning Via Alternating Structure Optimization", NeurIPS 2011, with
-    `rho_1 = strength` and `eta = rho_2 / rho_1`; their tasks are the columns of W, here they are its rows. They
-    minimise over M by gradient steps, with the weights; here it is solved out. Jacob et al. have a term of its own for
-    the mean of all tasks, and another for how far the clusters are from it; there are none here. The value is that of
-    `alternating_structure` with as many dimensions, as Zhou et al. prove.
+    where the `m_i` of the prox are those for `eta + c` in place of eta: after the minimum over the new singular values,
+    `1/2 c sum_i sigma_i^2 / (eta + c + m_i)` is left, which is the same problem. The gradient takes M as constant, by
+    the envelope theorem; there are no second derivatives. If k is at least the rank of W, all `m_i` are 1, and the
+    penalty is the ridge `strength * eta * |W|^2`.
 
     Args:
         num_clusters: k, from 1 to T.
@@ -59,10 +52,18 @@ def clustered(num_clusters: int, strength: Array | float = 1.0, *, eta: Array | 
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; eta is not positive; k is below
-            1, or larger than T; leaves without one common leading task axis.
-        TypeError: k is no integer; a leaf that is not of a floating-point type.
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; eta is not positive; k is
+            below 1, or larger than T; leaves without one common leading task axis.
+        TypeError: k is not an integer; a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Zhou, Chen and Ye, "Clustered Multi-Task Learning Via Alternating Structure Optimization", NeurIPS 2011, with
+        `rho_1 = strength` and `eta = rho_2 / rho_1`. They prove that the value equals that of `alternating_structure`
+        with k dimensions. Departures: in the paper the tasks are the columns of W, here its rows. The paper minimises
+        over M by gradient steps, with the weights; here the minimum has a closed form.
+        Jacob, Bach and Vert, "Clustered Multi-Task Learning: A Convex Formulation", NeurIPS 2008. Departures: the paper
+        has one term for the mean of all tasks and one for the distance of the clusters from it; here there are none.
 
     Example:
         >>> apart = jnp.array([[3.0, 0.0], [0.0, 1.0]])
@@ -84,12 +85,12 @@ def subspace(
     """`strength * eta (1 + eta) * min_M sum_i sigma_i^2 / (eta + m_i)`, `sum m = dim`, `0 <= m <= 1`, with its prox.
 
     Args:
-        name: the penalty's name, which opens the messages.
+        name: the penalty's name; messages start with it.
         argument: the name of the argument that is `dim`.
         dim: trace of M.
         strength: see `clustered`.
         eta: see `clustered`.
-        limit: of a tree, the order of M, which its trace cannot exceed.
+        limit: function from a tree to the order of M, which the trace of M cannot exceed.
 
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
@@ -145,7 +146,7 @@ def _energy(values: Array, eta: Array, dim: int) -> Array:
 
 @_energy.defjvp
 def _energy_jvp(dim: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The envelope theorem: the best eigenvalues move, but to first order the minimum does not notice."""
+    """The envelope theorem: the derivative of the minimum is that with the best eigenvalues held constant."""
     values, eta = primals
     members = _membership(values, _level(values, eta, dim), eta)
     slope = 2.0 * eta * (1.0 + eta) * values / (eta + members)
@@ -161,10 +162,10 @@ def _membership(x: Array, level: Array, eta: Array | float) -> Array:
 
 
 def _level(values: Array, eta: Array, dim: int) -> Array:
-    """`u` with `sum_i m_i(u) = dim`, `[]`; 0 where fewer than `dim` of the values `[T]` are positive.
+    """`u` with `sum_i m_i(u) = dim`, `[]`; 0 if fewer than `dim` of the values `[T]` are positive.
 
-    The sum falls with u. Entry i is 1 up to `u = sigma_i / (1 + eta)`, 0 from `sigma_i / eta` on. Just below the lowest
-    of these edges at which the sum is down to `dim`, it is known which entries are 1 and which in between.
+    The sum falls with u. Entry i is 1 up to `u = sigma_i / (1 + eta)`, and 0 from `sigma_i / eta` on. The lowest of
+    these edges at which the sum is at most `dim` tells which entries are 1 and which lie between 0 and 1 just below it.
     """
     low, high = values / (1.0 + eta), values / eta
     edges = lax.stop_gradient(jnp.concatenate([low, high]))

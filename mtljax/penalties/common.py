@@ -1,4 +1,4 @@
-"""What every penalty is: a value and a proximal operator on stacked task parameters."""
+"""`Penalty`, a value and a proximal operator on stacked task parameters, and what all penalties use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from mtljax.types import Array, PyTree
 
 
 class Penalty(NamedTuple):
-    """A penalty on stacked task parameters, as two pure functions. Calling it gives its value.
+    """A penalty on stacked task parameters, as two pure functions. Calling it returns its value.
 
     Attributes:
-        value: `value(stacked) -> []`; `stacked` is a pytree of floating arrays `[T, *p]`, row i belonging to the
-            i-th task in sorted order of names. Float32 (float64 where a leaf is), whatever the leaves are; its
-            gradient has each leaf's own dtype.
+        value: `value(stacked) -> []`. `stacked` is a pytree of floating arrays `[T, *p]`; row i belongs to the i-th
+            task in sorted order of names. The value is float32, or float64 if a leaf is; its gradient has each leaf's
+            dtype.
         prox: `prox(stacked, step_size) -> stacked`, the proximal operator
-            `argmin_X 1/2 |X - V|^2 + step_size * value(X)`, leaf dtypes kept; None where it has no closed form.
-        parts: names of the summands that the parameters are a sum of, for a penalty that asks a structure of its own
-            of each; `stacked` is then a dict by these names of trees of one structure. `()`: the parameters themselves.
+            `argmin_X 1/2 |X - V|^2 + step_size * value(X)`, which keeps the leaves' dtypes; None if it has no closed
+            form.
+        parts: names of the summands, if the parameters are a sum whose summands have different structures. `stacked` is
+            then a dict by these names of trees with the same structure. `()` if the parameters are not a sum.
 
     Example:
         >>> double = Penalty(value=lambda w: 2.0 * w.sum(), prox=lambda w, step_size: w - 2.0 * step_size)
@@ -42,7 +43,7 @@ class Penalty(NamedTuple):
 
 
 def check_penalty(where: str, value: Any) -> Penalty:
-    """The penalty, after checking that it is one, and not the function that makes it.
+    """The penalty, after checking that it is a `Penalty`, and not the function that makes one.
 
     Example:
         >>> check_penalty("total", check_penalty)
@@ -55,16 +56,16 @@ def check_penalty(where: str, value: Any) -> Penalty:
 
 
 def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> None:
-    """Raises where a tree is not one of floating arrays with one leading task axis. Static: costs nothing.
+    """Check, at trace time, that the leaves of a tree are floating arrays with one common leading task axis.
 
     Args:
-        name: the penalty's name, which opens the message.
-        stacked: the tree found; it may have no leaves.
-        num_tasks: length the task axis must have, where the penalty knows it.
+        name: the penalty's name; the message starts with it.
+        stacked: the tree; it may have no leaves.
+        num_tasks: the length of the task axis, if the penalty knows it.
 
     Raises:
         TypeError: a leaf is not of a floating-point type.
-        ValueError: a leaf has no axes, the leading axes disagree, or they are not `num_tasks`.
+        ValueError: a leaf has no axes, or leading axes differ from one another or from `num_tasks`.
 
     Example:
         >>> check_stacked("l2_to_mean", {"w": jnp.zeros((2, 3)), "b": jnp.zeros((4,))})
@@ -88,10 +89,10 @@ def check_stacked(name: str, stacked: PyTree, num_tasks: int | None = None) -> N
 
 
 def offsets(rows: Array) -> Array:
-    """Rows `[T, *p]` relative to the first, which is no more than an origin: no gradient is taken through it.
+    """Rows `[T, *p]` minus the first row, which is an origin without a gradient.
 
-    What depends on differences between rows alone does not change, but keeps its digits where the rows are close to
-    each other and far from zero, and is exactly zero where they are equal, as at the start of soft sharing.
+    A function of the differences between rows does not change. It keeps its digits if the rows are close to each other
+    and far from zero. It is exactly zero if they are equal, as at the start of soft sharing.
 
     Example:
         >>> offsets(jnp.array([[5.0], [7.0]])).tolist()
@@ -103,7 +104,7 @@ def offsets(rows: Array) -> Array:
 def mix_rows(matrix: Array, w: Array) -> Array:
     """`[m, n] x [n, *p] -> [m, *p]` in the dtype of w.
 
-    Trailing axes stay as they are, so that a sharded leaf is not gathered.
+    Trailing axes are not merged, so that a sharded leaf is not gathered.
 
     Example:
         >>> mix_rows(jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
@@ -114,7 +115,7 @@ def mix_rows(matrix: Array, w: Array) -> Array:
 
 
 def sum_over_leaves(stacked: PyTree, term: Callable[[Array], Array]) -> Array:
-    """Sum of `term(leaf)` over the leaves, each cast to the dtype it is accumulated in; 0 for an empty tree.
+    """Sum of `term(leaf)` over the leaves, each cast to float32 at least; 0 for an empty tree.
 
     Example:
         >>> sum_over_leaves({"w": jnp.ones((2, 3), jnp.bfloat16)}, jnp.sum)

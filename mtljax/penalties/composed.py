@@ -1,4 +1,4 @@
-"""Penalties made of penalties: sums, weights by subtree, penalties for chosen leaves."""
+"""Penalties made of penalties: sums, weights per subtree, penalties on selected leaves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ def total(*penalties: Penalty) -> Penalty:
 
         value(w) = sum_k value_k(w)
 
-    There is no prox of two or more: one prox after the other is not the prox of the sum, since the second moves what
-    the first had put in its place. So give all but one to the objective, by their gradient, and the one whose exact
-    zeros or ties matter to `proximal`; or take a penalty that is a sum with a prox of its own: `fused` (also for l1
-    plus l21, as `fused(0.0, sparse=a, joint=b)`) and `temporal_group_lasso`. Penalties on different leaves do not
-    meet, and their sum has a prox: see `by_path`.
+    The sum of two or more penalties has no prox here, since one prox after the other is not the prox of the sum. So add
+    all penalties but one to the objective, and give the one whose exact zeros or ties matter to `proximal`. Or use a
+    penalty that is a sum with its own prox: `fused` (also for l1 plus l21, as `fused(0.0, sparse=a, joint=b)`) or
+    `temporal_group_lasso`. A sum of penalties on different leaves has a prox: see `by_path`.
 
     Args:
         *penalties: at least one, all with the same `parts`.
@@ -31,7 +30,7 @@ def total(*penalties: Penalty) -> Penalty:
 
     Raises:
         ValueError: no penalties, or penalties of different `parts`.
-        TypeError: an argument is no `Penalty`.
+        TypeError: an argument is not a `Penalty`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean
@@ -48,26 +47,25 @@ def total(*penalties: Penalty) -> Penalty:
 
 
 def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
-    """A penalty on each of some subtrees by itself, times a weight: strengths by layer.
+    """One penalty applied to several subtrees separately, each with its own weight, for example one per layer.
 
         value(w) = sum_i weights_i * value(w_i)
         prox(v, s)_i = prox(v_i, s weights_i), and v_i itself where weights_i is 0
 
-    `weights` is a prefix of the stacked tree, with a number wherever a subtree is to be penalised as a unit. For a
-    penalty that is a sum over leaves these are the weights of the leaves. A penalty that couples leaves couples those
-    under one weight and no others: `weighted(task_l2(), {"layer0": 1.0, "layer1": 1.0})` has two groups a task, one
-    for each layer, where `task_l2()` has one.
+    `weights` is a prefix of the stacked tree, with one number per subtree that is penalised as a unit. A penalty that
+    couples leaves couples only the leaves under one weight: `weighted(task_l2(), {"layer0": 1.0, "layer1": 1.0})` has
+    two groups per task, one per layer, while `task_l2()` has one.
 
     Args:
-        penalty: any penalty; with `parts`, the weights are for the tree of each part.
-        weights: pytree of non-negative scalars, which may be traced; 0 leaves the subtree out.
+        penalty: any penalty; with `parts`, the weights apply to the tree of each part.
+        weights: pytree of non-negative scalars, which may be traced; a subtree with weight 0 is not penalised.
 
     Returns:
-        `Penalty`, with a prox where `penalty` has one.
+        `Penalty`, with a prox if `penalty` has one.
 
     Raises:
-        ValueError: a weight is negative or no scalar; the weights are no prefix of what is penalised.
-        TypeError: `penalty` is no `Penalty`.
+        ValueError: a weight is negative or not a scalar; `weights` is not a prefix of the stacked tree.
+        TypeError: `penalty` is not a `Penalty`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean
@@ -88,10 +86,12 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
         try:
             return structure.flatten_up_to(tree)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"weighted: the weights {structure} are no prefix of what is penalised: {error}") from None
+            raise ValueError(
+                f"weighted: weights must be a prefix of the stacked tree, found {structure}: {error}"
+            ) from None
 
     def split(stacked: PyTree) -> list[PyTree]:
-        """What the penalty sees under each weight."""
+        """By weight, the tree that the penalty gets."""
         if not parts:
             return subtrees(stacked)
         by_part = {part: subtrees(stacked[part]) for part in parts}
@@ -110,7 +110,7 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
             if is_zero(number):
                 return tree
             moved = operator(tree, step_size * number)
-            # A traced weight may be 0, and a prox with step size 0 may still round.
+            # A traced weight may be 0, and a prox with step size 0 may round its argument.
             return jax.tree.map(lambda new, old: jnp.where(number == 0, old, new), moved, tree)
 
         moved = [subtree(inner, number, tree) for number, tree in zip(numbers, split(stacked), strict=True)]
@@ -122,19 +122,19 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
 
 
 def on(penalty: Penalty, where: Callable[[str], object]) -> Penalty:
-    """A penalty on chosen leaves alone, which it sees together; the others are free.
+    """One penalty on the selected leaves together; the other leaves are not penalised.
 
     Args:
         penalty: any penalty.
-        where: function of a leaf's path, "layer0/kernel" for `tree["layer0"]["kernel"]`, to what is true for leaves
-            that are penalised. The search of a regular expression is one.
+        where: function of a leaf's path that is true for the leaves to penalise, such as the `search` of a compiled
+            regular expression. The path of `tree["layer0"]["kernel"]` is "layer0/kernel".
 
     Returns:
-        `Penalty`, with a prox where `penalty` has one; it leaves the other leaves as they are.
+        `Penalty`, with a prox if `penalty` has one; it leaves the other leaves unchanged.
 
     Raises:
-        ValueError: at a call, no leaf of a tree with leaves is chosen.
-        TypeError: `where` is no function, or `penalty` no `Penalty`.
+        ValueError: at a call, no leaf of a tree with leaves is selected.
+        TypeError: `where` is not a function, or `penalty` is not a `Penalty`.
 
     Example:
         >>> import re
@@ -148,25 +148,26 @@ def on(penalty: Penalty, where: Callable[[str], object]) -> Penalty:
 
 
 def by_path(*rules: tuple[Callable[[str], object], Penalty]) -> Penalty:
-    """Each leaf under the first rule that fits its path; a rule's penalty sees the leaves under it together.
+    """Different penalties on different leaves: a leaf belongs to the first rule that matches its path.
 
         value(w) = sum_k value_k(leaves under rule k)
-        prox(v, s) = prox_k(v, s) on the leaves under rule k; leaves under no rule stay as they are
+        prox(v, s) = prox_k(v, s) on the leaves of rule k; leaves of no rule stay unchanged
 
-    No leaf is under two rules, so the prox of the sum is the prox of each. A penalty that couples leaves couples those
-    under its rule; give one rule a layer, or `weighted`, to keep layers apart.
+    A rule's penalty gets the leaves of the rule together. No leaf belongs to two rules, so the prox of the sum is the
+    prox of each. A penalty that couples leaves couples all leaves of its rule; to separate layers, give one rule per
+    layer, or use `weighted`.
 
     Args:
         *rules: pairs of a function of a leaf's path, as in `on`, and a penalty; all penalties with the same `parts`.
             With `parts`, the path is the one within a part.
 
     Returns:
-        `Penalty`, with a prox where all penalties have one.
+        `Penalty`, with a prox if all penalties have one.
 
     Raises:
-        ValueError: no rules, or penalties of different `parts`; at a call, a rule under which no leaf comes, in a tree
+        ValueError: there are no rules, or penalties have different `parts`; at a call, a rule matches no leaf of a tree
             with leaves.
-        TypeError: a rule is no pair of a function and a `Penalty`.
+        TypeError: a rule is not a pair of a function and a `Penalty`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean
@@ -191,7 +192,7 @@ def _by_path(name: str, rules: tuple[tuple[Callable[[str], object], Penalty], ..
     operators = [penalty.prox for penalty in penalties]
 
     def split(stacked: PyTree) -> list[tuple[list[int], PyTree]]:
-        """For each rule: which leaves are under it, and the tree without the others."""
+        """By rule, the indices of its leaves, and the tree without the other leaves."""
         leaves, structure = jax.tree_util.tree_flatten_with_path(stacked)
         paths = [jax.tree_util.keystr(path[1:] if parts else path, simple=True, separator="/") for path, _ in leaves]
         firsts = [next((k for k, (where, _) in enumerate(rules) if where(path)), None) for path in paths]
@@ -199,7 +200,7 @@ def _by_path(name: str, rules: tuple[tuple[Callable[[str], object], Penalty], ..
         for k in range(len(rules)):
             chosen = [i for i, first in enumerate(firsts) if first == k]
             if leaves and not chosen:
-                raise ValueError(f"{name}: no leaf comes under rule {k}; the paths are {sorted(set(paths))}")
+                raise ValueError(f"{name}: rule {k} matches no leaf; the paths are {sorted(set(paths))}")
             kept = [leaf if first == k else None for first, (_, leaf) in zip(firsts, leaves, strict=True)]
             found.append((chosen, structure.unflatten(kept)))
         return found
@@ -221,7 +222,7 @@ def _by_path(name: str, rules: tuple[tuple[Callable[[str], object], Penalty], ..
 
 
 def _common_parts(name: str, penalties: tuple[Penalty, ...]) -> tuple[str, ...]:
-    """The parts that all the penalties ask for; raises where there are no penalties, or they differ."""
+    """The `parts` of all penalties, after checking that there are penalties and that their parts are the same."""
     if not penalties:
         raise ValueError(f"{name}: penalties must be at least one, found none")
     for penalty in penalties:

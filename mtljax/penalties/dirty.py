@@ -1,4 +1,4 @@
-"""Parameters are a sum: one part that all tasks select together, one that each selects for itself."""
+"""The dirty model: parameters are the sum of a part that all tasks select together and a part selected per task."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def dirty(strength_block: Array | float = 1.0, strength_element: Array | float =
         value(block, element) = strength_block * sum_p max_t |block_tp| + strength_element * sum_tp |element_tp|
         prox(v, s) = (prox of l1_inf(strength_block) at v_block, prox of l1(strength_element) at v_element)
 
-    Positions that most tasks need go to `block`, what a task has of its own to `element`. The paper shows that it needs
-    no more data than the better of `l1` and `l1_inf` where tasks share all of their support, or none, and less than
-    both in between. The two parts are separate arguments of the penalty, so its prox is exact.
+    Positions that most tasks need go to `block`; positions that single tasks need go to `element`. The paper shows that
+    the model needs no more data than the better of `l1` and `l1_inf` if tasks share all of their support or none of it,
+    and less than both in between. The two parts are separate arguments of the penalty, so its prox is exact.
 
-    Only strengths with `1/T < strength_element / strength_block < 1` make use of both: from 1 on the best element part
-    is 0 (it moves to the block part for the same price or less), and up to 1/T the best block part is. Nothing is
-    divided by T here.
-
-    Jalali, Ravikumar, Sanghavi and Ruan, "A Dirty Model for Multi-task Learning", NIPS 2010.
+    Both parts are used only if `1/T < strength_element / strength_block < 1`. From 1 on, the best element part is 0,
+    since the block part has the same cost or less. Up to 1/T, the best block part is 0. Nothing is divided by T here.
 
     Args:
         strength_block: non-negative scalar, on the part that tasks select together; may be traced.
-        strength_element: non-negative scalar, on the part that each selects for itself; may be traced.
+        strength_element: non-negative scalar, on the part that is selected per task; may be traced.
 
     Returns:
-        `Penalty` with `parts` `("block", "element")`: on a dict by these names of two pytrees of one structure, with
-        leaves `[T, *p]`, whose sum is the parameters.
+        `Penalty` with `parts` `("block", "element")`. Its argument is a dict by these names of two pytrees with the
+        same structure and leaves `[T, *p]`, whose sum is the parameters.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; the parts have other names, or
-            differ in structure or shapes; leaves without one common leading task axis.
-        TypeError: what is penalised is no dict by part; a leaf that is not of a floating-point type.
+        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; the parts have other names,
+            or differ in structure or shapes; leaves without one common leading task axis.
+        TypeError: `stacked` is not a dict by part; a leaf is not of a floating-point type.
+
+    References:
+        Jalali, Ravikumar, Sanghavi and Ruan, "A Dirty Model for Multi-task Learning", NIPS 2010.
 
     Example:
         >>> import jax.numpy as jnp

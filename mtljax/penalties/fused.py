@@ -1,4 +1,4 @@
-"""Tasks in an order, such as points in time: neighbours have equal parameters but for a few jumps."""
+"""Ordered tasks, such as points in time: neighbouring tasks have equal parameters except at a few jumps."""
 
 from __future__ import annotations
 
@@ -34,38 +34,42 @@ def fused(
         value(w) = strength * sum_{t < T} |w_{t+1} - w_t|_1 + sparse * sum_tp |w_tp| + joint * sum_g |w_g|_2
         prox(v, s) = prox of the last term at (prox of the second at (prox of the first at v))
 
-    Row t of a leaf is task t in sorted order of names, and that must be the order of time: "month06" before "month12",
-    where "month6" would come after it. Groups g are those of `l21`: all tasks at one position, or coarser with `per`.
-    Nothing is divided by T. `fused(0.0, sparse=a, joint=b)` is the sparse group lasso across tasks.
+    Row t of a leaf is task t in sorted order of names, which must be the order of time: name tasks "month06" and
+    "month12", since "month6" would come after "month12". Groups g are those of `l21`: all tasks at one position, or
+    coarser with `per`. Nothing is divided by T. `fused(0.0, sparse=a, joint=b)` is the sparse group lasso across tasks.
 
-    `prox` is exact. Prox operators of a sum are not a composition in general; these are, because a soft threshold keeps
-    the order of tasks and their ties (Friedman et al. 2007), and because the terms before the last are positively
-    homogeneous, so that shrinking a group does not move it off their optimum. The first is total-variation denoising
-    along the tasks, at all positions at once: a run of tasks is split where it gains to raise some of them above the
-    run's mean and lower the others, the best split being a dynamic programme over the run, until none gains. That takes
-    some `2 + log2 T` rounds for most data and at most T, each `O(T)` work a parameter in T steps. `prox` may be
-    differentiated, forward and backward: the runs are taken as given, as they are almost everywhere.
+    `prox` is exact. The prox of a sum is not a composition of proxes in general, but here it is. A soft threshold keeps
+    the order of tasks and their ties (Friedman et al. 2007), and the terms before the last are positively homogeneous,
+    so that shrinking a group keeps it at their optimum.
+
+    The first prox is total-variation denoising along the tasks, at all positions at once. It starts with all tasks in
+    one run. A run is split if the objective falls when some of its tasks rise above the run's mean and the others fall
+    below; a dynamic programme finds the best split. This repeats until no split helps. It takes some `2 + log2 T`
+    rounds for most data and at most T rounds, each with `O(T)` work per parameter in T steps. `prox` may be
+    differentiated in forward and reverse mode, with the runs held constant, which is right almost everywhere.
 
     The gradient is 0 for every difference, parameter and group that is 0.
 
-    Zhou, Liu, Narayan and Ye, "Modeling disease progression via fused sparse group lasso", KDD 2012; Friedman, Hastie,
-    Hoefling and Tibshirani, "Pathwise Coordinate Optimization", Annals of Applied Statistics 1, 2007. Splitting at the
-    mean: Hochbaum, "An Efficient Algorithm for Image Segmentation, Markov Random Fields and Related Problems", Journal
-    of the ACM 48, 2001.
-
     Args:
-        strength: non-negative scalar on the differences; may be traced, as all three may, so that it can be swept.
+        strength: non-negative scalar on the differences. All three strengths may be traced, so that they can be swept.
         sparse: non-negative scalar on single parameters.
         joint: non-negative scalar on groups.
-        per: axes of a parameter that tell the groups of `joint` apart, as in `l21`.
+        per: axes of a parameter that index the groups of `joint`, as in `l21`.
 
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; `per` as in `l21`; leaves
+        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; `per` as in `l21`; leaves
             without one common leading task axis.
-        TypeError: `per` is of another type; a leaf that is not of a floating-point type.
+        TypeError: `per` is of another type; a leaf is not of a floating-point type.
+
+    References:
+        Zhou, Liu, Narayan and Ye, "Modeling disease progression via fused sparse group lasso", KDD 2012.
+        Friedman, Hastie, Hoefling and Tibshirani, "Pathwise Coordinate Optimization", Annals of Applied Statistics 1,
+        2007.
+        Hochbaum, "An Efficient Algorithm for Image Segmentation, Markov Random Fields and Related Problems", Journal of
+        the ACM 48, 2001, for splitting at the mean.
 
     Example:
         >>> w = {"w": jnp.array([[1.0], [2.0], [9.0]])}
@@ -105,10 +109,10 @@ def fused(
 
 
 def total_variation_prox(y: Array, strength: Array | float) -> Array:
-    r"""Total-variation denoising along the first axis: the x of least `|x - y|^2 / 2 + strength sum_t |x_{t+1} - x_t|`.
+    r"""Total-variation denoising along the first axis: `argmin_x |x - y|^2 / 2 + strength sum_t |x_{t+1} - x_t|`.
 
     Args:
-        y: float32 or float64 `[T, *p]`, T at least 1; every position by itself.
+        y: float32 or float64 `[T, *p]`, T at least 1; each position is a separate problem.
         strength: non-negative scalar.
 
     Returns:
@@ -122,7 +126,7 @@ def total_variation_prox(y: Array, strength: Array | float) -> Array:
     starts, rises = _runs(lax.stop_gradient(y), lax.stop_gradient(strength))
     adjusted = _adjusted(y, strength, starts, rises)
     rough = _run_means(adjusted, starts)
-    # Once more, from where the first mean was rounded to: tasks that were equal then keep their value to the bit.
+    # The mean once more, relative to the rounded first mean: tasks that were equal then keep their value exactly.
     return rough + _run_means(adjusted - rough, starts)
 
 
@@ -130,14 +134,14 @@ def _runs(y: Array, strength: Array) -> tuple[Array, Array]:
     """The runs of equal tasks in the solution.
 
     Returns:
-        bool `[T, *p]` whether a run starts at t, which is True at 0; bool `[T, *p]` whether it starts above the run
-        before it (of no meaning elsewhere).
+        bool `[T, *p]`, whether a run starts at t, which is True at 0; bool `[T, *p]`, whether that run is above the one
+        before it (meaningless where no run starts).
     """
 
     def split(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         starts, rises, _ = state
         adjusted = _adjusted(y, strength, starts, rises)
-        # Raising the tasks z of a run by a little changes the objective by the sum of these, and by what jumps cost.
+        # A small rise of some tasks of a run changes the objective by the sum of their costs, and by that of the jumps.
         cost = _run_means(adjusted, starts) - adjusted
         raised = _best_raise(cost, strength, starts)
         before = _shifted(raised, raised[:1])
@@ -159,15 +163,15 @@ def _ends(starts: Array) -> Array:
 
 
 def _adjusted(y: Array, strength: Array, starts: Array, rises: Array) -> Array:
-    """Data from which each run is the plain mean: a run pays for its jumps by moving towards its neighbours."""
+    """Data whose mean over each run is the run's value: the cost of jumps moves a run towards its neighbours."""
     nothing = jnp.zeros_like(y[:1])
-    # At t, what the jump from the run before adds to the run that starts here; the other run gets the opposite.
+    # At t, the shift of the run that starts here because of the jump from the run before, which shifts oppositely.
     jump = jnp.where(starts[1:], jnp.where(rises[1:], -strength, strength), 0.0)
     return y + jnp.concatenate([nothing, jump]) - jnp.concatenate([jump, nothing])
 
 
 def _run_means(x: Array, starts: Array) -> Array:
-    """`[T, *p]`, the mean of x over the run that t is in."""
+    """`[T, *p]`, the mean of x over the run that contains t."""
     one = jnp.ones_like(x[0])
 
     def so_far(run: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
@@ -186,7 +190,7 @@ def _run_means(x: Array, starts: Array) -> Array:
 def _best_raise(cost: Array, strength: Array, starts: Array) -> Array:
     """The tasks z of each run, bool `[T, *p]`, that minimise `sum_t cost_t z_t + strength sum_t |z_{t+1} - z_t|`.
 
-    A dynamic programme over two values needs no more than the difference of their costs,
+    A dynamic programme over two values needs only the difference of their costs,
     `d_t = cost_t + clip(d_{t-1}, -strength, strength)`.
     """
 
@@ -197,7 +201,7 @@ def _best_raise(cost: Array, strength: Array, starts: Array) -> Array:
 
     def backward(after: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         end, difference = row
-        # Ties go to the neighbour's side, so that no run is split for nothing.
+        # On ties a task follows its neighbour, so that no run is split without a gain.
         raised = jnp.where(end, difference < 0, jnp.where(after, difference <= strength, difference < -strength))
         return raised, raised
 

@@ -1,4 +1,4 @@
-"""What penalties on groups share: norms that differentiate everywhere, thresholds, which axes make a group."""
+"""Common parts of penalties on groups: norms with derivatives everywhere, thresholds, and the axes of a group."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Axes = tuple[int, ...]
 def norm(leaves: tuple[Array, ...], axes: tuple[Axes, ...]) -> Array:
     """Euclidean norm over some axes of one or more arrays together; all its derivatives are 0 where it is 0.
 
-    Scaled by the largest entry, so that nothing over- or underflows that fits the dtype itself.
+    Entries are scaled by the largest one, so that their squares neither overflow nor underflow.
 
     Args:
-        leaves: floating arrays, of the dtype to compute in.
-        axes: for each array, the axes that are summed over; what is left must be of one shape.
+        leaves: floating arrays, in the dtype of the computation.
+        axes: for each array, the axes to sum over; the shapes of the other axes must be the same.
 
     Returns:
-        That shape.
+        Array of the shape of the other axes.
 
     Example:
         >>> norm((jnp.array([[3e30, 0.0], [4e30, 0.0]]),), ((0,),)).tolist() == [jnp.float32(5e30), 0.0]
@@ -50,7 +50,7 @@ def _norm_jvp(
     length = norm(primals[0], axes)
 
     def slope(x: Array, moved: Array, over: Axes) -> Array:
-        # The outer `where` rather than x / 1 at 0: the second derivative there must be 0 too.
+        # Both `where`s, rather than x / 1 at 0: the second derivative there must be 0 too.
         there = jnp.expand_dims(length, over)
         return jnp.sum(jnp.where(there > 0, x / jnp.where(there > 0, there, 1.0), 0.0) * moved, over)
 
@@ -68,18 +68,18 @@ def magnitude(x: Array) -> Array:
 
 
 def shrink(length: Array, threshold: Array | float) -> Array:
-    """What a group of that norm is multiplied by under its group soft threshold: `max(1 - threshold / norm, 0)`.
+    """The factor of the group soft threshold for a group of that norm: `max(1 - threshold / norm, 0)`.
 
     Example:
         >>> shrink(jnp.array([0.0, 1.0, 4.0]), 2.0)
         Array([0. , 0. , 0.5], dtype=float32)
     """
-    # Not `where(length > threshold, ...)`, which would take a NaN for a small norm.
+    # Not `where(length > threshold, ...)`, which would treat NaN as a small norm.
     return jnp.maximum(length - threshold, 0.0) / jnp.where(length > 0, length, 1.0)
 
 
 def soft_threshold(v: Array, threshold: Array | float) -> Array:
-    """`sign(v) max(|v| - threshold, 0)`, as what is left of v beyond the interval around 0.
+    """`sign(v) max(|v| - threshold, 0)`, computed as v minus its projection on `[-threshold, threshold]`.
 
     Example:
         >>> soft_threshold(jnp.array([-3.0, 0.5, 2.0]), 1.0)
@@ -89,7 +89,7 @@ def soft_threshold(v: Array, threshold: Array | float) -> Array:
 
 
 def map_leaves(function: Callable[[Array], Array], stacked: PyTree) -> PyTree:
-    """`function` of each leaf in the dtype it is accumulated in; what comes out has the leaf's own dtype.
+    """`function` of each leaf, cast to float32 at least; results have the leaf's dtype.
 
     Example:
         >>> map_leaves(lambda w: w + 1.0, {"w": jnp.ones(2, jnp.bfloat16)})["w"]
@@ -103,15 +103,15 @@ def map_leaves(function: Callable[[Array], Array], stacked: PyTree) -> PyTree:
 
 
 def check_per(name: str, per: int | Sequence[int] | None) -> Axes | None:
-    """`per`, the axes that tell the groups of a parameter apart, as a tuple of negative integers.
+    """`per`, the axes that index the groups of a parameter, as a tuple of negative integers.
 
     Args:
-        name: the penalty's name, which opens the message.
-        per: axes of one task's parameter `[*p]`, counted from its end: -1 is the last. None: every axis there is.
+        name: the penalty's name; the message starts with it.
+        per: axes of one task's parameter `[*p]`, counted from its end: -1 is the last. None: all axes.
 
     Raises:
-        TypeError: `per` is no integer, sequence of integers, or None.
-        ValueError: an axis that is not negative, or given twice.
+        TypeError: `per` is not an integer, a sequence of integers, or None.
+        ValueError: an axis is not negative, or is given twice.
 
     Example:
         >>> check_per("l21", -2)
@@ -133,7 +133,7 @@ def check_per(name: str, per: int | Sequence[int] | None) -> Axes | None:
 
 
 def check_has_axes(name: str, stacked: PyTree, per: Axes | None) -> None:
-    """Raises where a leaf `[T, *p]` lacks one of the axes `per` in `[*p]`.
+    """Check that each leaf `[T, *p]` has the axes `per` in `[*p]`.
 
     Example:
         >>> check_has_axes("l21", {"bias": jnp.zeros((3, 8))}, (-2,))
@@ -152,7 +152,7 @@ def check_has_axes(name: str, stacked: PyTree, per: Axes | None) -> None:
 
 
 def group_axes(w: Array, per: Axes | None) -> Axes:
-    """Axes of a leaf `[T, *p]` that make up a group: the tasks, and whatever `per` does not name.
+    """The axes of a leaf `[T, *p]` within a group: the task axis, and the axes that `per` does not name.
 
     Example:
         >>> group_axes(jnp.zeros((5, 3, 3, 16, 32)), (-2,))

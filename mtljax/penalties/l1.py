@@ -1,4 +1,4 @@
-"""Single parameters of single tasks are zero."""
+"""The lasso: single parameters of single tasks are zero."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from mtljax.types import Array, PyTree
 
 
 def l1(strength: Array | float = 1.0) -> Penalty:
-    r"""The lasso: few parameters differ from zero, chosen for each task by itself.
+    r"""The lasso: few parameters differ from zero, selected separately per task.
 
         value(w) = strength * sum_tp |w_tp|
         prox(v, s) = sign(v) max(|v| - s strength, 0)
 
-    t runs over tasks and p over the positions of all parameters; there is no division by either. It does not couple
-    the tasks: it is here as one summand of penalties that do, and as the baseline that they must beat. The gradient is
-    0 where a parameter is 0.
-
-    Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal Statistical Society B 58, 1996.
+    t runs over tasks and p over the positions of all parameters; there is no division by their numbers. This penalty
+    does not couple the tasks: it is a summand of penalties that do, and a baseline for them. The gradient is 0 where a
+    parameter is 0.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -29,9 +27,13 @@ def l1(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
             leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal Statistical Society B 58,
+        1996.
 
     Example:
         >>> w = {"w": jnp.array([[1.0, -0.5], [3.0, 0.0]])}

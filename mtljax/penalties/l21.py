@@ -1,4 +1,4 @@
-"""The tasks choose their parameters together: a position is zero for all of them or for none."""
+"""Joint selection with the l2,1 norm: a parameter is zero for all tasks or for none."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def l21(strength: Array | float = 1.0, *, per: int | Sequence[int] | None = None
         value(w) = strength * sum_g |w_g|_2,   |w_g|_2 = sqrt(sum_{t, p in g} w_tp^2)
         prox(v, s)_g = max(1 - s strength / |v_g|_2, 0) v_g
 
-    A group holds all T tasks at once, so whole groups become zero for all tasks together. There is no division by T,
-    nor by the square root of a group's size: where groups differ in size, weigh them with `weighted`. The gradient of
-    a group is 0 where the group is 0.
+    A group contains all T tasks, so it becomes zero for all tasks together. There is no division by T or by the square
+    root of a group's size; if groups differ in size, weigh them with `weighted`. The gradient of a group is 0 where the
+    group is 0.
 
-    By default each position p of a parameter is a group of its own, T numbers: right for linear models, whose rows are
-    features. In a network a feature is a unit, with many weights; `per` says which axes tell units apart, and all other
-    axes are summed over. It counts from the end of one task's parameter `[*p]`, so that one number serves dense and
-    convolutional layers alike:
+    By default each position p of a parameter is one group of T numbers. This is right for linear models, where a
+    position is a feature. In a network a feature is a unit with many weights. `per` names the axes that index the
+    units, and the norm sums over all other axes. Axes count from the end of one task's parameter `[*p]`, so that one
+    number serves dense and convolutional layers:
 
     | `per` | kernel `[in, out]` | kernel `[height, width, in, out]` | bias `[out]` |
     |---|---|---|---|
@@ -35,25 +35,27 @@ def l21(strength: Array | float = 1.0, *, per: int | Sequence[int] | None = None
     | (-2, -1) | every weight | an input and an output channel: their filter | error: no such axis |
     | () | the whole kernel | the whole kernel | the whole bias |
 
-    Groups never reach across leaves. To spare biases, select kernels with `on`.
-
-    Obozinski, Taskar and Jordan, "Joint covariate selection and joint subspace selection for multiple classification
-    problems", Statistics and Computing 20, 2010; Liu, Ji and Ye, "Multi-Task Feature Learning Via Efficient
-    l2,1-Norm Minimization", UAI 2009; with a rotation of the features, learned, Argyriou, Evgeniou and Pontil,
-    "Multi-Task Feature Learning", NIPS 2006, which is a trace norm.
+    A group never contains several leaves. To leave out biases, select kernels with `on`.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
-        per: axes of a parameter that tell groups apart, negative, counted from its end; see the table.
+        per: axes of a parameter that index its groups, negative, counted from its end; see the table.
 
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; `per` holds a number that is
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; `per` holds a number that is
             not negative, one number twice, or an axis that a leaf does not have; leaves without one common leading
             task axis.
-        TypeError: `per` is of another type; a leaf that is not of a floating-point type.
+        TypeError: `per` has another type; a leaf is not of a floating-point type.
+
+    References:
+        Obozinski, Taskar and Jordan, "Joint covariate selection and joint subspace selection for multiple
+        classification problems", Statistics and Computing 20, 2010.
+        Liu, Ji and Ye, "Multi-Task Feature Learning Via Efficient l2,1-Norm Minimization", UAI 2009.
+        Argyriou, Evgeniou and Pontil, "Multi-Task Feature Learning", NIPS 2006, also learns a rotation of the features,
+        which makes it a trace norm.
 
     Example:
         >>> w = {"w": jnp.array([[3.0, 0.0], [4.0, 1.0]])}

@@ -1,4 +1,4 @@
-"""Every task's parameters are pulled towards their mean."""
+"""Each task's parameters are pulled towards the mean over tasks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,16 @@ _Form = Callable[[Array], Sequence[Array]]
 
 
 def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
-    r"""Mean-regularised multi-task learning: the squared distance of each task's parameters to their mean.
+    r"""Mean-regularized multi-task learning: the squared distance of each task's parameters to their mean.
 
         value(w) = strength * sum_i |w_i - m|^2,   m = 1/T sum_j w_j
                  = strength / T * sum_{i<j} |w_i - w_j|^2
         prox(v, s) = m + (v_i - m) / (1 + 2 s strength),   m the mean of v, which the step keeps
 
-    There is no factor 1/2 and no division by T or by the number of parameters. Work and storage are `O(T P)`; on a CPU
-    copies that are stacked for the call alone, as in `sharing.soft`, are not copied there for up to 32 tasks. The
-    differences to the mean are formed before they are squared: the expanded form `sum |w_i|^2 - T |m|^2` loses all
-    digits in float32 once the copies are close.
-
-    Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004. The paper writes `w_i = w_0 + v_i` and penalises
-    `|v_i|^2` and `|w_0|^2`; with no penalty on `w_0` the best `w_0` is the mean, which gives the form here.
+    There is no factor 1/2 and no division by T or by the number of parameters. Work and storage are `O(T P)`.
+    `sharing.soft` stacks its copies for each call; on a CPU, with up to 32 tasks, this stacking copies no data. The
+    differences to the mean are formed before they are squared, because the expanded form `sum |w_i|^2 - T |m|^2` loses
+    all digits in float32 once the copies are close.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -40,9 +37,14 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
             leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004. Departures: the paper writes
+        `w_i = w_0 + v_i` and penalises `|v_i|^2` and `|w_0|^2`. Without the penalty on `w_0`, the best `w_0` is the
+        mean, which gives the form here.
 
     Example:
         >>> w = {"w": jnp.array([[1.0, 0.0], [3.0, 0.0]])}
@@ -66,7 +68,7 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
 
         def leaf(v: Array) -> Array:
             wide = jnp.asarray(v, trees.accumulator(v.dtype))
-            return (wide - stiffness / (1.0 + stiffness) * _centred(wide)).astype(v.dtype)
+            return (wide - stiffness / (1.0 + stiffness) * _centered(wide)).astype(v.dtype)
 
         return jax.tree.map(leaf, stacked)
 
@@ -74,39 +76,39 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
 
 
 _ROWS, _SUMMED = 32, 8
-"""The most tasks whose rows are walked one by one, and the most of them that one loop adds."""
+"""The largest number of tasks whose rows are processed one by one, and the number of rows that one loop adds."""
 
 
 @jax.custom_jvp
 def _spread(w: Array) -> Array:
-    def value(centred: _Form, _: _Form, w: Array) -> Array:
-        apart = centred(w)
+    def value(centered: _Form, _: _Form, w: Array) -> Array:
+        apart = centered(w)
         return _product(apart, apart)
 
     return _by_form(value, w)
 
 
-# The mean's own derivative drops out, since rows less their mean sum to zero; without being told so, reverse mode walks
-# the mean again, at three times the price.
+# The derivative of the mean drops out, since rows minus their mean sum to zero. This rule says so; reverse mode would
+# differentiate the mean too, at three times the cost.
 @_spread.defjvp
 def _spread_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    def both(centred: _Form, split: _Form, w: Array, dw: Array) -> tuple[Array, Array]:
-        apart = centred(w)
+    def both(centered: _Form, split: _Form, w: Array, dw: Array) -> tuple[Array, Array]:
+        apart = centered(w)
         return _product(apart, apart), 2.0 * _product(apart, split(dw))
 
     return _by_form(both, *primals, *tangents)
 
 
 def _by_form(function: Callable[..., Any], *arrays: Array) -> Any:
-    """`function(centred, split, *arrays)`, on the whole stack or, on a CPU, on its rows one by one.
+    """`function(centered, split, *arrays)`, on the whole stack or, on a CPU, on its rows one by one.
 
-    Rows that were stacked just before, as in soft sharing, are then read where they lie: XLA cancels the stacking, and
-    the gradient's. Elsewhere the stack stays whole, since its task axis may be sharded.
+    If rows were stacked just before, as in soft sharing, XLA then removes the stacking, also in the gradient. On other
+    platforms the stack stays whole, since its task axis may be sharded.
     """
-    whole = functools.partial(function, lambda w: [_centred(w)], lambda w: [w])
+    whole = functools.partial(function, lambda w: [_centered(w)], lambda w: [w])
     if arrays[0].shape[0] > _ROWS:
         return whole(*arrays)
-    by_rows = functools.partial(function, _centred_rows, _rows)
+    by_rows = functools.partial(function, _centered_rows, _rows)
     return lax.platform_dependent(*arrays, cpu=by_rows, default=whole)
 
 
@@ -115,20 +117,20 @@ def _product(a: Sequence[Array], b: Sequence[Array]) -> Array:
 
 
 def _rows(w: Array) -> Sequence[Array]:
-    # Not by indices, whose gradients would be padded to the whole stack, one by one.
+    # Not by indexing: the gradient of each index would be padded to the whole stack.
     return lax.split(w, (1,) * w.shape[0])
 
 
-def _centred_rows(w: Array) -> Sequence[Array]:
+def _centered_rows(w: Array) -> Sequence[Array]:
     first, *others = _rows(w)
     apart = [jnp.zeros_like(first), *(row - lax.stop_gradient(first) for row in others)]
     sums = [functools.reduce(jnp.add, apart[k : k + _SUMMED]) for k in range(0, len(apart), _SUMMED)]
-    # XLA would repeat sums in every row that reads the mean: T squared additions. It never repeats a product.
+    # As a sum, XLA would compute the mean again for each row, T squared additions. It never repeats a matrix product.
     mean = mix_rows(jnp.full((1, len(sums)), 1.0 / len(apart), w.dtype), jnp.concatenate(sums))
     return [row - mean for row in apart]
 
 
-def _centred(w: Array) -> Array:
+def _centered(w: Array) -> Array:
     apart = offsets(w)
-    # A product, since XLA:CPU sums over a leading axis entry by entry, ten times slower.
+    # A matrix product, since XLA:CPU sums over a leading axis entry by entry, which is ten times slower.
     return apart - mix_rows(jnp.full((1, w.shape[0]), 1.0 / w.shape[0], w.dtype), apart)

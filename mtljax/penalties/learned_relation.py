@@ -1,4 +1,4 @@
-"""How the tasks are related, positively or negatively, is learned with their parameters."""
+"""Task relationship learning: a covariance between tasks, positive or negative, given or learned."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ from mtljax.penalties.groups import map_leaves
 from mtljax.penalties.singular_values import decompose, rescale, singular_values, soft_threshold
 from mtljax.types import Array, PyTree
 
-# Covariances usually arrive in float32: what agrees to this much is taken for equal.
+# Relative differences up to this count as rounding, since covariances usually arrive in float32.
 _ROUNDING = 1e-5
 
 
 def learned_relation(strength: Array | float = 1.0) -> Penalty:
-    r"""Multi-task relationship learning, the task covariance minimised out: the squared trace norm.
+    r"""Multi-task relationship learning with the best task covariance, which is the squared trace norm.
 
         value(w) = strength * min over Omega of tr(W^T Omega^-1 W),   Omega [T, T] >= 0,   tr Omega = 1
                  = strength * |W|_*^2
         prox(v, s) = U diag(max(sigma_i - tau, 0)) V^T,   tau = max_n c (sigma_1 + ... + sigma_n) / (1 + c n)
 
-    with `W` `[T, P]` all leaves side by side, `c = 2 s strength`, and the singular values in descending order: `tau` is
-    c times the trace norm of the result. The best Omega is `task_covariance(w)`, and `relation(omega)` is the penalty
-    for a given one; taking turns with those two minimises the same function, more slowly. Nothing is divided by T or by
+    `W` `[T, P]` is all leaves side by side, `c = 2 s strength`, and singular values are in descending order. `tau` is c
+    times the trace norm of the result. The best Omega is `task_covariance(w)`, and `relation(omega)` is the penalty for
+    a given Omega; alternating between these two minimises the same function more slowly. Nothing is divided by T or by
     the number of parameters, and there is no factor 1/2. There are no second derivatives.
-
-    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, who take
-    turns, with `strength = lambda_2 / 2`. Their ridge on the parameters is not part of it.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -44,10 +41,15 @@ def learned_relation(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
             leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, with
+        `strength = lambda_2 / 2`. Departures: the paper alternates between Omega and the parameters, and adds a ridge
+        on the parameters.
 
     Example:
         >>> w = jnp.array([[3.0, 0.0], [0.0, 1.0]])
@@ -74,7 +76,7 @@ def learned_relation(strength: Array | float = 1.0) -> Penalty:
 
         def factors(values: Array) -> Callable[[Array], Array]:
             count = jnp.arange(1, values.shape[0] + 1, dtype=values.dtype)
-            # The number of values above the threshold is the one that makes it largest.
+            # The right number of values above the threshold is the one with the largest threshold.
             return soft_threshold(jnp.max(stiffness * jnp.cumsum(values) / (1.0 + stiffness * count)))
 
         return rescale(stacked, factors) if jax.tree.leaves(stacked) else stacked
@@ -83,26 +85,27 @@ def learned_relation(strength: Array | float = 1.0) -> Penalty:
 
 
 def task_covariance(stacked: PyTree) -> Array:
-    r"""The task covariance that fits given parameters best.
+    r"""The best task covariance for given parameters.
 
         Omega = (W W^T)^(1/2) / tr (W W^T)^(1/2)
 
-    minimises `tr(W^T Omega^-1 W)` over `Omega >= 0, tr Omega = 1`, with `W` `[T, P]` all leaves side by side. Off the
-    diagonal it is positive for tasks whose parameters point the same way, negative for opposed ones. It is singular
-    where the tasks' parameters are linearly dependent.
-
-    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010.
+    It minimises `tr(W^T Omega^-1 W)` over `Omega >= 0, tr Omega = 1`, where `W` `[T, P]` is all leaves side by side. An
+    entry off the diagonal is positive if the parameters of the two tasks point in similar directions, and negative if
+    they point in opposite directions. Omega is singular if the tasks' parameters are linearly dependent.
 
     Args:
         stacked: pytree with at least one leaf, `[T, *p]`.
 
     Returns:
-        `[T, T]`, float32 (float64 where a leaf is), symmetric, a constant under differentiation. `I / T` where all
-        parameters are zero, which then all covariances fit.
+        `[T, T]`, float32, or float64 if a leaf is, symmetric, a constant under differentiation. `I / T` if all
+        parameters are zero, when all covariances are equally good.
 
     Raises:
-        ValueError: no leaves, or leaves without one common leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        ValueError: there are no leaves, or leaves do not have one common leading task axis.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010.
 
     Example:
         >>> task_covariance(jnp.array([[1.0, 1.0], [-1.0, -1.0]])).round(4)
@@ -124,19 +127,17 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
         value(w) = strength * tr(W^T Omega^-1 W) = strength * sum_ij (Omega^-1)_ij <w_i, w_j>
         prox(v, s) = Omega (Omega + 2 s strength I)^-1 v
 
-    Nothing is divided by T or by the number of parameters, and there is no factor 1/2. Omega may be traced, so that it
-    can be learned in turns with the parameters: every so many steps, `omega = task_covariance(params)`. It is a
-    constant under differentiation.
+    Nothing is divided by T or by the number of parameters, and there is no factor 1/2. Omega may be traced, so that
+    training may alternate between the parameters and `omega = task_covariance(params)`. It is a constant under
+    differentiation.
 
-    A singular Omega forbids some combinations of tasks: without rounding they would cost infinitely much. Here its
-    eigenvalues below `sqrt(eps)` of the largest (3e-4 in float32) are raised to that. What Omega forbids then costs
-    thousands of times what it allows, while what rounding leaves there adds no more than `sqrt(eps)` to the gradient. A
-    pseudo-inverse, which would make the forbidden free, is not used. For the same reason small eigenvalues make the
-    penalty stiff: gradient steps need a small learning rate, prox steps do not. Where Omega is learned in turns, what
-    it forbids once hardly comes back; a ridge, as in `relation(omega + 0.1 / T * jnp.eye(T))`, helps against both.
-
-    Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, with
-    `strength = lambda_2 / 2`.
+    A singular Omega forbids some combinations of tasks: in exact arithmetic their cost would be infinite. Here the
+    eigenvalues below `sqrt(eps)` of the largest (3e-4 in float32) are raised to that value. Forbidden combinations then
+    cost thousands of times more than allowed ones, while rounding errors in them add at most `sqrt(eps)` to the
+    gradient. A pseudo-inverse would give forbidden combinations no cost, so it is not used. Small eigenvalues make the
+    penalty stiff: gradient steps need a small learning rate, prox steps do not. If training alternates, a combination
+    that Omega once forbids hardly comes back. A ridge helps against both, as in
+    `relation(omega + 0.1 / T * jnp.eye(T))`.
 
     Args:
         omega: `[T, T]`, symmetric, positive semidefinite, not zero, rows in sorted order of task names.
@@ -146,10 +147,13 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `omega` is not square; or, where its entries are known, not finite, symmetric and positive
-            semidefinite, or zero; `strength` (or the `step_size` of `prox`) is negative or no scalar; a leaf whose
-            leading axis is not T.
-        TypeError: a leaf that is not of a floating-point type.
+        ValueError: `omega` is not square, or is known and is not finite, symmetric and positive semidefinite, or is
+            zero; `strength` (or the `step_size` of `prox`) is negative or not a scalar; a leaf's leading axis is not T.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, with
+        `strength = lambda_2 / 2`.
 
     Example:
         >>> alike = relation(jnp.array([[0.5, 0.4], [0.4, 0.5]]))
@@ -195,5 +199,5 @@ def _checked_covariance(omega: Any) -> np.ndarray | Array:
     if smallest < -_ROUNDING * largest * len(known):
         raise ValueError(f"relation: omega must be positive semidefinite, found the eigenvalue {smallest}")
     if largest == 0:
-        raise ValueError("relation: omega must not be zero")
+        raise ValueError("relation: omega must not be zero, found only zeros")
     return omega

@@ -1,4 +1,4 @@
-"""Every two tasks are pulled together as strongly as they are related."""
+"""Each pair of tasks is pulled together as strongly as the two are related."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mtljax.checks import check_nonnegative, check_number
 from mtljax.penalties.common import Penalty, check_stacked, mix_rows, offsets, sum_over_leaves
 from mtljax.types import Array, PyTree
 
-# Relations usually arrive in float32: what agrees to this much is taken for equal.
+# Relative differences up to this count as rounding, since relations usually arrive in float32.
 _ROUNDING = 1e-6
 
 _Term = Callable[[Array], Array]
 
 
 def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) -> Penalty:
-    r"""Graph-regularised multi-task learning: related tasks have close parameters.
+    r"""Graph-regularized multi-task learning: related tasks have close parameters.
 
         value(w) = strength/2 * sum_ij R_ij |w_i - w_j|^2 = strength * sum_{i<j} R_ij |w_i - w_j|^2
                  = strength * tr(W^T Lap W),   Lap = diag(R 1) - R
         prox(v, s) = (I + 2 s strength Lap)^-1 v
 
-    Where every pair has relation `1/T` this is `l2_to_mean`. Nothing of size `[T, T, *p]` is ever formed. The
-    relation is read when the penalty is made, split into its connected components, and each component of n tasks and
-    E related pairs costs what its kind allows, per parameter:
+    If every pair has relation `1/T` this is `l2_to_mean`. Nothing of size `[T, T, *p]` is ever formed. The relation is
+    split into its connected components when the penalty is made. The cost of a component with n tasks and E related
+    pairs, per parameter, depends on its kind:
 
     | component | example | work | storage |
     |---|---|---|---|
@@ -38,16 +38,15 @@ def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) 
     | sparse, `E <= 2 n` | chain, ring, tree, star | `O(E)` | `O(E)` |
     | dense | a matrix of measured similarities | `n^2` multiply-adds, one matrix product | `O(n)` |
 
-    Thus clusters of equal relation are `O(T)` however many there are. A dense matrix has full rank, so its quadratic
-    form takes `n^2` multiply-adds whichever way it is written; here they are one matrix product `[n - 1, n] x [n, P]`.
-    Every route is a sum of squares: never negative, and free of the cancellation of `sum_i d_i |w_i|^2 - tr(W^T R W)`.
-    `prox` applies one `[T, T]` matrix: `T^2` multiply-adds a parameter and `O(T)` storage, for any relation.
+    So clusters of equal relation cost `O(T)`, for any number of clusters. A dense matrix has full rank, so its
+    quadratic form takes `n^2` multiply-adds in any form; here they are one matrix product `[n - 1, n] x [n, P]`. For
+    each kind, the value is a sum of squares: it is never negative, and has none of the cancellation of
+    `sum_i d_i |w_i|^2 - tr(W^T R W)`. `prox` applies one `[T, T]` matrix: `T^2` multiply-adds per parameter and `O(T)`
+    storage, for any relation.
 
-    The relation is data, not a parameter: it must be known when the penalty is made. In a sparse component other than
-    a chain in task order, GPUs add a row's gradient contributions in no fixed order, so the last bit may vary from
-    run to run unless XLA is told to be deterministic.
-
-    Evgeniou, Micchelli and Pontil, "Learning Multiple Tasks with Kernel Methods", JMLR 6, 2005.
+    The relation must be known when the penalty is made; it cannot be traced. In a sparse component that is not a chain
+    in task order, GPUs add the contributions to a row's gradient in no fixed order. So the last bit may vary between
+    runs, unless XLA is set to be deterministic.
 
     Args:
         relation: `[T, T]`, symmetric, non-negative, rows in sorted order of task names. The diagonal is ignored.
@@ -58,8 +57,11 @@ def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) 
 
     Raises:
         ValueError: `relation` is not square, finite, non-negative and symmetric, or is traced; `strength` (or the
-            `step_size` of `prox`) is negative or no scalar; a leaf whose leading axis is not T.
-        TypeError: a leaf that is not of a floating-point type.
+            `step_size` of `prox`) is negative or not a scalar; a leaf whose leading axis is not T.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Evgeniou, Micchelli and Pontil, "Learning Multiple Tasks with Kernel Methods", JMLR 6, 2005.
 
     Example:
         >>> chain = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -87,7 +89,7 @@ def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) 
             wide = jnp.asarray(v, trees.accumulator(v.dtype))
             basis = jnp.asarray(eigenvectors, wide.dtype)
             stiffness = 2.0 * step_size * strength * jnp.asarray(np.maximum(eigenvalues, 0.0), wide.dtype)
-            # What leaves v, rather than what stays: a task without relations then keeps its value.
+            # The part that prox removes from v, rather than the rest: a task without relations keeps its value exactly.
             shrink = mix_rows(basis * (stiffness / (1.0 + stiffness))[None, :], basis.T)
             return (wide - mix_rows(shrink, offsets(wide))).astype(v.dtype)
 
@@ -118,7 +120,7 @@ def _checked(relation: np.ndarray | Array) -> np.ndarray:
 
 
 def _quadratic_form(relation: np.ndarray) -> _Term:
-    """Function of a leaf `[T, *p]`: the sum of its components' terms."""
+    """The function from a leaf `[T, *p]` to the sum of its components' terms."""
     components = list(_components(relation))
     if not components:
         return lambda w: jnp.zeros((), w.dtype)
@@ -127,9 +129,9 @@ def _quadratic_form(relation: np.ndarray) -> _Term:
 
     def total(w: Array) -> Array:
         if not np.array_equal(order, np.arange(w.shape[0])):
-            # Promised unique, so that GPUs add the gradient's rows in a fixed order.
+            # Marked as unique, so that GPUs add the gradient's rows in a fixed order.
             w = w.at[order].get(unique_indices=True, mode="promise_in_bounds")
-        # One split, whose gradient is one concatenation; a slice for each component would pad each to T rows.
+        # One split, whose gradient is one concatenation; the gradient of one slice per component would pad each to T.
         parts = lax.split(w, [len(rows) for rows in components])
         return sum((term(part) for term, part in zip(terms, parts, strict=True)), start=jnp.zeros((), w.dtype))
 
@@ -137,7 +139,7 @@ def _quadratic_form(relation: np.ndarray) -> _Term:
 
 
 def _term(relation: np.ndarray) -> _Term:
-    """Function of the rows of one component, `[n, *p]` -> `[]`, by the cheapest route that is exact."""
+    """The function from the rows of one component to its value, `[n, *p]` -> `[]`, in the cheapest exact form."""
     pairs = np.argwhere(np.triu(relation))
     scale = _rank_one(relation)
     if scale is not None:
@@ -148,7 +150,7 @@ def _term(relation: np.ndarray) -> _Term:
 
 
 def _components(relation: np.ndarray) -> Iterator[np.ndarray]:
-    """Sorted rows of each connected component of more than one task."""
+    """The sorted rows of each connected component with more than one task."""
     left = np.ones(len(relation), bool)
     while left.any():
         reached = np.zeros_like(left)
@@ -162,7 +164,7 @@ def _components(relation: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _rank_one(relation: np.ndarray) -> np.ndarray | None:
-    """`a` with `R_ij = a_i a_j` off the diagonal, or None where there is none."""
+    """`a` with `R_ij = a_i a_j` off the diagonal, or None if there is no such `a`."""
     others = ~np.eye(len(relation), dtype=bool)
     if np.any(relation[others] == 0):
         return None
@@ -177,19 +179,19 @@ def _rank_one_term(scale: np.ndarray) -> _Term:
     """`1/2 sum_ij a_i a_j |w_i - w_j|^2 = A sum_i a_i |w_i - m|^2`, `A = sum a`, `m = sum a_i w_i / A`."""
     total = scale.sum()
 
-    def centred(w: Array) -> Array:
+    def centered(w: Array) -> Array:
         apart = offsets(w)
         mean = mix_rows(jnp.asarray(scale[None, :] / total, w.dtype), apart)
         return _columns(np.sqrt(total * scale), w) * (apart - mean)
 
     @jax.custom_jvp
     def term(w: Array) -> Array:
-        return jnp.sum(jnp.square(centred(w)))
+        return jnp.sum(jnp.square(centered(w)))
 
-    # As in `l2_to_mean`: the mean's own derivative drops out, and costs much where it is not told so.
+    # As in `l2_to_mean`: the derivative of the mean drops out, and this rule saves its cost.
     @term.defjvp
     def term_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-        apart = centred(primals[0])
+        apart = centered(primals[0])
         slope = _columns(np.sqrt(total * scale), primals[0]) * tangents[0]
         return jnp.sum(jnp.square(apart)), 2.0 * jnp.sum(apart * slope)
 
@@ -209,7 +211,7 @@ def _dense_term(relation: np.ndarray) -> _Term:
 
 
 def _take(w: Array, rows: np.ndarray) -> Array:
-    """Rows of `[T, *p]`; a slice where they follow each other, since a gather's gradient is a slow scatter."""
+    """Rows of `[T, *p]`, by a slice if they are consecutive, since the gradient of a gather is a slow scatter."""
     if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
         return lax.slice_in_dim(w, int(rows[0]), int(rows[0]) + len(rows))
     return w[rows]

@@ -1,4 +1,4 @@
-"""Penalties on parameters that are a sum, each summand with a penalty of its own."""
+"""Penalties on parameters that are a sum, with one penalty per summand."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mtljax.types import Array, PyTree
 
 
 def by_part(name: str, penalties: dict[str, Penalty]) -> Penalty:
-    """A penalty on each summand of the parameters; the prox is the one of each, part by part.
+    """A penalty on parameters that are a sum: its value is the sum over the parts, its prox acts part by part.
 
     Args:
-        name: the penalty's name, which opens the messages.
+        name: the penalty's name; messages start with it.
         penalties: by part, each with a `prox`.
 
     Returns:
@@ -40,7 +40,7 @@ def by_part(name: str, penalties: dict[str, Penalty]) -> Penalty:
         first, *others = (jax.tree.map(jnp.shape, stacked[part]) for part in names)
         for other in others:
             if other != first:
-                raise ValueError(f"{name}: the parts must be of one structure and shape, found {first} and {other}")
+                raise ValueError(f"{name}: the parts must have one structure and shape, found {first} and {other}")
 
     def value(stacked: PyTree) -> Array:
         check(stacked)

@@ -1,4 +1,4 @@
-"""A penalty's proximal operator as the last link of an optax chain."""
+"""Proximal gradient steps: a penalty's prox as the last transformation of an optax chain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtljax.types import Array, PyTree
 
 
 class ProximalState(NamedTuple):
-    """What `proximal` carries from step to step.
+    """The state of `proximal`.
 
     Attributes:
         count: int32 `[]`, number of updates, for a schedule.
@@ -31,43 +31,43 @@ def proximal(
     *,
     where: Callable[[PyTree], Mapping[str, PyTree]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Proximal steps: what the chain before it would do, then the penalty's prox.
+    r"""Proximal steps: the step of the transformations before it in the chain, then the penalty's prox.
 
         new = prox(params + updates, learning_rate),   updates' = new - params
 
         optax.chain(optax.sgd(rate), proximal(penalty, rate))
 
-    minimises `loss + penalty` by proximal gradient steps when the gradient is that of the loss alone: leave the penalty
-    out of the objective (`make_train_step` without `penalty`). Unlike its gradient, the prox sets groups to exactly 0,
-    and `params + updates'` keeps such zeros to the bit; other values may be rounded once more, so that ties between
-    tasks hold to rounding.
+    This chain minimises `loss + penalty` by proximal gradient steps, if the gradient is that of the loss alone: leave
+    the penalty out of the objective (`make_train_step` without `penalty`). Unlike the gradient of a penalty, the prox
+    sets groups to exactly 0, and `params + updates'` keeps such zeros exactly. Other values may be rounded once more,
+    so ties between tasks hold to rounding.
 
-    It must be the last link: a link after it would change what it has put in place. The chain before it must end with
-    the step itself, sign and learning rate included, as optax's optimisers do; `learning_rate` must be the same one.
-    The prox is in the Euclidean metric. After a step with momentum it is the usual heuristic. Adaptive optimisers such
-    as Adam step in a metric of their own, one learning rate a parameter, in which the prox of a group has no closed
-    form; with the Euclidean one zeros are still exact, but the point where such a chain stops is not the minimiser of
-    `loss + penalty`: the penalty weighs the more, the smaller a parameter's own step is. For the minimiser take SGD, or
-    the optimiser without a penalty first and SGD to finish.
+    `proximal` must be the last transformation of the chain, since a later one would change its result. The
+    transformations before it must return the complete step with sign and learning rate, as optax's optimisers do, and
+    `learning_rate` must be the same as theirs. The prox uses the Euclidean metric. After a step with momentum, it is
+    the usual heuristic. Adaptive optimisers such as Adam have one learning rate per parameter; in that metric the prox
+    of a group has no closed form. With the Euclidean prox zeros are still exact, but the chain does not converge to the
+    minimiser of `loss + penalty`: the smaller the step of a parameter, the more the penalty weighs on it. To find the
+    minimiser, use SGD, or train with the optimiser without a penalty first and finish with SGD.
 
     Args:
         penalty: any penalty with a prox.
         learning_rate: non-negative scalar, which may be traced, or an optax schedule, a function of the step count.
-        where: where the penalised trees are in the parameters: a function of these to a dict by task of trees of one
-            structure, which are stacked in sorted order of names. Whatever it does not return is left alone. It is
-            called with other leaves in place of arrays, and must only pick. None (default): the parameters are stacked
-            already, leaves `[T, *p]`. For the trunks of `sharing.soft`:
+        where: function from the parameters to the penalised trees, a dict by task of trees with the same structure,
+            which are stacked in sorted order of names. All other parameters stay unchanged. The function must only
+            select: it is called with other leaves in place of the arrays. None (default): the parameters themselves are
+            stacked, with leaves `[T, *p]`. For the trunks of `sharing.soft`:
             `lambda params: {name: own["trunk"] for name, own in params.tasks.items()}`.
 
     Returns:
-        Transformation with state `ProximalState`; `update` needs `params` and ignores unknown keyword arguments.
-        In `training.make_train_step` it moves what it ties at every step: a copy whose task is absent makes no step of
-        its own, but the prox draws it to the others.
+        Transformation with state `ProximalState`; `update` needs `params` and ignores unknown keyword arguments. In
+        `training.make_train_step` the prox acts on all tasks in every step: if a task is absent, its copy has no
+        gradient step, but the prox still pulls it towards the others.
 
     Raises:
-        TypeError: `penalty` is no `Penalty`; `where` returns anything but a dict of parts of the parameters.
-        ValueError: the penalty has no prox; `learning_rate` is negative or no scalar; `update` without `params`; trees
-            of tasks that differ in structure or shape; whatever the penalty raises.
+        TypeError: `penalty` is not a `Penalty`; `where` returns something other than a dict of parts of the parameters.
+        ValueError: the penalty has no prox; `learning_rate` is negative or not a scalar; `update` gets no `params`;
+            trees of tasks differ in structure or shape; and the errors of the penalty.
 
     Example:
         >>> from mtljax.penalties.l21 import l21
@@ -97,9 +97,9 @@ def proximal(
         old, structure = jax.tree.flatten(params)
         steps = structure.flatten_up_to(updates)
         if "before_prox" in extra:
-            # What a training step leaves out of the optimizer's update, it leaves out before the prox.
+            # A training step removes the steps of absent tasks from the optimizer's update; that must precede the prox.
             steps = structure.flatten_up_to(extra["before_prox"](updates))
-        # In the dtype of sums, so that a small step is not rounded away before the prox has seen it.
+        # In float32 at least, so that a small step is not lost to rounding before the prox.
         moved = [_wide(p) + _wide(u) for p, u in zip(old, steps, strict=True)]
         if where is None:
             moved = jax.tree.leaves(operator(structure.unflatten(moved), step_size))
@@ -121,13 +121,15 @@ def _wide(leaf: Array) -> Array:
 
 
 def _places(where: Callable[[PyTree], Mapping[str, PyTree]], structure: Any) -> list[PyTree]:
-    """For each task in order, the picked tree, with the numbers of its leaves among all leaves of the parameters."""
+    """For each task in order, the selected tree, with the index of each leaf among all leaves of the parameters."""
     picked = where(structure.unflatten(range(structure.num_leaves)))
     if not isinstance(picked, Mapping):
         raise TypeError(f"proximal: where must return a dict of trees by task, found {type(picked).__name__}")
     numbers = jax.tree.leaves(dict(picked))
     if not all(type(number) is int for number in numbers):
-        raise TypeError("proximal: where must return parts of what it is given, found leaves that it has made")
+        raise TypeError("proximal: where must return parts of its argument, found leaves that it has made")
     if not picked or len(set(numbers)) < len(numbers):
-        raise ValueError(f"proximal: where must pick each leaf once, for one task or more; it picked {dict(picked)}")
+        raise ValueError(
+            f"proximal: where must select at least one task, and a leaf at most once, found the leaves {dict(picked)}"
+        )
     return [picked[name] for name in sorted(picked)]

@@ -1,4 +1,4 @@
-"""Parameters are a sum: one part in few directions that tasks share, and all parameters of the few that do not fit."""
+"""Robust multi-task learning: parameters are the sum of a low-rank part and the parameters of few outlier tasks."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from mtljax.types import Array
 def robust(
     strength_low_rank: Array | float = 1.0, strength_outliers: Array | float = 1.0, *, joint: bool = False
 ) -> Penalty:
-    r"""Robust multi-task learning: a low-rank part plus one that is zero for all tasks but the outliers.
+    r"""Robust multi-task learning: a low-rank part plus a part that is zero except for outlier tasks.
 
         w = low_rank + outliers
         value(low_rank, outliers) = strength_low_rank * |low_rank|_* + strength_outliers * sum_t |outliers_t|_2
         prox(v, s) = (prox of trace_norm(strength_low_rank) at v_low_rank,
                       prox of task_l2(strength_outliers) at v_outliers)
 
-    `outliers_t` is all that task t has in that part, over all leaves: a task is an outlier or it is not. Such tasks
-    are left to themselves and do not turn the directions that the others share. The parts are separate arguments, so
-    the prox is exact. Nothing is divided by T or by the number of parameters.
+    `outliers_t` is the part of task t over all leaves, so a task is an outlier as a whole or not at all. Outlier tasks
+    do not change the directions that the other tasks share. The parts are separate arguments of the penalty, so the
+    prox is exact. Nothing is divided by T or by the number of parameters.
 
-    For one matrix of T tasks, `|X|_* <= sum_t |x_t|_2 <= sqrt(T) |X|_*`; so with
-    `c = strength_outliers / strength_low_rank` the best outliers are 0 from `c = 1` on, and a best low-rank part up to
-    `c = 1/sqrt(T)`. Both are of use in between.
-
-    Chen, Zhou and Ye, "Integrating Low-Rank and Group-Sparse Structures for Robust Multi-Task Learning", KDD 2011.
+    For one matrix of T tasks, `|X|_* <= sum_t |x_t|_2 <= sqrt(T) |X|_*`. Let
+    `c = strength_outliers / strength_low_rank`. From `c = 1` on, the best outlier part is 0. Up to `c = 1/sqrt(T)`, a
+    best low-rank part is 0. Both parts are used only in between.
 
     Args:
         strength_low_rank: non-negative scalar, on the part that tasks share; may be traced.
-        strength_outliers: non-negative scalar, on the part of the tasks that do not fit; may be traced.
+        strength_outliers: non-negative scalar, on the part of the outlier tasks; may be traced.
         joint: whether all leaves of the low-rank part are one matrix, as in `trace_norm`.
 
     Returns:
-        `Penalty` with `parts` `("low_rank", "outliers")`: on a dict by these names of two pytrees of one structure,
-        with leaves `[T, *p]`, whose sum is the parameters.
+        `Penalty` with `parts` `("low_rank", "outliers")`. Its argument is a dict by these names of two pytrees with the
+        same structure and leaves `[T, *p]`, whose sum is the parameters.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; the parts have other names, or
-            differ in structure or shapes; leaves without one common leading task axis.
-        TypeError: what is penalised is no dict by part; a leaf that is not of a floating-point type.
+        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; the parts have other names,
+            or differ in structure or shapes; leaves without one common leading task axis.
+        TypeError: `stacked` is not a dict by part; a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Chen, Zhou and Ye, "Integrating Low-Rank and Group-Sparse Structures for Robust Multi-Task Learning", KDD 2011.
 
     Example:
         >>> import jax.numpy as jnp

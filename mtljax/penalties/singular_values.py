@@ -1,19 +1,21 @@
-"""What spectral penalties share: singular values of stacked task parameters, and a change of nothing but them.
+"""Common parts of spectral penalties: singular values of stacked task parameters, and functions that change only them.
 
 A pytree with leaves `[T, *p]` is one matrix here, `W = U diag(sigma) V^T` of shape `[T, P]`, with the leaves flattened
-and laid side by side; it is never formed. A symmetric function f of the singular values has the derivative
-`U diag(df/dsigma) V^T` even where singular values repeat, although no derivative of U or V exists there; so those are
-never asked for.
+side by side; it is never formed. A symmetric function f of the singular values has the derivative
+`U diag(df/dsigma) V^T`, also where singular values repeat, although U and V have no derivative there. So derivatives of
+U and V are never taken.
 
-The decomposition goes through `[T, T]` Gramians, which cost one matrix product each and leave sharded leaves where they
-are. One alone would lose every singular value below `sqrt(eps)` of the largest: its eigenvectors merely rotate the
-rows until they are nearly orthogonal, and the Gramian of the rotated rows, each scaled to length 1, is then accurate
-for long and short rows alike. Measured in float32 on a CPU, T from 2 to 128, P up to 20,000, against a float64 SVD, in
-units of eps times the largest singular value: errors of the singular values are 15 at most (by QR and an SVD of the
-triangle 9, by one Gramian 7400), and what comes out in place of a 0 is 3 at most (5 and 7400). It takes three matrix
-products `[T, T] x [T, P]`, half the time of QR for T = 64 and P = 100,000, which would gather sharded leaves besides.
-With fewer columns than rows the Gramians are larger than W itself: such a small matrix is put together and decomposed
-directly, seven times as fast for T = 139 and P = 27.
+The decomposition uses `[T, T]` Gramians, which cost one matrix product each and do not gather sharded leaves. One
+Gramian alone would lose all singular values below `sqrt(eps)` of the largest. So its eigenvectors only rotate the rows
+of W until they are nearly orthogonal. A second Gramian, of the rotated rows scaled to length 1, is then accurate for
+long and short rows.
+
+Accuracy was measured in float32 on a CPU against a float64 SVD, for T from 2 to 128 and P up to 20,000, in units of eps
+times the largest singular value. The errors of the singular values are at most 15; by QR and an SVD of the triangle
+they are 9, by one Gramian 7400. A zero singular value comes out as at most 3 (5 and 7400). The decomposition takes
+three matrix products `[T, T] x [T, P]`, half the time of QR for T = 64 and P = 100,000; QR would also gather sharded
+leaves. With fewer columns than rows the Gramians are larger than W. Such a small matrix is formed and decomposed
+directly, which is seven times as fast for T = 139 and P = 27.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ class Decomposition(NamedTuple):
 
     Attributes:
         left: `[T, T]`, U, orthogonal.
-        values: `[T]`, sigma, descending; those up to `4 sqrt(T) eps` of the largest are 0: ten times what rounding was
-            seen to leave of a 0.
+        values: `[T]`, sigma, descending. Values up to `4 sqrt(T) eps` times the largest are set to 0; this is ten times
+            the largest rounding error that was measured for a zero singular value.
     """
 
     left: Array
@@ -46,13 +48,13 @@ class Decomposition(NamedTuple):
 
 
 def decompose(stacked: PyTree) -> Decomposition:
-    """Left singular vectors and singular values of a matrix whose columns are spread over leaves.
+    """Left singular vectors and singular values of the matrix whose columns are spread over the leaves of a tree.
 
     Args:
         stacked: pytree with at least one leaf, `[T, *p]`. Norms from about 1e-18 to 1e18 are safe.
 
     Returns:
-        `Decomposition`, float32 (float64 where a leaf is). With fewer than T columns the values end in zeros.
+        `Decomposition`, float32, or float64 if a leaf is. With fewer than T columns the values end in zeros.
 
     Example:
         >>> decompose({"w": jnp.array([[3.0], [4.0]]), "b": jnp.zeros(2)}).values.round(5)
@@ -91,17 +93,17 @@ def _without_noise(values: Array) -> Array:
 
 
 def singular_values(stacked: PyTree) -> Array:
-    """Singular values of a matrix whose columns are spread over leaves, for symmetric functions of them.
+    """Singular values of the matrix whose columns are spread over leaves, for use in symmetric functions.
 
-    Their derivative is `d sigma_i = u_i^T dW v_i`, and 0 where `sigma_i` is 0: so a function of them that treats equal
-    ones equally has its exact gradient wherever it has one, and of the subgradients of the trace norm the shortest. One
-    by one, repeated singular values have no derivative, and what comes out depends on the choice of U.
+    Their derivative is `d sigma_i = u_i^T dW v_i`, and 0 where `sigma_i` is 0. So a symmetric function of the singular
+    values gets its exact gradient wherever it has one, and the trace norm gets its shortest subgradient. Single
+    repeated singular values have no derivative; the result then depends on the choice of U.
 
     Args:
         stacked: pytree with at least one leaf, `[T, *p]`; see `decompose`.
 
     Returns:
-        `[T]`, descending, float32 (float64 where a leaf is).
+        `[T]`, descending, float32, or float64 if a leaf is.
 
     Raises:
         NotImplementedError: second derivatives are taken.
@@ -119,16 +121,16 @@ def singular_values(stacked: PyTree) -> Array:
 def rescale(stacked: PyTree, factors: Callable[[Array], Callable[[Array], Array]]) -> PyTree:
     """`U diag(c_i) V^T` with `c_i = sigma_i h(sigma_i)`: new singular values, the old singular vectors.
 
-    Differentiable wherever h is smooth at every `sigma_i`, repeated ones included: the derivative takes differences
-    of h, and none of singular vectors.
+    The result is differentiable if h is smooth at every `sigma_i`, also where singular values repeat: the derivative
+    takes divided differences of h, and no derivatives of singular vectors.
 
     Args:
         stacked: pytree with at least one leaf, `[T, *p]`; see `decompose`.
-        factors: `factors(sigma [T]) -> h`, where h is applied entry by entry, finite at 0. What depends on all
-            singular values at once, such as a threshold, is found once, and h closes over it.
+        factors: `factors(sigma [T]) -> h`, where h is applied entry by entry and is finite at 0. `factors` computes
+            what depends on all singular values, such as a threshold, and h closes over it.
 
     Returns:
-        Pytree like `stacked`, in each leaf's own dtype.
+        Pytree like `stacked`, in each leaf's dtype.
 
     Raises:
         NotImplementedError: second derivatives are taken.
@@ -145,13 +147,13 @@ def rescale(stacked: PyTree, factors: Callable[[Array], Callable[[Array], Array]
 
 
 def soft_threshold(threshold: Array | float) -> Callable[[Array], Array]:
-    """The h of `rescale` that lowers all singular values by a threshold, down to 0: `h(x) = max(1 - threshold / x, 0)`.
+    """The h of `rescale` that lowers singular values by a threshold, at most to 0: `h(x) = max(1 - threshold / x, 0)`.
 
     Example:
         >>> soft_threshold(1.0)(jnp.array([2.0, 1.0, 0.0])).tolist()
         [0.5, 0.0, 0.0]
     """
-    # Without a threshold even a singular value of 0 stays: the derivative there is then the identity's.
+    # With threshold 0, h is 1 also for a singular value of 0, so that the derivative is that of the identity.
     return lambda x: jnp.where(jnp.equal(threshold, 0), 1.0, shrink(x, threshold))
 
 
@@ -180,7 +182,7 @@ def _rescaled(stacked: PyTree, factor: Array, slope: Array, decomposition: Decom
 def _rescaled_jvp(
     primals: tuple[PyTree, Array, Array, Decomposition], tangents: tuple[PyTree, Array, Array, Decomposition]
 ) -> tuple[PyTree, PyTree]:
-    """With `M = U diag(factor) U^T` a function of `W W^T`: `d(M W) = M dW + dM W`, `dM` by Daleckii and Krein."""
+    """`d(M W) = M dW + dM W` with `M = U diag(factor) U^T`, a function of `W W^T`; `dM` is by Daleckii and Krein."""
     stacked, factor, slope, decomposition = primals
     left, values = _differentiated_once(stacked, decomposition)
     one_sided = trees.cross_gramian(tangents[0], stacked)
@@ -198,10 +200,10 @@ def _rescaled_jvp(
 
 
 def _divided_differences(values: Array, factor: Array, slope: Array) -> Array:
-    """`[T, T]`, `(c_i - c_j) / (s_i^2 - s_j^2)`, in the limit where they are close; 0 on the diagonal."""
+    """`[T, T]`, `(c_i - c_j) / (s_i^2 - s_j^2)`, or its limit where the two are close; 0 on the diagonal."""
     squares = jnp.square(values)
     gap = squares[:, None] - squares[None, :]
-    # Where the two errors meet: rounding of the difference, and of the limit in its place.
+    # At this distance the rounding error of the difference equals the error of the limit.
     close = jnp.abs(gap) <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.maximum(squares[:, None], squares[None, :])
     limit = 0.5 * slope * _inverse(values)
     limit = 0.5 * (limit[:, None] + limit[None, :])
@@ -217,12 +219,12 @@ def _differentiated_once(stacked: PyTree, decomposition: Decomposition) -> Decom
 @_differentiated_once.defjvp
 def _differentiated_twice(primals: object, tangents: object) -> tuple[Decomposition, Decomposition]:
     raise NotImplementedError(
-        "spectral penalties and their proximal operators have first derivatives only: the second ones were asked for"
+        "spectral penalties and their proximal operators have first derivatives only, found a second derivative"
     )
 
 
 def _combine(matrix: Array, stacked: PyTree) -> PyTree:
-    """`[S, T]` times each leaf `[T, *p]`, in the dtype it is accumulated in; trailing axes stay as they are."""
+    """`[S, T]` times each leaf `[T, *p]`, in float32 at least; trailing axes are not merged."""
     return jax.tree.map(lambda w: mix_rows(matrix, w.astype(trees.accumulator(w.dtype))), stacked)
 
 

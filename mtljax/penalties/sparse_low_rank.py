@@ -1,4 +1,4 @@
-"""Parameters are a sum: one part in few directions that tasks share, and few single parameters of their own."""
+"""Parameters are the sum of a low-rank part that tasks share and a sparse part per task."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ def sparse_low_rank(
         value(low_rank, sparse) = strength_low_rank * |low_rank|_* + strength_sparse * sum_tp |sparse_tp|
         prox(v, s) = (prox of trace_norm(strength_low_rank) at v_low_rank, prox of l1(strength_sparse) at v_sparse)
 
-    What tasks have in common goes to `low_rank`, the features that one task alone needs to `sparse`. The parts are
-    separate arguments, so the prox is exact. Nothing is divided by T or by the number of parameters.
+    Common structure goes to `low_rank`; features that only one task needs go to `sparse`. The parts are separate
+    arguments of the penalty, so the prox is exact. Nothing is divided by T or by the number of parameters.
 
-    For a matrix `[T, P]`, `|X|_* <= |X|_1 <= sqrt(T P) |X|_*`; so with `c = strength_sparse / strength_low_rank` a best
-    sparse part is 0 from `c = 1` on, and a best low-rank part up to `c = 1/sqrt(T P)`. Both are of use in between.
-
-    Chen, Liu and Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD 2010. The paper bounds
-    the trace norm by a constant, and penalises the sparse part alone; here both are penalised, which has the same
-    solutions for strengths that match.
+    For a matrix `[T, P]`, `|X|_* <= |X|_1 <= sqrt(T P) |X|_*`. Let `c = strength_sparse / strength_low_rank`. From
+    `c = 1` on, a best sparse part is 0. Up to `c = 1/sqrt(T P)`, a best low-rank part is 0. Both parts are used only in
+    between.
 
     Args:
         strength_low_rank: non-negative scalar, on the part that tasks share; may be traced.
-        strength_sparse: non-negative scalar, on the part of each task's own; may be traced.
+        strength_sparse: non-negative scalar, on the sparse part; may be traced.
         joint: whether all leaves of the low-rank part are one matrix, as in `trace_norm`.
 
     Returns:
-        `Penalty` with `parts` `("low_rank", "sparse")`: on a dict by these names of two pytrees of one structure, with
-        leaves `[T, *p]`, whose sum is the parameters.
+        `Penalty` with `parts` `("low_rank", "sparse")`. Its argument is a dict by these names of two pytrees with the
+        same structure and leaves `[T, *p]`, whose sum is the parameters.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; the parts have other names, or
-            differ in structure or shapes; leaves without one common leading task axis.
-        TypeError: what is penalised is no dict by part; a leaf that is not of a floating-point type.
+        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; the parts have other names,
+            or differ in structure or shapes; leaves without one common leading task axis.
+        TypeError: `stacked` is not a dict by part; a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Chen, Liu and Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD 2010. Departures:
+        the paper bounds the trace norm by a constant, and penalises the sparse part alone. Here both are penalised,
+        which has the same solutions for matching strengths.
 
     Example:
         >>> import jax.numpy as jnp

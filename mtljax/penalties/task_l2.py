@@ -1,4 +1,4 @@
-"""Whole tasks are zero: what is left belongs to the outliers among them."""
+"""Whole tasks are zero, except few outlier tasks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from mtljax.types import Array, PyTree
 
 
 def task_l2(strength: Array | float = 1.0) -> Penalty:
-    r"""Task-wise groups: the norm of each task's parameters, over all leaves together, summed over tasks.
+    r"""One group per task: the norm of each task's parameters over all leaves, summed over tasks.
 
         value(w) = strength * sum_t |w_t|_2,   |w_t|_2 = sqrt(sum over all leaves of w_tp^2)
         prox(v, s)_t = max(1 - s strength / |v_t|_2, 0) v_t
 
-    All of a task's parameters are one group, whatever leaf they are in; so tasks become zero as a whole. On the second
-    summand of `w = common + own` it finds the few tasks that do not fit the common structure. There is no division by T
-    or by the number of parameters. The gradient of a task is 0 where all of its parameters are 0.
-
-    The group-sparse part of robust multi-task learning: Chen, Zhou and Ye, "Integrating low-rank and group-sparse
-    structures for robust multi-task learning", KDD 2011; Gong, Ye and Zhang, "Robust multi-task feature learning",
-    KDD 2012.
+    The parameters of a task in all leaves are one group, so a task becomes zero as a whole. Applied to the second
+    summand of `w = common + own`, the penalty finds the few tasks without the common structure. There is no division by
+    T or by the number of parameters. The gradient of a task is 0 where all of its parameters are 0.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -33,9 +29,13 @@ def task_l2(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
             leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
+
+    References:
+        Chen, Zhou and Ye, "Integrating Low-Rank and Group-Sparse Structures for Robust Multi-Task Learning", KDD 2011,
+        and Gong, Ye and Zhang, "Robust Multi-Task Feature Learning", KDD 2012, as the penalty of the second summand.
 
     Example:
         >>> w = {"w": jnp.array([[3.0], [0.0]]), "b": jnp.array([4.0, 1.0])}

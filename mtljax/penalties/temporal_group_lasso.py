@@ -1,4 +1,4 @@
-"""Tasks in an order, such as points in time: parameters change smoothly, and are selected together."""
+"""Ordered tasks, such as points in time: parameters change smoothly from task to task, and are selected together."""
 
 from __future__ import annotations
 
@@ -27,31 +27,34 @@ def temporal_group_lasso(
         prox(v, s)_g: (A + c / |x_g| I) x_g = v_g, or 0 where |v_g| <= c
                       A = I + 2 s (ridge I + smooth R^T R),   c = s joint,   R the differences
 
-    Row t of a leaf is task t in sorted order of names, and that must be the order of time: "month06" before "month12",
-    where "month6" would come after it. Groups g are those of `l21`: all tasks at one position, or coarser with `per`.
-    There is no factor 1/2 and no division by T.
+    Row t of a leaf is task t in sorted order of names, which must be the order of time: name tasks "month06" and
+    "month12", since "month6" would come after "month12". Groups g are those of `l21`: all tasks at one position, or
+    coarser with `per`. There is no factor 1/2 and no division by T.
 
-    `prox` is exact to rounding. In the eigenvectors of `R^T R`, whose eigenvalues are `2 - 2 cos(pi i / T)`, its
-    equation is one in the norm r of a group, `sum_i v_i^2 / (a_i r + c)^2 = 1`, which Newton's method on the reciprocal
-    of the root solves from below for all groups at once, in about 5 steps. It may be differentiated. Storage is `O(T)`
-    a parameter, work `T^2` multiply-adds.
-
-    Zhou, Yuan, Liu and Ye, "A Multi-Task Learning Formulation for Predicting Disease Progression", KDD 2011. The paper
-    takes the two squares by their gradient and the prox of the last term alone; here the prox is of the sum.
+    `prox` is exact to rounding. In the basis of the eigenvectors of `R^T R`, whose eigenvalues are
+    `2 - 2 cos(pi i / T)`, its equation reduces to one equation for the norm r of a group,
+    `sum_i v_i^2 / (a_i r + c)^2 = 1`. Newton's method, applied to one over the square root of the left-hand side,
+    solves it from below for all groups at once, in about 5 steps. `prox` may be differentiated. Per parameter, storage
+    is `O(T)` and work is `T^2` multiply-adds.
 
     Args:
-        ridge: non-negative scalar on squares; may be traced, as all three may, so that it can be swept.
+        ridge: non-negative scalar on squares. All three strengths may be traced, so that they can be swept.
         smooth: non-negative scalar on squared differences.
         joint: non-negative scalar on norms of groups.
-        per: axes of a parameter that tell the groups of `joint` apart, as in `l21`.
+        per: axes of a parameter that index the groups of `joint`, as in `l21`.
 
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or no scalar; `per` as in `l21`; leaves
+        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; `per` as in `l21`; leaves
             without one common leading task axis.
-        TypeError: `per` is of another type; a leaf that is not of a floating-point type.
+        TypeError: `per` has another type; a leaf is not of a floating-point type.
+
+    References:
+        Zhou, Yuan, Liu and Ye, "A Multi-Task Learning Formulation for Predicting Disease Progression", KDD 2011.
+        Departures: the paper takes gradient steps on the two squares and the prox of the last term alone; here the prox
+        is that of the sum.
 
     Example:
         >>> w = {"w": jnp.array([[3.0], [4.0]])}
@@ -96,21 +99,21 @@ def temporal_group_lasso(
 def _shrunk(v: Array, stretch: Array, threshold: Array, group: Axes) -> Array:
     """The x with `stretch x + threshold x / |x_g| = v`, or 0 where `|v_g|` is at most the threshold."""
     length = jnp.expand_dims(norm((v,), (group,)), group)
-    kept = ~(length <= threshold)  # NaN is no small norm: it stays
-    # In units of the group's norm. What vanishes is replaced by something that does not, for its derivative's sake.
+    kept = ~(length <= threshold)  # so that a NaN norm stays NaN
+    # In units of the group's norm. Groups that become 0 get another problem, so that their derivatives are not NaN.
     unit = jnp.where(kept, length, 1.0)
     problem = jnp.where(kept, v / unit, 1.0), stretch, jnp.where(kept, threshold / unit, 0.0)
     radius = _radius(*lax.stop_gradient(problem), group)
-    # One more step, from a constant, has the derivative of the root itself.
+    # One more step, from a constant radius, has the derivative of the exact root.
     radius = _newton(radius, *problem, group)
     x = problem[0] * radius / (stretch * radius + problem[2])
     return jnp.where(kept, unit * x, 0.0)
 
 
 def _newton(radius: Array, v: Array, stretch: Array, threshold: Array, group: Axes) -> Array:
-    """A step towards the r with `sum_i v_i^2 / (stretch_i r + threshold)^2 = 1`.
+    """One Newton step towards the r with `sum_i v_i^2 / (stretch_i r + threshold)^2 = 1`.
 
-    One over the root of a sum of inverse squares is concave in r: a step from below stays below.
+    One over the square root of that sum is concave in r, so a step from below stays below.
     """
     scale = stretch * radius + threshold
     squares = jnp.square(v / scale)
@@ -119,11 +122,11 @@ def _newton(radius: Array, v: Array, stretch: Array, threshold: Array, group: Ax
 
 
 def _radius(v: Array, stretch: Array, threshold: Array, group: Axes) -> Array:
-    """That r, from the smallest that it can be for `|v| >= 1`."""
+    """The r of `_newton`, starting from its lower bound for `|v| >= 1`."""
     stiffest = jnp.max(stretch)
     lowest = (1.0 - threshold) / stiffest
-    # What a step leaves over is about its square, in units of the length over which the function bends; so this is
-    # close enough for the last step that `_shrunk` takes, and far above what rounding moves.
+    # The error after a step is about the square of the step, in units of the length over which the function bends. So
+    # this is close enough for the last step in `_shrunk`, and far above rounding.
     close = jnp.finfo(v.dtype).eps ** 0.5
 
     def far(state: tuple[Array, Array]) -> Array:

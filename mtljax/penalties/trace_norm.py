@@ -1,4 +1,4 @@
-"""The tasks' parameters span few directions: sums of the singular values of each leaf, unfolded into matrices."""
+"""Trace norms, which make the tasks' parameters span few directions: sums of singular values of unfolded leaves."""
 
 from __future__ import annotations
 
@@ -20,22 +20,16 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
         value(w) = strength * sum over leaves W of sum_i sigma_i(W),   W [T, P] the leaf [T, *p], flattened
         prox(v, s) = U diag(max(sigma_i - s strength, 0)) V^T for each leaf v = U diag(sigma) V^T
 
-    With `joint`, one matrix for all leaves side by side instead, `[T, sum P]`: the tasks then share directions of all
-    parameters at once, such as a layer's kernel and bias together. Alone, a bias of one number for each task is a
-    matrix of rank 1, whose trace norm is its Euclidean norm. Nothing is divided by T or by the number of parameters.
+    With `joint`, all leaves side by side are one matrix `[T, sum P]`. The tasks then share directions of all parameters
+    together, such as a layer's kernel and bias. By itself, a bias with one number per task is a matrix of rank 1, whose
+    trace norm is its Euclidean norm. Nothing is divided by T or by the number of parameters.
 
-    The gradient is `U V^T` over the non-zero singular values: at a matrix of lower rank the shortest of all
-    subgradients. There are no second derivatives. Where all singular values go, the prox is exactly 0.
+    The gradient is `U V^T` over the non-zero singular values; for a matrix without full rank, it is the shortest
+    subgradient. There are no second derivatives. If the threshold exceeds all singular values, the prox is exactly 0.
 
-    Work is three products `[T, T] x [T, P]` for the value or the prox, one more for the gradient, and `O(T^3)`; a leaf
-    with fewer than T parameters a task is decomposed from that side, unless `joint`. `singular_values` says how
-    accurate it is.
-
-    Argyriou, Evgeniou and Pontil, "Convex multi-task feature learning", Machine Learning 73, 2008; Pong, Tseng, Ji and
-    Ye, "Trace Norm Regularization: Reformulations, Algorithms, and Multi-Task Learning", SIAM Journal on Optimization
-    20, 2010. For networks, this is the last-axis flattening of Yang and Hospedales, "Trace Norm Regularised Deep
-    Multi-Task Learning", ICLR workshop 2017, who stack the tasks along the last axis of a parameter, not the first, and
-    in the example of their code (wOOL/TNRDMTL) average over the layers' kernels.
+    The value and the prox take three products `[T, T] x [T, P]` and `O(T^3)` more; the gradient takes one product more.
+    Without `joint`, a leaf with fewer than T parameters per task is decomposed from its smaller side. The accuracy is
+    given in `penalties/singular_values.py`.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -45,10 +39,18 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or no scalar; leaves without one common
+        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
             leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Argyriou, Evgeniou and Pontil, "Convex Multi-Task Feature Learning", Machine Learning 73, 2008.
+        Pong, Tseng, Ji and Ye, "Trace Norm Regularization: Reformulations, Algorithms, and Multi-Task Learning", SIAM
+        Journal on Optimization 20, 2010.
+        Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, for networks; this
+        is their last-axis flattening. Departures: the paper stacks the tasks along the last axis of a parameter, here
+        it is the first. The example of the authors' code (wOOL/TNRDMTL) averages over the layers' kernels.
 
     Example:
         >>> w = {"w": jnp.array([[3.0, 0.0], [0.0, 1.0]])}
@@ -87,21 +89,18 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
 
 
 def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
-    r"""Low multilinear rank: the trace norms of all unfoldings of a leaf along one axis, the tasks' axis being one.
+    r"""Low multilinear rank: the sum of the trace norms of all unfoldings of a leaf along one axis.
 
         value(w) = strength * sum over leaves W of sum_k |W_(k)|_*,   k = 0, ..., n
 
-    `W_(k)` has the k-th axis of the leaf `[T, p_1, ..., p_n]` along its rows, and all other axes along its columns. All
-    axes weigh 1, and nothing is divided by their number: a leaf `[T, p]` has two unfoldings, which are transposes, and
-    so twice its trace norm; a leaf `[T]` its Euclidean norm. Beside the directions that `trace_norm` makes the tasks
-    share, the tasks' filters come to share few input and output directions.
+    `W_(k)` has the k-th axis of the leaf `[T, p_1, ..., p_n]` along its rows, and all other axes along its columns; k =
+    0 is the task axis. All axes have weight 1, and nothing is divided by their number. A leaf `[T, p]` has two
+    unfoldings, which are transposes, so its value is twice its trace norm; the value of a leaf `[T]` is its Euclidean
+    norm. Like `trace_norm`, this makes the tasks share few directions; in addition, filters use few input and output
+    directions.
 
-    Each unfolding is decomposed from its smaller side, so that work grows with the cube of an axis: 512 for a wide
-    layer. There is no closed-form prox. Gradients are those of `trace_norm`.
-
-    Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each axis has a
-    weight; the example of their code (wOOL/TNRDMTL) averages over unfoldings and over the layers' kernels. They stack
-    the tasks along the last axis; the set of unfoldings is the same.
+    Each unfolding is decomposed from its smaller side, so work grows with the cube of the longest axis, which may be
+    512 in a wide layer. There is no closed-form prox. Gradients are those of `trace_norm`.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -110,9 +109,14 @@ def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
 
     Raises:
-        ValueError: `strength` is negative or no scalar; leaves without one common leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        ValueError: `strength` is negative or not a scalar; leaves without one common leading task axis.
+        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017. Departures: in the
+        paper each axis has a weight, and the tasks are stacked along the last axis, which gives the same unfoldings.
+        The example of the authors' code (wOOL/TNRDMTL) averages over unfoldings and over the layers' kernels.
 
     Example:
         >>> round(float(tucker_trace_norm()(jnp.eye(2))), 5)
@@ -122,22 +126,18 @@ def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
 
 
 def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
-    r"""Low tensor-train rank: the trace norms of the unfoldings of a leaf cut between every two axes, the tasks' last.
+    r"""Low tensor-train rank: the sum of the trace norms of a leaf unfolded at each cut between its axes.
 
         value(w) = strength * sum over leaves W of sum_k |W_[k]|_*,   k = 1, ..., n
 
     `W_[k]` has the axes `p_1, ..., p_k` of the leaf `[T, p_1, ..., p_n]` along its rows, and `p_{k+1}, ..., p_n, T`
-    along its columns; for k = n that is the matrix of `trace_norm`, transposed. All cuts weigh 1, and nothing is
-    divided by their number. A leaf `[T, p]` has one cut and its trace norm; a leaf `[T]` is taken for `[T, 1]`.
+    along its columns; for k = n it is the transpose of the matrix of `trace_norm`. All cuts have weight 1, and nothing
+    is divided by their number. A leaf `[T, p]` has one cut, so its value is its trace norm; a leaf `[T]` counts as
+    `[T, 1]`.
 
-    Each unfolding is decomposed from its smaller side, which may be large where many axes are merged: for a kernel
-    `[T, 3, 3, 64, 64]`, 3, 9, `min(576, 64 T)` and T. There is no closed-form prox. Gradients are those of
-    `trace_norm`.
-
-    Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017, where each cut has a
-    weight; the example of their code (wOOL/TNRDMTL) averages over cuts and over the layers' kernels. They stack the
-    tasks along the last axis of a parameter, and the cuts depend on the order of the axes, so the axis is moved there
-    first. After Oseledets, "Tensor-Train Decomposition", SIAM Journal on Scientific Computing 33, 2011.
+    Each unfolding is decomposed from its smaller side, which may be large if many axes are merged. For a kernel
+    `[T, 3, 3, 64, 64]` the smaller sides are 3, 9, `min(576, 64 T)` and T. There is no closed-form prox. Gradients are
+    those of `trace_norm`.
 
     Args:
         strength: non-negative scalar; may be traced, so that it can be swept.
@@ -146,9 +146,15 @@ def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
 
     Raises:
-        ValueError: `strength` is negative or no scalar; leaves without one common leading task axis.
-        TypeError: a leaf that is not of a floating-point type.
+        ValueError: `strength` is negative or not a scalar; leaves without one common leading task axis.
+        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
+
+    References:
+        Yang and Hospedales, "Trace Norm Regularised Deep Multi-Task Learning", ICLR workshop 2017. The cuts depend on
+        the order of the axes; as in the paper, the task axis counts as the last. Departures: in the paper each cut has
+        a weight. The example of the authors' code (wOOL/TNRDMTL) averages over cuts and over the layers' kernels.
+        Oseledets, "Tensor-Train Decomposition", SIAM Journal on Scientific Computing 33, 2011.
 
     Example:
         >>> round(float(tensor_train_trace_norm()(jnp.eye(2))), 5)
@@ -162,7 +168,7 @@ def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
 
 
 def _of_unfoldings(name: str, strength: Array | float, unfoldings: Callable[[int], list[list[int]]]) -> Penalty:
-    """The trace norms of some unfoldings of each leaf; `unfoldings(number of axes)` lists the axes along the rows."""
+    """The sum of trace norms of unfoldings of each leaf; `unfoldings(number of axes)` lists the axes along the rows."""
     check_nonnegative(name, "strength", strength)
 
     def value(stacked: PyTree) -> Array:
@@ -176,7 +182,7 @@ def _of_unfoldings(name: str, strength: Array | float, unfoldings: Callable[[int
 
 
 def _sum_of_trace_norms(matrices: list[PyTree]) -> Array:
-    """Each matrix an array `[m, *p]`, or several side by side."""
+    """Sum of the trace norms of matrices, each an array `[m, *p]` or a list of such arrays side by side."""
     total = jnp.zeros((), jnp.float32)
     for matrix in matrices:
         total = total + jnp.sum(singular_values(matrix))
@@ -184,7 +190,7 @@ def _sum_of_trace_norms(matrices: list[PyTree]) -> Array:
 
 
 def _unfolded(leaf: Array, rows: list[int]) -> Array:
-    """`[m, *others]` with the axes `rows` merged into one; the transpose where that has fewer rows."""
+    """`[m, *others]` with the axes `rows` merged into one; the transpose if it has fewer rows."""
     columns = [axis for axis in range(leaf.ndim) if axis not in rows]
     size = math.prod(leaf.shape[axis] for axis in rows)
     if size * size > leaf.size:

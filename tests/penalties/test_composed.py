@@ -158,17 +158,17 @@ def test_trees_without_leaves_cost_nothing():
         (
             lambda: weighted(l1(), {"layer0": 1.0})(W),
             ValueError,
-            "are no prefix of what is penalised: Dict key mismatch",
+            "weights must be a prefix of the stacked tree, found PyTreeDef({'layer0': *}): Dict key mismatch",
         ),
         (
             lambda: on(l1(), re.compile("kernels").search)(W),
             ValueError,
-            "on: no leaf comes under rule 0; the paths are ['head', 'layer0/bias', 'layer0/kernel', 'layer1/kernel']",
+            "on: rule 0 matches no leaf; the paths are ['head', 'layer0/bias', 'layer0/kernel', 'layer1/kernel']",
         ),
         (
             lambda: by_path((bool, l1()), (bool, l21())).prox(W, STEP),
             ValueError,
-            "by_path: no leaf comes under rule 1",
+            "by_path: rule 1 matches no leaf",
         ),
         (lambda: by_path(l1()), TypeError, "by_path: a rule must be a pair of a function of the path and a Penalty"),
         (

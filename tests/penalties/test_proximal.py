@@ -157,12 +157,12 @@ def step(link, params):
         (
             lambda: step(proximal(l1(), 0.1, where=lambda p: {"a": 2.0 * p.tasks["a"]["trunk"]}), OWN),
             TypeError,
-            "proximal: where must return parts of what it is given, found leaves that it has made",
+            "proximal: where must return parts of its argument, found leaves that it has made",
         ),
         (
             lambda: step(proximal(l1(), 0.1, where=lambda p: dict.fromkeys("ab", p.tasks["a"])), OWN),
             ValueError,
-            "proximal: where must pick each leaf once",
+            "proximal: where must select at least one task",
         ),
         (lambda: step(proximal(l1(), 0.1, where=trunks), OWN), ValueError, "shape (3,), but (2,) in tree 0"),
     ],

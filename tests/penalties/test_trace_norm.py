@@ -216,7 +216,7 @@ def test_a_tree_without_leaves_costs_nothing(name):
         (
             lambda: sparse_low_rank()({"low_rank": jnp.ones(2), "sparse": jnp.ones(3)}),
             ValueError,
-            "sparse_low_rank: the parts must be of one structure and shape, found (2,) and (3,)",
+            "sparse_low_rank: the parts must have one structure and shape, found (2,) and (3,)",
         ),
     ],
 )

@@ -71,13 +71,13 @@ def feature_learning(
         tolerance: of the gap, relative to the objective; default 1e-5 in float32, 1e-8 in float64.
 
     Returns:
-        `Learned` in float32, or float64 where the data are, with D as `matrix`. With k = min(T, p) a round takes
+        `Learned` in float32, or float64 if the data are, with D as `matrix`. With k = min(T, p) a round takes
         `O(T (p^2 k + k^3 + N p))` time and some tens of products of `O(T p^2)`; memory is `O(T N p + T p^2)`. A
         `lax.while_loop`, so that there is no reverse-mode derivative.
 
     Raises:
-        ValueError: shapes that do not go together, gamma known not to be positive.
-        TypeError: inputs or targets that are not floating, a mask that is not bool.
+        ValueError: shapes that do not match, gamma known not to be positive.
+        TypeError: inputs or targets are not floating, or the mask is not bool.
 
     A. Argyriou, T. Evgeniou, M. Pontil (2008), "Convex multi-task feature learning", Machine Learning 73.
 
@@ -136,12 +136,12 @@ def relation_learning(
         tolerance: of the gap, relative to the objective; default 1e-5 in float32, 1e-8 in float64.
 
     Returns:
-        `Learned` in float32, or float64 where the data are, with Omega as `matrix`. Time and memory are those of
+        `Learned` in float32, or float64 if the data are, with Omega as `matrix`. Time and memory are those of
         `feature_learning`.
 
     Raises:
-        ValueError: shapes that do not go together, a strength known to be out of range.
-        TypeError: inputs or targets that are not floating, a mask that is not bool.
+        ValueError: shapes that do not match, a strength known to be out of range.
+        TypeError: inputs or targets are not floating, or the mask is not bool.
 
     Y. Zhang, D.-Y. Yeung (2010), "A convex formulation for learning task relationships in multi-task learning", UAI.
 

@@ -59,8 +59,8 @@ def regression(
         mean: whether c_t is one over the task's number of rows, rather than 1.
 
     Raises:
-        ValueError: shapes that do not go together.
-        TypeError: inputs or targets that are not floating, a mask that is not bool.
+        ValueError: shapes that do not match.
+        TypeError: inputs or targets are not floating, or the mask is not bool.
 
     Example:
         >>> regression("f", jnp.ones((2, 4, 1)), jnp.ones((3, 4)), None, intercept=False, mean=False)

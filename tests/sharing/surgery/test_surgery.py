@@ -246,14 +246,14 @@ def added(old, new, heads=MORE):
         (
             lambda: carry_over({"a": X}, {"b": X}),
             ValueError,
-            "carry_over: the trees have no path in common; the new one",
+            "carry_over: the trees have no path in common; the new tree",
         ),
         (
             lambda: freeze(ADAMW, ("tasks", 0)),
             TypeError,
             "freeze: where must be a prefix such as 'shared' or ('tasks', 'depth'), or a function",
         ),
-        (lambda: freeze(ADAMW, "heads").init(parameters()), ValueError, "no leaf comes under 'heads', labelled 'held'"),
+        (lambda: freeze(ADAMW, "heads").init(parameters()), ValueError, "the rule ('heads', 'held') matches no leaf"),
         (
             lambda: thaw(ADAMW, ()),
             TypeError,
