@@ -25,7 +25,7 @@ from benchmarks import timing
 from mtljax import gaussian_process as gp
 from mtljax import penalties
 from mtljax.convex.alternating.learning import feature_learning, relation_learning
-from mtljax.convex.baselines import mean_regularised, pooled, ridge_per_task
+from mtljax.convex.baselines import mean_regularized, pooled, ridge_per_task
 from mtljax.convex.linear import explained_variance, predict
 from mtljax.convex.path import cross_validate
 from mtljax.convex.problem import TaskRows, pad
@@ -77,7 +77,7 @@ def by_fitting(fitted: Callable[[TaskRows, Any], Any], strengths: Any) -> Learne
 
 def near_mean(rows: TaskRows, pair: Array) -> Any:
     """Penalties of the mean, and of what is a task's own: the latter `1 / pair[1]` times as strong."""
-    return mean_regularised(rows, pair[0] / pair[1], pair[0])
+    return mean_regularized(rows, pair[0] / pair[1], pair[0])
 
 
 def gaussian_process(rank: int) -> Learner:

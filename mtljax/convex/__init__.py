@@ -1,7 +1,7 @@
-"""Linear models of several tasks under one convex penalty: fit, path, cross-validation, baselines, estimators."""
+"""Linear multi-task models under a convex penalty: fits, paths, cross-validation, baselines, estimators."""
 
 from mtljax.convex.alternating.learning import Learned, feature_learning, relation_learning
-from mtljax.convex.baselines import mean_regularised, pooled, ridge_per_task
+from mtljax.convex.baselines import mean_regularized, pooled, ridge_per_task
 from mtljax.convex.estimators.linear import MultiTaskClassifier, MultiTaskRegressor
 from mtljax.convex.fit import Fit, fit
 from mtljax.convex.linear import Linear, explained_variance, predict
@@ -27,7 +27,7 @@ __all__ = [
     "fit_path",
     "fold_numbers",
     "logistic",
-    "mean_regularised",
+    "mean_regularized",
     "pad",
     "pooled",
     "predict",

@@ -1,4 +1,4 @@
-"""What multi-task models have to beat: every task by itself, all tasks as one, and what lies between in closed form."""
+"""Baselines in closed form: one model per task, one model for all tasks, and models near a common mean."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from mtljax.types import Array
 
 
 def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool = False) -> Linear:
-    r"""Ridge regression of every task by itself, in closed form.
+    r"""One ridge regression per task, in closed form.
 
         minimise  1/2 sum_n (w_t' x_tn + b_t - y_tn)^2 + strength/2 |w_t|^2   for each task t
-
-    Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics 12, 1970.
 
     Args:
         rows: the data, from `pad` or `columns`.
@@ -32,6 +30,9 @@ def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool =
     Raises:
         ValueError: rows whose shapes do not match, or a negative strength.
         TypeError: rows of another type.
+
+    References:
+        Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics 12, 1970.
 
     Example:
         >>> import jax
@@ -50,7 +51,7 @@ def ridge_per_task(rows: TaskRows, strength: Array | float, *, intercept: bool =
 
 
 def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) -> Linear:
-    r"""One ridge regression for all tasks, as if their rows were one task's; in closed form.
+    r"""One ridge regression on the rows of all tasks together, in closed form.
 
         minimise  1/2 sum_tn (w' x_tn + b - y_tn)^2 + strength/2 |w|^2
 
@@ -81,7 +82,7 @@ def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) 
     weights = jnp.broadcast_to(clean.weights, clean.targets.shape)
     weighted = weights * clean.targets
     if clean.inputs.shape[0] == 1:
-        # Each row once, however many tasks have it.
+        # Each row once, also if several tasks have it.
         inputs, weights, weighted = clean.inputs[0], jnp.sum(weights, 0), jnp.sum(weighted, 0)
     else:
         inputs = clean.inputs.reshape(num_tasks * length, -1)
@@ -90,26 +91,23 @@ def pooled(rows: TaskRows, strength: Array | float, *, intercept: bool = False) 
     return Linear(jnp.tile(one, (num_tasks, 1)), jnp.tile(means.intercepts(one), num_tasks))
 
 
-def mean_regularised(
+def mean_regularized(
     rows: TaskRows, strength: Array | float, shared_strength: Array | float = 0.0, *, intercept: bool = False
 ) -> Linear:
-    r"""Every task near a mean that is learned with them, in closed form: `w_t = w_0 + v_t`.
+    r"""Each task near a common mean that is learned with the tasks, `w_t = w_0 + v_t`, in closed form.
 
         minimise  1/2 sum_tn (w_t' x_tn + b_t - y_tn)^2 + strength/2 sum_t |v_t|^2 + shared_strength/2 |w_0|^2
 
-    With the `v_t` solved out, w_0 is the solution of one `[p, p]` system. Between ridge per task (shared_strength to
-    infinity) and one model for all tasks (strength to infinity). It is `fit` with `penalties.relation(omega,
-    shared_strength / 2)`, `omega_ts = 1 + shared_strength / strength * (t == s)`, without its iterations; with
-    shared_strength 0, `fit` with `penalties.l2_to_mean(strength / 2)`.
-
-    Evgeniou and Pontil, "Regularized multi-task learning", KDD 2004, with `strength = 2 lambda_1 / T` and
-    `shared_strength = 2 lambda_2`, and squared loss in place of their hinge.
+    The `v_t` are eliminated, so w_0 is the solution of one `[p, p]` system. As shared_strength tends to infinity this
+    is `ridge_per_task`; as strength tends to infinity it is one model for all tasks. The solution is that of `fit` with
+    `penalties.relation(omega, shared_strength / 2)`, `omega_ts = 1 + shared_strength / strength * (t == s)`, but
+    without iterations. With shared_strength 0 it is that of `fit` with `penalties.l2_to_mean(strength / 2)`.
 
     Args:
         rows: the data, from `pad` or `columns`.
-        strength: positive scalar, of what is a task's own; may be traced.
-        shared_strength: non-negative scalar, of what is shared; default 0; may be traced. With 0, the shortest of all
-            w_0 that serve equally well.
+        strength: positive scalar, of the tasks' own parts `v_t`; may be traced.
+        shared_strength: non-negative scalar, of the shared `w_0`; default 0; may be traced. With 0, the shortest of all
+            equally good w_0.
         intercept: whether each task has an intercept, which is not penalised.
 
     Returns:
@@ -119,23 +117,27 @@ def mean_regularised(
         ValueError: rows whose shapes do not match, a strength that is not positive, a negative shared_strength.
         TypeError: rows of another type.
 
+    References:
+        Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004, with `strength = 2 lambda_1 / T` and
+        `shared_strength = 2 lambda_2`. Departures: squared loss in place of the paper's hinge loss.
+
     Example:
         >>> import jax
         >>> from mtljax.convex.problem import columns
         >>> rows = columns(jnp.eye(1), jnp.array([[1.0, 4.0]]))
-        >>> jax.jit(mean_regularised)(rows, 0.5).weights.round(6).tolist()  # two thirds of the way from 2.5
+        >>> jax.jit(mean_regularized)(rows, 0.5).weights.round(6).tolist()  # two thirds of the way from 2.5
         [[1.5], [3.5]]
     """
-    check_rows("mean_regularised", rows)
-    check_number("mean_regularised", "strength", strength, above=0)
-    check_nonnegative("mean_regularised", "shared_strength", shared_strength)
-    check_flag("mean_regularised", "intercept", intercept)
+    check_rows("mean_regularized", rows)
+    check_number("mean_regularized", "strength", strength, above=0)
+    check_nonnegative("mean_regularized", "shared_strength", shared_strength)
+    check_flag("mean_regularized", "intercept", intercept)
     problem = prepare(rows, squared, intercept=intercept, average=False)
     assert problem.model is not None and problem.means is not None
     model = problem.model
     own = jnp.asarray(strength, model.curvature.dtype)
     kept = own / (model.curvature + own)
-    # What is left of a task's loss as a function of w_0, once its v is the best there is.
+    # A task's loss as a function of w_0, minimised over its v.
     basis = jnp.broadcast_to(model.basis, (model.slope.shape[0], *model.basis.shape[1:]))
     curvature = jnp.broadcast_to(kept * model.curvature, model.slope.shape)
     system = product("tpr,tqr->pq", basis * curvature[:, None, :], basis)
@@ -152,6 +154,6 @@ def mean_regularised(
 
 
 def _ridge(model: Quadratic, strength: Array | float) -> Array:
-    """`[T, p]`; 0 along what has neither curvature nor penalty."""
+    """Weights `[T, p]`; 0 along directions with neither curvature nor penalty."""
     stiffness = model.curvature + jnp.asarray(strength, model.curvature.dtype)
     return model.unrotate(jnp.where(stiffness == 0, 0.0, model.slope / jnp.where(stiffness == 0, 1.0, stiffness)))

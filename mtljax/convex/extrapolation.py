@@ -1,4 +1,4 @@
-"""Extrapolation of a fixed-point iteration from its last few steps: Anderson's method."""
+"""Anderson acceleration: extrapolation of a fixed-point iteration from its last steps."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from jax import lax
 from mtljax.types import Array
 
 MEMORY = 8
-"""Differences that an extrapolation looks back on."""
+"""Number of past differences that an extrapolation uses."""
 
 
 class History(NamedTuple):
     """Differences between the last iterates of a fixed-point iteration `s <- s + step(s)`, and between their steps.
 
     Attributes:
-        changes: `[MEMORY, *p]`, between steps.
-        landings: `[MEMORY, *p]`, between iterates and between steps, added up.
-        gramian: `[MEMORY, MEMORY]`, inner products of changes; 0 for those that do not count.
+        changes: `[MEMORY, *p]`, differences between steps.
+        landings: `[MEMORY, *p]`, differences between iterates plus differences between steps.
+        gramian: `[MEMORY, MEMORY]`, inner products of changes; 0 for unused entries.
         last: `[*p]`, the last iterate.
         last_step: `[*p]`, its step.
-        count: int32 `[]`, iterates since the history was last cleared.
+        count: int32 `[]`, number of iterates since the history was last cleared.
     """
 
     changes: Array
@@ -35,17 +35,17 @@ class History(NamedTuple):
 
 
 def empty_history(zero: Array) -> History:
-    """The history before the first iterate; `zero` is of its shape and dtype."""
+    """The history before the first iterate; `zero` has the shape and dtype of an iterate."""
     several = jnp.zeros((MEMORY, *zero.shape), zero.dtype)
     return History(several, several, jnp.zeros((MEMORY, MEMORY), zero.dtype), zero, zero, jnp.zeros((), jnp.int32))
 
 
 def push(history: History, s: Array, step: Array) -> History:
-    """The history with one more iterate; the oldest difference gives way."""
+    """The history with one more iterate, which replaces the oldest difference."""
     slot = (history.count - 1) % MEMORY
     change = step - history.last_step
     changes = lax.dynamic_update_index_in_dim(history.changes, change, slot, 0)
-    # None at the first iterate, which has nothing to differ from.
+    # The first iterate gives no difference.
     row = jnp.where(jnp.arange(MEMORY) < history.count, _along(changes, change), 0.0)
     gramian = lax.dynamic_update_index_in_dim(history.gramian, row, slot, 0)
     return History(
@@ -59,27 +59,30 @@ def push(history: History, s: Array, step: Array) -> History:
 
 
 def clear_where(condition: Array, history: History) -> History:
-    """The history, without what it holds where the condition is met."""
+    """The history, cleared if the condition is true."""
     return history._replace(
         gramian=jnp.where(condition, 0.0, history.gramian), count=jnp.where(condition, 0, history.count)
     )
 
 
 def extrapolation(history: History, step: Array) -> Array:
-    r"""How far beyond the extrapolated iterate the plain one is.
+    r"""The difference between the plain next iterate and the extrapolated one, `sum_j gamma_j landing_j`.
 
         next = s + step - sum_j gamma_j landing_j,   gamma = argmin |step - sum_j gamma_j change_j|
 
-    Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM Journal on Numerical Analysis 49, 2011: the
-    method of the second type. The normal equations are solved, with a ridge of `eps^(2/3)` of the mean square, which
-    bounds what rounding can do.
+    The normal equations are solved with a ridge of `eps^(2/3)` times the mean square, which bounds the effect of
+    rounding.
 
     Args:
-        history: the last iterate is the one that `step` belongs to.
+        history: its last iterate is the one of `step`.
         step: `[*p]`.
 
     Returns:
-        `[*p]`, the sum; 0 where there is no history.
+        `[*p]`, the sum; 0 if the history is empty.
+
+    References:
+        Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM Journal on Numerical Analysis 49, 2011,
+        the method of the second type. Departures: the ridge.
     """
     squares = jnp.diagonal(history.gramian)
     there = squares > 0
@@ -87,7 +90,7 @@ def extrapolation(history: History, step: Array) -> Array:
     ridge = jnp.finfo(step.dtype).eps ** (2 / 3) * jnp.mean(squares)
     factor = lax.linalg.cholesky(history.gramian + jnp.diag(jnp.where(there, ridge, 1.0)))
     gamma = jax.scipy.linalg.cho_solve((factor, True), along)
-    # A factorisation that rounding broke: nothing is extrapolated.
+    # If rounding breaks the factorisation, nothing is extrapolated.
     gamma = jnp.where(jnp.all(jnp.isfinite(gamma)), gamma, 0.0)
     return jnp.tensordot(gamma, history.landings, 1, precision=lax.Precision.HIGHEST)
 

@@ -1,4 +1,4 @@
-"""Linear models of several tasks under one convex penalty."""
+"""`fit`: linear models of several tasks under one convex penalty."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ WIDE, NARROW = 1e-6, 1e-5
 
 
 class Fit(NamedTuple):
-    """A fitted model of every task: `f_t(x) = weights_t' x + intercepts_t`.
+    """One fitted linear model per task: `f_t(x) = weights_t' x + intercepts_t`.
 
     Attributes:
         weights: `[T, p]`.
-        intercepts: `[T]`; 0 where none were asked for.
-        parts: what is penalised: the weights, or a dict by part of the `[T, p]` that they are the sum of.
-        duals: like `parts`, a subgradient of the penalty there; at a minimiser minus the gradient of the loss.
+        intercepts: `[T]`; 0 without intercepts.
+        parts: the argument of the penalty: the weights, or a dict by part of arrays `[T, p]` whose sum is the weights.
+        duals: like `parts`, a subgradient of the penalty there; at a minimiser it equals minus the gradient of the
+            loss.
         objective: `[]`, the loss plus the penalty.
-        certificate: `[]`, a bound on `objective - least objective`, relative to `objective`; see `fit`.
-        iterations: int32 `[]`.
+        certificate: `[]`, a bound of `objective - least objective`, relative to `objective`; see `fit`.
+        iterations: int32 `[]`, number of iterations.
         converged: bool `[]`, whether the certificate is at most the tolerance.
-        rho: `[]`, the inverse step size that suited, for the next fit to start with.
-        radius: `[]`, what the certificate takes the distance to the nearest minimiser not to exceed.
+        rho: `[]`, the final inverse step size, which the next fit may start from.
+        radius: `[]`, the bound of the distance to the nearest minimiser that the certificate assumes.
     """
 
     weights: Array
@@ -51,14 +52,14 @@ class Fit(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Rows as the solvers take them: clean, of one dtype, with weights for the mask.
+    """The rows as the solvers read them: without masked values, of one dtype, with weights in place of the mask.
 
     Attributes:
-        inputs: `[T or 1, N, p]`, 0 where nobody reads them.
+        inputs: `[T or 1, N, p]`, 0 in rows that are masked for all tasks that have them.
         targets: `[T, N]`, 0 where masked.
-        weights: `[T or 1, N]`, what a row's loss is multiplied by; 0 where masked.
-        model: with a quadratic loss, the quadratic that it is; else None.
-        means: what gives the intercepts, beside the model.
+        weights: `[T or 1, N]`, the factor of a row's loss; 0 where masked.
+        model: the loss as a function of the weights if it is quadratic; else None.
+        means: the means that give the intercepts, beside the model; else None.
     """
 
     inputs: Array
@@ -79,50 +80,56 @@ def fit(
     max_iterations: int = 5000,
     start: Fit | None = None,
 ) -> Fit:
-    r"""A linear model of every task, all of them under one convex penalty.
+    r"""Fit one linear model per task, all under one convex penalty.
 
         minimise  sum_t a_t sum_n loss(w_t' x_tn + b_t, y_tn) + penalty(W),   a_t = 1, or 1/n_t with `average`
 
-    With squared loss, `1/2 (y - f)^2`, that is half the sum of squared errors, not their mean. What depends on the rows
-    is computed once, in `O(T (N + p) min(N, p) p)`; an iteration then takes `O(T p min(N, p))` and a prox, whatever N
-    is. Both halves of an iteration are exact (see `splitting.minimize`), so features may be of very different scales:
-    on School as it is, trace norm and l21 take 25 to 55 iterations for a certificate of 1e-6, where accelerated
-    proximal gradient steps have as few as three digits after 4000. Norms with many corners (`l1`, `l1_inf`, `dirty`)
-    are slow in the last digits: a few hundred iterations for 1e-4, up to a few thousand for 1e-6. Losses that are not
-    quadratic take a few proximal Newton steps, each of them such a problem, with a new model.
+    With squared loss, `1/2 (y - f)^2`, the first term is half the sum of squared errors, not their mean. A quadratic
+    model of the loss is computed once from the rows, in `O(T (N + p) min(N, p) p)`. An iteration then takes
+    `O(T p min(N, p))` and one prox. Both half-steps of an iteration are exact (see `splitting.minimize`), so features
+    may have very different scales. On the unscaled School data, trace norm and l21 take 25 to 55 iterations for a
+    certificate of 1e-6; accelerated proximal gradient steps have as few as three correct digits after 4000. Norms with
+    many corners (`l1`, `l1_inf`, `dirty`) are slow in the last digits: a few hundred iterations for 1e-4, up to a few
+    thousand for 1e-6. Losses that are not quadratic take a few proximal Newton steps; each solves such a problem with a
+    new model.
 
-    Call it under `jax.jit`; called directly it is compiled anew each time. It may be vmapped over everything that is an
-    array: strengths (`jax.vmap(lambda s: fit(rows, trace_norm(s)))`), masks, targets. It cannot be differentiated in
-    reverse mode.
+    Call `fit` under `jax.jit`; otherwise each call compiles anew. It may be vmapped over all arrays: strengths
+    (`jax.vmap(lambda s: fit(rows, trace_norm(s)))`), masks, targets. It cannot be differentiated in reverse mode.
 
     Args:
         rows: the data, from `pad` or `columns`.
-        penalty: convex and with a prox, of parameters `[T, p]`, or of a dict of those by its `parts`. Not convex: there
-            may be no convergence, and the certificate says nothing.
+        penalty: convex, with a prox, of parameters `[T, p]`, or of a dict of such arrays by its `parts`. If it is not
+            convex, the iteration may not converge, and the certificate has no meaning.
         loss: `squared` (default), `logistic`, or any `Loss`.
         intercept: whether each task has an intercept, which is not penalised.
-        average: whether each task's loss is divided by its number of rows, so that tasks count alike.
-        tolerance: the certificate that is good enough; default 1e-6 in float64 and 1e-5 in float32, where rounding adds
-            about 1e-6 to what it bounds. For more digits, make the data and call within `with jax.enable_x64(True):`.
+        average: whether each task's loss is divided by its number of rows, so that all tasks have the same weight.
+        tolerance: the iteration ends at a certificate of at most this; default 1e-6 in float64 and 1e-5 in float32,
+            where rounding adds an error of about 1e-6 that the certificate does not bound. For more digits, make the
+            data and call `fit` within `with jax.enable_x64(True):`.
         max_iterations: rounded up to a multiple of 5.
-        start: a fit to start from, of the same shapes and parts: at a neighbouring strength, or on similar rows.
+        start: a fit to start from, of the same shapes and parts, for example at a similar strength or on similar rows.
 
     Returns:
-        `Fit`. The parts are the prox's own output, so that zeros are exact zeros. A task without rows gets what the
-        penalty makes of it, and an intercept with which all tasks' mean input gets their mean target.
+        `Fit`. The parts are the output of the prox, so zeros are exact zeros. For a task without rows, the penalty
+        alone determines the weights, and its intercept is such that the mean input of all tasks gives their mean
+        target.
 
-        `certificate` bounds the relative error of the objective by weak duality, whatever the penalty is, since a prox
-        hands out a subgradient with each point. Where the Gramians are regular it is a duality gap. Directions without
-        data take a bound on how far away a minimiser is, for which `radius` stands, the length of the last two iterates
-        together; it is no proof there. For losses that are not quadratic it is that of the second-order model.
+        `certificate` bounds the relative error of the objective by weak duality, for any convex penalty, since a prox
+        also gives a subgradient at its result. If the Gramians are regular, it is a duality gap. In directions without
+        data, the bound needs the distance to a minimiser. `radius`, the sum of the norms of the last two iterates, is
+        assumed to bound this distance, which is not proved. For losses that are not quadratic, the certificate is that
+        of the second-order model.
 
     Raises:
-        ValueError: rows whose shapes do not match; a penalty without prox; a tolerance that is not positive; a `start` of
-            other shapes.
+        ValueError: rows whose shapes do not match; a penalty without prox; a tolerance that is not positive; a `start`
+            of other shapes.
         TypeError: rows, penalty or loss of another type.
 
-    Splitting: Lions and Mercier, SIAM Journal on Numerical Analysis 16, 1979. Linear multi-task learning under such
-    penalties: Argyriou, Evgeniou and Pontil, "Convex multi-task feature learning", Machine Learning 73, 2008.
+    References:
+        Lions and Mercier, "Splitting Algorithms for the Sum of Two Nonlinear Operators", SIAM Journal on Numerical
+        Analysis 16, 1979.
+        Argyriou, Evgeniou and Pontil, "Convex Multi-Task Feature Learning", Machine Learning 73, 2008, for linear
+        multi-task learning under such penalties.
 
     Example:
         >>> import jax
@@ -151,7 +158,7 @@ def fit(
 
 
 def prepare(rows: TaskRows, loss: Loss, *, intercept: bool, average: bool) -> Problem:
-    """What depends on the rows alone, and serves all strengths."""
+    """The part of `fit` that depends on the rows alone, which is the same for all strengths."""
     dtype = trees.accumulator(jnp.result_type(rows.inputs, rows.targets))
     mask = jnp.asarray(rows.mask)
     seen = mask if rows.inputs.shape[0] > 1 else jnp.any(mask, 0, keepdims=True)
@@ -178,7 +185,7 @@ def fit_prepared(
     max_iterations: int,
     start: Fit | None,
 ) -> Fit:
-    """`fit` from what `prepare` made of the rows."""
+    """`fit` from the result of `prepare`."""
     dtype = problem.targets.dtype
     if tolerance is None:
         tolerance = WIDE if dtype == jnp.float64 else NARROW
@@ -250,11 +257,11 @@ def check_problem(
     tolerance: ArrayLike | None,
     max_iterations: int,
 ) -> None:
-    """Raises where `fit` and its kind cannot do what they are asked to."""
+    """Check the arguments of `fit`, `fit_path` and `cross_validate`."""
     check_rows(name, rows)
     expect(isinstance(loss, Loss), name, "loss", "a Loss, such as squared or logistic", loss, TypeError)
     if check_penalty(name, penalty).prox is None:
-        raise ValueError(f"{name}: penalty must have a prox, to be split from the loss, found none")
+        raise ValueError(f"{name}: penalty must have a prox, found none")
     check_flag(name, "intercept", intercept)
     check_flag(name, "average", average)
     if tolerance is not None:

@@ -1,4 +1,4 @@
-"""What linear models say, and how well."""
+"""Predictions of linear models, and the variance that they explain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtljax.types import Array
 
 
 class Linear(NamedTuple):
-    """A linear model of every task: `f_t(x) = weights_t' x + intercepts_t`.
+    """One linear model per task: `f_t(x) = weights_t' x + intercepts_t`.
 
     Attributes:
         weights: `[T, p]`.
@@ -40,17 +40,17 @@ class HasWeights(Protocol):
 
 
 def predict(model: HasWeights, inputs: Array) -> Array:
-    """Linear outputs `f_t(x_tn) = weights_t' x_tn + intercepts_t`; under logistic loss, the log odds.
+    """Linear outputs `f_t(x_tn) = weights_t' x_tn + intercepts_t`; with logistic loss, these are the log odds.
 
     Args:
-        model: what `fit` or a baseline returned; with leading axes before T, under `jax.vmap`.
+        model: the result of `fit` or of a baseline; if it has axes before T, use `jax.vmap`.
         inputs: `[T, N, p]`, or one set of inputs for all tasks, `[N, p]` or `[1, N, p]`.
 
     Returns:
-        `[T, N]`, float32 at least. A row with inputs that are not finite gets no finite output, masked or not.
+        `[T, N]`, float32 at least. Outputs are not finite for rows whose inputs are not finite, also if masked.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
 
     Example:
         >>> predict(Linear(jnp.array([[1.0], [2.0]]), jnp.array([0.0, 1.0])), jnp.array([[3.0], [4.0]])).tolist()
@@ -81,25 +81,26 @@ def predict(model: HasWeights, inputs: Array) -> Array:
 
 
 def explained_variance(outputs: Array, rows: TaskRows) -> Array:
-    r"""Percentage of the variance of all tasks' targets, pooled, that outputs explain.
+    r"""The percentage of the pooled variance of all tasks' targets that the outputs explain.
 
         100 (1 - sum_tn (y_tn - f_tn)^2 / sum_tn (y_tn - mean y)^2)
 
-    with one mean for all tasks together, as in the literature on the School data: differences between the tasks' means
-    count as variance to be explained.
-
-    Evgeniou and Pontil, "Regularized multi-task learning", KDD 2004; Argyriou, Evgeniou and Pontil, "Convex multi-task
-    feature learning", Machine Learning 73, 2008.
+    There is one mean for all tasks together, as in the literature on the School data, so differences between the tasks'
+    means count as variance.
 
     Args:
         outputs: `[T, N]`.
-        rows: the targets and which of them are there.
+        rows: the targets and their mask.
 
     Returns:
-        `[]`; NaN where the targets do not vary.
+        `[]`; NaN if the targets do not vary.
 
     Raises:
-        ValueError: outputs of another shape than the targets, or rows whose shapes do not match.
+        ValueError: outputs and targets have different shapes, or shapes of rows do not match.
+
+    References:
+        Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004.
+        Argyriou, Evgeniou and Pontil, "Convex Multi-Task Feature Learning", Machine Learning 73, 2008.
 
     Example:
         >>> rows = TaskRows(jnp.ones((2, 2, 1)), jnp.array([[0.0, 1.0], [2.0, 3.0]]), jnp.ones((2, 2), bool))
@@ -116,7 +117,7 @@ def explained_variance(outputs: Array, rows: TaskRows) -> Array:
 
 
 def check_outputs(name: str, outputs: Array, rows: TaskRows) -> None:
-    """Raises where outputs do not go with rows.
+    """Check that outputs have the shape of the targets.
 
     Example:
         >>> rows = TaskRows(jnp.ones((2, 3, 1)), jnp.ones((2, 3)), jnp.ones((2, 3), bool))

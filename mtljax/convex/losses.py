@@ -1,4 +1,4 @@
-"""What a row costs: losses of one linear output against one target."""
+"""The loss of one row: a function of one linear output and one target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Loss(NamedTuple):
     Attributes:
         value: `value(outputs, targets)`, arrays of one shape to an array of that shape; convex and twice differentiable
             in the outputs.
-        quadratic: whether it is quadratic in the outputs, with a curvature of 1; one quadratic model is then exact.
+        quadratic: whether `value` is quadratic in the outputs with curvature 1; one quadratic model is then exact.
 
     Example:
         >>> poisson = Loss(value=lambda outputs, targets: jnp.exp(outputs) - targets * outputs)
@@ -42,11 +42,11 @@ squared = Loss(value=_squared, quadratic=True)
 """`1/2 (y - f)^2`: least squares."""
 
 logistic = Loss(value=_logistic)
-"""`log(1 + exp(-y f))` with labels -1 and 1, or 0 for -1: logistic regression. NaN for other labels."""
+"""`log(1 + exp(-y f))` for labels y of -1 and 1; label 0 counts as -1: logistic regression. NaN for other labels."""
 
 
 def derivatives(loss: Loss, outputs: Array, targets: Array) -> tuple[Array, Array]:
-    """First and second derivative of each entry's loss by its output.
+    """The first and second derivatives of each entry's loss by its output.
 
     Example:
         >>> [x.tolist() for x in derivatives(squared, jnp.array([3.0]), jnp.array([1.0]))]

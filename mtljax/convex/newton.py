@@ -1,4 +1,4 @@
-"""Smooth losses that are not quadratic: proximal Newton steps, each of them a quadratic problem."""
+"""Smooth losses that are not quadratic: proximal Newton steps, each of which solves a quadratic problem."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mtljax.penalties.common import Penalty
 from mtljax.types import Array
 
 DECREASE = 1e-4
-"""Share of the decrease that the model promises which a step must deliver."""
+"""The share of the model's predicted decrease that a step must reach."""
 SHORTEST = 2.0**-40
-"""Share of a step below which the search along it gives up."""
+"""The share of a step below which the line search gives up."""
 ROUNDING = 16.0
-"""In rounding units, by how much an objective may seem to grow."""
+"""The increase of the objective that counts as rounding, in rounding units."""
 FORCING = 0.01
-"""A step's own problem is solved to this share of the certificate before it."""
+"""The problem of a step is solved to this share of the last certificate."""
 MARGIN = 0.1
-"""Of the tolerance, to which the last step's problem is solved."""
+"""The problem of the last step is solved to this share of the tolerance."""
 
 
 class _State(NamedTuple):
@@ -46,15 +46,12 @@ def minimize_smooth(
     tolerance: Array | float,
     max_iterations: int,
 ) -> tuple[Solved, Array]:
-    r"""Minimises `sum_tn a_tn loss(x_tn' w_t + b_t, y_tn) + penalty(w)` by proximal Newton steps.
+    r"""Minimise `sum_tn a_tn loss(x_tn' w_t + b_t, y_tn) + penalty(w)` by proximal Newton steps.
 
-    Each step minimises the loss's second-order model plus the penalty, with `splitting.minimize`, more exactly the
-    nearer the end, and then goes towards that minimiser as far as the objective decreases by a share of what the model
-    promises. Near the end steps are whole, so that zeros and rank are those of a proximal point.
-
-    Lee, Sun and Saunders, "Proximal Newton-type methods for minimizing composite functions", SIAM Journal on
-    Optimization 24, 2014; Tseng and Yun, "A coordinate gradient descent method for nonsmooth separable minimization",
-    Mathematical Programming 117, 2009, for the condition of decrease.
+    Each step minimises the second-order model of the loss plus the penalty, by `splitting.minimize`. It is solved more
+    exactly as the certificate falls. A line search then shortens the step until the objective decreases by a share of
+    the decrease that the model predicts. The last steps have full length, so that zeros and rank are those of the
+    output of a prox.
 
     Args:
         inputs: `[T or 1, N, p]`.
@@ -62,14 +59,20 @@ def minimize_smooth(
         weights: `[T or 1, N]`, a.
         loss: the loss.
         penalty: convex, with a prox.
-        start: a solution and its intercepts to start from; 0 without.
+        start: a solution and its intercepts to start from; None starts from 0.
         intercept: whether there are intercepts.
-        tolerance: the certificate that is good enough. It is that of the second-order model at the solution, so it
-            holds up to terms of third order.
-        max_iterations: of the iterations within all steps.
+        tolerance: the iteration ends at a certificate of at most this. The certificate is that of the second-order
+            model at the solution, so it holds up to terms of third order.
+        max_iterations: largest number of iterations, summed over all steps.
 
     Returns:
         The solution and the intercepts `[T]`.
+
+    References:
+        Lee, Sun and Saunders, "Proximal Newton-Type Methods for Minimizing Composite Functions", SIAM Journal on
+        Optimization 24, 2014.
+        Tseng and Yun, "A Coordinate Gradient Descent Method for Nonsmooth Separable Minimization", Mathematical
+        Programming 117, 2009, for the condition of decrease.
     """
     dtype = targets.dtype
 
@@ -89,7 +92,7 @@ def minimize_smooth(
         return f, slope, curvature
 
     def settle(solved: Solved, intercepts: Array, stalled: Array) -> _State:
-        """The state at a solution: its objective, the model there, and the certificate that this gives."""
+        """The state at a solution: its objective, the model of the loss there, and the certificate of that model."""
         f, slope, curvature = slopes(solved.points, intercepts)
         model, means = least_squares(inputs, curvature, curvature * f - slope, intercept=intercept)
         value = objective(solved.points, intercepts)
@@ -97,11 +100,11 @@ def minimize_smooth(
         model = model._replace(constant=value - penalty_of(solved.points) - model.value(total))
         gap = model.bound(solved.points, solved.duals, solved.radius)
         if intercept:
-            # What is gained by moving the intercepts to their best.
+            # The decrease that is left in the intercepts.
             height = jnp.sum(curvature, 1)
             gap = gap + jnp.sum(jnp.square(jnp.sum(slope, 1)) / jnp.where(height > 0, 2.0 * height, 1.0))
         certificate = jnp.where(gap == 0, 0.0, gap / jnp.abs(value))
-        # Infinite: the duals are not those of these points.
+        # An infinite certificate means that the duals do not belong to these points.
         certificate = jnp.where(jnp.isinf(solved.certificate), jnp.inf, certificate)
         return _State(solved._replace(objective=value, certificate=certificate), intercepts, model, means, stalled)
 
@@ -140,7 +143,7 @@ def minimize_smooth(
         zero = jnp.zeros((max(len(penalty.parts), 1), targets.shape[0], inputs.shape[2]), dtype)
         nothing = jnp.zeros((), dtype)
         start = Solved(zero, zero, nothing, nothing, nothing, jnp.zeros((), jnp.int32), nothing), zero[0, :, 0]
-    # Nothing is known of the start, so there is one step at least.
+    # The start has no certificate, so there is at least one step.
     unknown = start[0]._replace(certificate=jnp.asarray(jnp.inf, dtype), iterations=jnp.zeros((), jnp.int32))
     first = settle(unknown, start[1], jnp.array(False))
     rho = jnp.where(first.solved.rho > 0, first.solved.rho, starting_rho(first.model))

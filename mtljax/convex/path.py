@@ -1,4 +1,4 @@
-"""A grid of strengths: all fits, and the strength that suits rows not seen."""
+"""A grid of strengths: the fits at all strengths, and cross-validation to choose one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Score = Callable[[Array, TaskRows], Array]
 
 
 class CrossValidation(NamedTuple):
-    """What cross-validation found.
+    """The result of cross-validation.
 
     Attributes:
-        scores: `[K, S]`, of every fold at every strength; larger is better.
+        scores: `[K, S]`, one per fold and strength; larger is better.
         mean: `[S]`, over folds.
-        index: int32 `[]`, the strength with the best mean, the first one of several.
+        index: int32 `[]`, the index of the strength with the best mean, the first one of equals.
         strength: that strength.
-        fit: the fit of all rows at it.
+        fit: the fit to all rows at that strength.
     """
 
     scores: Array
@@ -55,22 +55,22 @@ def fit_path(
     tolerance: ArrayLike | None = None,
     max_iterations: int = 5000,
 ) -> Fit:
-    """Fits at every strength of a grid, each starting from the one before; what depends on the rows is shared.
+    """Fit all strengths of a grid, each fit starting from the one before; all fits share what depends on the rows.
 
-    Decreasing strengths make the best starts. Another order works too, and so does none:
-    `jax.vmap(lambda s: fit(rows, make_penalty(s)))(strengths)` is the whole grid at once. On School (CPU, 8 strengths,
-    trace norm, l21 and l1) starts from the neighbour took 22 to 32 % fewer iterations than starts from nothing, and the
-    batch, which waits for its slowest member, took two times as long and more.
+    Decreasing strengths make the best starts; any other order works too. To fit the whole grid at once, use
+    `jax.vmap(lambda s: fit(rows, make_penalty(s)))(strengths)`. On School (CPU, 8 strengths, trace norm, l21 and l1)
+    starts from the neighbouring strength took 22 to 32 % fewer iterations than starts from 0. The batch, which waits
+    for its slowest member, took at least twice as long.
 
     Args:
         rows: as in `fit`.
-        make_penalty: from a strength to a penalty, such as `trace_norm`; it is traced.
+        make_penalty: function from a strength to a penalty, such as `trace_norm`; it is traced.
         strengths: array `[S]`, or a pytree of arrays with a leading axis S, of which `make_penalty` gets one slice.
         loss: as in `fit`.
         intercept: as in `fit`.
         average: as in `fit`.
         tolerance: as in `fit`.
-        max_iterations: as in `fit`, for each strength.
+        max_iterations: as in `fit`, per strength.
 
     Returns:
         `Fit` with a leading axis S in every array.
@@ -117,34 +117,36 @@ def cross_validate(
     tolerance: ArrayLike | None = None,
     max_iterations: int = 5000,
 ) -> CrossValidation:
-    """Tries strengths on rows left out, and fits all rows at the best.
+    """Choose a strength by cross-validation, and fit all rows at that strength.
 
-    Every task's rows are split into K folds. For each fold the path of `fit_path` is fitted to the other rows, and
-    scored on the fold.
+    Each task's rows are split into K folds. For each fold, `fit_path` fits the other rows, and the fits are scored on
+    the fold.
 
     Args:
         rows: as in `fit`.
         make_penalty: as in `fit_path`.
         strengths: as in `fit_path`.
-        folds: their number K, at least 2, with a `key`; or each row's fold, integers from 0 to K - 1 of the mask's
-            shape, as `fold_numbers` draws them, not traced. Rows with a negative number are trained on in every fold.
-        key: decides the folds.
+        folds: the number K of folds, at least 2, with a `key`; or the fold of each row, as `fold_numbers` draws them:
+            integers from 0 to K - 1 of the mask's shape, not traced. Rows with a negative number are training rows for
+            every fold.
+        key: PRNG key that draws the folds.
         score: `score(outputs [T, N], rows) -> []` on rows with the fold's mask, larger is better, such as
-            `explained_variance`. Default: minus the mean loss of a row.
-        at_once: folds that are fitted at a time, as one batch, which waits for its slowest member. One (default) is
-            fastest on a CPU, by 1.1 to 1.3 times on School. On an accelerator such small steps should take the same
-            time for one and for many, so try K; that was not measured.
+            `explained_variance`. Default: minus the mean loss per row.
+        at_once: number of folds that are fitted together as one batch, which waits for its slowest member. One
+            (default) is fastest on a CPU, by 1.1 to 1.3 times on School. On an accelerator, such small steps may take
+            the same time for one fold and for K; this was not measured.
         loss: as in `fit`.
         intercept: as in `fit`.
         average: as in `fit`.
-        tolerance: as in `fit`. Scores seldom need more than 1e-4; fit again at the strength chosen where it matters.
-        max_iterations: as in `fit`, for each fold and strength.
+        tolerance: as in `fit`. 1e-4 is usually enough for scores; for a more exact fit, call `fit` at the chosen
+            strength.
+        max_iterations: as in `fit`, per fold and strength.
 
     Returns:
         `CrossValidation`.
 
     Raises:
-        ValueError: as in `fit_path`; no key for a number of folds; fewer than two folds; folds of another shape.
+        ValueError: as in `fit_path`; a number of folds without a key; fewer than two folds; folds of another shape.
         TypeError: as in `fit`; folds that are not integers.
 
     Example:
@@ -198,7 +200,7 @@ def _path(
     tolerance: ArrayLike | None,
     max_iterations: int,
 ) -> Fit:
-    """Every strength's fit, from what `prepare` made of the rows."""
+    """The fits at all strengths, from the result of `prepare`."""
 
     def following(start: Fit, strength: PyTree) -> tuple[Fit, Fit]:
         found = fit_prepared(
@@ -217,7 +219,7 @@ def _path(
 
 
 def _nothing(problem: Problem, penalty: Penalty) -> Fit:
-    """A start that says nothing: a rho of 0 stands for the solver's own."""
+    """A start at 0; its rho of 0 makes the solver choose its own."""
     dtype = problem.targets.dtype
     points = jnp.zeros((max(len(penalty.parts), 1), problem.targets.shape[0], problem.inputs.shape[2]), dtype)
     parts, zero = parts_of(penalty, points), jnp.zeros((), dtype)
@@ -255,7 +257,7 @@ def _slice(strengths: PyTree, index: Array | int) -> PyTree:
 
 
 def _folds(key: Key | None, rows: TaskRows, folds: int | Array | np.ndarray) -> tuple[Array, int]:
-    """Each row's fold, and their number."""
+    """The fold of each row, and the number of folds."""
     if isinstance(folds, int | np.integer):
         check_count("cross_validate", "folds", folds, least=2)
         check_key("cross_validate", "key", key)
@@ -276,7 +278,7 @@ def _folds(key: Key | None, rows: TaskRows, folds: int | Array | np.ndarray) -> 
 
 
 def _mean_loss(loss: Loss, outputs: Array, rows: TaskRows) -> Array:
-    """Minus the mean loss of the rows that are there; 0 where there is none."""
+    """Minus the mean loss over unmasked rows; 0 if there are none."""
     mask = jnp.broadcast_to(rows.mask, outputs.shape)
     losses = loss.value(outputs, rows.targets.astype(outputs.dtype))
     return -jnp.sum(jnp.where(mask, losses, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

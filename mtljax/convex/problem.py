@@ -1,4 +1,4 @@
-"""The data of linear multi-task problems: every task's rows in rectangular arrays, with a mask."""
+"""The data of linear multi-task problems: the rows of all tasks in rectangular arrays, with a mask."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mtljax.types import Array
 
 
 class TaskRows(NamedTuple):
-    """Rows of T tasks, at most N each. Masked rows are never read, so splits and folds are other masks of one array.
+    """Rows of T tasks, at most N each. Masked rows are never read, so splits and folds are masks of the same arrays.
 
     Attributes:
-        inputs: floating `[T, N, p]`, or `[1, N, p]` where all tasks have the same inputs, which then are stored once.
+        inputs: floating `[T, N, p]`, or `[1, N, p]` if all tasks have the same inputs, which are then stored once.
         targets: floating `[T, N]`.
-        mask: bool `[T, N]`, True where the row is there; or `[1, N]` where that is the same for all tasks. With one set
-            of inputs and one mask the tasks share their Gramian too, and all of them cost little more than one.
+        mask: bool `[T, N]`, True for rows that exist; or `[1, N]` if the mask is the same for all tasks. With one set
+            of inputs and one mask, the tasks also share their Gramian, and all tasks cost little more than one.
     """
 
     inputs: Array
@@ -34,19 +34,19 @@ def pad(
     inputs_by_task: Mapping[str, ArrayLike] | Sequence[ArrayLike],
     targets_by_task: Mapping[str, ArrayLike] | Sequence[ArrayLike],
 ) -> TaskRows:
-    """Tasks of any numbers of rows, side by side.
+    """Pad tasks with different numbers of rows to rectangular arrays.
 
     Args:
-        inputs_by_task: arrays `[n_t, p]` by task: a sequence, or a dict, which is taken in sorted order of names. n_t
+        inputs_by_task: arrays `[n_t, p]` by task: a sequence, or a dict, which is read in sorted order of names. n_t
             may be 0.
-        targets_by_task: arrays `[n_t]`, the same way.
+        targets_by_task: arrays `[n_t]`, likewise.
 
     Returns:
-        `TaskRows` with N the largest n_t; what is beyond a task's own rows is 0 and masked. Float32, or float64 where
-        JAX has it enabled and an array is.
+        `TaskRows` with N the largest n_t. Rows beyond the n_t rows of a task are 0 and masked. Arrays are float32, or
+        float64 if float64 is enabled in JAX and an array has it.
 
     Raises:
-        ValueError: no tasks, tasks of other names or another number, or arrays whose shapes do not match.
+        ValueError: there are no tasks; the names or the number of tasks differ; shapes of arrays do not match.
         TypeError: one argument is a dict and the other is not.
 
     Example:
@@ -59,14 +59,14 @@ def pad(
     targets = [_numbers("pad", f"targets_by_task[{task}]", y) for task, y in enumerate(ys)]
     if not inputs or len(inputs) != len(targets):
         raise ValueError(
-            f"pad: expected inputs and targets of equally many tasks, at least one, found {len(inputs)} and "
+            f"pad: inputs and targets must have the same number of tasks, at least one, found {len(inputs)} and "
             f"{len(targets)}"
         )
     for task, (x, y) in enumerate(zip(inputs, targets, strict=True)):
         if x.ndim != 2 or x.shape[1:] != inputs[0].shape[1:] or y.shape != x.shape[:1]:
             raise ValueError(
-                f"pad: expected inputs [n, p] and targets [n] of every task, with one p, found shapes {x.shape} and "
-                f"{y.shape} for task {task}, and {inputs[0].shape} for the inputs of task 0"
+                f"pad: inputs must be [n, p] and targets [n] for each task, with the same p, found shapes {x.shape} "
+                f"and {y.shape} for task {task}, and {inputs[0].shape} for the inputs of task 0"
             )
     lengths = np.array([len(y) for y in targets])
     padded = np.zeros((len(inputs), lengths.max(), inputs[0].shape[1]), np.result_type(np.float32, *inputs))
@@ -78,18 +78,18 @@ def pad(
 
 
 def columns(inputs: ArrayLike, targets: ArrayLike) -> TaskRows:
-    """One set of inputs, and a column of targets for each task; NaN where there is no label. Inputs are stored once.
+    """One set of inputs for all tasks, and one column of targets per task; NaN is a missing label.
 
     Args:
         inputs: `[n, p]`.
-        targets: `[n, T]`; NaN: this row has no label for this task.
+        targets: `[n, T]`; NaN means that the row has no label for the task.
 
     Returns:
-        `TaskRows` with inputs `[1, n, p]`, targets `[T, n]`, and mask `[1, n]` where every row is labelled for all
-        tasks or for none, `[T, n]` elsewhere, and where `targets` is traced.
+        `TaskRows` with inputs `[1, n, p]`, stored once, and targets `[T, n]`. The mask is `[1, n]` if each row has
+        labels for all tasks or for none; otherwise, and if `targets` is traced, it is `[T, n]`.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
 
     Example:
         >>> rows = columns([[1.0], [2.0]], [[0.0, float("nan")], [1.0, 5.0]])
@@ -109,15 +109,15 @@ def columns(inputs: ArrayLike, targets: ArrayLike) -> TaskRows:
 
 
 def check_rows(name: str, rows: TaskRows) -> None:
-    """Raises where the arrays of `TaskRows` do not go together. Static: costs nothing.
+    """Check, at trace time, that the arrays of `TaskRows` match.
 
     Args:
-        name: the function's name, which opens the message.
-        rows: what was found.
+        name: the function's name; the message starts with it.
+        rows: the argument to check.
 
     Raises:
-        ValueError: wrong shapes, no tasks or no features.
-        TypeError: not `TaskRows`, inputs or targets are not floating, or the mask is not bool.
+        ValueError: shapes do not match, or there are no tasks or no features.
+        TypeError: `rows` is not `TaskRows`; inputs or targets are not floating; the mask is not bool.
 
     Example:
         >>> check_rows("fit", TaskRows(jnp.ones((3, 4, 2)), jnp.ones((2, 4)), jnp.ones((2, 4), bool)))
@@ -133,7 +133,7 @@ def check_rows(name: str, rows: TaskRows) -> None:
         expect(of_kind, name, argument, f"an array of type {name_of_kind}", array, TypeError)
     shape = jnp.shape(rows.targets)
     if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"{name}: targets must have shape [T, N], neither of them 0, found {shape}")
+        raise ValueError(f"{name}: targets must have shape [T, N] with T and N at least 1, found {shape}")
     num_tasks, length = shape
     found = jnp.shape(rows.inputs)
     if len(found) != 3 or found[0] not in (1, num_tasks) or found[1] != length or not found[2]:

@@ -1,4 +1,4 @@
-"""Products in full precision."""
+"""Matrix products in full precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtljax.types import Array
 
 
 def product(equation: str, a: Array, b: Array) -> Array:
-    """`jnp.einsum` in full precision, which accelerators do not give by default.
+    """`jnp.einsum` in full precision, which is not the default of accelerators.
 
     Example:
         >>> product("i,i->", jnp.ones(2), jnp.ones(2)).tolist()

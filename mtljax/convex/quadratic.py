@@ -1,4 +1,4 @@
-"""Quadratic models of all tasks' losses, each in the coordinates in which it is diagonal."""
+"""Quadratic models of the tasks' losses, each in coordinates in which it is diagonal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from jax import lax
 from mtljax.types import Array
 
 EXPONENTS = 16
-"""Of the multipliers that `Quadratic.bound` tries, each a quarter of the last."""
+"""The number of multipliers that `Quadratic.bound` tries; each is a quarter of the one before."""
 
 
 class Quadratic(NamedTuple):
     """`f(w) = sum_t 1/2 sum_i c_ti (q_ti' w_t)^2 - s_ti q_ti' w_t + constant`, q_ti the orthonormal columns of `basis`.
 
-    Everything that a proximal solver asks of a least-squares loss is then two products with `basis`, `O(T p r)`, for
-    any step size. A leading axis of 1 in place of T: the same for all tasks.
+    In this form each operation of a proximal solver takes two products with `basis`, `O(T p r)`, for any step size. A
+    leading axis of 1 in place of T means that all tasks have the same values.
 
     Attributes:
-        curvature: `[T or 1, r]`, c, none negative; `r = min(N, p)`.
-        basis: `[T or 1, p, r]`; a column may be 0 where its curvature is.
-        slope: `[T, r]`, s; 0 where the curvature is.
+        curvature: `[T or 1, r]`, c, non-negative; `r = min(N, p)`.
+        basis: `[T or 1, p, r]`; a column may be 0 if its curvature is 0.
+        slope: `[T, r]`, s; 0 where the curvature is 0.
         constant: `[]`.
     """
 
@@ -37,7 +37,7 @@ class Quadratic(NamedTuple):
         return _times(w, self.basis)
 
     def unrotate(self, coordinates: Array) -> Array:
-        """`[T, r]` -> `[T, p]`, back again."""
+        """`[T, r]` -> `[T, p]`, from coordinates to weights."""
         return _times(coordinates, jnp.swapaxes(self.basis, 1, 2))
 
     def value(self, w: Array) -> Array:
@@ -51,19 +51,19 @@ class Quadratic(NamedTuple):
         return v + self.unrotate(residual / (self.curvature + rho))
 
     def bound(self, points: Array, duals: Array, radius: Array) -> Array:
-        r"""How far `F(x) = f(sum_k x_k) + penalty(x)` is above its least value, at most.
+        r"""An upper bound of `F(x) - F(x*)`, where `F(x) = f(sum_k x_k) + penalty(x)` and x* is a minimiser.
 
         With u a subgradient of the penalty at x, `r = grad f + u` and any mu > 0:
 
             F(x) - F(x*) <= r'd - 1/2 d'Hd <= 1/2 r'(H + mu)^-1 r + mu/2 |d|^2,   d = x - x*
 
-        The least of some mu is returned. Where H is regular and mu small, the first term is the duality gap
-        `f(x) + f*(-u) + u'x`, and the radius does not matter.
+        The result is the smallest bound over several mu. If H is regular and mu is small, the first term is the duality
+        gap `f(x) + f*(-u) + u'x`, and the radius does not matter.
 
         Args:
             points: `[K, T, p]`, the K summands of the parameters; one for most penalties.
             duals: `[K, T, p]`, u.
-            radius: `[]`, what `|d|` is taken not to exceed.
+            radius: `[]`, an assumed bound of `|d|`.
 
         Returns:
             `[]`.
@@ -73,9 +73,9 @@ class Quadratic(NamedTuple):
         ranged = self.curvature * self.rotate(jnp.sum(points, 0)) - self.slope + mean
         flat = jnp.zeros((), ranged.dtype)
         if num_parts > 1 or self.basis.shape[-1] < size:
-            # Directions without curvature: out of the basis, and from one summand to another.
+            # Directions without curvature: outside of the basis, and differences between summands.
             flat = jnp.sum(jnp.square(duals - self.unrotate(mean)[None]))
-        # The sum over parts sees K times the curvature, in the coordinate `sum_k x_k / sqrt(K)`.
+        # In the coordinate `sum_k x_k / sqrt(K)` of the parts, the curvature is K times as large.
         squares = num_parts * jnp.square(ranged)
         length = jnp.sqrt(jnp.sum(squares) + flat)
         unit = jnp.where(length > 0, length, 1.0) / jnp.where(radius > 0, radius, 1.0)
@@ -89,7 +89,7 @@ class Quadratic(NamedTuple):
 
 
 class Means(NamedTuple):
-    """What eliminating the intercepts leaves: `intercept_t = targets_t - inputs_t' w_t`.
+    """The means that give the best intercepts: `intercept_t = targets_t - inputs_t' w_t`.
 
     Attributes:
         inputs: `[T or 1, p]`.
@@ -100,32 +100,32 @@ class Means(NamedTuple):
     targets: Array
 
     def intercepts(self, w: Array) -> Array:
-        """The best intercepts beside weights `[T, p]`, `[T]`."""
+        """The best intercepts `[T]` for weights `[T, p]`."""
         return self.targets - jnp.sum(self.inputs * w, 1)
 
 
 def least_squares(inputs: Array, weights: Array, weighted: Array, *, intercept: bool) -> tuple[Quadratic, Means]:
-    """The model of `1/2 sum_tn a_tn (y_tn - b_t - x_tn' w_t)^2`, with the best intercepts b or none.
+    """The quadratic model of `1/2 sum_tn a_tn (y_tn - b_t - x_tn' w_t)^2` in w, with the best intercepts b, or b = 0.
 
-    Eigenvalues of a task's Gramian below the rounding of its largest are taken for 0, and the targets' share along
-    their vectors with them: a minimiser then never rests on rounding errors.
+    Eigenvalues of a task's Gramian below the rounding error of the largest one are set to 0, and so is the slope along
+    their eigenvectors. So a minimiser never depends on rounding errors.
 
     Args:
         inputs: `[T or 1, N, p]`, finite.
-        weights: `[T or 1, N]`, a, none negative.
+        weights: `[T or 1, N]`, a, non-negative.
         weighted: `[T, N]`, a times y.
-        intercept: whether there are intercepts, which are not penalised. That of a task whose weights are all 0 is such
-            that all tasks' mean input gets their mean target.
+        intercept: whether there are intercepts, which are not penalised. If all weights of a task are 0, its intercept
+            is such that the mean input of all tasks gives their mean target.
 
     Returns:
-        The model of w, without `1/2 sum a y^2` (the constant is 0), and what gives the intercepts.
+        The model of w without `1/2 sum a y^2`, so that the constant is 0, and the means that give the intercepts.
     """
     total = jnp.sum(weights, 1)
     if intercept:
         means = Means(_mean(_times(weights, inputs), total[:, None]), _mean(jnp.sum(weighted, 1), total))
     else:
         means = Means(jnp.zeros_like(inputs, shape=(1, inputs.shape[2])), jnp.zeros_like(weighted[:, 0]))
-    # The mean target out of the products as well: it adds nothing to them, but rounding.
+    # The mean target is subtracted too: in exact arithmetic it does not change the products, but it adds rounding.
     weighted = weighted - weights * means.targets[:, None]
 
     def spectrum(x: Array, mean: Array, a: Array) -> tuple[Array, Array]:
@@ -142,7 +142,7 @@ def least_squares(inputs: Array, weights: Array, weighted: Array, *, intercept: 
         else:
             slope = jax.vmap(project, (None, None, None, 0))(inputs[0], mean[0], basis[0], weighted)
     else:
-        # One task at a time, so that the inputs are never there T times.
+        # One task at a time, so that there are never T copies of the inputs.
         def task(row: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             curvature, basis = spectrum(inputs[0], row[0], row[1])
             return curvature, basis, project(inputs[0], row[0], basis, row[2])
@@ -154,7 +154,7 @@ def least_squares(inputs: Array, weights: Array, weighted: Array, *, intercept: 
 
 
 def _mean(sums: Array, total: Array) -> Array:
-    """Weighted means; all tasks' where a task has no weight, and 0 where none has any."""
+    """Weighted means per task; the mean over all tasks if a task has no weight, and 0 if no task has any."""
     total = jnp.broadcast_to(total, sums.shape[:1] + total.shape[1:])
     everything = jnp.sum(total)
     overall = jnp.sum(sums, 0, keepdims=True) / jnp.where(everything > 0, everything, 1.0)
@@ -162,12 +162,12 @@ def _mean(sums: Array, total: Array) -> Array:
 
 
 def _spectrum(rows: Array) -> tuple[Array, Array]:
-    """Eigenvalues `[r]` of `rows' rows` and its eigenvectors `[p, r]`, from rows `[N, p]`, `r = min(N, p)`."""
+    """Eigenvalues `[r]` and eigenvectors `[p, r]` of `rows' rows`, from rows `[N, p]`, `r = min(N, p)`."""
     length, size = rows.shape
     rounding = jnp.finfo(rows.dtype).eps * max(length, size)
-    # Comparisons are such that what is no number is not taken for 0.
+    # The comparisons below are false for NaN, so NaN does not become 0.
     if rows.dtype == jnp.float64 and length >= size:
-        # The Gramian squares the condition, but what float64 has left is more than float32 begins with.
+        # The Gramian squares the condition number, but float64 then still has more digits than float32 to begin with.
         values, vectors = jnp.linalg.eigh(_dot(rows.T, rows))
         return jnp.where(values <= rounding * values[-1], 0.0, values), vectors
     triangle = jnp.linalg.qr(rows, mode="r") if length > size else rows
@@ -176,7 +176,7 @@ def _spectrum(rows: Array) -> tuple[Array, Array]:
 
 
 def _times(v: Array, matrices: Array) -> Array:
-    """`[T or 1, m] x [T or 1, m, n] -> [T, n]`; one matrix for all is not copied."""
+    """`[T or 1, m] x [T or 1, m, n] -> [T, n]`; a matrix that all tasks share is not copied."""
     if matrices.shape[0] == 1:
         return _dot(v, matrices[0])
     return _dot(jnp.broadcast_to(v, matrices.shape[:2])[:, None, :], matrices)[:, 0, :]

@@ -1,4 +1,4 @@
-"""Random splits and folds of every task's rows, as masks: the arrays stay, so that splits can be vmapped over."""
+"""Random splits and folds of each task's rows, as masks of the same arrays, so that they can be vmapped over."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mtljax.types import Array, Key
 
 
 def split_rows(key: Key, rows: TaskRows, fraction: Array | float) -> tuple[TaskRows, TaskRows]:
-    """A random part of every task's rows, and the rest.
+    """Split each task's rows at random into two parts.
 
     Args:
-        key: decides which rows.
-        rows: the data; where the mask is `[1, N]`, rows are drawn for all tasks alike.
-        fraction: of each task's rows that go to the first part, from 0 to 1; their number is rounded to the nearest,
-            halves up. May be traced.
+        key: PRNG key that draws the rows.
+        rows: the data; if the mask is `[1, N]`, the split is the same for all tasks.
+        fraction: share of each task's rows in the first part, from 0 to 1; their number is rounded to the nearest
+            integer, halves up. May be traced.
 
     Returns:
         Two `TaskRows` of the same arrays with other masks, for training and for testing.
@@ -41,16 +41,16 @@ def split_rows(key: Key, rows: TaskRows, fraction: Array | float) -> tuple[TaskR
 
 
 def fold_numbers(key: Key, rows: TaskRows, folds: int) -> Array:
-    """Which fold each row belongs to; every task's rows are spread evenly over the folds.
+    """The fold of each row, drawn at random; each task's rows are spread evenly over the folds.
 
     Args:
-        key: decides which rows.
-        rows: the data; where the mask is `[1, N]`, rows are drawn for all tasks alike.
+        key: PRNG key that draws the folds.
+        rows: the data; if the mask is `[1, N]`, the folds are the same for all tasks.
         folds: K, at least 2.
 
     Returns:
-        int32 of the mask's shape, from 0 to K - 1, and -1 where masked. Of one task any two folds differ by one row at
-        most; which folds get one more is drawn for each task.
+        int32 of the mask's shape, from 0 to K - 1, and -1 where masked. Within a task, the sizes of two folds differ by
+        at most one row; the larger folds are drawn per task.
 
     Raises:
         ValueError: rows whose shapes do not match, or fewer than two folds.
@@ -70,6 +70,6 @@ def fold_numbers(key: Key, rows: TaskRows, folds: int) -> Array:
 
 
 def _ranks(key: Key, mask: Array) -> Array:
-    """Each row's place in a random order of its task's rows, masked ones last."""
+    """The position of each row in a random order of its task's rows; masked rows are last."""
     order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, mask.shape), 2.0), axis=1)
     return jnp.argsort(order, axis=1)

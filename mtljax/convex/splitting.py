@@ -1,4 +1,4 @@
-"""Quadratic model plus penalty: Douglas-Rachford splitting, extrapolated, with a certificate."""
+"""Minimising a quadratic model plus a penalty: Douglas-Rachford splitting with extrapolation and a certificate."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mtljax.penalties.common import Penalty
 from mtljax.types import Array, PyTree
 
 BLOCK = 5
-"""Iterations from one certificate to the next."""
+"""The number of iterations between certificates."""
 FIRST_BALANCE = 10
-"""Iterations before rho is first balanced; twice as many before each further time, so that it settles."""
+"""The iteration at which rho is first balanced; the number doubles for each further time, so that rho settles."""
 WORTH, MOST = 1.3, 100.0
-"""The least and the largest factor by which balancing changes rho."""
+"""The smallest and the largest factor by which balancing changes rho."""
 START = 1e-2
-"""Of the mean curvature, the first rho."""
+"""The first rho, as a share of the mean curvature."""
 ROUNDING = 4.0
-"""In rounding units, the step relative to the iterate below which nothing more is gained."""
+"""The step relative to the iterate, in rounding units, below which the iteration ends."""
 
 
 class Solved(NamedTuple):
-    """A minimiser and what it takes to go on from it.
+    """A minimiser, and the state from which another minimisation may start.
 
     Attributes:
-        points: `[K, T, p]`, the parts of the parameters; one where the penalty has no parts.
-        duals: `[K, T, p]`, a subgradient of the penalty there: minus the gradient of the loss at a minimiser.
-        rho: `[]`, the inverse step size that was found to suit.
+        points: `[K, T, p]`, the parts of the parameters; K = 1 if the penalty has no parts.
+        duals: `[K, T, p]`, a subgradient of the penalty there; at a minimiser it equals minus the gradient of the loss.
+        rho: `[]`, the final inverse step size.
         objective: `[]`, the model's value plus the penalty's.
-        certificate: `[]`, a bound on how far the objective is from its least value, relative to itself.
-        iterations: int32 `[]`.
-        radius: `[]`, what the certificate takes the distance to the nearest minimiser not to exceed.
+        certificate: `[]`, a bound of `objective - least objective`, relative to `objective`.
+        iterations: int32 `[]`, number of iterations.
+        radius: `[]`, the bound of the distance to the nearest minimiser that the certificate assumes.
     """
 
     points: Array
@@ -66,7 +66,7 @@ class _State(NamedTuple):
 
 
 def parts_of(penalty: Penalty, points: Array) -> PyTree:
-    """`[K, T, p]` as the tree that the penalty takes: the array itself, or a dict of arrays by part.
+    """`[K, T, p]` as the argument of the penalty: an array, or a dict of arrays by part.
 
     Example:
         >>> parts_of(Penalty(value=jnp.sum), jnp.zeros((1, 3, 2))).shape
@@ -99,33 +99,35 @@ def minimize(
     tolerance: Array | float,
     max_iterations: Array | int,
 ) -> Solved:
-    r"""Minimises `f(sum_k x_k) + penalty(x)` for a quadratic f.
+    r"""Minimise `f(sum_k x_k) + penalty(x)` for a quadratic f.
 
         x = prox_{penalty / rho}(s),   w = prox_{f / rho}(2 x - s),   s <- s + w - x
 
-    whose fixed points have `rho (s - x)` both in the penalty's subdifferential at x and equal to `-grad f(x)`. Both
-    proximal steps are exact, so the conditioning of f, which stops proximal gradient methods, hardly matters; with f
-    in its own coordinates an iteration takes one product `O(T p r)` more than one of those. Each iterate is then
-    extrapolated from the last eight (see `extrapolation`); where the step that follows is longer than the one it was
-    extrapolated from, the plain iterate is taken instead. Steps of the plain iteration never grow.
+    At a fixed point, `rho (s - x)` is a subgradient of the penalty at x and equals `-grad f(x)`. Both proximal steps
+    are exact, so the conditioning of f hardly matters, unlike for proximal gradient methods. In the coordinates in
+    which f is diagonal, an iteration takes one product `O(T p r)` more than a proximal gradient step. Each iterate is
+    extrapolated from the last eight (see `extrapolation`). If the next step is longer than the step before the
+    extrapolation, the plain iterate is taken instead, since steps of the plain iteration never grow.
 
-    rho is balanced ever more seldom, so that primal and dual residuals become alike relative to what they are
-    residuals of. Nothing depends on the units of f, of the penalty or of the parameters.
-
-    Douglas and Rachford 1956; Lions and Mercier, "Splitting algorithms for the sum of two nonlinear operators", SIAM
-    Journal on Numerical Analysis 16, 1979. Safeguard: Zhang, O'Donoghue and Boyd, "Globally convergent type-I Anderson
-    acceleration for nonsmooth fixed-point iterations", SIAM Journal on Optimization 30, 2020.
-    Balancing: Wohlberg, "ADMM penalty parameter selection by residual balancing", arXiv 1704.06209, 2017.
+    rho is balanced at growing intervals, so that the relative primal and dual residuals become similar. Nothing depends
+    on the units of f, of the penalty or of the parameters.
 
     Args:
         model: f, of parameters `[T, p]`.
         penalty: convex, with a prox.
-        start: where to start; from 0 without. A rho of 0: the solver's own.
-        tolerance: the certificate that is good enough.
+        start: the state to start from; None starts from 0. If its rho is 0, the solver chooses rho.
+        tolerance: the iteration ends at a certificate of at most this.
         max_iterations: rounded up to a multiple of `BLOCK`.
 
     Returns:
-        `Solved`; the iteration also ends where steps vanish in rounding, or are not finite.
+        `Solved`. The iteration also ends if steps are below rounding or not finite.
+
+    References:
+        Lions and Mercier, "Splitting Algorithms for the Sum of Two Nonlinear Operators", SIAM Journal on Numerical
+        Analysis 16, 1979, for the iteration of Douglas and Rachford, 1956.
+        Zhang, O'Donoghue and Boyd, "Globally Convergent Type-I Anderson Acceleration for Nonsmooth Fixed-Point
+        Iterations", SIAM Journal on Optimization 30, 2020, for the safeguard.
+        Wohlberg, "ADMM Penalty Parameter Selection by Residual Balancing", arXiv 1704.06209, 2017, for the balancing.
     """
     assert penalty.prox is not None
     num_tasks, size = model.slope.shape[0], model.basis.shape[1]
@@ -151,7 +153,7 @@ def minimize(
         rejected = length > state.allowed
         history = clear_where(rejected, push(state.history, s, step))
         plain = jnp.where(rejected, state.fallback, s + step)
-        # Balancing needs two iterates in a row that nothing was extrapolated between.
+        # Balancing needs two consecutive iterates without an extrapolation between them.
         careful = rejected | (state.iterations + 2 == state.balance_at)
         return state._replace(
             s=jnp.where(careful, plain, plain - extrapolation(history, step)),
@@ -176,7 +178,7 @@ def minimize(
         return state._replace(
             objective=objective,
             certificate=jnp.where(gap == 0, 0.0, gap / scale),
-            # Not before rho had a chance: steps are small also where it is far too large.
+            # Not before rho is balanced: if rho is far too large, steps are small far from a solution.
             stalled=(_norm(state.other - state.points) <= smallest) & (state.iterations > FIRST_BALANCE),
         )
 

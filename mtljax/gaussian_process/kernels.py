@@ -71,8 +71,8 @@ def rbf() -> Kernel:
     """
 
     def init(inputs: Array, mask: Array) -> Array:
-        centre = _mean(inputs, mask)
-        spread = _root_mean_square(inputs - centre[None, :], mask)
+        center = _mean(inputs, mask)
+        spread = _root_mean_square(inputs - center[None, :], mask)
         size = _root_mean_square(inputs, mask)
         # Equal inputs have the deviation that rounding gives them.
         return _log_scales(jnp.where(spread > 8.0 * jnp.finfo(size.dtype).eps * size, spread, size))

@@ -201,7 +201,7 @@ def _solve(params: Hyperparameters, data: LinearStatistics) -> _Solved:
     (num_tasks, features), rank = data.sums.shape, params.factor.shape[1]
     scales = jnp.exp(-params.kernel)
     noise, kappa = jnp.exp(params.log_noise), jnp.exp(params.log_kappa)
-    off = params.mean - data.centre
+    off = params.mean - data.center
     gram = data.gram * scales[None, :, None] * scales[None, None, :]
     moments = (data.moments - off[:, None] * data.sums) * scales[None, :]
     squares = data.squares + data.count * jnp.square(off)

@@ -25,9 +25,9 @@ class LinearStatistics(NamedTuple):
     Attributes:
         gram: `[T, p, p]`, `sum_i x_i x_i^T` over each task's rows.
         sums: `[T, p]`, `sum_i x_i`.
-        moments: `[T, p]`, `sum_i x_i (y_i - centre_t)`.
-        squares: `[T]`, `sum_i (y_i - centre_t)^2`.
-        centre: `[T]`, each task's mean target, so that no digits are lost to it; 0 for a task without rows.
+        moments: `[T, p]`, `sum_i x_i (y_i - center_t)`.
+        squares: `[T]`, `sum_i (y_i - center_t)^2`.
+        center: `[T]`, each task's mean target, so that no digits are lost to it; 0 for a task without rows.
         count: `[T]`, number of rows.
     """
 
@@ -35,7 +35,7 @@ class LinearStatistics(NamedTuple):
     sums: Array
     moments: Array
     squares: Array
-    centre: Array
+    center: Array
     count: Array
 
     @property
@@ -74,10 +74,10 @@ def linear_statistics(data: Observations, num_tasks: int) -> LinearStatistics:
 
     count = total(shown)
     some = jnp.maximum(count, 1.0)
-    centre = total(rows.targets) / some + out_of_range(rows, num_tasks)
+    center = total(rows.targets) / some + out_of_range(rows, num_tasks)
     # Once more, for what rounding left in the sum of large numbers.
-    centre = centre + total(shown * (rows.targets - pick(centre, rows.tasks))) / some
-    apart = shown * (rows.targets - pick(centre, rows.tasks))
+    center = center + total(shown * (rows.targets - pick(center, rows.tasks))) / some
+    apart = shown * (rows.targets - pick(center, rows.tasks))
     # One column at a time: [N, p, p] is not formed.
     gram = lax.map(lambda column: total(rows.inputs * column[:, None]), rows.inputs.T)
     return LinearStatistics(
@@ -85,6 +85,6 @@ def linear_statistics(data: Observations, num_tasks: int) -> LinearStatistics:
         sums=total(rows.inputs),
         moments=total(rows.inputs * apart[:, None]),
         squares=total(jnp.square(apart)),
-        centre=centre,
+        center=center,
         count=count,
     )

@@ -39,7 +39,7 @@ SOLVERS = {
 BASELINES = {
     "ridge_per_task": lambda rows=ROWS, strength=1.0, **more: convex.ridge_per_task(rows, strength, **more),
     "pooled": lambda rows=ROWS, strength=1.0, **more: convex.pooled(rows, strength, **more),
-    "mean_regularised": lambda rows=ROWS, strength=1.0, **more: convex.mean_regularised(rows, strength, **more),
+    "mean_regularized": lambda rows=ROWS, strength=1.0, **more: convex.mean_regularized(rows, strength, **more),
 }
 
 BAD = [
@@ -67,8 +67,8 @@ BAD = [
         for name, call in BASELINES.items()
         for bad in number(lambda x, call=call: call(strength=x), (name, "strength"), -1.0, INF)
     ),
-    *number(lambda x: convex.mean_regularised(ROWS, 1.0, x), ("mean_regularised", "shared_strength"), -1.0),
-    Bad(lambda: convex.mean_regularised(ROWS, 0.0), ("mean_regularised", "strength")),
+    *number(lambda x: convex.mean_regularized(ROWS, 1.0, x), ("mean_regularized", "shared_strength"), -1.0),
+    Bad(lambda: convex.mean_regularized(ROWS, 0.0), ("mean_regularized", "strength")),
     *each(lambda x: convex.fit(ROWS, x), ("fit", "penalty"), (None, l1, "l1", 1.0), TypeError),
     Bad(lambda: convex.fit(ROWS, tucker_trace_norm()), ("fit", "penalty", "prox")),
     *(

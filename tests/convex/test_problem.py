@@ -14,7 +14,7 @@ from mtljax.convex import (
     explained_variance,
     fit,
     fold_numbers,
-    mean_regularised,
+    mean_regularized,
     pad,
     pooled,
     predict,
@@ -117,7 +117,7 @@ def test_tasks_near_their_mean_are_those_of_one_system_in_all_unknowns(shared_st
     solution = np.linalg.solve(system, right).reshape(-1, 4)
     with jax.enable_x64(True):
         rows = rows_of(inputs, targets)
-        found = jax.jit(lambda rows: mean_regularised(rows, 0.5, shared_strength, intercept=True))(rows)
+        found = jax.jit(lambda rows: mean_regularized(rows, 0.5, shared_strength, intercept=True))(rows)
         np.testing.assert_allclose(found.weights, solution[:1] + solution[1:], rtol=1e-8, atol=1e-11)
 
 
@@ -125,12 +125,12 @@ def test_tasks_near_their_mean_are_a_fit_under_its_penalty():
     rows = rows_of(*ragged())
     strength, shared_strength = 0.8, 2.0
     omega = jnp.ones((rows.targets.shape[0],) * 2) + shared_strength / strength * jnp.eye(rows.targets.shape[0])
-    directly = jax.jit(lambda rows: mean_regularised(rows, strength, shared_strength))(rows)
+    directly = jax.jit(lambda rows: mean_regularized(rows, strength, shared_strength))(rows)
     iterated = jax.jit(lambda rows: fit(rows, relation(omega, shared_strength / 2)))(rows)
     assert iterated.converged
     np.testing.assert_allclose(directly.weights, iterated.weights, atol=2e-3)
-    with pytest.raises(ValueError, match="mean_regularised: strength must be above 0, found 0"):
-        mean_regularised(rows, 0)
+    with pytest.raises(ValueError, match="mean_regularized: strength must be above 0, found 0"):
+        mean_regularized(rows, 0)
 
 
 def test_shared_inputs_count_as_often_as_they_are_labelled_and_no_penalty_means_the_shortest_solution():

@@ -1,1 +1,1 @@
-"""Convex methods that alternate between weights and a matrix that the tasks share."""
+"""Convex methods that alternate between the tasks' weights and a matrix that the tasks share."""

@@ -1,4 +1,4 @@
-"""Two convex methods by alternation: a matrix in closed form from the weights, the weights by least squares from it."""
+"""Feature learning and relation learning: a closed form of a shared matrix alternates with least squares of weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mtljax.types import Array
 
 
 class Learned(NamedTuple):
-    """What an alternation found.
+    """The result of an alternation.
 
     Attributes:
         weights: `[T, p]`, row t the weights of task t.
-        intercepts: `[T]`; 0 where there are none.
+        intercepts: `[T]`; 0 without intercepts.
         matrix: D `[p, p]` of feature learning, Omega `[T, T]` of relation learning; symmetric, positive semi-definite,
             of trace 1.
         objective: `[]`, of the problem without perturbation.
-        gap: `[]`, the certificate: the objective is at most this much above its minimum (a duality gap, from the data;
-            rounding apart).
+        gap: `[]`, the certificate, a duality gap: the objective is at most this much above its minimum, except for
+            rounding.
         perturbation: `[]`, the e of the last round.
-        steps: int32 `[]`, rounds.
+        steps: int32 `[]`, number of rounds.
         converged: bool `[]`, whether `gap` is at most `tolerance` times `objective`.
     """
 
@@ -50,42 +50,42 @@ def feature_learning(
     max_steps: ArrayLike = 1000,
     tolerance: ArrayLike | None = None,
 ) -> Learned:
-    r"""Convex multi-task feature learning: tasks share a few directions of the inputs, which are learnt.
+    r"""Convex multi-task feature learning: tasks share few directions of the inputs, which are learned.
 
         min over W, D of  sum_t sum_i (y_ti - <w_t, x_ti>)^2 + gamma sum_t <w_t, D^+ w_t>
             with D positive semi-definite, tr D <= 1, every w_t in the range of D
         D   <- (W^T W + e^2 I)^1/2 / tr(same),   W `[T, p]` with rows w_t
         w_t <- D^1/2 (D^1/2 X_t^T X_t D^1/2 + gamma I)^-1 D^1/2 X_t^T y_t
 
-    Both steps are closed forms of a jointly convex problem. At the best D the second term is `gamma |W|_*^2`, the
-    squared trace norm, which prefers W of low rank. D is never inverted.
+    The problem is jointly convex, and each step has a closed form. With the best D the second term is `gamma |W|_*^2`,
+    the squared trace norm, which prefers W of low rank. D is never inverted.
 
     Args:
-        inputs: `[T, N, p]`, floating; or `[1, N, p]` where all tasks have the same.
+        inputs: `[T, N, p]`, floating; or `[1, N, p]` if all tasks have the same inputs.
         targets: `[T, N]`, floating.
-        mask: bool `[T, N]` or `[1, N]`, True where the row is there; None for all. What is masked is never read and may
-            be NaN: it pads tasks to one length.
+        mask: bool `[T, N]` or `[1, N]`, False for rows that pad a task to N rows; None if there are none. Masked rows
+            are never read and may be NaN.
         gamma: positive. May be traced.
         intercept: whether each task has an intercept, which is not penalised; default False, as in the paper.
-        max_steps: most rounds, at least 1; default 1000. May be traced.
+        max_steps: largest number of rounds, at least 1; default 1000. May be traced.
         tolerance: of the gap, relative to the objective; default 1e-5 in float32, 1e-8 in float64.
 
     Returns:
         `Learned` in float32, or float64 if the data are, with D as `matrix`. With k = min(T, p) a round takes
-        `O(T (p^2 k + k^3 + N p))` time and some tens of products of `O(T p^2)`; memory is `O(T N p + T p^2)`. A
-        `lax.while_loop`, so that there is no reverse-mode derivative.
+        `O(T (p^2 k + k^3 + N p))` time and some tens of products of `O(T p^2)`; memory is `O(T N p + T p^2)`. The loop
+        is a `lax.while_loop`, so there is no reverse-mode derivative.
 
     Raises:
-        ValueError: shapes that do not match, gamma known not to be positive.
+        ValueError: shapes do not match; gamma is known and not positive.
         TypeError: inputs or targets are not floating, or the mask is not bool.
 
-    A. Argyriou, T. Evgeniou, M. Pontil (2008), "Convex multi-task feature learning", Machine Learning 73.
-
-    Deviations: the paper takes these two steps alone, with e fixed. They move the shared directions by steps in
-    proportion to e: a small e takes some 1/e rounds, a large one is another problem. Here a round first takes the step
-    of `relation_learning`, which bounds the same trace norm from its other side, and e shrinks as the gap does, so that
-    the limit is the problem's own optimum. The objective with the round's e never rises. The loop ends on a duality
-    gap, the paper's on a small change of W.
+    References:
+        Argyriou, Evgeniou and Pontil, "Convex Multi-Task Feature Learning", Machine Learning 73, 2008. Departures: the
+        paper takes these two steps alone, with a fixed e. A round then moves the shared directions in proportion to e:
+        a small e takes some 1/e rounds, and a large e solves another problem. Here a round first takes the step of
+        `relation_learning`, which bounds the same trace norm by Omega in place of D, and e shrinks with the gap, so
+        that the limit is the optimum of the unperturbed problem. The objective with the round's e never rises. The loop
+        ends when the duality gap is small; that of the paper ends when W changes little.
 
     Example:
         >>> import jax
@@ -112,27 +112,27 @@ def relation_learning(
     max_steps: ArrayLike = 1000,
     tolerance: ArrayLike | None = None,
 ) -> Learned:
-    r"""Multi-task relation learning: tasks are pulled together or apart by a covariance between them, which is learnt.
+    r"""Multi-task relation learning: a covariance between tasks, which is learned, pulls them together or apart.
 
         min over W, b, Omega of  sum_t 1/n_t sum_i (y_ti - <w_t, x_ti> - b_t)^2
                                  + lambda1/2 |W|_F^2 + lambda2/2 sum_st (Omega^-1)_st <w_s, w_t>
             with Omega positive semi-definite, tr Omega = 1
         Omega <- (W W^T + e^2 I)^1/2 / tr(same),   W `[T, p]` with rows w_t
-        W, b  <- the best for that Omega: least squares that couple all tasks
+        W, b  <- the minimiser for that Omega, by least squares that couple all tasks
 
-    `Omega_st / sqrt(Omega_ss Omega_tt)` is the learnt correlation of two tasks, which may be negative. At the best
-    Omega the last term is `lambda2/2 |W|_*^2`. The coupled step is by conjugate gradients on `Omega^-1/2 W`, from the W
-    before; Omega is never inverted.
+    `Omega_st / sqrt(Omega_ss Omega_tt)` is the learned correlation of two tasks, which may be negative. With the best
+    Omega the last term is `lambda2/2 |W|_*^2`. The coupled step uses conjugate gradients on `Omega^-1/2 W`, which start
+    from the W of the round before; Omega is never inverted.
 
     Args:
-        inputs: `[T, N, p]`, floating; or `[1, N, p]` where all tasks have the same.
+        inputs: `[T, N, p]`, floating; or `[1, N, p]` if all tasks have the same inputs.
         targets: `[T, N]`, floating.
-        mask: bool `[T, N]` or `[1, N]`, True where the row is there; None for all. What is masked is never read and may
-            be NaN: it pads tasks to one length.
+        mask: bool `[T, N]` or `[1, N]`, False for rows that pad a task to N rows; None if there are none. Masked rows
+            are never read and may be NaN.
         lambda1: at least 0. May be traced.
         lambda2: positive. May be traced.
         intercept: whether each task has an intercept, which is not penalised; default True, as in the paper.
-        max_steps: most rounds, at least 1; default 1000. May be traced.
+        max_steps: largest number of rounds, at least 1; default 1000. May be traced.
         tolerance: of the gap, relative to the objective; default 1e-5 in float32, 1e-8 in float64.
 
     Returns:
@@ -140,13 +140,14 @@ def relation_learning(
         `feature_learning`.
 
     Raises:
-        ValueError: shapes that do not match, a strength known to be out of range.
+        ValueError: shapes do not match; a strength is known and out of range.
         TypeError: inputs or targets are not floating, or the mask is not bool.
 
-    Y. Zhang, D.-Y. Yeung (2010), "A convex formulation for learning task relationships in multi-task learning", UAI.
-
-    Deviations: as in `feature_learning`, a round takes that method's step too, e is not in the paper, and the loop ends
-    on a duality gap. The paper solves its coupled step exactly; here the residual falls a hundredfold a round.
+    References:
+        Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010.
+        Departures: a round also takes the step of `feature_learning`, the paper has no e, and the loop ends when the
+        duality gap is small. The paper solves the coupled step exactly; here the residual falls a hundredfold per
+        round.
 
     Example:
         >>> import jax

@@ -1,7 +1,7 @@
-"""What feature learning and relation learning share: their data, their objective, and the loop with its certificate.
+"""The common loop of feature learning and relation learning: their data, their objective, and its certificate.
 
 Both minimise `sum_t c_t |y_t - X_t w_t|^2 + a |W|_F^2 + g |W|_*^2` over W `[T, p]`, whose rows are the tasks' weights;
-`|W|_*` is the sum of singular values.
+`|W|_*` is the sum of the singular values of W.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mtljax.convex.products import product
 from mtljax.types import Array
 
 SHRINK = 0.2
-"""What e becomes, in units of the e before."""
+"""The factor by which e shrinks."""
 CLOSE = 4.0
-"""It does where the gap is at most this many times what e explains."""
+"""e shrinks if the gap is at most this many times the gap that e explains."""
 
 
 class Alternation(NamedTuple):
-    """What the loop carries.
+    """The state of the loop.
 
     Attributes:
         weights: `[T, p]`, W.
         values: `[k]`, singular values of W.
         objective: `[]`, at W.
-        gap: `[]`, an upper bound of what the objective is above its minimum.
-        perturbation: `[]`, the e that this W was found with.
-        explained: `[]`, about the gap that would be left if W were the best for this e.
-        steps: int32 `[]`, rounds.
+        gap: `[]`, an upper bound of the objective minus its minimum.
+        perturbation: `[]`, the e of the round that returned this W.
+        explained: `[]`, approximately the gap that would remain if W were the minimiser for this e.
+        steps: int32 `[]`, number of rounds.
     """
 
     weights: Array
@@ -48,18 +48,18 @@ class Alternation(NamedTuple):
 def regression(
     name: str, inputs: Array, targets: Array, mask: Array | None, *, intercept: bool, mean: bool
 ) -> Regression:
-    """The data checked and made ready.
+    """Check the data and prepare them for the loop.
 
     Args:
-        name: the function's name, which opens messages.
-        inputs: `[T, N, p]`, or `[1, N, p]` where all tasks have the same.
+        name: the function's name; messages start with it.
+        inputs: `[T, N, p]`, or `[1, N, p]` if all tasks have the same inputs.
         targets: `[T, N]`.
-        mask: bool `[T, N]` or `[1, N]`; None for all.
-        intercept: whether each task has an intercept, which centring eliminates.
+        mask: bool `[T, N]` or `[1, N]`; None if no row is masked.
+        intercept: whether each task has an intercept, which centering eliminates.
         mean: whether c_t is one over the task's number of rows, rather than 1.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
         TypeError: inputs or targets are not floating, or the mask is not bool.
 
     Example:
@@ -101,16 +101,16 @@ def regression(
 def alternate(
     data: Regression, square: ArrayLike, trace: ArrayLike, *, max_steps: ArrayLike, tolerance: ArrayLike | None
 ) -> tuple[Alternation, Array]:
-    """Takes turns until the duality gap is at most `tolerance` times the objective.
+    """Alternate until the duality gap is at most `tolerance` times the objective.
 
-    A round is `from_relations`, then `from_features`. e starts at a fifth of the size of a first W, and becomes a fifth
-    of itself where what is left of the gap is about what e alone explains.
+    A round is `from_relations`, then `from_features`. e starts at a fifth of the norm of the first W. It shrinks to a
+    fifth whenever e alone explains about all of the gap.
 
     Args:
         data: `Regression`.
         square: a, at least 0.
         trace: g, positive.
-        max_steps: most rounds, at least 1.
+        max_steps: largest number of rounds, at least 1.
         tolerance: None for 1e-8 in float64, 1e-5 in float32.
 
     Returns:
@@ -126,7 +126,7 @@ def alternate(
         residual = data.targets - product("tnp,tp->tn", data.inputs, weights)
         slope = 2.0 * product("tnp,tn->tp", data.inputs, residual)
         penalty = square * jnp.sum(jnp.square(weights)) + trace * jnp.square(jnp.sum(values))
-        # Fenchel and Young: the loss's own conjugate is met with equality at its residual.
+        # Fenchel-Young inequality, with equality for the loss and its conjugate at the residual.
         gap = penalty + _conjugate(jnp.linalg.svd(slope, compute_uv=False), square, trace) - jnp.sum(weights * slope)
         roots = jnp.sqrt(jnp.square(values) + jnp.square(perturbation))
         kept = jnp.sum(values * (1.0 - values / jnp.where(roots > 0, roots, 1.0)))
@@ -145,7 +145,7 @@ def alternate(
         weights = from_relations(data, state.weights, e, square, trace)
         return judged(from_features(data, weights, e, square, trace), e, state.steps + 1)
 
-    # As if all k directions were equally important. Not judged yet: the first round is taken in any case.
+    # The first W is the solution for equal shares of all k directions. It has no certificate yet, so a round follows.
     ridge = (square + trace * min(data.moments.shape)) * jnp.eye(data.gram.shape[-1], dtype=dtype)
     start = solve(data.gram + ridge[None], data.moments)
     unknown = jnp.full((), jnp.inf, dtype)
@@ -163,7 +163,7 @@ def _conjugate(sizes: Array, square: Array, trace: Array) -> Array:
     """
     count = jnp.arange(1, len(sizes) + 1, dtype=sizes.dtype)
     level = jnp.max(trace * jnp.cumsum(sizes) / (square + count * trace))
-    # No excess is above a c / g; rounding's would be, and is divided by a, which may be 0.
+    # In exact arithmetic, no excess is above a c / g. Rounding may exceed it, and is divided by a, which may be 0.
     excess = jnp.clip(sizes - level, 0.0, square * level / trace)
     quadratic = jnp.sum(jnp.square(excess)) / jnp.where(square > 0, 4.0 * square, 1.0)
     return quadratic + jnp.square(level) / (4.0 * trace)

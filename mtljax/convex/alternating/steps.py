@@ -1,9 +1,9 @@
-"""The two half-steps of the alternations: W `[T, p]` from the matrix that its columns or its rows imply.
+"""The two half-steps of the alternations: each computes W `[T, p]` from a matrix, D or Omega, that comes from W.
 
-Both lower `F(W) = sum_t |y_t - X_t w_t|^2 + a |W|_F^2 + g (sum_i d_i)^2`, `d_i = sqrt(s_i^2 + e^2)`, over the
-k = min(T, p) singular values s_i of W: `(sum_i d_i)^2 <= sum_i d_i^2 / m_i` for any positive m of sum 1, with equality
-at `m = d / sum(d)`, the closed form of both papers. One half-step keeps the rows of W in the space that they span, the
-other its columns; whichever side k is as long as is not kept at all.
+Both lower `F(W) = sum_t |y_t - X_t w_t|^2 + a |W|_F^2 + g (sum_i d_i)^2`, where `d_i = sqrt(s_i^2 + e^2)` and s_i are
+the k = min(T, p) singular values of W. They use `(sum_i d_i)^2 <= sum_i d_i^2 / m_i` for any positive m of sum 1, with
+equality at `m = d / sum(d)`, the closed form of both papers. `from_features` keeps the rows of W in the space that they
+span, `from_relations` its columns. The span of a side of length k is the whole space, so that side is free.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mtljax.types import Array
 
 MOST_STEPS = 100
 REDUCTION = 1e-2
-"""Of conjugate gradients in one half-step: most steps, and what is to be left of the residual."""
+"""For conjugate gradients in one half-step: the largest number of steps, and the factor by which the residual falls."""
 
 
 class Regression(NamedTuple):
-    """Least squares of T tasks, made ready: masked rows are 0, and all is centred where there are intercepts.
+    """Prepared least-squares problems of T tasks: masked rows are 0, and data are centered if there are intercepts.
 
     Attributes:
         inputs: `[T, N, p]`, rows times `sqrt(c_t)`.
         targets: `[T, N]`, times `sqrt(c_t)`.
-        gram: `[T, p, p]`, `X^T X` of those.
-        moments: `[T, p]`, `X^T y` of those.
-        input_means: `[T, p]`, what was taken off before; 0 without intercepts.
+        gram: `[T, p, p]`, `X^T X` of these.
+        moments: `[T, p]`, `X^T y` of these.
+        input_means: `[T, p]`, the means that centering subtracted; 0 without intercepts.
         target_means: `[T]`, likewise.
     """
 
@@ -61,13 +61,13 @@ def decomposed(weights: Array) -> Decomposed:
 
 
 def shares(values: Array, perturbation: Array) -> Array:
-    """`d / sum(d)`, `d = sqrt(values^2 + e^2)`, `[k]`; 1 / k each where all is 0.
+    """`d / sum(d)`, `d = sqrt(values^2 + e^2)`, `[k]`; 1 / k each if all are 0.
 
     Example:
         >>> shares(jnp.array([3.0, 1.0]), jnp.zeros(())).tolist()
         [0.75, 0.25]
     """
-    # In units of the largest, so that no square underflows.
+    # In units of the largest value, so that not all squares underflow.
     unit = jnp.maximum(values[0], perturbation)
     something = unit > 0
     unit = jnp.where(something, unit, 1.0)
@@ -76,10 +76,10 @@ def shares(values: Array, perturbation: Array) -> Array:
 
 
 def from_features(data: Regression, weights: Array, perturbation: Array, square: Array, trace: Array) -> Array:
-    """W from `D = (W^T W + e^2 I)^1/2 / tr`: a least-squares problem of its own for each task, which all share D.
+    """W from `D = (W^T W + e^2 I)^1/2 / tr`, by one least-squares problem per task; all tasks share D.
 
-    `w_t = D^1/2 (D^1/2 X_t^T X_t D^1/2 + a D + g I)^-1 D^1/2 X_t^T y_t`, in the basis of D's eigenvectors: nothing is
-    divided by a small eigenvalue.
+    `w_t = D^1/2 (D^1/2 X_t^T X_t D^1/2 + a D + g I)^-1 D^1/2 X_t^T y_t`, in the basis of D's eigenvectors, without
+    divisions by small eigenvalues.
 
     Args:
         data: `Regression`.
@@ -103,7 +103,7 @@ def from_relations(data: Regression, weights: Array, perturbation: Array, square
     """W from `Omega = (W W^T + e^2 I)^1/2 / tr`: one least-squares problem that couples the tasks.
 
     `W = Omega^1/2 V` with V the minimiser of `sum_t |y_t - X_t w_t|^2 + a |W|_F^2 + g |V|_F^2`, `[k, p]` in the basis
-    of Omega's eigenvectors, by conjugate gradients from the V of the W before. Each of their steps lowers that sum.
+    of Omega's eigenvectors. Conjugate gradients start from the V of the given W; each of their steps lowers that sum.
 
     Args:
         data: `Regression`.
@@ -127,7 +127,7 @@ def from_relations(data: Regression, weights: Array, perturbation: Array, square
     def norm(v: Array) -> Array:
         return jnp.sqrt(jnp.sum(jnp.square(v)))
 
-    # 0 where the share is: a singular value is at most its d.
+    # 0 where the share is 0, since a singular value is at most its d.
     ratio = jnp.where(share > 0, parts.values / jnp.sqrt(jnp.where(share > 0, share, 1.0)), 0.0)
     start = ratio[:, None] * parts.right
     right = product("tk,tp->kp", root, data.moments)
@@ -137,7 +137,7 @@ def from_relations(data: Regression, weights: Array, perturbation: Array, square
 
 
 def solve(gram: Array, moments: Array) -> Array:
-    """`G_t^-1 b_t` of each task, `[T, k, k]`, `[T, k] -> [T, k]`, by Cholesky factors.
+    """`G_t^-1 b_t` for each task, `[T, k, k]`, `[T, k] -> [T, k]`, by Cholesky factors.
 
     Example:
         >>> solve(jnp.full((1, 1, 1), 4.0), jnp.full((1, 1), 2.0)).tolist()

@@ -1,1 +1,1 @@
-"""Estimators for scikit-learn."""
+"""Linear multi-task models as scikit-learn estimators."""

@@ -1,4 +1,4 @@
-"""What estimators for scikit-learn have in common: parameters, checks, and the compiled fit."""
+"""The common base of the scikit-learn estimators: parameters, checks, and the compiled fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtljax.penalties.trace_norm import trace_norm
 
 
 class LinearMultiTask:
-    """What the estimators have in common. scikit-learn is imported where it is needed, which is not here."""
+    """The common base of the estimators. It imports scikit-learn only inside the functions that need it."""
 
     loss: Loss
 
@@ -43,11 +43,11 @@ class LinearMultiTask:
         self.max_iter = max_iter
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name, as scikit-learn asks for them; none of them is an estimator, so `deep` is ignored."""
+        """The parameters by name, as scikit-learn requires; no parameter is an estimator, so `deep` has no effect."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **params: Any) -> Self:
-        """Sets parameters by name.
+        """Set parameters by name.
 
         Raises:
             ValueError: there is no such parameter.
@@ -76,10 +76,10 @@ class LinearMultiTask:
         )
 
     def fit_labels(self, x: np.ndarray, y: np.ndarray, tasks: ArrayLike | None) -> None:
-        """Fits labels `y` `[n]` or `[n, T]`, NaN where there is none."""
+        """Fit the model to labels `y` `[n]` or `[n, T]`; NaN is a missing label."""
         self._several = y.ndim == 2
         if tasks is None:
-            # Attributes of an earlier fit with tasks.
+            # An attribute of an earlier fit with tasks.
             self.__dict__.pop("tasks_", None)
             rows = columns(x, y if self._several else y[:, None])
         else:
@@ -90,7 +90,7 @@ class LinearMultiTask:
             labelled = ~np.isnan(y)
             chosen = [(ids == task) & labelled for task in self.tasks_]
             rows = pad([x[rows] for rows in chosen], [y[rows] for rows in chosen])
-        self.penalty(self.strength)  # which checks the strength, as it cannot be while it is traced
+        self.penalty(self.strength)  # checks the strength here, since the compiled fit gets it traced
         found = _compiled(
             rows,
             jax.tree.map(jnp.asarray, self.strength),
@@ -111,15 +111,15 @@ class LinearMultiTask:
             from sklearn.exceptions import ConvergenceWarning
 
             warnings.warn(
-                f"{type(self).__name__}: after {self.n_iter_} iterations the objective may be a share of "
-                f"{self.certificate_:.1e} above its least value, more than tol; raise max_iter or tol, enable float64 "
-                f"in JAX, or scale the features",
+                f"{type(self).__name__}: after {self.n_iter_} iterations the relative error of the objective may be "
+                f"{self.certificate_:.1e}, which is more than tol; raise max_iter or tol, enable float64 in JAX, or "
+                f"scale the features",
                 ConvergenceWarning,
                 stacklevel=3,
             )
 
     def linear_outputs(self, inputs: ArrayLike, tasks: ArrayLike | None) -> np.ndarray:
-        """Linear outputs: `[n]`, or `[n, T]` for several columns of targets."""
+        """Linear outputs: `[n]`, or `[n, T]` if the targets have several columns."""
         from sklearn.utils.validation import check_is_fitted, validate_data
 
         check_is_fitted(self)
@@ -131,12 +131,12 @@ class LinearMultiTask:
                 raise ValueError("the model was fitted without tasks, so it cannot predict with them")
             return x @ self.coef_.T + self.intercept_
         if tasks is None:
-            raise ValueError("the model was fitted with tasks, so predictions take the tasks of their rows")
+            raise ValueError("the model was fitted with tasks, so predictions need the tasks of their rows, found none")
         ids = checked_tasks(tasks, len(x))
         places = np.minimum(np.searchsorted(self.tasks_, ids), len(self.tasks_) - 1)
         unknown = ids[self.tasks_[places] != ids]
         if unknown.size:
-            raise ValueError(f"no rows of task {unknown.tolist()[0]!r} were fitted")
+            raise ValueError(f"the model was fitted without rows of task {unknown.tolist()[0]!r}")
         return np.sum(x * self.coef_[places], axis=1) + self.intercept_[places]
 
 
@@ -152,7 +152,7 @@ def _compiled(
     average: bool,
     max_iterations: int,
 ) -> Fit:
-    """`fit`, compiled here because whoever calls an estimator cannot."""
+    """`fit`, compiled here, since the caller of an estimator cannot compile it."""
     return fit(
         rows,
         make_penalty(strength),
@@ -165,18 +165,18 @@ def _compiled(
 
 
 def checked_targets(x: np.ndarray, y: ArrayLike, *, numeric: bool = True) -> np.ndarray:
-    """Targets `[n]` or `[n, T]`, of a floating type where they are numeric.
+    """The targets as an array `[n]` or `[n, T]`, of a floating type if `numeric`.
 
     Args:
         x: `[n, ...]`.
-        y: what the caller gave; NaN is a missing label.
+        y: the targets; NaN is a missing label.
         numeric: whether they must be numbers.
 
     Returns:
         The array.
 
     Raises:
-        ValueError: no targets, infinite ones, none but NaN, or another number or shape.
+        ValueError: targets are None, infinite or all NaN, or have another length or shape.
     """
     from sklearn.utils.validation import check_array, check_consistent_length
 
@@ -190,14 +190,14 @@ def checked_targets(x: np.ndarray, y: ArrayLike, *, numeric: bool = True) -> np.
         if np.any(np.isinf(targets)):
             raise ValueError("Input y contains infinity or a value too large for dtype('float64').")
         if np.all(np.isnan(targets)):
-            raise ValueError("Input y contains NaN alone, so there is no label")
+            raise ValueError("Input y contains only NaN, so there are no labels")
     check_consistent_length(x, targets)
     return targets
 
 
 def checked_tasks(tasks: ArrayLike, length: int) -> np.ndarray:
-    """The task of each row, `[n]`; raises ValueError for another shape."""
+    """The task of each row as an array `[n]`; raises ValueError for another shape."""
     ids = np.asarray(tasks)
     if ids.shape != (length,):
-        raise ValueError(f"tasks must have shape ({length},), one for each row, found {ids.shape}")
+        raise ValueError(f"tasks must have shape ({length},), one per row, found {ids.shape}")
     return ids

@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: regression and classification of several tasks under one penalty."""
+"""scikit-learn estimators: regression and classification of several tasks under one penalty."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ class MultiTaskRegressor(LinearMultiTask):
 
         minimise  1/2 sum of squared errors + penalty(strength)(coef_)
 
-    Without `tasks` the tasks are the columns of `y` `[n, T]`; NaN marks a missing label. A `y` `[n]` is one task. With
+    Without `tasks`, the tasks are the columns of `y` `[n, T]`, and NaN is a missing label; `y` `[n]` is one task. With
     `tasks`, `y` is `[n]`, and each row belongs to one task.
 
-    Fitting is compiled, once for each shape of data. It is in float32 unless float64 is enabled in JAX. scikit-learn
-    must be installed; this module imports it only when it is needed. Its searches do not hand `tasks` on to `score`;
-    with tasks, choose the strength by `cross_validate`.
+    Fitting is compiled, once per shape of the data. It runs in float32 unless float64 is enabled in JAX. scikit-learn
+    must be installed; this module imports it only when it is needed. The searches of scikit-learn do not pass `tasks`
+    to `score`; with tasks, choose the strength by `cross_validate`.
 
     Args:
-        penalty: from `strength` to a penalty with a prox, such as `trace_norm` (default), `l21`, `l2_to_mean`.
-        strength: what `penalty` gets; default 1.
+        penalty: function from `strength` to a penalty with a prox, such as `trace_norm` (default), `l21`, `l2_to_mean`.
+        strength: argument of `penalty`; default 1.
         fit_intercept: whether each task has an intercept, which is not penalised.
         average: whether each task's loss is divided by its number of rows.
-        tol: bound on the relative error of the objective; default 1e-6 in float64, 1e-5 in float32.
-        max_iter: bound on iterations.
+        tol: bound of the relative error of the objective; default 1e-6 in float64, 1e-5 in float32.
+        max_iter: largest number of iterations.
 
     Attributes:
         coef_: `[T, p]`; `[p]` for one `y` `[n]` without tasks.
         intercept_: `[T]`, or a scalar.
         tasks_: with tasks, their sorted names, in the order of the rows of `coef_`.
-        n_iter_: iterations.
+        n_iter_: number of iterations.
         objective_: the objective.
-        certificate_: the bound on its relative error that was reached.
+        certificate_: the bound of its relative error at the end.
 
     Example:
         >>> model = MultiTaskRegressor(strength=1e-3)
@@ -56,7 +56,7 @@ class MultiTaskRegressor(LinearMultiTask):
         return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, tasks: ArrayLike | None = None) -> Self:
-        """Fits.
+        """Fit the model.
 
         Args:
             X: `[n, p]`.
@@ -67,7 +67,7 @@ class MultiTaskRegressor(LinearMultiTask):
             The estimator.
 
         Raises:
-            ValueError: inputs that scikit-learn does not take, or that do not go together.
+            ValueError: scikit-learn does not accept the inputs, or their shapes do not match.
         """
         from sklearn.utils.validation import validate_data
 
@@ -82,10 +82,10 @@ class MultiTaskRegressor(LinearMultiTask):
 
         Args:
             X: `[n, p]`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`.
+            tasks: `[n]`, each row's task, if `fit` had tasks.
 
         Raises:
-            ValueError: a task that was not fitted; tasks where there were none, or none where there were.
+            ValueError: a task was not fitted; `tasks` is given but was not in `fit`, or the reverse.
         """
         return self.linear_outputs(X, tasks)
 
@@ -95,7 +95,7 @@ class MultiTaskRegressor(LinearMultiTask):
         Args:
             X: `[n, p]`.
             y: like that of `fit`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`; all rows are then pooled.
+            tasks: `[n]`, each row's task, if `fit` had tasks; all rows are then pooled.
         """
         outputs = self.predict(X, tasks=tasks)
         targets = checked_targets(outputs, y).reshape(outputs.shape)
@@ -115,15 +115,15 @@ class MultiTaskClassifier(LinearMultiTask):
     Args:
         penalty: as in `MultiTaskRegressor`.
         strength: as in `MultiTaskRegressor`.
-        fit_intercept: as in `MultiTaskRegressor`. The intercept of a task with rows of one class alone has no best
-            value; it is stopped by `tol`.
+        fit_intercept: as in `MultiTaskRegressor`. If all rows of a task are of one class, its best intercept is
+            infinite, and `tol` ends its growth.
         average: as in `MultiTaskRegressor`.
         tol: as in `MultiTaskRegressor`.
         max_iter: as in `MultiTaskRegressor`.
 
     Attributes:
         classes_: the two classes, sorted.
-        coef_: as in `MultiTaskRegressor`, as are the others.
+        coef_: as in `MultiTaskRegressor`, like the other attributes.
 
     Example:
         >>> from mtljax.penalties.l21 import l21
@@ -141,18 +141,18 @@ class MultiTaskClassifier(LinearMultiTask):
         return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, tasks: ArrayLike | None = None) -> Self:
-        """Fits.
+        """Fit the model.
 
         Args:
             X: `[n, p]`.
-            y: `[n, T]` or `[n]`, of two classes; NaN where a label is missing, if they are numbers.
+            y: `[n, T]` or `[n]`, of two classes; in numeric labels, NaN is a missing label.
             tasks: `[n]`, the name of each row's task.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: inputs that scikit-learn does not take, or that do not go together; not two classes.
+            ValueError: scikit-learn does not accept the inputs, shapes do not match, or there are not two classes.
         """
         from sklearn.utils.multiclass import check_classification_targets
         from sklearn.utils.validation import validate_data
@@ -178,16 +178,16 @@ class MultiTaskClassifier(LinearMultiTask):
 
         Args:
             X: `[n, p]`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`.
+            tasks: `[n]`, each row's task, if `fit` had tasks.
         """
         return self.linear_outputs(X, tasks)
 
     def predict_proba(self, X: ArrayLike, *, tasks: ArrayLike | None = None) -> np.ndarray:
-        """Probabilities: of both classes, `[n, 2]`; for several columns of `y`, of the second class, `[n, T]`.
+        """Probabilities of both classes, `[n, 2]`; if `y` has several columns, those of the second class, `[n, T]`.
 
         Args:
             X: `[n, p]`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`.
+            tasks: `[n]`, each row's task, if `fit` had tasks.
         """
         odds = self.decision_function(X, tasks=tasks)
         second = np.exp(-np.logaddexp(0.0, -odds))
@@ -198,18 +198,18 @@ class MultiTaskClassifier(LinearMultiTask):
 
         Args:
             X: `[n, p]`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`.
+            tasks: `[n]`, each row's task, if `fit` had tasks.
         """
         odds = self.decision_function(X, tasks=tasks)
         return self.classes_[(odds > 0).astype(int)]
 
     def score(self, X: ArrayLike, y: ArrayLike, *, tasks: ArrayLike | None = None) -> float:
-        """The share of labels predicted right; missing labels do not count.
+        """The accuracy, the share of correctly predicted labels; missing labels do not count.
 
         Args:
             X: `[n, p]`.
             y: like that of `fit`.
-            tasks: `[n]`, each row's task, where there were tasks in `fit`.
+            tasks: `[n]`, each row's task, if `fit` had tasks.
         """
         predicted = self.predict(X, tasks=tasks)
         targets = checked_targets(predicted, y, numeric=False).reshape(predicted.shape)

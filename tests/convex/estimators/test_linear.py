@@ -44,11 +44,11 @@ def test_rows_of_named_tasks_are_fitted_as_ragged_tasks_and_predicted_by_name():
     np.testing.assert_allclose(model.objective_, objective, rtol=1e-9)
     assert 0.9 < model.score(x, y_missing, tasks=names) <= 1.0
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(x, tasks=names), predicted)
-    with pytest.raises(ValueError, match="no rows of task 'd' were fitted"):
+    with pytest.raises(ValueError, match="the model was fitted without rows of task 'd'"):
         model.predict(x, tasks=np.full(len(x), "d"))
-    with pytest.raises(ValueError, match="predictions take the tasks of their rows"):
+    with pytest.raises(ValueError, match="predictions need the tasks of their rows"):
         model.predict(x)
-    with pytest.raises(ValueError, match=r"tasks must have shape \(28,\), one for each row, found \(2,\)"):
+    with pytest.raises(ValueError, match=r"tasks must have shape \(28,\), one per row, found \(2,\)"):
         model.predict(x, tasks=["a", "b"])
 
 
