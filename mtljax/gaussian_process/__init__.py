@@ -1,7 +1,8 @@
 """Multi-task Gaussian-process regression: `cov(f_s(x), f_t(x')) = B_st k(x, x')`, `B = W W^T + diag(kappa)`.
 
-Tasks share what they have in common through B, which is learnt with the kernel and each task's noise. Three forms of
-one model, equal to rounding; `N` rows in all, `n` inputs, `T` tasks, `p` features, rank `r`:
+The task covariance B couples the tasks; it is learned with the kernel and each task's noise. The same model has three
+forms, which agree to rounding. `N` is the number of rows, `n` of inputs, `T` of tasks, `p` of features, and `r` the
+rank:
 
 | data | time | functions |
 |---|---|---|
@@ -9,15 +10,15 @@ one model, equal to rounding; `N` rows in all, `n` inputs, `T` tasks, `p` featur
 | every task at every input | `O(n^3 + T^3)` | `Block`, `block_log_likelihood`, `block_predict` |
 | any rows, linear functions | `O(T p^3 + (r p)^3 + T r^2 p^2)` | `linear_log_likelihood`, `linear_predict` |
 
-`init` gives hyper-parameters to start from, `fit` those that maximise the likelihood. All public names stand here.
+`init` returns initial hyper-parameters, and `fit` those that maximise the likelihood; the docstring of `fit` has an
+example. All public names are exported here.
 
-Under `jax_enable_x64` float64 data are computed with in float64. In float32, with 1,000 rows and noise of a tenth of
-the signal's variance, likelihoods are right to 1e-5, their gradients to 1e-3 and predictions to 1e-4. Errors grow as
-the ratio of signal to noise does: where it is in the thousands take float64.
+With `jax_enable_x64`, float64 data are processed in float64. In float32, with 1,000 rows and a noise variance of a
+tenth of the signal variance, relative errors are 1e-5 for likelihoods, 1e-3 for their gradients and 1e-4 for
+predictions. Errors grow with the ratio of signal to noise; if it is in the thousands, use float64.
 
-E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
-
-`fit` shows it at work.
+References:
+    Bonilla, Chai and Williams, "Multi-Task Gaussian Process Prediction", NeurIPS 2007.
 """
 
 from mtljax.gaussian_process.block import Block, block_log_likelihood, block_observations, block_predict

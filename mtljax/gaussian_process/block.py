@@ -1,4 +1,4 @@
-"""Multi-task Gaussian-process regression where every task is observed at every input: two small eigenproblems."""
+"""Multi-task Gaussian-process regression if every task is observed at every input: two small eigenproblems."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Block(NamedTuple):
 
 
 class _Whitened(NamedTuple):
-    """Targets and covariances in units of each task's noise; all but the determinant's part that this takes out.
+    """Targets and covariances in units of each task's noise; the determinant of this scaling is added separately.
 
     Attributes:
         inputs: `[N, N]`, K.
@@ -53,7 +53,7 @@ class _Whitened(NamedTuple):
 
 
 def block_observations(data: Block) -> Observations:
-    """The same data as `N T` rows, input by input: for `init`, which reads no more of them than scales.
+    """The same data as `N T` rows, input by input, for `init`.
 
     Example:
         >>> block_observations(Block(jnp.ones((2, 1)), jnp.array([[1.0, 2.0], [3.0, 4.0]]))).tasks.tolist()
@@ -68,31 +68,32 @@ def block_observations(data: Block) -> Observations:
 
 
 def block_log_likelihood(params: Hyperparameters, data: Block, *, kernel: Kernel | None = None) -> Array:
-    r"""`log_marginal_likelihood` of a complete block, in `O(N^3 + T^3 + N T (N + T))` time for `O(N^3 T^3)`.
+    r"""`log_marginal_likelihood` of a complete block, in `O(N^3 + T^3 + N T (N + T))` in place of `O(N^3 T^3)` time.
 
     With `D = diag(sigma^2)`, `K = V diag(l) V^T` and `D^-1/2 B D^-1/2 = U diag(s) U^T` the covariance of all targets is
 
         B (x) K + D (x) I = (D^1/2 U (x) V) (diag(s) (x) diag(l) + I) (D^1/2 U (x) V)^T
 
-    so noise may differ by task. The derivative is written out: that of the eigenvectors divides by differences of
-    eigenvalues, which are 0 where tasks are alike, and the likelihood's own does not.
+    So noise may differ between tasks. The derivative is written out. The derivatives of eigenvectors divide by
+    differences of eigenvalues, which are 0 if tasks are alike; the derivative of the likelihood does not.
 
     Args:
         params: `Hyperparameters` of T tasks.
         data: `Block`.
-        kernel: default `rbf()`; the one that `params.kernel` is for.
+        kernel: the kernel of `params.kernel`; default `rbf()`.
 
     Returns:
-        `[]`, float32, or float64 if parameters or data are. Equal to the dense form without jitter, which is not
-        needed here: in units of noise no eigenvalue is below 1. First derivatives only.
+        `[]`, float32, or float64 if parameters or data are. It equals the dense form without jitter. Jitter is not
+        needed here, since in units of noise no eigenvalue is below 1. There are first derivatives only.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
         TypeError: inputs or targets are not floating.
 
-    E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS;
-    O. Stegle, C. Lippert, J. M. Mooij, N. D. Lawrence, K. Borgwardt (2011), "Efficient inference in matrix-variate
-    Gaussian models with iid observation noise", NeurIPS.
+    References:
+        Bonilla, Chai and Williams, "Multi-Task Gaussian Process Prediction", NeurIPS 2007.
+        Stegle, Lippert, Mooij, Lawrence and Borgwardt, "Efficient Inference in Matrix-Variate Gaussian Models with iid
+        Observation Noise", NeurIPS 2011.
 
     Example:
         >>> data = Block(jnp.zeros((1, 1)), jnp.array([[2.0]]))
@@ -108,19 +109,19 @@ def block_log_likelihood(params: Hyperparameters, data: Block, *, kernel: Kernel
 
 
 def block_predict(params: Hyperparameters, data: Block, inputs: Array, *, kernel: Kernel | None = None) -> Prediction:
-    """`predict` of all tasks at new inputs, from a complete block.
+    """`predict` for all tasks at new inputs, from a complete block.
 
     Args:
         params: `Hyperparameters` of T tasks.
         data: `Block`.
         inputs: `[M, p]`, floating.
-        kernel: default `rbf()`; the one that `params.kernel` is for.
+        kernel: the kernel of `params.kernel`; default `rbf()`.
 
     Returns:
         `Prediction` with leaves `[M, T]`, float32, or float64 if parameters or data are.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
         TypeError: inputs or targets are not floating.
 
     Example:
@@ -178,7 +179,7 @@ def _check_floating(name: str, argument: str, array: Array) -> None:
 
 
 def _spectrum(whitened: _Whitened) -> tuple[Array, Array, Array, Array, Array]:
-    """V `[N, N]`, l `[N]`, U `[T, T]`, s `[T]` and `l_i s_t + 1`, `[N, T]`; rounding's negative eigenvalues are 0."""
+    """V `[N, N]`, l `[N]`, U `[T, T]`, s `[T]`, `l_i s_t + 1` `[N, T]`; eigenvalues below 0, from rounding, are 0."""
     between_inputs, left = jnp.linalg.eigh(whitened.inputs)
     between_tasks, right = jnp.linalg.eigh(whitened.tasks)
     between_inputs, between_tasks = jnp.maximum(between_inputs, 0.0), jnp.maximum(between_tasks, 0.0)
@@ -199,7 +200,7 @@ def _log_density_jvp(primals: tuple[_Whitened], tangents: tuple[_Whitened]) -> t
     left, between_inputs, right, between_tasks, spectrum = _spectrum(whitened)
     rotated = multiply(multiply(left.T, whitened.residual), right) / spectrum
     weights = multiply(multiply(left, rotated), right.T)
-    # -1/2 of the derivative of the determinant, and what the quadratic form adds, both in the eigenvectors' basis.
+    # The derivatives of the log determinant and of the quadratic form, both in the basis of the eigenvectors.
     inputs = multiply(rotated * between_tasks[None, :], rotated.T)
     inputs -= jnp.diag(jnp.sum(between_tasks[None, :] / spectrum, axis=1))
     tasks = multiply(rotated.T, rotated * between_inputs[:, None])

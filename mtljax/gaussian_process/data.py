@@ -1,4 +1,4 @@
-"""What multi-task Gaussian processes are told and what they say: observations, hyper-parameters, predictions."""
+"""Data types of multi-task Gaussian processes: observations, hyper-parameters, predictions."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Observations(NamedTuple):
         inputs: `[N, p]`, floating.
         tasks: integers `[N]`, from 0 to T - 1.
         targets: `[N]`, floating.
-        mask: bool `[N]`, True where the row is there; None for all. What is masked is never read, may be NaN, and
-            changes nothing: it lets numbers of observations vary while shapes stay.
+        mask: bool `[N]`, False for rows to ignore; None if there are none. Masked rows are never read and may be NaN.
+            So the number of observations may vary with constant shapes.
     """
 
     inputs: Array
@@ -40,7 +40,7 @@ class Observations(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """`Observations` made ready to compute with, see `cleaned`."""
+    """`Observations` without masked values, see `cleaned`."""
 
     inputs: Array
     tasks: Array
@@ -49,12 +49,12 @@ class Rows(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """What a multi-task Gaussian process is made of. Any finite value is valid.
+    """The hyper-parameters of a multi-task Gaussian process. Any finite value is valid.
 
     Attributes:
-        mean: `[]` for one constant mean, `[T]` for one a task.
+        mean: `[]` for one constant mean, `[T]` for one per task.
         factor: `[T, r]`, W of the task covariance `B = W W^T + diag(kappa)`; r = 0 makes tasks independent.
-        log_kappa: `[T]`, logarithm of each task's own part of B.
+        log_kappa: `[T]`, logarithm of kappa, each task's own variance in B.
         log_noise: `[T]`, logarithm of each task's noise variance `sigma_t^2`.
         kernel: the kernel's parameters.
     """
@@ -73,7 +73,7 @@ class Hyperparameters(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The posterior of the functions themselves; the variance of a new observation is that of its task's noise larger.
+    """The posterior of the functions. The variance of a new observation also includes its task's noise variance.
 
     Attributes:
         mean: `E f_t(x)`.
@@ -87,28 +87,28 @@ class Prediction(NamedTuple):
 def init(
     data: Observations, num_tasks: int, *, rank: int = 1, kernel: Kernel | None = None, mean_per_task: bool = False
 ) -> Hyperparameters:
-    """Hyper-parameters to start from, in the units of the data.
+    """Initial hyper-parameters, in the units of the data.
 
-    Each task's variance about its mean, `v_t`, is split into halves, noise and signal; the signal into halves again,
-    `kappa_t` and what tasks share: `W_tj` is `sqrt(v_t / 4)` times column j of a cosine basis over tasks, later columns
-    smaller. The first is constant, so that tasks start positively related; the others break the symmetry without a
-    random key. Two observations of the variance of all are added to each task's own, which may be few.
+    Half of each task's variance `v_t` about its mean is noise, and half is signal. Half of the signal is `kappa_t`, and
+    half is shared: `W_tj` is `sqrt(v_t / 4)` times column j of a cosine basis over tasks, and later columns are
+    smaller. The first column is constant, so tasks start positively related; the others break the symmetry without a
+    random key. A task may have few observations, so two observations with the pooled variance are added to each task.
 
     Args:
         data: `Observations`.
         num_tasks: T.
         rank: r, from 0 (independent tasks) to T; default 1.
-        kernel: gives its own start; default `rbf()`.
-        mean_per_task: whether each task has its own mean; default one mean for all, which suits tasks with few
-            observations, since means are not shrunk towards each other.
+        kernel: the kernel, which initialises its own parameters; default `rbf()`.
+        mean_per_task: whether each task has its own mean. Default False: one mean for all tasks suits tasks with few
+            observations, since separate means are not shrunk towards each other.
 
     Returns:
-        `Hyperparameters` in float32, or float64 if the data are. Where all targets are equal 1 stands for their
-        variance. NaN for task numbers that are out of range and not known to be.
+        `Hyperparameters` in float32, or float64 if the data are. If all targets are equal, their variance counts as 1.
+        Task numbers that are traced and out of range give NaN.
 
     Raises:
-        ValueError: shapes that do not match, a rank out of range, task numbers known to be out of range.
-        TypeError: inputs or targets that are not floating, tasks that are not integers, a mask that is not bool.
+        ValueError: shapes do not match; the rank, or a known task number, is out of range.
+        TypeError: inputs or targets are not floating, tasks are not integers, or the mask is not bool.
 
     Example:
         >>> data = Observations(jnp.ones((4, 1)), jnp.array([0, 0, 1, 1]), jnp.array([1.0, 3.0, 2.0, 6.0]))
@@ -133,7 +133,7 @@ def init(
         means = overall + total(rows.targets - overall) / jnp.maximum(count, 1.0)
     squares = total(jnp.square(rows.targets - pick(means, rows.tasks)))
     pooled = jnp.sum(squares) / jnp.maximum(jnp.sum(count), 1.0)
-    # Equal targets have the variance that rounding gives them.
+    # The variance of equal targets is not 0, because of rounding.
     pooled = jnp.where(pooled > jnp.square(8.0 * jnp.finfo(dtype).eps * overall), pooled, 1.0)
     variances = (squares + 2.0 * pooled) / (count + 2.0)
     column = jnp.arange(rank, dtype=dtype)[None, :]
@@ -149,17 +149,17 @@ def init(
 
 
 def check_observations(name: str, data: Observations, num_tasks: int, features: int | None = None) -> None:
-    """Raises where arrays do not go together. Static, but for task numbers that are known at trace time.
+    """Check, at trace time, that the arrays of `Observations` match; task numbers are checked if they are known.
 
     Args:
-        name: the function's name, which opens the message.
-        data: what was found.
+        name: the function's name; the message starts with it.
+        data: the argument to check.
         num_tasks: T.
-        features: p, where it is known.
+        features: p, if it is known.
 
     Raises:
-        ValueError: wrong shapes, or a task number of an unmasked row that is not from 0 to T - 1.
-        TypeError: inputs or targets that are not floating, tasks that are not integers, a mask that is not bool.
+        ValueError: shapes do not match, or the task number of an unmasked row is not from 0 to T - 1.
+        TypeError: inputs or targets are not floating, tasks are not integers, or the mask is not bool.
 
     Example:
         >>> check_observations("predict", Observations(jnp.ones((2, 3)), jnp.array([0, 5]), jnp.ones(2)), 4)
@@ -198,14 +198,14 @@ def check_observations(name: str, data: Observations, num_tasks: int, features: 
 
 
 def check_hyperparameters(name: str, params: Hyperparameters) -> int:
-    """Raises where shapes of hyper-parameters do not go together; static. Returns the number of tasks.
+    """The number of tasks, after checking at trace time that the shapes of hyper-parameters match.
 
     Args:
-        name: the function's name, which opens the message.
-        params: what was found.
+        name: the function's name; the message starts with it.
+        params: the argument to check.
 
     Raises:
-        ValueError: wrong shapes.
+        ValueError: shapes do not match.
 
     Example:
         >>> check_hyperparameters("f", Hyperparameters(jnp.zeros(3), jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(2), ()))
@@ -227,7 +227,7 @@ def check_hyperparameters(name: str, params: Hyperparameters) -> int:
 
 
 def present(data: Observations) -> Array:
-    """The mask, bool `[N]`, also where none is given.
+    """The mask, bool `[N]`; all True if none is given.
 
     Example:
         >>> present(Observations(jnp.ones((2, 1)), jnp.array([0, 0]), jnp.ones(2))).tolist()
@@ -237,7 +237,7 @@ def present(data: Observations) -> Array:
 
 
 def cleaned(data: Observations, num_tasks: int, dtype: jnp.dtype) -> Rows:
-    """Observations of one dtype whose masked rows hold zeros; task numbers that are out of range become T.
+    """Observations of one dtype with zeros in masked rows; task numbers that are out of range become T.
 
     Example:
         >>> mask = jnp.array([False, True])
@@ -266,7 +266,7 @@ def pick(values: Array, tasks: Array) -> Array:
 
 
 def out_of_range(rows: Rows, num_tasks: int) -> Array:
-    """0, or NaN where a row has a task number that is out of range: sums over tasks would leave such a row out.
+    """0, or NaN if a row's task number is out of range, since sums over tasks would leave out such a row.
 
     Example:
         >>> one = jnp.ones(1)
@@ -277,7 +277,7 @@ def out_of_range(rows: Rows, num_tasks: int) -> Array:
 
 
 def as_dtype(params: Hyperparameters, dtype: jnp.dtype) -> Hyperparameters:
-    """Hyper-parameters of one dtype, with one mean a task.
+    """Hyper-parameters of one dtype, with one mean per task.
 
     Example:
         >>> ones = Hyperparameters(jnp.zeros(()), jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(2), ())
@@ -289,7 +289,7 @@ def as_dtype(params: Hyperparameters, dtype: jnp.dtype) -> Hyperparameters:
 
 
 def working_dtype(*arrays: PyTree) -> jnp.dtype:
-    """The dtype to compute in: the widest of all leaves, float32 at least.
+    """The dtype of the computation: the widest of all leaves, float32 at least.
 
     Example:
         >>> working_dtype(jnp.ones(2, jnp.bfloat16), {"w": jnp.ones(2)}).name

@@ -1,4 +1,4 @@
-"""Multi-task Gaussian-process regression: any observations, one dense system."""
+"""Multi-task Gaussian-process regression for any observations, by one dense system."""
 
 from __future__ import annotations
 
@@ -24,41 +24,42 @@ from mtljax.gaussian_process.kernels import Kernel, diagonal, rbf
 from mtljax.types import Array
 
 JITTER = 2.0
-"""Of the default jitter, in rounding units times rows."""
+"""The default jitter, in rounding units times the number of rows."""
 
 
 def log_marginal_likelihood(
     params: Hyperparameters, data: Observations, *, kernel: Kernel | None = None, jitter: float | None = None
 ) -> Array:
-    r"""Log density of the observed targets under the multi-task Gaussian process, in nats.
+    r"""The log density of the observed targets under the multi-task Gaussian process, in nats.
 
         f_s(x), f_t(x')  have covariance  B_st k(x, x'),  B = W W^T + diag(kappa)
         y_i = mean_{t_i} + f_{t_i}(x_i) + noise of variance sigma_{t_i}^2
         log p(y) = -1/2 (y - mean)^T C^-1 (y - mean) - 1/2 log det C - N/2 log 2 pi
 
-    with C the `[N, N]` covariance of the observations: any input may be observed for any tasks. One Cholesky
-    factorisation: `O(N^3)` time and `O(N^2)` memory.
+    C is the `[N, N]` covariance of the observations. Any input may be observed for any tasks. One Cholesky
+    factorisation takes `O(N^3)` time and `O(N^2)` memory.
 
     Args:
         params: `Hyperparameters` of T tasks.
         data: `Observations`.
-        kernel: default `rbf()`; the one that `params.kernel` is for.
-        jitter: j >= 0; row i's noise is raised by `j B_tt k(x_i, x_i)`, relative to what it is added to. Default
-            `2 N` times the rounding unit of the dtype: with less, float32 finds covariances of smooth kernels and
-            little noise not to be positive definite. It is part of the model, for fitting and for predicting alike.
+        kernel: the kernel of `params.kernel`; default `rbf()`.
+        jitter: j >= 0; the noise variance of row i is raised by `j B_tt k(x_i, x_i)`, a share of the row's signal
+            variance. Default: `2 N` times the rounding unit of the dtype. With less, covariances of smooth kernels and
+            little noise are not positive definite in float32. The jitter is part of the model, both in fitting and in
+            prediction.
 
     Returns:
-        `[]`, float32, or float64 if parameters or data are. NaN where C is not positive definite in that precision,
-        which the default jitter prevents, or where a task number is out of range.
+        `[]`, float32, or float64 if parameters or data are. NaN if C is not positive definite in that precision, which
+        the default jitter prevents, or if a task number is out of range.
 
     Raises:
-        ValueError: shapes that do not match, task numbers known to be out of range, a negative jitter.
-        TypeError: arrays of the wrong kind.
+        ValueError: shapes do not match, a known task number is out of range, or the jitter is negative.
+        TypeError: an array has the wrong dtype.
 
-    E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
-
-    Deviations: the paper writes B as `L L^T`, L lower trapezoidal `[T, r]`; here W is free and a diagonal is added, so
-    that B has full rank at any r. Means are explicit.
+    References:
+        Bonilla, Chai and Williams, "Multi-Task Gaussian Process Prediction", NeurIPS 2007. Departures: the paper writes
+        B as `L L^T` with L lower trapezoidal `[T, r]`. Here W is free and a diagonal is added, so that B has full rank
+        for any r. Means are explicit.
 
     Example:
         >>> import jax
@@ -86,7 +87,7 @@ def predict(
     kernel: Kernel | None = None,
     jitter: float | None = None,
 ) -> Prediction:
-    """Posterior mean and variance of task functions at new inputs, given the observations.
+    """The posterior mean and variance of the tasks' functions at new inputs.
 
         mean = mean_t + c^T C^-1 (y - mean),   variance = B_tt k(x, x) - c^T C^-1 c,   c_i = B_{t t_i} k(x, x_i)
 
@@ -94,8 +95,8 @@ def predict(
         params: `Hyperparameters` of T tasks.
         data: `Observations`.
         inputs: `[M, p]`, floating.
-        tasks: integers `[M]`, the task that is asked for at each.
-        kernel: default `rbf()`; the one that `params.kernel` is for.
+        tasks: integers `[M]`, the task of each input.
+        kernel: the kernel of `params.kernel`; default `rbf()`.
         jitter: as in `log_marginal_likelihood`.
 
     Returns:
@@ -103,8 +104,8 @@ def predict(
         `O(N^2 + N M)` memory. NaN for a task number that is out of range.
 
     Raises:
-        ValueError: shapes that do not match, task numbers known to be out of range, a negative jitter.
-        TypeError: arrays of the wrong kind.
+        ValueError: shapes do not match, a known task number is out of range, or the jitter is negative.
+        TypeError: an array has the wrong dtype.
 
     Example:
         >>> import jax
@@ -129,7 +130,7 @@ def predict(
     own = pick(jnp.sum(jnp.square(params.factor), axis=1) + jnp.exp(params.log_kappa), asked.tasks)
     return Prediction(
         mean=pick(params.mean, asked.tasks) + jnp.matmul(halves[:, 0], halves[:, 1:], precision=lax.Precision.HIGHEST),
-        # Rounding may leave a difference of equals below zero.
+        # Because of rounding, the difference of equal numbers may be below zero.
         variance=jnp.maximum(own * diagonal(kernel, params.kernel, asked.inputs) - jnp.sum(halves[:, 1:] ** 2, 0), 0.0),
     )
 
@@ -137,7 +138,7 @@ def predict(
 def _system(
     name: str, params: Hyperparameters, data: Observations, kernel: Kernel, jitter: float | None
 ) -> tuple[Hyperparameters, Rows, Array]:
-    """Both arguments checked, cleaned and of one dtype, and the covariance C; masked rows are the identity's."""
+    """Parameters and rows, checked and of one dtype, and the covariance C; masked rows are those of the identity."""
     num_tasks = check_hyperparameters(name, params)
     check_observations(name, data, num_tasks)
     dtype = working_dtype(params, data.inputs, data.targets)
@@ -154,7 +155,7 @@ def _system(
 
 
 def _task_covariance(params: Hyperparameters, a: Array, b: Array) -> Array:
-    """`B[a, b]`, `[N, M]`, without B itself."""
+    """`B[a, b]`, `[N, M]`, without forming B."""
     shared = jnp.matmul(pick(params.factor, a), pick(params.factor, b).T, precision=lax.Precision.HIGHEST)
     return shared + jnp.where(a[:, None] == b[None, :], pick(jnp.exp(params.log_kappa), a)[:, None], 0.0)
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters of Gaussian processes by gradients of the log marginal likelihood."""
+"""`fit`: hyper-parameters of Gaussian processes that maximise the log marginal likelihood, by L-BFGS."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mtljax.gaussian_process.dense import log_marginal_likelihood
 from mtljax.types import Array
 
 MEMORY = 10
-"""Steps that L-BFGS remembers."""
+"""The number of steps that L-BFGS remembers."""
 DECREASE = 1e-4
-"""A step is taken where it gains at least this share of what the slope promises (Armijo)."""
+"""A step is taken if it reaches at least this share of the increase that the slope predicts (Armijo)."""
 
 
 class Fitted(NamedTuple):
-    """What came of fitting.
+    """The result of `fit`.
 
     Attributes:
-        params: `Hyperparameters`, in the dtypes they came in.
+        params: `Hyperparameters`, with the dtypes of the initial ones.
         log_likelihood: `[]`, the log marginal likelihood there, in nats.
-        gradient: `[]`, the certificate: largest derivative by any hyper-parameter, in nats an observation. Logarithms
-            count as they are; the mean and W in units of the standard deviation of an observation at the start.
-        evaluations: int32 `[]`, of the likelihood and its gradient.
+        gradient: `[]`, the certificate: the largest derivative by a hyper-parameter, in nats per observation. The units
+            are 1 for logarithms, and the standard deviation of an observation at the start for the mean and W.
+        evaluations: int32 `[]`, number of evaluations of the likelihood and its gradient.
         converged: bool `[]`, whether `gradient` is at most the tolerance.
     """
 
@@ -41,7 +41,7 @@ class Fitted(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """Last steps and what they changed in the gradient, oldest first; `inverse` is 0 where there is none.
+    """The last steps and the changes of the gradient, oldest first; `inverse` is 0 for unused entries.
 
     Attributes:
         steps: `[m, P]`, s.
@@ -55,7 +55,7 @@ class _Memory(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Best point so far, and the step that is tried from there."""
+    """The best point so far, and the step to try from there."""
 
     point: Array
     value: Array
@@ -76,36 +76,39 @@ def fit(
 ) -> Fitted:
     """Hyper-parameters that maximise the log marginal likelihood (type II maximum likelihood), by L-BFGS.
 
-    A step that does not raise the likelihood enough is shortened, so that the likelihood never falls but for rounding.
-    All runs in one `lax.while_loop`: jit it, or vmap it over starts or splits of the data. Multiplying all targets
-    and the start by a constant changes nothing but the constant.
+    A step that does not raise the likelihood enough is shortened, so the likelihood never falls, except by rounding.
+    The search is one `lax.while_loop`: jit it, or vmap it over starts or splits of the data. It does not depend on the
+    unit of the targets and the start.
 
-    The likelihood has no bound where a task with noise of its own can be fitted exactly, as one with a handful of rows
-    can: its noise then falls until the working precision breaks down, and `converged` is False. Add the logarithm of a
-    prior to `log_likelihood`, or tie the noises there: give it `params._replace(log_noise=tied)` with
+    The likelihood is unbounded if a task with its own noise can be fitted exactly, for example a task with a handful of
+    rows. Its noise then falls to the limit of the precision, and `converged` is False. Add the logarithm of a prior to
+    `log_likelihood`, or tie the noise of all tasks: `params._replace(log_noise=tied)` with
     `tied = jnp.full_like(params.log_noise, params.log_noise.mean())`.
 
     Args:
-        params: `Hyperparameters` to start from, such as `init` gives. The likelihood is not concave: where it counts,
+        params: initial `Hyperparameters`, for example from `init`. The likelihood is not concave: for a better optimum,
             start from several and keep the best.
-        data: what `log_likelihood` takes, with a property `observed`, the number of observed targets.
+        data: the argument of `log_likelihood`, with a property `observed`, the number of observed targets.
         log_likelihood: `log_likelihood(params, data) -> []`. Default `log_marginal_likelihood` with its defaults;
             `functools.partial(log_marginal_likelihood, kernel=...)` for another kernel; `block_log_likelihood` and
-            `linear_log_likelihood` for their forms of the data. A function of yours may fix or tie hyper-parameters:
+            `linear_log_likelihood` for their forms of the data. Your own function may fix or tie hyper-parameters:
             `lambda params, data: log_marginal_likelihood(params._replace(mean=jnp.zeros(())), data)`.
-        max_evaluations: of the likelihood and its gradient, at least 1; default 300. May be traced.
-        tolerance: of `Fitted.gradient`; default 1e-4. In float32 rounding may end the search before.
+        max_evaluations: largest number of evaluations of the likelihood and its gradient, at least 1; default 300. May
+            be traced.
+        tolerance: the search ends if `Fitted.gradient` is at most this; default 1e-4. In float32 rounding may end it
+            before.
 
     Returns:
-        `Fitted`. Where the likelihood of the start is not finite, that start, not converged.
+        `Fitted`. If the likelihood of the start is not finite, the result is the start, not converged.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
 
-    D. C. Liu, J. Nocedal (1989), "On the limited memory BFGS method for large scale optimization", Mathematical
-    Programming 45. Deviation: backtracking with quadratic interpolation in place of a search for the Wolfe conditions,
-    and a step of negative curvature is left out of the memory. The likelihood then stands once in the program: searches
-    that write it four times take four times as long to compile.
+    References:
+        Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming 45,
+        1989. Departures: backtracking with quadratic interpolation in place of a search for the Wolfe conditions; a
+        step with negative curvature is not remembered. So the likelihood is only once in the program; searches that
+        have it four times take four times as long to compile.
 
     Example:
         >>> from mtljax import gaussian_process as gp
@@ -128,7 +131,7 @@ def fit(
     variance = jnp.sum(jnp.square(start.factor), axis=1) + jnp.exp(start.log_kappa) + jnp.exp(start.log_noise)
     scale = jnp.sqrt(jnp.mean(variance))
     count = jnp.maximum(data.observed, 1).astype(dtype)
-    # In units of the data, so that a step means the same whatever they are.
+    # In units of the data, so that a step does not depend on the units.
     origin, unravel = ravel_pytree(start._replace(mean=jnp.zeros_like(start.mean), factor=start.factor / scale))
 
     def at(point: Array) -> Hyperparameters:
@@ -148,7 +151,7 @@ def fit(
         point = search.point + search.length * search.direction
         value, gradient = jax.value_and_grad(objective)(point)
         slope = search.length * jnp.sum(search.direction * search.gradient)
-        # Of two values that are equal but for rounding either may be the smaller.
+        # With a margin for rounding, since of two equal values either may be rounded to the smaller one.
         enough = search.value + DECREASE * jnp.minimum(slope, 0.0) + jnp.finfo(dtype).eps * jnp.abs(search.value)
         first = search.evaluations == 0
         taken = first | ((value <= enough) & jnp.all(jnp.isfinite(gradient)))
@@ -163,7 +166,7 @@ def fit(
 
     nothing = jnp.zeros_like(origin)
     empty = jnp.zeros((MEMORY, origin.size), dtype)
-    # The first evaluation is of the start itself: from there by no step.
+    # The first evaluation is at the start, by a step of length 0.
     search = _Search(
         point=origin,
         value=jnp.zeros((), dtype),
@@ -185,9 +188,9 @@ def fit(
 
 
 def _remember(memory: _Memory, step: Array, change: Array) -> _Memory:
-    """The memory with one pair more and the oldest dropped; as it was where the curvature is not positive."""
+    """The memory with one more pair in place of the oldest; unchanged if the curvature is not positive."""
     curvature = jnp.sum(step * change)
-    # Relative to the change, so that rounding does not pass for curvature.
+    # Relative to the change, so that rounding does not count as curvature.
     useful = curvature > jnp.finfo(step.dtype).eps * jnp.sum(jnp.square(change))
     inverse = 1.0 / jnp.where(useful, curvature, 1.0)
 
@@ -198,7 +201,7 @@ def _remember(memory: _Memory, step: Array, change: Array) -> _Memory:
 
 
 def _direction(memory: _Memory, gradient: Array) -> Array:
-    """Minus the gradient times the inverse Hessian that the memory implies; of length at most 1 where it is empty."""
+    """Minus the gradient times the inverse Hessian of the memory; if the memory is empty, of length at most 1."""
 
     def back(vector: Array, pair: _Memory) -> tuple[Array, Array]:
         amount = pair.inverse * jnp.sum(pair.steps * vector)

@@ -1,4 +1,4 @@
-"""Kernels between inputs for Gaussian processes: pairs of pure functions, as optax's optimisers are."""
+"""Kernels between inputs for Gaussian processes: pairs of pure functions, like optax's optimisers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mtljax.types import Array, PyTree
 
 
 class Kernel(NamedTuple):
-    """A kernel as two pure functions. Calling it gives its value.
+    """A kernel as two pure functions. Calling it returns its value.
 
     Attributes:
-        init: `init(inputs [N, p], mask bool [N]) -> params`, parameters that suit the scales of the unmasked inputs:
-            `k(x, x)` is about 1 over them. All parameters are logarithms, so that any value is valid.
+        init: `init(inputs [N, p], mask bool [N]) -> params`, parameters for the scales of the unmasked inputs, so that
+            `k(x, x)` is about 1 for them. All parameters are logarithms, so that any value is valid.
         value: `value(params, a [N, p], b [M, p]) -> [N, M]`.
 
     Example:
@@ -41,7 +41,7 @@ class SumParams(NamedTuple):
 
     Attributes:
         log_weights: `[K]`, logarithm of each kernel's weight.
-        parts: tuple of K, each kernel's own parameters.
+        parts: tuple of the parameters of the K kernels.
     """
 
     log_weights: Array
@@ -49,20 +49,20 @@ class SumParams(NamedTuple):
 
 
 def rbf() -> Kernel:
-    """The squared exponential kernel with a length scale for each feature (automatic relevance determination).
+    """The squared exponential kernel with one length scale per feature (automatic relevance determination).
 
-    `k(x, x') = exp(-1/2 sum_j ((x_j - x'_j) / l_j)^2)`; parameters `log l`, `[p]`. It has no variance of its own:
-    in a multi-task process the task covariance has it.
+    `k(x, x') = exp(-1/2 sum_j ((x_j - x'_j) / l_j)^2)`; parameters `log l`, `[p]`. It has no variance, since in a
+    multi-task process the task covariance gives the variance.
 
-    Distances come from differences, not from inner products: inputs far from zero keep their digits.
+    Distances are computed from differences, not from inner products, so inputs far from zero keep their digits.
 
     Returns:
-        `Kernel`. It starts at `l_j = sqrt(p) std_j`, with the feature's root mean square for the standard deviation
-        where that is 0, and 1 where both are.
+        `Kernel`. It starts at `l_j = sqrt(p) std_j`. If the standard deviation of a feature is 0, its root mean square
+        is used; if that is 0 too, 1.
 
     Raises:
-        ValueError: from `value`, where numbers of features do not match.
-        TypeError: from `value`, where parameters are another kernel's.
+        ValueError: from `value`, numbers of features do not match.
+        TypeError: from `value`, parameters are those of another kernel.
 
     Example:
         >>> kernel = rbf()
@@ -74,7 +74,7 @@ def rbf() -> Kernel:
         center = _mean(inputs, mask)
         spread = _root_mean_square(inputs - center[None, :], mask)
         size = _root_mean_square(inputs, mask)
-        # Equal inputs have the deviation that rounding gives them.
+        # The deviation of equal inputs is not 0, because of rounding.
         return _log_scales(jnp.where(spread > 8.0 * jnp.finfo(size.dtype).eps * size, spread, size))
 
     def value(params: Array, a: Array, b: Array) -> Array:
@@ -84,7 +84,7 @@ def rbf() -> Kernel:
         def add_feature(distances: Array, feature: tuple[Array, Array]) -> tuple[Array, None]:
             return distances + jnp.square(feature[0][:, None] - feature[1][None, :]), None
 
-        # One feature at a time, and again for the gradient: nothing of size [N, M, p] is formed.
+        # One feature at a time, recomputed for the gradient: no array [N, M, p] is formed.
         distances, _ = lax.scan(add_feature, jnp.zeros((len(a), len(b)), a.dtype), (a.T, b.T))
         return jnp.exp(-0.5 * distances)
 
@@ -92,17 +92,18 @@ def rbf() -> Kernel:
 
 
 def linear() -> Kernel:
-    """The kernel of linear functions with a prior variance for each feature's weight.
+    """The kernel of linear functions with one prior variance per feature's weight.
 
-    `k(x, x') = sum_j x_j x'_j / l_j^2`; parameters `log l`, `[p]`. The weight of feature j has prior variance
-    `1 / l_j^2`, times the task's own. There is no constant term: give the inputs a column of ones to have one.
+    `k(x, x') = sum_j x_j x'_j / l_j^2`; parameters `log l`, `[p]`. The prior variance of the weight of feature j is
+    `1 / l_j^2`, times that of the task. There is no constant term; for one, add a column of ones to the inputs.
 
     Returns:
-        `Kernel`. It starts at `l_j = sqrt(p) rms_j`, the feature's root mean square, and 1 for a feature that is 0.
+        `Kernel`. It starts at `l_j = sqrt(p) rms_j`, where `rms_j` is the feature's root mean square, or 1 for a
+        feature that is 0.
 
     Raises:
-        ValueError: from `value`, where numbers of features do not match.
-        TypeError: from `value`, where parameters are another kernel's.
+        ValueError: from `value`, numbers of features do not match.
+        TypeError: from `value`, parameters are those of another kernel.
 
     Example:
         >>> float(linear()(jnp.zeros(2), jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]))[0, 0])
@@ -130,7 +131,7 @@ def sum_of(*kernels: Kernel) -> Kernel:
 
     Raises:
         ValueError: no kernels; from `value`, parameters for another number of kernels.
-        TypeError: from `value`, where parameters are another kernel's.
+        TypeError: from `value`, parameters are those of another kernel.
 
     Example:
         >>> kernel = sum_of(rbf(), linear())
@@ -189,7 +190,7 @@ def _scaled(name: str, log_scales: Array, a: Array, b: Array) -> tuple[Array, Ar
 
 
 def _mean(inputs: Array, mask: Array) -> Array:
-    """Mean of each feature over the unmasked rows, `[N, p] -> [p]`; 0 where there are none."""
+    """Mean of each feature over the unmasked rows, `[N, p] -> [p]`; 0 if there are none."""
     inputs = jnp.where(mask[:, None], inputs, 0.0).astype(trees.accumulator(inputs.dtype))
     return jnp.sum(inputs, axis=0) / jnp.maximum(jnp.sum(mask), 1)
 

@@ -1,4 +1,4 @@
-"""Multi-task Gaussian processes of linear functions, in the space of their weights: exact for any number of rows."""
+"""Multi-task Gaussian processes of linear functions, in weight space: exact, at a cost independent of the rows."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from mtljax.types import Array
 
 
 class LinearWeights(NamedTuple):
-    """The posterior of linear functions, `f_t(x) = w_t . x`, Gaussian.
+    """The Gaussian posterior of linear functions, `f_t(x) = w_t . x`.
 
     Attributes:
-        intercept: `[T]`, the mean function's constant, which is added to `w_t . x`.
+        intercept: `[T]`, the constant of the mean function, which is added to `w_t . x`.
         mean: `[T, p]`, `E w_t`.
         covariance: `[T, p, p]`, of each task's weights.
     """
@@ -40,12 +40,12 @@ class LinearWeights(NamedTuple):
 
 
 class _Solved(NamedTuple):
-    """Scaled weights are `l * w_t = G f_t + sqrt(kappa_t) e_t` with G `[p, r]` and e_t `[p]` of iid N(0, 1) entries.
+    """The solved system. Scaled weights are `l * w_t = G f_t + sqrt(kappa_t) e_t`, G and e_t with iid N(0, 1) entries.
 
     Attributes:
         inverse_scales: `[p]`, 1 / l.
         own: `[T, p, p]`, `N_t^-1` with `N_t = I + kappa_t / sigma_t^2 S_t`, S_t the scaled Gram matrix.
-        fitted: `[T, p]`, `N_t^-1 b_t / sigma_t^2`, b_t the scaled moments of what the means leave.
+        fitted: `[T, p]`, `N_t^-1 b_t / sigma_t^2`, b_t the scaled moments of targets minus means.
         factor: `[r p, r p]`, Cholesky factor of the precision of G given the data.
         white: `[r p]`, that factor's inverse times `sum_t f_t (x) fitted_t`.
         log_likelihood: `[]`.
@@ -62,29 +62,30 @@ class _Solved(NamedTuple):
 def linear_log_likelihood(params: Hyperparameters, data: LinearStatistics) -> Array:
     r"""`log_marginal_likelihood` with the kernel `linear()`, at a cost that does not depend on the number of rows.
 
-    The process is one on weights, `f_t(x) = w_t . x`, `vec(W) ~ N(0, B (x) Sigma)`, `Sigma = diag(1 / l^2)`. With
-    `B = F F^T + diag(kappa)` each task's own part is integrated out by itself, and a system of `r p` unknowns is left:
+    The process is a prior on weights, `f_t(x) = w_t . x`, `vec(W) ~ N(0, B (x) Sigma)`, `Sigma = diag(1 / l^2)`. With
+    `B = F F^T + diag(kappa)`, each task's own part is integrated out, and a system of `r p` unknowns is left:
 
         log p(y) = sum_t log N(y_t; mean_t, C_t) - 1/2 log det A + 1/2 h^T A^-1 h
         A = I + sum_t f_t f_t^T (x) Z_t^T C_t^-1 Z_t,   h = sum_t f_t (x) Z_t^T C_t^-1 (y_t - mean_t)
 
-    with `Z_t = X_t Sigma^1/2`, `C_t = kappa_t Z_t Z_t^T + sigma_t^2 I` and f_t row t of F, the W of `Hyperparameters`.
-    `O(T p^3 + (r p)^3 + T r^2 p^2)` time.
+    with `Z_t = X_t Sigma^1/2`, `C_t = kappa_t Z_t Z_t^T + sigma_t^2 I` and f_t row t of F, which is W of
+    `Hyperparameters`. It takes `O(T p^3 + (r p)^3 + T r^2 p^2)` time.
 
     Args:
-        params: `Hyperparameters` of T tasks with those of `linear()`, `log l` `[p]`, as the kernel's.
+        params: `Hyperparameters` of T tasks, with the parameters `log l` `[p]` of `linear()` as `kernel`.
         data: `linear_statistics(observations, T)`.
 
     Returns:
-        `[]`, float32, or float64 if parameters or data are. Equal to the dense form without jitter, which is not
-        needed here: no system has an eigenvalue below 1. The squares that are left after the fit are a difference,
-        which loses the digits of the ratio of signal to noise.
+        `[]`, float32, or float64 if parameters or data are. It equals the dense form without jitter. Jitter is not
+        needed here, since no system has an eigenvalue below 1. The sum of squared residuals is a difference of larger
+        numbers: it loses as many digits as the ratio of signal to noise has.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
 
-    C. E. Rasmussen, C. K. I. Williams (2006), "Gaussian processes for machine learning", section 2.1, MIT Press, for
-    one task; E. V. Bonilla, K. M. A. Chai, C. K. I. Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
+    References:
+        Rasmussen and Williams, "Gaussian Processes for Machine Learning", section 2.1, MIT Press 2006, for one task.
+        Bonilla, Chai and Williams, "Multi-Task Gaussian Process Prediction", NeurIPS 2007.
 
     Example:
         >>> zero, one = jnp.zeros(1), jnp.ones((1, 1))
@@ -98,18 +99,18 @@ def linear_log_likelihood(params: Hyperparameters, data: LinearStatistics) -> Ar
 
 
 def linear_weights(params: Hyperparameters, data: LinearStatistics) -> LinearWeights:
-    """Posterior of the weights of linear task functions.
+    """The posterior of the weights of linear functions.
 
     Args:
         params: as in `linear_log_likelihood`.
         data: as in `linear_log_likelihood`.
 
     Returns:
-        `LinearWeights`, in the units of the inputs as they were given. `O((r p)^3 + T r^2 p^2)` time beyond the
-        likelihood's, and `O(T r p^2)` memory.
+        `LinearWeights`, in the units of the given inputs. It takes `O((r p)^3 + T r^2 p^2)` time more than the
+        likelihood, and `O(T r p^2)` memory.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes do not match.
 
     Example:
         >>> zero, one = jnp.zeros(1), jnp.ones((1, 1))
@@ -126,7 +127,7 @@ def linear_weights(params: Hyperparameters, data: LinearStatistics) -> LinearWei
     inverse_factor = lax.linalg.triangular_solve(
         solved.factor, jnp.eye(rank * features, dtype=scales.dtype), left_side=True, lower=True
     ).reshape(rank * features, rank, features)
-    # Rows of it, contracted with f_t: a square root of the covariance of G f_t.
+    # The inverse factor, contracted with f_t, is a square root of the covariance of G f_t.
     root = product("kap,ta->tkp", inverse_factor, params.factor)
     shared = product("tkp,k->tp", root, solved.white)
     mean = product("tpq,tq->tp", solved.own, shared) + kappa[:, None] * solved.fitted
@@ -140,21 +141,21 @@ def linear_weights(params: Hyperparameters, data: LinearStatistics) -> LinearWei
 
 
 def linear_predict(params: Hyperparameters, data: LinearStatistics, inputs: Array, tasks: Array) -> Prediction:
-    """`predict` with the kernel `linear()`, from statistics.
+    """`predict` with the kernel `linear()`, from `LinearStatistics`.
 
     Args:
         params: as in `linear_log_likelihood`.
         data: as in `linear_log_likelihood`.
         inputs: `[M, p]`, floating.
-        tasks: integers `[M]`, the task that is asked for at each.
+        tasks: integers `[M]`, the task of each input.
 
     Returns:
-        `Prediction` with leaves `[M]`; `O(M p^2)` time and `O(M p)` memory beyond `linear_weights`. NaN for a task
-        number that is out of range.
+        `Prediction` with leaves `[M]`. It takes `O(M p^2)` time and `O(M p)` memory more than `linear_weights`. NaN for
+        a task number that is out of range.
 
     Raises:
-        ValueError: shapes that do not match, task numbers known to be out of range.
-        TypeError: inputs that are not floating, tasks that are not integers.
+        ValueError: shapes do not match, or a known task number is out of range.
+        TypeError: inputs are not floating, or tasks are not integers.
 
     Example:
         >>> zero, one = jnp.zeros(1), jnp.ones((1, 1))
@@ -185,11 +186,11 @@ def linear_predict(params: Hyperparameters, data: LinearStatistics, inputs: Arra
 
 
 def _checked(name: str, params: Hyperparameters, data: LinearStatistics) -> tuple[Hyperparameters, LinearStatistics]:
-    """Both arguments in one dtype, with one mean a task."""
+    """Both arguments in one dtype, with one mean per task."""
     num_tasks = check_hyperparameters(name, params)
     tasks, features = jnp.shape(data.sums)
     if tasks != num_tasks:
-        raise ValueError(f"{name}: params are of {num_tasks} tasks, but data of {tasks}")
+        raise ValueError(f"{name}: params and data must have the same tasks, found {num_tasks} and {tasks} tasks")
     found = getattr(params.kernel, "shape", type(params.kernel).__name__)
     if found != (features,):
         raise ValueError(f"{name}: params.kernel must have shape ({features},), found {found}")

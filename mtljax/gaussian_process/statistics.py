@@ -1,4 +1,4 @@
-"""What linear functions need of the observations: sums over each task's rows."""
+"""Sufficient statistics of the observations for linear functions: sums over each task's rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mtljax.types import Array
 
 
 class LinearStatistics(NamedTuple):
-    """All that the likelihood of linear functions needs of the observations, whatever their number.
+    """Sufficient statistics of the observations for linear functions; their size does not depend on the rows.
 
     Attributes:
         gram: `[T, p, p]`, `sum_i x_i x_i^T` over each task's rows.
         sums: `[T, p]`, `sum_i x_i`.
         moments: `[T, p]`, `sum_i x_i (y_i - center_t)`.
         squares: `[T]`, `sum_i (y_i - center_t)^2`.
-        center: `[T]`, each task's mean target, so that no digits are lost to it; 0 for a task without rows.
+        center: `[T]`, each task's mean target, subtracted so that sums keep their digits; 0 for a task without rows.
         count: `[T]`, number of rows.
     """
 
@@ -45,18 +45,18 @@ class LinearStatistics(NamedTuple):
 
 
 def linear_statistics(data: Observations, num_tasks: int) -> LinearStatistics:
-    """Compresses observations to what linear functions need of them; do it once, before fitting.
+    """Compress observations to sufficient statistics for linear functions, once, before fitting.
 
     Args:
-        data: `Observations`. Features of like size, such as standardised ones, keep float32 accurate.
+        data: `Observations`. In float32, use features of similar size, such as standardised ones.
         num_tasks: T.
 
     Returns:
         `LinearStatistics` in float32, or float64 if the data are. `O(N p^2)` time, `O(N p + T p^2)` memory.
 
     Raises:
-        ValueError: shapes that do not match, task numbers known to be out of range. NaN where they are not known.
-        TypeError: arrays of the wrong kind.
+        ValueError: shapes do not match, or a known task number is out of range; traced ones give NaN.
+        TypeError: an array has the wrong dtype.
 
     Example:
         >>> data = Observations(jnp.array([[1.0], [3.0]]), jnp.array([0, 0]), jnp.array([1.0, 2.0]))
@@ -75,7 +75,7 @@ def linear_statistics(data: Observations, num_tasks: int) -> LinearStatistics:
     count = total(shown)
     some = jnp.maximum(count, 1.0)
     center = total(rows.targets) / some + out_of_range(rows, num_tasks)
-    # Once more, for what rounding left in the sum of large numbers.
+    # Once more, to remove the rounding error in the sum of large numbers.
     center = center + total(shown * (rows.targets - pick(center, rows.tasks))) / some
     apart = shown * (rows.targets - pick(center, rows.tasks))
     # One column at a time: [N, p, p] is not formed.

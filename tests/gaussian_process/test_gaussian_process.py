@@ -318,7 +318,7 @@ def test_task_numbers_out_of_range_are_never_silent(x64):
         ),
         (
             ValueError,
-            "params are of 4 tasks, but data of 3",
+            "same tasks, found 4 and 3 tasks",
             lambda data, params: gp.linear_log_likelihood(params, gp.LinearStatistics(*6 * [np.zeros((3, 3))])),
         ),
         (ValueError, "sum_of: kernels must be at least one", lambda data, params: gp.sum_of()),
