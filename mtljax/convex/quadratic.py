@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtljax.solvers.scaling import multiply
 from mtljax.types import Array
 
 EXPONENTS = 16
@@ -132,7 +133,7 @@ def least_squares(inputs: Array, weights: Array, weighted: Array, *, intercept: 
         return _spectrum(jnp.sqrt(a)[:, None] * (x - mean[None, :]))
 
     def project(x: Array, mean: Array, basis: Array, ay: Array) -> Array:
-        return _dot(_dot(ay[None], x - mean[None, :]), basis)[0]
+        return multiply(multiply(ay[None], x - mean[None, :]), basis)[0]
 
     if inputs.shape[0] > 1 or weights.shape[0] == 1:
         mean = jnp.broadcast_to(means.inputs, (inputs.shape[0], inputs.shape[2]))
@@ -168,7 +169,7 @@ def _spectrum(rows: Array) -> tuple[Array, Array]:
     # The comparisons below are false for NaN, so NaN does not become 0.
     if rows.dtype == jnp.float64 and length >= size:
         # The Gramian squares the condition number, but float64 then still has more digits than float32 to begin with.
-        values, vectors = jnp.linalg.eigh(_dot(rows.T, rows))
+        values, vectors = jnp.linalg.eigh(multiply(rows.T, rows))
         return jnp.where(values <= rounding * values[-1], 0.0, values), vectors
     triangle = jnp.linalg.qr(rows, mode="r") if length > size else rows
     _, lengths, vectors = jnp.linalg.svd(triangle, full_matrices=False)
@@ -178,9 +179,5 @@ def _spectrum(rows: Array) -> tuple[Array, Array]:
 def _times(v: Array, matrices: Array) -> Array:
     """`[T or 1, m] x [T or 1, m, n] -> [T, n]`; a matrix that all tasks share is not copied."""
     if matrices.shape[0] == 1:
-        return _dot(v, matrices[0])
-    return _dot(jnp.broadcast_to(v, matrices.shape[:2])[:, None, :], matrices)[:, 0, :]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+        return multiply(v, matrices[0])
+    return multiply(jnp.broadcast_to(v, matrices.shape[:2])[:, None, :], matrices)[:, 0, :]
