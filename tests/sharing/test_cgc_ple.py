@@ -213,7 +213,7 @@ def started(inputs=X, *, levels=(SAME,), **options):
         (
             lambda: started(levels=[SAME, Experts(specific={"a": [SAME]})]),
             ValueError,
-            "ple: at level 1 task 'b' has no experts to read, own or shared",
+            "ple: at level 1 task 'b' has neither own nor shared experts to read",
         ),
         (
             lambda: started(levels=[Experts([SAME], {"c": [SAME]})]),

@@ -171,12 +171,12 @@ def test_float64_features_have_float64_logits():
         (
             lambda: deep_fusion(STAGES, HEADS, layers=False, projections=[None, None]),
             ValueError,
-            "deep_fusion: projections must be None where layers is False, since they are for its",
+            "deep_fusion: projections must be None where layers is False, which mixes no layers",
         ),
         (
             lambda: deep_fusion([dense(2), layer], HEADS).init(KEY, X),
             ValueError,
-            "deep_fusion: task 'depth' mixes layers that differ (projections bring them to one shape)",
+            "deep_fusion: task 'depth' mixes layers that differ (give projections that bring them to one shape)",
         ),
     ],
 )

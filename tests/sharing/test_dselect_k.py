@@ -212,7 +212,7 @@ def started(inputs=X, **options):
         (
             lambda: dselect_k(EXPERTS, HEADS, gate=HEADS["depth"]),
             ValueError,
-            "dselect_k: per_example must be True where there is a gate, which reads examples,",
+            "dselect_k: per_example must be True where a gate is given, which reads examples,",
         ),
         (
             lambda: started(per_example=True, gate=HEADS["depth"]),

@@ -268,7 +268,7 @@ READ = {"predictions": ("pos",), "label_size": 3}
         (
             lambda: make(heads=HEADS | {"pos": dropping(5)._replace(apply=lambda p, s, x, **_: (x[:, 0], s))}, **READ),
             ValueError,
-            "has shape (2, 4); all axes but the last must be those of the features (2, 3, 4)",
+            "has shape (2, 4); all axes but the last must equal those of the features (2, 3, 4)",
         ),
         (lambda: successive_regularization(ANCHOR, -1.0), ValueError, "strength must be at least 0, found -1.0"),
         (

@@ -261,7 +261,7 @@ def heated(temperature):
             ValueError,
             "prune: params has the tasks ['depth', 'edges', 'label'], but heads are given for ['depth']",
         ),
-        (pruned_in_jit, TypeError, "prune: the parameters are traced; prune outside of jit"),
+        (pruned_in_jit, TypeError, "prune: params is traced; call prune outside of jit"),
         (
             lambda: tree(STAGES[:1], HEADS, {"depth": (0,)}),
             ValueError,
@@ -270,7 +270,7 @@ def heated(temperature):
         (
             lambda: tree(STAGES[:2], HEADS, dict.fromkeys(HEADS, (0,))),
             ValueError,
-            "tree: paths['depth'] must have one node for each of 2 stages, found (0,)",
+            "tree: paths['depth'] must have one node per stage, for 2 stages, found (0,)",
         ),
         (
             lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (0.5,)}),

@@ -180,7 +180,7 @@ def started(inputs=IMAGE, *, expert=None, **options):
         (
             lambda: started(expert=[plain(lambda x: x), plain(lambda x: x[:, :3])]),
             ValueError,
-            "expert/0 returns float32[4, 8, 8] and expert/1 float32[4, 3, 8]",
+            "expert/0 returns float32[4, 8, 8] and expert/1 returns float32[4, 3, 8]",
         ),
         (
             lambda: started(expert=plain(lambda x: x > 0)),

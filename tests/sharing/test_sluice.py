@@ -173,14 +173,14 @@ def penalised(params, **options):
         (
             lambda: sluice(STAGES, HEADS, subspaces=1, orthogonality=1.0),
             ValueError,
-            "sluice: orthogonality must be None where subspaces is 1, since it is between",
+            "sluice: orthogonality must be None where subspaces is 1, since it compares subspaces",
         ),
         (
             lambda: sluice(STAGES, HEADS, projections=[layer]),
             ValueError,
-            "sluice: projections must be a sequence of Network or None, one for each of the 2",
+            "sluice: projections must be a sequence of Network or None, one per stage, for 2 stages",
         ),
-        (lambda: sluice(STAGES, HEADS, projections=layer), TypeError, "each of the 2 stages, found a Network"),
+        (lambda: sluice(STAGES, HEADS, projections=layer), TypeError, "one per stage, for 2 stages, found a Network"),
         (
             lambda: sluice(STAGES, HEADS, projections=[layer, len]),
             TypeError,
@@ -189,20 +189,20 @@ def penalised(params, **options):
         (
             lambda: sluice(STAGES, HEADS, subspaces=3).init(KEY, X),
             ValueError,
-            "whose channels 3 subspaces divide, found an array of shape (6, 4)",
+            "a number of channels that 3 subspaces divide, found an array of shape (6, 4)",
         ),
         (
             lambda: sluice([dense(2), layer], HEADS).init(KEY, X),
             ValueError,
-            "sluice: task 'depth' mixes layers that differ (projections bring them to one shape): "
+            "sluice: task 'depth' mixes layers that differ (give projections that bring them to one shape): "
             "features are float32 (6, 2) after stage 0 but float32 (6, 4) after stage 1",
         ),
         (
             lambda: penalised({"w": jnp.ones((4, 3))}),
             ValueError,
-            "axis 2 subspaces divide, found shape (4, 3); give kern",
+            "axis that 2 subspaces divide, found shape (4, 3); give kern",
         ),
-        (lambda: penalised({"b": jnp.ones(4)}), ValueError, "but kernels(...) finds none in any stage"),
+        (lambda: penalised({"b": jnp.ones(4)}), ValueError, "but kernels(...) returns none for any stage"),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

@@ -262,7 +262,7 @@ def added(old, new, heads=MORE):
         (
             lambda: part_labels("shared", default="a"),
             TypeError,
-            "part_labels: a rule must be a pair of what is meant and a label, found 'shared'",
+            "part_labels: a rule must be a pair (where, label), found 'shared'",
         ),
     ],
 )
