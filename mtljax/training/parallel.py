@@ -144,7 +144,7 @@ def sharded(step: Step, mesh: Mesh, *, spec: PartitionSpec | None = None) -> Ste
     ]
     if wrong:
         raise ValueError(
-            f"sharded: mesh must have axes of type Auto, found another type for '{wrong[0]}'; make the mesh with "
+            f"sharded: mesh must have axes of type Auto, found another for mesh axis '{wrong[0]}'; make the mesh with "
             "axis_types=(jax.sharding.AxisType.Auto,) * number of axes"
         )
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -171,7 +171,7 @@ def test_split_batch_names_what_does_not_divide():
 
 def test_sharded_wants_auto_axes():
     explicit = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit,))
-    with pytest.raises(ValueError, match=r"mesh must have axes of type Auto, found another type for 'data'"):
+    with pytest.raises(ValueError, match=r"mesh must have axes of type Auto, found another for mesh axis 'data'"):
         training.sharded(lambda state, batch: (state, batch), explicit)
 
 
