@@ -59,6 +59,15 @@ def choose(method: Method, linear: Linearised, shared: PyTree, *, backend: str) 
         linear: the derivative.
         shared: shared parameters, or their shapes.
         backend: `"cpu"`, `"gpu"` or `"tpu"`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mtljax
+        >>> losses_fn = lambda params: {k: jnp.sum(jnp.tanh(params.shared) * params.tasks[k]) for k in "ab"}
+        >>> params = mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
+        >>> linear = linearise(losses_fn, params, (), False)
+        >>> choose(mtljax.methods.mgda(), linear, params.shared, backend="gpu").engine.name
+        'full(vmapped)'
     """
     if method.reads == "losses":
         return Choice(None, f"{method.name} reads losses: one weighted backward pass")

@@ -41,7 +41,7 @@ def features(model: Model | None = None) -> Engine:
 
     Example:
         >>> import mtljax
-        >>> mtljax.engines.features().name
+        >>> features().name
         'features'
     """
     if model is not None:

@@ -25,6 +25,17 @@ def best_rows(linear: Linearised, backend: str) -> Rows:
     Args:
         linear: the derivative.
         backend: `"cpu"`, `"gpu"` or `"tpu"`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mtljax
+        >>> from mtljax.engines.linear import linearise
+        >>> def losses_fn(params):
+        ...     hidden = jnp.tanh(params.shared)
+        ...     return {k: jnp.sum(hidden * params.tasks[k]) for k in "ab"}
+        >>> linear = linearise(losses_fn, mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)}), (), False)
+        >>> best_rows(linear, "cpu").__name__, best_rows(linear, "gpu").__name__
+        ('looped', 'vmapped')
     """
     if not linear.trunk or backend != "cpu":
         return row_strategies.vmapped
@@ -59,7 +70,7 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
 
     Example:
         >>> import mtljax
-        >>> mtljax.engines.full(rows=mtljax.engines.vmapped).name
+        >>> full(rows=mtljax.engines.vmapped).name
         'full(vmapped)'
     """
     if rows is not None:

@@ -42,7 +42,7 @@ def gramian(chunk: int | None = None) -> Engine:
 
     Example:
         >>> import mtljax
-        >>> mtljax.engines.gramian().name
+        >>> gramian().name
         'gramian'
     """
     if chunk is not None:

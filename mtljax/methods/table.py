@@ -50,7 +50,7 @@ def table() -> list[Row]:
 
     Example:
         >>> import mtljax
-        >>> [row.name for row in mtljax.methods.table() if row.nonconflicting and row.invariant]
+        >>> [row.name for row in table() if row.nonconflicting and row.invariant]
         ['nash_mtl', 'fairgrad']
     """
     return [Row(*row[:9], _negative(row[0], row[1]), row[9]) for row in _ROWS]

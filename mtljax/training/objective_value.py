@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.gradients import Gradients, differentiate
+from mtljax.gradients.result import Gradients
+from mtljax.gradients.step import differentiate
 from mtljax.methods.common import initial_state
 from mtljax.training.penalized import Penalized
 from mtljax.types import Array, Method, Params, PyTree

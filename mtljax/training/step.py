@@ -15,7 +15,8 @@ from mtljax import trees
 from mtljax.checks import check_alone, check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
-from mtljax.gradients import Gradients, differentiate
+from mtljax.gradients.result import Gradients
+from mtljax.gradients.step import differentiate
 from mtljax.losses.objective import attribute
 from mtljax.training.objective_value import objective, update_with, with_slope
 from mtljax.training.penalized import Penalized, penalized
