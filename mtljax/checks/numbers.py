@@ -137,25 +137,25 @@ def check_mask(where: str, what: str, value: Any, shape: tuple[int, ...]) -> Arr
     return value
 
 
-def check_preference(where: str, value: Any, num_tasks: int | None = None, *, what: str = "preference") -> Any:
-    """A preference over tasks as float32 `[T]`: non-negative and not all zero. May be traced.
+def check_preference(where: str, value: Any, *, what: str = "preference") -> Any:
+    """A preference over tasks as float32 `[T]`: non-negative and not all zero. May be traced. None stays None.
 
     Args:
         where: the public function's name, which opens the message.
-        value: numbers `[T]`.
-        num_tasks: number of tasks T; None if it is not known yet.
+        value: numbers `[T]`, or None.
         what: the argument's name.
 
     Example:
         >>> check_preference("upgrad", [1, 3]).tolist()
         [1.0, 3.0]
-        >>> check_preference("upgrad", [1, 3], 3)
+        >>> check_preference("upgrad", [1, -3])
         Traceback (most recent call last):
         ...
-        ValueError: upgrad: preference must be of shape [3], found an array of shape (2,)
+        ValueError: upgrad: preference must be at least 0, found [1, -3]
     """
-    shape = ("T",) if num_tasks is None else (num_tasks,)
-    value = check_number(where, what, value, least=0, shape=shape)
+    if value is None:
+        return None
+    value = check_number(where, what, value, least=0, shape=("T",))
     if isinstance(value, Tracer):
         return value.astype(jnp.float32)
     shares = np.asarray(value, np.float32)

@@ -36,7 +36,8 @@ def checked(method: Method) -> Method:
     check_flag(name, "weigh_tasks", method.weigh_tasks)
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        return method.init(check_count(name, "num_tasks", num_tasks), shared)
+        # Every leaf in a buffer of its own: a donated step must not be handed one twice.
+        return jax.tree.map(jnp.copy, method.init(check_count(name, "num_tasks", num_tasks), shared))
 
     @functools.lru_cache(maxsize=8)
     def expected(num_tasks: int, structure: Any, shapes: tuple[Any, ...]) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mtljax.checks import check_mask, found
+from mtljax.checks import check_mask, check_number, found
 from mtljax.types import Array, MethodState, PyTree
 
 PULL = 64.0
@@ -112,6 +112,11 @@ def largest_bound(*bounds: Any) -> Any:
     return tuple(found.tolist()) if found.ndim else float(found)
 
 
+def mask_of(state: MethodState, active: Array | None) -> Array:
+    """Bool `[T]`, the tasks that take part: all of them where `active` is None."""
+    return jnp.ones_like(state.weights, dtype=bool) if active is None else active
+
+
 def weights_of(values: Array, active: Array | None) -> Array:
     """`values [T]` for active tasks, 0 for the others; what is dropped may be NaN.
 
@@ -155,3 +160,42 @@ def in_order(losses: Array | Mapping[str, Array]) -> Array:
         [1.0, 2.0]
     """
     return jnp.stack([jnp.asarray(losses[name]) for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
+
+
+def vector_argument(name: str, what: str, value: Any, **bounds: Any) -> Any:
+    """A number or one number for each task, float32 `[]` or `[T]`; `bounds` are those of `mtljax.checks.check_number`.
+
+    Raises:
+        TypeError: no real numbers.
+        ValueError: of more dimensions, not finite, or out of bounds.
+    """
+    value = check_number(name, what, value, shape=None, **bounds)
+    if jnp.ndim(value) > 1:
+        raise ValueError(f"{name}: {what} must be a number or of shape [T], found an array of shape {jnp.shape(value)}")
+    return value.astype(jnp.float32) if isinstance(value, Tracer) else np.asarray(value, np.float32)
+
+
+def check_lengths(name: str, arguments: Mapping[str, Any] | None, num_tasks: int) -> None:
+    """Raises where an argument with an entry for each task has not T of them; single numbers and None pass.
+
+    Args:
+        name: the method's name, which opens the message.
+        arguments: their values by name, or None.
+        num_tasks: number of tasks T.
+
+    Raises:
+        ValueError: another number of entries.
+
+    Example:
+        >>> check_lengths("stch", {"preference": np.ones(2), "reference": None}, 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: stch: preference must have an entry for each of 3 tasks, found 2 entries
+    """
+    for what, table in (arguments or {}).items():
+        if table is None or isinstance(table, int | float) or getattr(table, "ndim", 1) == 0:
+            continue
+        if len(table) != num_tasks:
+            raise ValueError(
+                f"{name}: {what} must have an entry for each of {num_tasks} tasks, found {len(table)} entries"
+            )

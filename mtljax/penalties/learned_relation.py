@@ -15,7 +15,7 @@ from mtljax import trees
 from mtljax.checks import check_nonnegative, check_number, expect
 from mtljax.penalties.common import Penalty, check_stacked, mix_rows, sum_over_leaves
 from mtljax.penalties.groups import map_leaves
-from mtljax.penalties.singular_values import decompose, rescale, singular_values, soft_threshold
+from mtljax.penalties.singular_values import decompose, lowering, rescale, singular_values
 from mtljax.types import Array, PyTree
 
 # Relative differences up to this count as rounding, since covariances usually arrive in float32.
@@ -77,7 +77,7 @@ def learned_relation(strength: Array | float = 1.0) -> Penalty:
         def factors(values: Array) -> Callable[[Array], Array]:
             count = jnp.arange(1, values.shape[0] + 1, dtype=values.dtype)
             # The right number of values above the threshold is the one with the largest threshold.
-            return soft_threshold(jnp.max(stiffness * jnp.cumsum(values) / (1.0 + stiffness * count)))
+            return lowering(jnp.max(stiffness * jnp.cumsum(values) / (1.0 + stiffness * count)))
 
         return rescale(stacked, factors) if jax.tree.leaves(stacked) else stacked
 

@@ -146,11 +146,11 @@ def rescale(stacked: PyTree, factors: Callable[[Array], Callable[[Array], Array]
     return _rescaled(stacked, factor, lax.stop_gradient(slope), decomposition)
 
 
-def soft_threshold(threshold: Array | float) -> Callable[[Array], Array]:
+def lowering(threshold: Array | float) -> Callable[[Array], Array]:
     """The h of `rescale` that lowers singular values by a threshold, at most to 0: `h(x) = max(1 - threshold / x, 0)`.
 
     Example:
-        >>> soft_threshold(1.0)(jnp.array([2.0, 1.0, 0.0])).tolist()
+        >>> lowering(1.0)(jnp.array([2.0, 1.0, 0.0])).tolist()
         [0.5, 0.0, 0.0]
     """
     # With threshold 0, h is 1 also for a singular value of 0, so that the derivative is that of the identity.

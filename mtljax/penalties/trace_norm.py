@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_flag, check_nonnegative
 from mtljax.penalties.common import Penalty, check_stacked
-from mtljax.penalties.singular_values import rescale, singular_values, soft_threshold
+from mtljax.penalties.singular_values import lowering, rescale, singular_values
 from mtljax.types import Array, PyTree
 
 
@@ -73,7 +73,7 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
     def prox(stacked: PyTree, step_size: Array | float) -> PyTree:
         check_stacked("trace_norm", stacked)
         check_nonnegative("trace_norm", "step_size", step_size)
-        shrink = soft_threshold(step_size * strength)
+        shrink = lowering(step_size * strength)
 
         def leaf(v: Array) -> Array:
             if not v.size:

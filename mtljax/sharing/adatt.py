@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.sharing.frames.experts import Run, assemble, logits_of, mix, run_experts
+from mtljax.sharing.frames.experts import Run, assemble, logits_of, mix_experts, run_experts
 from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.sharing.ple import Experts, gate_of, levels_of
 from mtljax.types import Array, Key, Model, PyTree
@@ -105,7 +105,7 @@ def adatt(
         if native > 0:
             own = run(f"level{index}/native{suffix}", _native(native), weights) if native > 1 else jnp.ones(1)
             weights = weights + jnp.pad(own.astype(weights.dtype), (first, total - first - native))[None, :]
-        return mix("adatt", weights, stacks)
+        return mix_experts("adatt", weights, stacks)
 
     def trunk(run: Run, inputs: PyTree) -> PyTree:
         own, common, stacks = dict.fromkeys(names, inputs), inputs, []

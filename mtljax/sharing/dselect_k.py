@@ -15,7 +15,7 @@ from mtljax.sharing.frames.experts import (
     expert_list,
     gate_or_linear,
     logits_of,
-    mix,
+    mix_experts,
     run_experts,
 )
 from mtljax.sharing.frames.network import Network, check_heads
@@ -141,7 +141,7 @@ def dselect_k(
         if not per_example:
             examples = jax.tree.leaves(features["experts"])[0].shape[0]
             weights = jnp.broadcast_to(weights, (examples, count))
-        outputs = run("head", heads[name], mix("dselect_k", weights, features["experts"]))
+        outputs = run("head", heads[name], mix_experts("dselect_k", weights, features["experts"]))
         if not train or is_zero(entropy):
             return outputs
         return Regularized(outputs, entropy * jnp.mean(jnp.sum(_entropy(selectors), axis=1)))

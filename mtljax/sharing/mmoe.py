@@ -7,7 +7,15 @@ from typing import Any
 
 import jax
 
-from mtljax.sharing.frames.experts import Run, assemble, expert_list, gate_or_linear, logits_of, mix, run_experts
+from mtljax.sharing.frames.experts import (
+    Run,
+    assemble,
+    expert_list,
+    gate_or_linear,
+    logits_of,
+    mix_experts,
+    run_experts,
+)
 from mtljax.sharing.frames.network import Network, check_heads
 from mtljax.types import Key, Model, PyTree
 
@@ -83,7 +91,7 @@ def mmoe(
 
     def branch(run: Run, name: str, features: PyTree, *, key: Key | None, train: bool) -> Any:
         logits = logits_of("mmoe", run, "gate", gate, features["inputs"], len(experts))
-        mixture = mix("mmoe", jax.nn.softmax(logits), features["experts"])
+        mixture = mix_experts("mmoe", jax.nn.softmax(logits), features["experts"])
         return run("head", heads[name], mixture)
 
     return assemble("mmoe", names, trunk, branch, encoder=encoder)

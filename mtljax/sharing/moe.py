@@ -16,7 +16,7 @@ from mtljax.sharing.frames.experts import (
     expert_list,
     gate_or_linear,
     logits_of,
-    mix,
+    mix_experts,
     run_experts,
 )
 from mtljax.sharing.frames.network import Network, check_heads
@@ -128,7 +128,7 @@ def moe(
         chosen = _largest(logits, k)
         odds = jax.nn.softmax(logits)
         weights = jnp.where(chosen, odds, 0.0) if k == 1 else jax.nn.softmax(logits, where=chosen)
-        outputs = run("head", heads[name], mix("moe", weights, features["experts"]))
+        outputs = run("head", heads[name], mix_experts("moe", weights, features["experts"]))
         if not train or is_zero(balance):
             return outputs
         used = jnp.mean(chosen, axis=0, dtype=odds.dtype) / k

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mtljax.checks import check_callable, check_choice, check_count, expect
-from mtljax.sharing.frames.experts import Run, assemble, linear, logits_of, mix, run_experts
+from mtljax.sharing.frames.experts import Run, assemble, linear, logits_of, mix_experts, run_experts
 from mtljax.sharing.frames.network import (
     Network,
     check_entries,
@@ -136,7 +136,7 @@ def extraction(
 
     def fuse(run: Run, block: str, inputs: PyTree, stacks: list[PyTree], size: int) -> PyTree:
         logits = logits_of(where, run, block, gate_of(where, gate, size), inputs, size)
-        return mix(where, jax.nn.softmax(logits), stacks)
+        return mix_experts(where, jax.nn.softmax(logits), stacks)
 
     def trunk(run: Run, inputs: PyTree) -> PyTree:
         own, common, below = dict.fromkeys(names, inputs), inputs, {}

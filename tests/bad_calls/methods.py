@@ -157,10 +157,10 @@ FED = [
     Bad(lambda: methods.pivrg().update(GRAMIAN, methods.pivrg().init(3), scores=[1.0]), ("pivrg", "scores", "[3]")),
     # Settings for another number of tasks.
     *(Bad(lambda name=name: getattr(methods, name)(preference=[1.0, 2.0]).init(3), name) for name in PREFERRING),
-    Bad(lambda: methods.fixed([1.0, 2.0]).init(3), ("fixed", "weights", "[3]", "(2,)")),
+    Bad(lambda: methods.fixed([1.0, 2.0]).init(3), ("fixed", "weights", "3 tasks", "2 entries")),
     Bad(lambda: methods.stch(reference=[1.0, 2.0]).init(3), ("stch", "reference", "3", "2")),
     Bad(lambda: methods.graddrop(leak=[0.1, 0.2]).init(3), ("graddrop", "leak", "3", "2")),
-    Bad(lambda: methods.gradnorm(initial_losses=[1.0]).init(3), ("gradnorm", "initial_losses", "[3]")),
+    Bad(lambda: methods.gradnorm(initial_losses=[1.0]).init(3), ("gradnorm", "initial_losses", "3 tasks")),
     Bad(lambda: methods.trimmed_mean(2).init(3), ("trimmed_mean", "trim")),
     Bad(lambda: methods.db_mtl().init(3), ("db_mtl", "shared=")),
     Bad(

@@ -9,7 +9,7 @@ import pytest
 
 from mtljax import trees
 from mtljax.sharing import Network, hard
-from mtljax.sharing.frames.experts import mix
+from mtljax.sharing.frames.experts import mix_experts
 from mtljax.sharing.mmoe import mmoe
 from tests.sharing.blocks import dense
 
@@ -140,7 +140,7 @@ def test_bfloat16_is_mixed_in_float32_and_returned_as_it_came():
     np.testing.assert_allclose(np.asarray(outputs["label"], np.float32), by_hand(PARAMS, X, "label"), atol=0.05)
     # 1 + 16 / 256: summed in bfloat16, one part in 256 of the total would be lost every time.
     stack = jnp.asarray([[1.0] + [1 / 256] * 16], jnp.bfloat16)
-    assert mix("mmoe", jnp.ones((1, 17)), [stack]).tolist() == [1.0625]
+    assert mix_experts("mmoe", jnp.ones((1, 17)), [stack]).tolist() == [1.0625]
 
 
 IMAGE = jax.ShapeDtypeStruct((4, 8, 8), jnp.float32)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_flag, check_number, check_optimizer
+from mtljax.methods.arithmetic import softmax
 from mtljax.methods.checked import checked
 from mtljax.methods.from_batches.common import (
     Learned,
@@ -17,10 +18,9 @@ from mtljax.methods.from_batches.common import (
     descend,
     settled,
     slope_of,
-    softmax,
     vector_of,
 )
-from mtljax.methods.from_losses.common import learn, learner_state
+from mtljax.methods.learning import learn, learner_state
 from mtljax.types import Array, Batches, Method, MethodState, Params, PyTree, Update
 
 

@@ -87,14 +87,6 @@ def agreed(attempt: Callable[[Array], tuple[PyTree, Array]], asked: Array) -> tu
     return lax.cond((first[1] == asked).all(), lambda: first, lambda: attempt(first[1]))
 
 
-def softmax(values: Array, active: Array) -> Array:
-    """Softmax over active tasks, 0 for the others, differentiable also where no task is active."""
-    top = lax.stop_gradient(jnp.max(jnp.where(active, values, -jnp.inf)))
-    powers = jnp.where(active, jnp.exp(jnp.where(active, values - jnp.where(jnp.isfinite(top), top, 0.0), 0.0)), 0.0)
-    total = jnp.sum(powers)
-    return powers / jnp.where(total > 0, total, 1.0)
-
-
 def descend(params: PyTree, gradient: PyTree, rate: Array | float) -> PyTree:
     """`params - rate * gradient`, each leaf in its own dtype."""
 

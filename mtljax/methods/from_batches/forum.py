@@ -12,16 +12,16 @@ from jax import lax
 
 from mtljax import participation, trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number, check_optimizer
+from mtljax.methods.arithmetic import softmax
 from mtljax.methods.checked import checked
 from mtljax.methods.from_batches.common import (
     Learned,
     inner_steps,
     settled,
     slope_of,
-    softmax,
     vector_of,
 )
-from mtljax.methods.from_losses.common import learn, learner_state
+from mtljax.methods.learning import learn, learner_state
 from mtljax.solvers import Solution, min_norm
 from mtljax.types import Array, Batches, Method, MethodState, PyTree, Update
 

@@ -11,6 +11,7 @@ import optax
 
 from mtljax import participation
 from mtljax.checks import check_count, check_flag, check_number, check_optimizer
+from mtljax.methods.arithmetic import softmax
 from mtljax.methods.checked import checked
 from mtljax.methods.from_batches.common import (
     Learned,
@@ -19,10 +20,9 @@ from mtljax.methods.from_batches.common import (
     inner_steps,
     settled,
     slope_of,
-    softmax,
     vector_of,
 )
-from mtljax.methods.from_losses.common import learn, learner_state
+from mtljax.methods.learning import learn, learner_state
 from mtljax.solvers import min_norm
 from mtljax.solvers.level_path import STATIONARY
 from mtljax.solvers.scaling import multiply

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_callable, check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state, weights_of
-from mtljax.methods.preferences import check_preference, read_preference
+from mtljax.checks import check_callable, check_flag, check_number, check_preference
+from mtljax.methods.arithmetic import number
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.spectral import alignment, smallest
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def aligned_mtl(
@@ -63,39 +63,19 @@ def aligned_mtl(
     """
     check_callable("aligned_mtl", "level", level)
     check_flag("aligned_mtl", "mean", mean)
-    shares = read_preference("aligned_mtl", preference)
+    shares = check_preference("aligned_mtl", preference)
     if mean and preference is not None:
         raise ValueError("aligned_mtl: give either mean=True or a preference, found both")
 
     def sized(eigenvalues: Array, kept: Array) -> Array:
         return check_number("aligned_mtl", "what level returned", level(eigenvalues, kept))
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        check_preference("aligned_mtl", shares, num_tasks)
-        return initial_state(num_tasks)
-
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        parts = weights_of(jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares), active)
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
+        parts = active.astype(jnp.float32) if shares is None else jnp.where(active, shares, 0.0)
         if mean:
-            parts = parts / jnp.maximum(jnp.sum(parts), 1.0)
-        weights, residual = alignment(gramian, parts, level=sized, active=active)
-        return weights, MethodState(weights, residual, state.inner)
+            parts = parts / number(active)
+        return alignment(gramian, parts, level=sized, active=active), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=init,
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="aligned_mtl",
-            refines=True,
-        )
+    return method_of_gramian(
+        "aligned_mtl", rule, per_task={"preference": shares}, weigh_tasks=weigh_tasks, refines=True
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from mtljax.checks import check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.conflict_averse import conflict_averse
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.solvers.scaling import Solution
+from mtljax.types import Array, Method, PyTree
 
 
 def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) -> Method:
@@ -49,28 +51,9 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
     check_flag("cagrad", "rescale", rescale)
     factor = 1.0 / (1.0 + c * c) if rescale else 1.0
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
         weights, residual = conflict_averse(gramian, c, active=active)
-        takes_part = jnp.ones_like(weights, dtype=bool) if active is None else active
-        alone = jnp.sum(takes_part) == 1
-        weights = jnp.where(alone, jnp.where(takes_part, 1.0, 0.0), factor * weights)
-        return weights, MethodState(weights, jnp.where(alone, 0.0, residual), state.inner)
+        alone = jnp.sum(active) == 1
+        return Solution(jnp.where(alone, 1.0, factor * weights), jnp.where(alone, 0.0, residual)), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="cagrad",
-            refines=True,
-        )
-    )
+    return method_of_gramian("cagrad", rule, weigh_tasks=weigh_tasks, refines=True)

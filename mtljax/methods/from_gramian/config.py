@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_callable, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.checks import check_callable, check_number, check_preference
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.methods.from_gramian.config_lengths import projection
-from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers.scaling import as_float32
+from mtljax.solvers.scaling import Solution
 from mtljax.solvers.spectral import projections
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def config(
@@ -62,37 +61,15 @@ def config(
         [0.6667 2.    ]
     """
     check_callable("config", "length", length)
-    shares = read_preference("config", preference)
+    shares = check_preference("config", preference)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        check_preference("config", shares, num_tasks)
-        return initial_state(num_tasks)
-
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
         found = projections(gramian, shares, active=active)
         certain = found.length > 0
         size = jnp.where(certain, found.length, 1.0)
         long = length(found.norms, found.gains / size, found.takes_part)
         check_number("config", "what length returned", long)
         weights = jnp.where(certain, found.amounts / found.norms * (long / size), 0.0)
-        weights = as_float32(weights)
-        return weights, MethodState(weights, as_float32(found.residual), state.inner)
+        return Solution(weights, found.residual), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=init,
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="config",
-            refines=True,
-        )
-    )
+    return method_of_gramian("config", rule, per_task={"preference": shares}, weigh_tasks=weigh_tasks, refines=True)

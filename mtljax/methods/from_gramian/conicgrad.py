@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.cone_around_mean import max_min_around_mean
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
@@ -47,25 +48,7 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
     """
     check_number("conicgrad", "c", c, least=0, most=1)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        weights, residual = max_min_around_mean(gramian, c, active=active)
-        return weights, MethodState(weights, residual, state.inner)
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
+        return max_min_around_mean(gramian, c, active=active), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="conicgrad",
-            refines=True,
-        )
-    )
+    return method_of_gramian("conicgrad", rule, weigh_tasks=weigh_tasks, refines=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jax.typing import ArrayLike
 
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.bargaining import bargaining
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def consmtl(*, weigh_tasks: bool = False) -> Method:
@@ -40,26 +41,7 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
         [0.25, 1.0]
     """
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        weights, residual = bargaining(gramian, alpha=2.0, active=active, magnified=scale)
-        return weights, MethodState(weights, residual, state.inner)
+    def rule(gramian: Array, active: Array, inner: PyTree, *, scale: ArrayLike, **rest: Any) -> Answer:
+        return bargaining(gramian, alpha=2.0, active=active, magnified=scale), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="consmtl",
-            refines=True,
-        )
-    )
+    return method_of_gramian("consmtl", rule, weigh_tasks=weigh_tasks, refines=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from typing import Any
+
 from jax.typing import ArrayLike
 
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.methods.preferences import check_preference, read_preference
+from mtljax.checks import check_preference
+from mtljax.methods.arithmetic import preference_of
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers import cone_projection
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) -> Method:
@@ -46,30 +47,9 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
         >>> weights.round(4).tolist()
         [1.0, 0.5]
     """
-    shares = read_preference("dualproj", preference)
+    shares = check_preference("dualproj", preference)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        check_preference("dualproj", shares, state.weights.shape[0])
-        return state
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
+        return cone_projection(gramian, preference_of(shares, active), active=active), inner
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        if shares is None:
-            target = jnp.where(takes_part, 1.0, 0.0) / jnp.maximum(jnp.sum(takes_part), 1)
-        else:
-            target = jnp.where(takes_part, shares, 0.0)
-        weights, residual = cone_projection(gramian, target, active=active)
-        return weights, MethodState(weights, residual, state.inner)
-
-    return checked(
-        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="dualproj", refines=True)
-    )
+    return method_of_gramian("dualproj", rule, per_task={"preference": shares}, weigh_tasks=weigh_tasks, refines=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers.scaling import as_float32, multiply
+from mtljax.checks import check_flag, check_number, check_preference
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
+from mtljax.solvers.scaling import multiply
 from mtljax.solvers.simplex_lp import simplex_lp
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 LEAST_SHARE = 2.0**-23
 
@@ -64,55 +64,36 @@ def epo(
         >>> weights.tolist()
         [1.0, 0.0]
     """
-    shares = read_preference("epo", preference)
+    shares = check_preference("epo", preference)
     check_number("epo", "eps", eps, least=0, finite=False)
     check_flag("epo", "relax", relax)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        check_preference("epo", shares, state.weights.shape[0])
-        return state
-
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
+    def rule(gramian: Array, active: Array, inner: PyTree, *, losses: Array | None, **rest: Any) -> Answer:
         if losses is None:
-            raise ValueError(f"epo balances losses: give losses= of shape ({num_tasks},)")
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        ratio = jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares)
-        weighted = jnp.where(takes_part, ratio * jnp.maximum(as_float32(losses), 0.0), 0.0)
-        unevenness, adjustment = _adjustments(weighted, ratio, takes_part)
+            raise ValueError(f"epo balances losses: give losses= of shape {active.shape}")
+        ratio = jnp.ones_like(losses) if shares is None else jnp.asarray(shares)
+        weighted = jnp.where(active, ratio * jnp.maximum(losses, 0.0), 0.0)
+        unevenness, adjustment = _adjustments(weighted, ratio, active)
 
-        matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
         # In units of the longest gradient, so that no product leaves float32's range.
-        largest = jnp.max(jnp.diagonal(matrix))
-        matrix = matrix / jnp.where(largest > 0, largest, 1.0)
+        largest = jnp.max(jnp.diagonal(gramian))
+        matrix = gramian / jnp.where(largest > 0, largest, 1.0)
         push = multiply(matrix, adjustment)
 
         balances = unevenness > eps
-        helped = takes_part & (push > 0)
+        helped = active & (push > 0)
         some = jnp.any(helped)
-        behind = takes_part & (weighted == jnp.max(weighted))
+        behind = active & (weighted == jnp.max(weighted))
         floor = jnp.where(some & ~behind, push, 0.0)
-        needed = takes_part & (~some | ~helped | behind)
-        best = jnp.max(jnp.where(takes_part, push, -jnp.inf))
+        needed = active & (~some | ~helped | behind)
+        best = jnp.max(jnp.where(active, push, -jnp.inf))
         rows = jnp.concatenate([matrix, push[None, :]])
         lower = jnp.concatenate([jnp.where(balances, floor, 0.0), jnp.minimum(best, 0.0)[None]])
-        holds = jnp.concatenate([jnp.where(balances, needed, takes_part), (~balances & ~jnp.asarray(relax))[None]])
+        holds = jnp.concatenate([jnp.where(balances, needed, active), (~balances & ~jnp.asarray(relax))[None]])
         cost = jnp.where(balances, push, jnp.sum(matrix, axis=0))
-        weights, residual = simplex_lp(cost, rows, lower, holds=holds, active=takes_part)
-        return weights, MethodState(weights, residual, state.inner)
+        return simplex_lp(cost, rows, lower, holds=holds, active=active), inner
 
-    return checked(
-        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="epo", least_loss=0.0)
-    )
+    return method_of_gramian("epo", rule, per_task={"preference": shares}, weigh_tasks=weigh_tasks, least_loss=0.0)
 
 
 def _adjustments(weighted: Array, ratio: Array, active: Array) -> tuple[Array, Array]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state, weights_of
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
 from mtljax.solvers.bargaining import bargaining
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.solvers.scaling import Solution
+from mtljax.types import Array, Method, PyTree
 
 
 def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
@@ -55,33 +57,15 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
     check_number("fairgrad", "alpha", alpha, least=0)
     alpha = alpha if isinstance(alpha, Tracer) else float(alpha)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(gramian: Array, active: Array, inner: PyTree, *, scale: ArrayLike, **rest: Any) -> Answer:
         zero = alpha == 0
-        equal = weights_of(jnp.ones_like(state.weights), active)
+        equal = jnp.where(active, 1.0, 0.0)
         if zero is True:
-            return equal, MethodState(equal, jnp.zeros_like(state.residual), state.inner)
+            return exact(equal), inner
         exponent = alpha if zero is False else jnp.where(zero, 1.0, alpha)
         weights, residual = bargaining(gramian, alpha=exponent, active=active, magnified=scale)
         if zero is not False:
             weights, residual = jnp.where(zero, equal, weights), jnp.where(zero, 0.0, residual)
-        return weights, MethodState(weights, residual, state.inner)
+        return Solution(weights, residual), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="fairgrad",
-            refines=True,
-        )
-    )
+    return method_of_gramian("fairgrad", rule, weigh_tasks=weigh_tasks, refines=True)

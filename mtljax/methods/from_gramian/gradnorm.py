@@ -9,10 +9,10 @@ import optax
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_number, check_optimizer
-from mtljax.methods.checked import checked
-from mtljax.methods.common import hold_inactive, initial_state, weights_of
-from mtljax.solvers.scaling import as_float32
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.methods.arithmetic import mean
+from mtljax.methods.common import hold_inactive, weights_of
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
+from mtljax.types import Array, Method
 
 SETTLED = 2.0**-20
 # The slope of a weight, in units of the mean norm, is at most this: a gradient far longer than all others says no more,
@@ -104,71 +104,56 @@ def gradnorm(
         given = check_number("gradnorm", "initial_losses", given, above=0, shape=("T",))
     learner = optax.adam(0.025) if optimizer is None else check_optimizer("gradnorm", "optimizer", optimizer)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        one = jnp.ones_like(state.weights)
-        if given is not None:
-            check_number("gradnorm", "initial_losses", given, shape=one.shape)
-        start = jnp.zeros_like(one) if softmax else one
-        first = jnp.ones_like(one) if given is None else jnp.asarray(given, jnp.float32)
-        seen = jnp.full(one.shape, given is not None)
-        return state._replace(inner=GradNormState(start, first, seen, learner.init(start)))
+    def first(num_tasks: int) -> GradNormState:
+        start = jnp.full((num_tasks,), 0.0 if softmax else 1.0, jnp.float32)
+        begun = jnp.full((num_tasks,), 1.0 if given is None else given, jnp.float32)
+        return GradNormState(start, begun, jnp.full((num_tasks,), given is not None), learner.init(start))
 
     def weights_from(parameter: Array, active: Array) -> Array:
-        count = jnp.sum(active)
         top = jnp.max(jnp.where(active, parameter, -jnp.inf))
         size = jnp.exp(parameter - top) if softmax else jnp.maximum(parameter, 0.0)
         size = jnp.where(active, size, 0.0)
         total = jnp.sum(size)
         even = jnp.where(active, 1.0, 0.0)
-        return jnp.where(total > 0, count * size / jnp.where(total > 0, total, 1.0), even)
+        return jnp.where(total > 0, jnp.sum(active) * size / jnp.where(total > 0, total, 1.0), even)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
+    def rule(
+        gramian: Array, active: Array, inner: GradNormState, *, losses: Array | None, scale: ArrayLike, **rest: Any
+    ) -> Answer:
         if losses is None:
-            raise ValueError(f"gradnorm compares losses with their first values: give losses= of shape ({num_tasks},)")
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        old: GradNormState = state.inner
-        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(as_float32(gramian)), 0.0))
-        norms = jnp.where(takes_part, norms, 0.0)
+            raise ValueError(f"gradnorm compares losses with their first values: give losses= of shape {active.shape}")
+        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
         counted = norms > 0
-        count = jnp.maximum(jnp.sum(counted), 1)
-        losses = jnp.where(takes_part, as_float32(losses), 1.0)
-        first = jnp.where(takes_part & ~old.seen, losses, old.first_loss)
+        first = jnp.where(active & ~inner.seen, losses, inner.first_loss)
 
         change = jnp.where(first > 0, jnp.maximum(losses, 0.0) / jnp.where(first > 0, first, 1.0), 1.0)
-        average = jnp.sum(jnp.where(counted, change, 0.0)) / count
+        average = mean(change, counted)
         rate = jnp.where(average > 0, change / jnp.where(average > 0, average, 1.0), 1.0)
-        weights = weights_from(old.weight, counted)
-        mean = jnp.sum(weights * norms) / count
-        wanted = mean * rate**alpha
+        weights = weights_from(inner.weight, counted)
+        usual = mean(weights * norms, counted)
+        wanted = usual * rate**alpha
         short = weights * norms - wanted
         # A norm that is right to rounding is right: the sign of what is left would be a coin toss.
         slope = norms * jnp.where(jnp.abs(short) <= SETTLED * wanted, 0.0, jnp.sign(short))
-        slope = slope / jnp.where(mean > 0, mean, 1.0) if normalize else slope / scale
+        slope = slope / jnp.where(usual > 0, usual, 1.0) if normalize else slope / scale
         steepest = STEEPEST if normalize else LARGEST
         slope = weights_of(jnp.clip(slope, -steepest, steepest), counted)
         if softmax:
-            slope = weights * (slope - jnp.sum(weights * slope) / count)
+            slope = weights * (slope - mean(weights * slope, counted))
 
-        step, learned = learner.update(slope, old.optimizer, old.weight)
-        moved = jnp.asarray(optax.apply_updates(old.weight, step))
+        step, learned = learner.update(slope, inner.optimizer, inner.weight)
+        moved = jnp.asarray(optax.apply_updates(inner.weight, step))
         if not softmax:
             moved = weights_from(moved, counted)
-        begun = hold_inactive(GradNormState(old.weight, first, old.seen | takes_part, old.optimizer), old, active)
-        kept = begun._replace(weight=moved, optimizer=learned)
-        weights = jnp.where(takes_part & ~counted, 1.0, weights)
-        return weights, MethodState(weights, jnp.zeros_like(mean), hold_inactive(kept, begun, counted))
+        begun = inner._replace(first_loss=first, seen=inner.seen | active)
+        new = hold_inactive(begun._replace(weight=moved, optimizer=learned), begun, counted)
+        return exact(jnp.where(counted, weights, 1.0)), new
 
-    return checked(
-        Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradnorm", least_loss=0.0)
+    return method_of_gramian(
+        "gradnorm",
+        rule,
+        inner=first,
+        per_task={"initial_losses": given},
+        weigh_tasks=weigh_tasks,
+        least_loss=0.0,
     )

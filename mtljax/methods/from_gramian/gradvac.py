@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.methods.from_gramian.pcgrad import random_order
+from mtljax.methods.arithmetic import number
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian, random_order
 from mtljax.solvers.scaling import as_float32, scale
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Key, Method
 
 # A cosine is known to about 2^-23. A target nearer to 1 than this would make rounding turn a gradient by its own size.
 STEEPEST_TARGET = 1.0 - 2.0**-20
@@ -75,36 +74,16 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
     check_flag("gradvac", "follow_all", follow_all)
     check_flag("gradvac", "mean", mean)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        count = state.weights.shape[0]
-        return state._replace(inner=GradVacState(jnp.zeros((count, count), jnp.float32)))
+    def first(num_tasks: int) -> GradVacState:
+        return GradVacState(jnp.zeros((num_tasks, num_tasks), jnp.float32))
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        if num_tasks <= 2:
-            # There is one other task at most, so there is no order to draw.
-            order = jnp.flip(jnp.arange(num_tasks))[:, None]
-        elif key is None:
-            raise ValueError(f"gradvac: key is None, but with {num_tasks} tasks the order of corrections is random")
-        else:
-            order = random_order(key, takes_part)
-        changed, target = _vaccinate(gramian, order, takes_part, state.inner.target, beta, follow_all)
+    def rule(gramian: Array, active: Array, inner: GradVacState, *, key: Key | None, **rest: Any) -> Answer:
+        order = random_order("gradvac", key, active)
+        changed, target = _vaccinate(gramian, order, active, inner.target, beta, follow_all)
         weights = jnp.sum(changed, axis=0)
-        if mean:
-            weights = weights / jnp.maximum(jnp.sum(takes_part), 1)
-        return weights, MethodState(weights, jnp.zeros_like(weights[0]), GradVacState(target))
+        return exact(weights / number(active) if mean else weights), GradVacState(target)
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="gradvac"))
+    return method_of_gramian("gradvac", rule, inner=first, weigh_tasks=weigh_tasks)
 
 
 def _vaccinate(gramian, order, active, target, beta, follow_all) -> tuple[Array, Array]:

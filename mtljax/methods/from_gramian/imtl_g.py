@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32, multiply, relative
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
+from mtljax.solvers.scaling import Solution, multiply, relative
 from mtljax.solvers.spectral import projections
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 # Of the sum of sizes: where positive and negative weights cancel to this share, their sum is rounding.
 CANCELLED = 2.0**-18
@@ -53,34 +54,17 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         [0.25, 0.75]
     """
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
         found = projections(gramian, active=active)
         weights = found.amounts / found.norms
         total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
         certain = jnp.abs(total) > CANCELLED * size
-        weights = as_float32(jnp.where(certain, weights / jnp.where(certain, total, 1.0), 0.0))
+        weights = jnp.where(certain, weights / jnp.where(certain, total, 1.0), 0.0)
         # The sum may be known less well than the direction, as where two tasks are nearly alike but for their lengths.
         shortest = jnp.min(jnp.where(found.takes_part, found.norms, jnp.inf))
         shares = jnp.where(found.takes_part, shortest / found.norms, 0.0)
         error = relative(jnp.linalg.norm(multiply(found.errors, shares)), jnp.abs(jnp.sum(shares * found.amounts)))
         residual = jnp.where(certain | (size == 0), jnp.minimum(found.residual + error, 1.0), 1.0)
-        return weights, MethodState(weights, as_float32(residual), state.inner)
+        return Solution(weights, residual), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="imtl_g",
-            refines=True,
-        )
-    )
+    return method_of_gramian("imtl_g", rule, weigh_tasks=weigh_tasks, refines=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_flag
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32, power_of_two
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
+from mtljax.solvers.scaling import power_of_two
+from mtljax.types import Array, Method, PyTree
 
 
 def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, weigh_tasks: bool = False) -> Method:
@@ -51,44 +52,23 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
     n_selected = check_count("krum", "n_selected", n_selected, traced=True)
     check_flag("krum", "squared", squared)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        gramian = as_float32(gramian)
-        takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
-        count = jnp.sum(takes_part)
-        squares = jnp.where(takes_part, jnp.diagonal(gramian), 0.0)
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
+        count = jnp.sum(active)
+        squares = jnp.diagonal(gramian)
         unit = power_of_two(jnp.sqrt(jnp.max(squares)))
-        pairs = takes_part[:, None] & takes_part[None, :]
-        inner = jnp.where(pairs, gramian, 0.0) / unit / unit
+        products = gramian / unit / unit
         own = squares / unit / unit
         # Rounding may leave the distance of equal gradients below 0.
-        distances = jnp.maximum(own[:, None] + own[None, :] - 2.0 * inner, 0.0)
+        distances = jnp.maximum(own[:, None] + own[None, :] - 2.0 * products, 0.0)
         distances = distances if squared else jnp.sqrt(distances)
-        order = jnp.arange(num_tasks)
-        others = pairs & (order[:, None] != order[None, :])
+        order = jnp.arange(active.shape[0])
+        others = active[:, None] & active[None, :] & (order[:, None] != order[None, :])
         nearest = jnp.sort(jnp.where(others, distances, jnp.inf), axis=1)
         counted = order < jnp.clip(count - n_byzantine - 2, 1, jnp.maximum(count - 1, 1))
         scores = jnp.sum(jnp.where(counted[None, :] & jnp.isfinite(nearest), nearest, 0.0), axis=1)
-        ranks = jnp.argsort(jnp.argsort(jnp.where(takes_part, scores, jnp.inf)))
+        ranks = jnp.argsort(jnp.argsort(jnp.where(active, scores, jnp.inf)))
         chosen = jnp.minimum(n_selected, count)
         share = 1.0 / jnp.maximum(chosen, 1).astype(jnp.float32)
-        weights = jnp.where(takes_part & (ranks < chosen), share, 0.0)
-        return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
+        return exact(jnp.where(ranks < chosen, share, 0.0)), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="krum",
-        )
-    )
+    return method_of_gramian("krum", rule, weigh_tasks=weigh_tasks)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_callable, check_flag
-from mtljax.methods.checked import checked
-from mtljax.methods.common import check_evidence, initial_state
+from mtljax.methods.common import check_evidence
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers import min_norm
-from mtljax.solvers.scaling import as_float32, as_floating, power_of_two
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.solvers.scaling import Solution, as_float32, power_of_two
+from mtljax.types import Array, Method, PyTree
 
 
 def l2_norms(norms: Array, losses: Array | None) -> Array:
@@ -112,47 +113,23 @@ def mgda(
         check_callable("mgda", "normalization", normalization)
     check_flag("mgda", "normalized_update", normalized_update)
 
-    def divisors(gramian: Array, losses: Array | None, takes_part: Array, scale: ArrayLike) -> Array:
+    def divisors(gramian: Array, losses: Array | None, active: Array, scale: ArrayLike) -> Array:
         assert normalization is not None
-        num_tasks = gramian.shape[0]
-        if losses is not None:
-            losses = jnp.where(takes_part, as_float32(losses), 1.0)
-        norms = jnp.sqrt(jnp.maximum(jnp.where(takes_part, jnp.diagonal(gramian), 1.0), 0.0))
+        norms = jnp.sqrt(jnp.maximum(jnp.where(active, jnp.diagonal(gramian), 1.0), 0.0))
         found = normalization(norms / scale, losses)
-        check_evidence("mgda", "what normalization returned", found, (num_tasks,))
+        check_evidence("mgda", "what normalization returned", found, active.shape)
         found = as_float32(found)
-        return jnp.where(takes_part & (found > 0) & jnp.isfinite(found), found, 1.0)
+        return jnp.where(active & (found > 0) & jnp.isfinite(found), found, 1.0)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(
+        gramian: Array, active: Array, inner: PyTree, *, losses: Array | None, scale: ArrayLike, **rest: Any
+    ) -> Answer:
         if normalization is None:
-            weights, residual = min_norm(gramian, active=active)
-            return weights, MethodState(weights, residual, state.inner)
-        gramian = as_floating(gramian)
-        takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
-        divisor = divisors(gramian, losses, takes_part, scale)
+            return min_norm(gramian, active=active), inner
+        divisor = divisors(gramian, losses, active, scale)
         relative = divisor / power_of_two(jnp.max(divisor))
         # One side after the other: the product of two divisors may leave float32's range.
         weights, residual = min_norm(gramian / relative[:, None] / relative[None, :], active=active)
-        if normalized_update:
-            weights = weights / divisor
-        return weights, MethodState(weights, residual, state.inner)
+        return Solution(weights / divisor if normalized_update else weights, residual), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="mgda",
-            refines=True,
-        )
-    )
+    return method_of_gramian("mgda", rule, weigh_tasks=weigh_tasks, refines=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32, multiply
+from mtljax.methods.from_gramian.common import Answer, exact, in_mean_norms, method_of_gramian, unscaled
+from mtljax.solvers.scaling import multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method
 
 
 class MoDoState(NamedTuple):
@@ -71,63 +70,14 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
     check_number("modo", "rho", rho, least=0)
     check_flag("modo", "normalize", normalize)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        return state._replace(inner=MoDoState(jnp.copy(state.weights)))
+    def first(num_tasks: int) -> MoDoState:
+        return MoDoState(jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32))
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        matrix = in_mean_norms(matrix, takes_part) if normalize else unscaled(matrix, scale)
-        old = state.inner.share
-        share = among_active(old, takes_part)
+    def rule(gramian: Array, active: Array, inner: MoDoState, *, scale: ArrayLike, **rest: Any) -> Answer:
+        matrix = in_mean_norms(gramian, active) if normalize else unscaled(gramian, scale)
+        share = among_active(inner.share, active)
         slope = multiply(matrix, share) + rho * share
-        weights = project_simplex(share - gamma * slope, active=takes_part)
-        inner = MoDoState(back_among_all(weights, old, takes_part))
-        return weights, MethodState(weights, jnp.zeros_like(weights[0]), inner)
+        weights = project_simplex(share - gamma * slope, active=active)
+        return exact(weights), MoDoState(back_among_all(weights, inner.share, active))
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="modo"))
-
-
-def unscaled(matrix: Array, scale: ArrayLike) -> Array:
-    """The Gramian of the gradients themselves, out of that of their multiples by `scale`; never inf.
-
-    Gradients longer than 2^45 count as so much shorter: a descent step on the simplex ends at a vertex for either.
-
-    Args:
-        matrix: float32 `[T, T]`, of gradients of moderate length.
-        scale: float32 `[]`, above 0.
-
-    Example:
-        >>> unscaled(jnp.eye(1), 0.5).tolist(), unscaled(jnp.eye(1), 2.0**-64).tolist() == [[2.0**90]]
-        ([[4.0]], True)
-    """
-    # Not divided twice, which XLA turns into one division by a square that may be 0.
-    unit = jnp.minimum(1.0 / jnp.asarray(scale, matrix.dtype), 2.0**45)
-    return matrix * unit * unit
-
-
-def in_mean_norms(matrix: Array, active: Array) -> Array:
-    """A Gramian, or what stands for one, over the squared mean norm of the task gradients.
-
-    Args:
-        matrix: float32 `[T, T]`, 0 where a task is inactive.
-        active: bool `[T]`.
-
-    Example:
-        >>> in_mean_norms(jnp.diag(jnp.array([1.0, 9.0])), jnp.ones(2, bool)).tolist()
-        [[0.25, 0.0], [0.0, 2.25]]
-    """
-    mean = jnp.sum(jnp.sqrt(jnp.abs(jnp.diagonal(matrix)))) / jnp.maximum(jnp.sum(active), 1)
-    mean = jnp.where(mean > 0, mean, 1.0)
-    # One side after the other: the square of the norm may leave float32's range.
-    return matrix / mean / mean
+    return method_of_gramian("modo", rule, inner=first, weigh_tasks=weigh_tasks)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.bargaining import bargaining
-from mtljax.solvers.scaling import as_float32, multiply
+from mtljax.solvers.scaling import Solution, as_float32, multiply
 from mtljax.solvers.scaling import scale as divided
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method, PyTree
 
 
 def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Method:
@@ -53,16 +54,7 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
     if max_norm is not None:
         check_number("nash_mtl", "max_norm", max_norm, above=0, finite=False)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
+    def rule(gramian: Array, active: Array, inner: PyTree, *, scale: ArrayLike, **rest: Any) -> Answer:
         weights, residual = bargaining(gramian, active=active, magnified=scale)
         if max_norm is not None:
             # One side's norms go to the weights first: the Gramian's own range may be that of float32.
@@ -71,15 +63,6 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
             length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * multiply(scaled.matrix, amounts)), 0.0))
             cut = jnp.where(length > max_norm, max_norm / jnp.where(length > 0, length, 1.0), 1.0)
             weights = weights * as_float32(cut)
-        return weights, MethodState(weights, residual, state.inner)
+        return Solution(weights, residual), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="nash_mtl",
-            refines=True,
-        )
-    )
+    return method_of_gramian("nash_mtl", rule, weigh_tasks=weigh_tasks, refines=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
+from mtljax.types import Array, Method, PyTree
 
 
 def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
@@ -46,32 +46,15 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
     """
     check_number("ntkmtl", "exponent", exponent)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        squares = jnp.diagonal(as_float32(gramian))
-        counts = squares > 0 if active is None else active & (squares > 0)
+    def rule(gramian: Array, active: Array, inner: PyTree, **rest: Any) -> Answer:
+        squares = jnp.diagonal(gramian)
+        counts = squares > 0
         norms = jnp.sqrt(jnp.where(counts, squares, 1.0))
         largest = jnp.max(jnp.where(counts, norms, 0.0))
         # Lengths rather than their squares: a ratio of squares may leave float32's range.
         ratios = jnp.where(counts, norms, 0.0) / jnp.where(largest > 0, largest, 1.0)
         whole = jnp.sqrt(jnp.sum(ratios * ratios))
         speeds = jnp.where(counts, ratios, 1.0)
-        weights = jnp.where(counts, (whole / speeds) ** (2.0 * exponent), 0.0)
-        return weights, MethodState(weights, jnp.zeros_like(state.residual), state.inner)
+        return exact(jnp.where(counts, (whole / speeds) ** (2.0 * exponent), 0.0)), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="ntkmtl",
-        )
-    )
+    return method_of_gramian("ntkmtl", rule, weigh_tasks=weigh_tasks)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import hold_inactive, initial_state
+from mtljax.methods.common import hold_inactive
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.cone_projection import project
-from mtljax.solvers.scaling import STATIONARY, TRUSTED, as_float32, as_floating, finer, multiply
+from mtljax.solvers.scaling import STATIONARY, TRUSTED, Solution, as_float32, finer, multiply
 from mtljax.solvers.scaling import scale as scaled
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method
 
 # One over 1 + (|x| / max |h|)^2, with x = d' - g'_p and h what constraints ask of it: below, no x is taken to exist.
 POSSIBLE = 2.0**-14
@@ -83,33 +83,18 @@ def pcd(
     beta = check_number("pcd", "beta", beta, least=0, below=1)
     priority = check_count("pcd", "priority", priority, least=0, traced=True)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        num_tasks = state.weights.shape[0]
-        if np.ndim(tau):
-            check_number("pcd", "tau", tau, shape=(num_tasks,))
+    def first(num_tasks: int) -> PCDState:
         check_count("pcd", "priority", priority, least=0, most=num_tasks - 1, traced=True)
-        return state._replace(inner=PCDState(jnp.zeros_like(state.weights), jnp.zeros((num_tasks,), jnp.int32)))
+        return PCDState(jnp.zeros((num_tasks,), jnp.float32), jnp.zeros((num_tasks,), jnp.int32))
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        gramian = as_floating(gramian)
-        takes_part = jnp.ones_like(gramian[0], dtype=bool) if active is None else active
+    def rule(gramian: Array, active: Array, inner: PCDState, *, scale: ArrayLike, **rest: Any) -> Answer:
+        num_tasks = active.shape[0]
         squares = jnp.diagonal(gramian)
         # Not `squares > 0`: a NaN must come out again, not pass for a zero gradient.
-        there = takes_part & ~(squares <= 0)
+        there = ~(squares <= 0)
         norms = jnp.sqrt(jnp.where(there, squares, 1.0))
         cosines = jnp.where(there[:, None] & there[None, :], gramian / norms[:, None] / norms[None, :], 0.0)
-        inner, root = _averaged(state.inner, jnp.where(there, norms, 0.0) / scale, takes_part, beta)
+        inner, root = _averaged(inner, jnp.where(there, norms, 0.0) / scale, active, beta)
         lengths = jnp.where(there, norms / scale / jnp.where(there, root, 1.0), 0.0)
 
         # The first one that takes part and has a gradient, from the place of priority on.
@@ -121,11 +106,10 @@ def pcd(
         square = jnp.sum(bent * multiply(cosines, bent))
         certain = square > jnp.square(finer(STATIONARY, gramian, square=True) * jnp.sum(jnp.abs(bent)))
         length = jnp.sum(jnp.where(first, norms, 0.0)) / jnp.sqrt(jnp.where(certain, square, 1.0))
-        weights = as_float32(jnp.where(certain & there, bent * length / norms, 0.0))
-        residual = as_float32(jnp.where(certain | ~jnp.any(there), residual, 1.0))
-        return weights, MethodState(weights, residual, inner)
+        weights = jnp.where(certain & there, bent * length / norms, 0.0)
+        return Solution(weights, jnp.where(certain | ~jnp.any(there), residual, 1.0)), inner
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="pcd", refines=True))
+    return method_of_gramian("pcd", rule, inner=first, per_task={"tau": tau}, weigh_tasks=weigh_tasks, refines=True)
 
 
 def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) -> tuple[Array, Array]:

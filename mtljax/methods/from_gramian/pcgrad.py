@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 
 from mtljax.checks import check_flag
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.arithmetic import number
+from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian, random_order
 from mtljax.solvers.sequential import sequential
-from mtljax.types import Array, Key, Method, MethodState
-
-
-def random_order(key: Key, active: Array) -> Array:
-    """For every task, an order of all tasks, uniform and independent of the other tasks' orders.
-
-    Numbers are drawn by the ranks of tasks among the active ones, so a task that is not active leaves the order of the
-    others as it would be without it.
-
-    Args:
-        key: PRNG key.
-        active: bool `[T]`.
-
-    Returns:
-        int32 `[T, T]`, row i the order for task i.
-
-    Example:
-        >>> random_order(jax.random.key(0), jnp.ones(3, bool)).shape
-        (3, 3)
-    """
-    rank = jnp.cumsum(active) - 1
-
-    def draw(row, column):
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), column))
-
-    draws = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(rank, rank)
-    return jnp.argsort(jnp.where(active[None, :], draws, 2.0), axis=1).astype(jnp.int32)
+from mtljax.types import Array, Key, Method, PyTree
 
 
 def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
@@ -69,35 +44,8 @@ def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
     """
     check_flag("pcgrad", "mean", mean)
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        if num_tasks <= 2:
-            # There is one other task at most, so there is no order to draw.
-            order = jnp.flip(jnp.arange(num_tasks))[:, None]
-        elif key is None:
-            raise ValueError(f"pcgrad: key is None, but with {num_tasks} tasks the order of projections is random")
-        else:
-            order = random_order(key, takes_part)
-        weights = jnp.sum(sequential(gramian, order, active=active), axis=0)
-        if mean:
-            weights = weights / jnp.maximum(jnp.sum(takes_part), 1)
-        return weights, MethodState(weights, jnp.zeros_like(weights[0]), state.inner)
+    def rule(gramian: Array, active: Array, inner: PyTree, *, key: Key | None, **rest: Any) -> Answer:
+        weights = jnp.sum(sequential(gramian, random_order("pcgrad", key, active), active=active), axis=0)
+        return exact(weights / number(active) if mean else weights), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=lambda num_tasks, shared=None: initial_state(num_tasks),
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="pcgrad",
-        )
-    )
+    return method_of_gramian("pcgrad", rule, weigh_tasks=weigh_tasks)

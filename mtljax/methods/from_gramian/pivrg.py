@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.bargaining import bargaining
 from mtljax.solvers.scaling import as_float32
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method
 
 
 class PivrgState(NamedTuple):
@@ -72,43 +71,26 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
     check_number("pivrg", "min_temperature", min_temperature, above=0)
     log_bound = jnp.log(bound) if isinstance(bound, Tracer) else math.log(bound)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        return state._replace(inner=PivrgState(jnp.zeros_like(state.weights)))
+    def first(num_tasks: int) -> PivrgState:
+        return PivrgState(jnp.zeros((num_tasks,), jnp.float32))
 
-    def update(
+    def rule(
         gramian: Array,
-        state: MethodState,
+        active: Array,
+        inner: PivrgState,
         *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        num_tasks = state.weights.shape[0]
-        scores = extra.get("scores")
-        inner: PivrgState = state.inner
+        scale: ArrayLike,
+        scores: ArrayLike | None = None,
+        **rest: Any,
+    ) -> Answer:
         if scores is not None:
-            check_number("pivrg", "scores", scores, shape=(num_tasks,))
-            inner = PivrgState(as_float32(scores))
-        takes_part = jnp.ones_like(inner.scores, dtype=bool) if active is None else active
-        worst = jnp.max(jnp.where(takes_part, inner.scores, -jnp.inf))
-        best = jnp.min(jnp.where(takes_part, inner.scores, jnp.inf))
+            inner = PivrgState(as_float32(check_number("pivrg", "scores", scores, shape=active.shape)))
+        worst = jnp.max(jnp.where(active, inner.scores, -jnp.inf))
+        best = jnp.min(jnp.where(active, inner.scores, jnp.inf))
         temperature = jnp.maximum((worst - best) / log_bound, min_temperature)
-        powers = jnp.exp(jnp.where(takes_part, (inner.scores - worst) / temperature, -jnp.inf))
+        powers = jnp.exp(jnp.where(active, (inner.scores - worst) / temperature, -jnp.inf))
         total = jnp.sum(powers)
-        shares = jnp.sum(takes_part) * powers / jnp.where(total > 0, total, 1.0)
-        weights, residual = bargaining(gramian, shares=shares, alpha=2.0, active=active, magnified=scale)
-        return weights, MethodState(weights, residual, inner)
+        shares = jnp.sum(active) * powers / jnp.where(total > 0, total, 1.0)
+        return bargaining(gramian, shares=shares, alpha=2.0, active=active, magnified=scale), inner
 
-    return checked(
-        Method(
-            reads="gramian",
-            init=init,
-            update=update,
-            weigh_tasks=weigh_tasks,
-            name="pivrg",
-            refines=True,
-        )
-    )
+    return method_of_gramian("pivrg", rule, inner=first, weigh_tasks=weigh_tasks, refines=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_count, check_flag, check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.methods.from_gramian.modo import in_mean_norms, unscaled
-from mtljax.methods.preferences import check_preference, read_preference
-from mtljax.solvers.scaling import as_float32, multiply
+from mtljax.checks import check_count, check_flag, check_number, check_preference
+from mtljax.methods.from_gramian.common import Answer, exact, in_mean_norms, method_of_gramian, unscaled
+from mtljax.solvers.scaling import multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
 from mtljax.solvers.towards import min_norm_towards
-from mtljax.types import Array, Key, Method, MethodState
+from mtljax.types import Array, Method
 
 
 class SDMGradState(NamedTuple):
@@ -97,43 +94,26 @@ def sdmgrad(
     check_number("sdmgrad", "rate", rate, above=0)
     check_number("sdmgrad", "momentum", momentum, least=0, below=1)
     check_flag("sdmgrad", "normalize", normalize)
-    shares = read_preference("sdmgrad", preference)
+    shares = check_preference("sdmgrad", preference)
 
-    def init(num_tasks: int, shared=None) -> MethodState:
-        state = initial_state(num_tasks)
-        check_preference("sdmgrad", shares, state.weights.shape[0])
-        return state._replace(inner=SDMGradState(jnp.copy(state.weights)))
+    def first(num_tasks: int) -> SDMGradState:
+        return SDMGradState(jnp.full((num_tasks,), 1.0 / num_tasks, jnp.float32))
 
-    def update(
-        gramian: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        scale: ArrayLike = 1.0,
-        **extra,
-    ) -> tuple[Array, MethodState]:
-        takes_part = jnp.ones_like(state.weights, dtype=bool) if active is None else active
-        given = jnp.ones_like(state.weights) if shares is None else jnp.asarray(shares)
-        target = among_active(given, takes_part)
+    def rule(gramian: Array, active: Array, inner: SDMGradState, *, scale: ArrayLike, **rest: Any) -> Answer:
+        target = among_active(jnp.ones_like(inner.share) if shares is None else jnp.asarray(shares), active)
         if steps is None:
-            weights, residual = min_norm_towards(gramian, target, jnp.asarray(pull / (1.0 + pull)), active=takes_part)
-            return weights, MethodState(weights, residual, state.inner)
-        matrix = jnp.where(takes_part[:, None] & takes_part[None, :], as_float32(gramian), 0.0)
-        matrix = in_mean_norms(matrix, takes_part) if normalize else unscaled(matrix, scale)
-        old = state.inner.share
+            return min_norm_towards(gramian, target, jnp.asarray(pull / (1.0 + pull)), active=active), inner
+        matrix = in_mean_norms(gramian, active) if normalize else unscaled(gramian, scale)
 
-        def descend(_, carry):
+        def descend(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             share, velocity = carry
             velocity = momentum * velocity + multiply(matrix, share + pull * target)
-            return project_simplex(share - rate * velocity, active=takes_part), velocity
+            return project_simplex(share - rate * velocity, active=active), velocity
 
         # Made of the Gramian too, so that both vary over the devices of a mesh as it does.
         still = 0.0 * matrix[0]
-        share, _ = lax.fori_loop(0, steps, descend, (among_active(old, takes_part) + still, still))
+        share, _ = lax.fori_loop(0, steps, descend, (among_active(inner.share, active) + still, still))
         weights = (share + pull * target) / (1.0 + pull)
-        inner = SDMGradState(back_among_all(share, old, takes_part))
-        return weights, MethodState(weights, jnp.zeros_like(weights[0]), inner)
+        return exact(weights), SDMGradState(back_among_all(share, inner.share, active))
 
-    return checked(Method(reads="gramian", init=init, update=update, weigh_tasks=weigh_tasks, name="sdmgrad"))
+    return method_of_gramian("sdmgrad", rule, inner=first, per_task={"preference": shares}, weigh_tasks=weigh_tasks)

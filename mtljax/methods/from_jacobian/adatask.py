@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_optimizer
-from mtljax.methods.from_jacobian.common import keep_rows, method_of_gradients, sum_over_tasks, zero_rows
+from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
+from mtljax.methods.rows import keep_rows, sum_over_tasks
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -60,9 +61,7 @@ def adatask(optimizer: optax.GradientTransformation) -> Method:
     check_optimizer("adatask", "optimizer", optimizer)
 
     def inner(num_tasks: int, shared: PyTree) -> PyTree:
-        first = jax.vmap(optimizer.init)(zero_rows("adatask", num_tasks, shared))
-        # Copied: two leaves that the optimiser starts from one array would share a buffer, which is donated once.
-        return jax.tree.map(jnp.copy, first)
+        return jax.vmap(optimizer.init)(zero_rows("adatask", num_tasks, shared))
 
     def rule(rows: PyTree, active: Array, inner: PyTree, *, losses: Array | None, key: Key | None):
         directions, moved = jax.vmap(lambda gradient, state: optimizer.update(gradient, state))(rows, inner)

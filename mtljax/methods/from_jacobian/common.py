@@ -1,22 +1,19 @@
-"""What the methods that read task gradients share: the frame around a rule, and algebra along the task axis."""
+"""What the methods that read task gradients share: the frame around a rule, and zeros to start from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mtljax import trees
 from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
-from mtljax.solvers.scaling import as_float32, power_of_two
+from mtljax.methods.common import check_lengths, initial_state, mask_of
+from mtljax.methods.rows import keep_rows, widened
+from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
-
-UNROLL_LIMIT = 32
-"""Up to how many tasks a sum or a sort over them is written out, row by row."""
 
 
 def method_of_gradients(
@@ -24,6 +21,7 @@ def method_of_gradients(
     rule: Callable[..., tuple[PyTree, Array, PyTree]],
     *,
     inner: Callable[[int, PyTree], PyTree] = lambda num_tasks, shared: (),
+    per_task: Mapping[str, Any] | None = None,
     weigh_tasks: bool = False,
     least_loss: Any = None,
 ) -> Method:
@@ -36,6 +34,7 @@ def method_of_gradients(
             is cast to the gradients' dtype; an inactive task's weight is replaced by 0; inner is taken as it is.
         inner: `inner(num_tasks, shared)`, the first inner state; may raise where T or shared do not go with the
             arguments.
+        per_task: arguments with an entry for each task, by name; `init` raises where there are not T entries.
         weigh_tasks: as in `Method`.
         least_loss: as in `Method`.
 
@@ -54,8 +53,8 @@ def method_of_gradients(
     """
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        state = initial_state(num_tasks)
-        return state._replace(inner=inner(num_tasks, shared))
+        check_lengths(name, per_task, num_tasks)
+        return initial_state(num_tasks, inner(num_tasks, shared))
 
     def update(
         evidence: PyTree,
@@ -66,7 +65,7 @@ def method_of_gradients(
         key: Key | None = None,
         **extra: Any,
     ) -> tuple[PyTree, MethodState]:
-        present = jnp.ones_like(state.weights, dtype=bool) if active is None else active
+        present = mask_of(state, active)
         if losses is not None:
             losses = jnp.where(present, as_float32(losses), 1.0)
         rows = widened(evidence)
@@ -77,11 +76,6 @@ def method_of_gradients(
         return found, state._replace(weights=jnp.where(present, weights, 0.0), inner=moved)
 
     return checked(Method("task_grads", init, update, weigh_tasks=weigh_tasks, name=name, least_loss=least_loss))
-
-
-def widened(tree: PyTree) -> PyTree:
-    """Every leaf in float32 at least."""
-    return jax.tree.map(lambda leaf: leaf.astype(trees.accumulator(leaf.dtype)), tree)
 
 
 def zero_rows(name: str, num_tasks: int, shared: PyTree) -> PyTree:
@@ -102,86 +96,3 @@ def zero_rows(name: str, num_tasks: int, shared: PyTree) -> PyTree:
     if shared is None:
         raise ValueError(f"{name}: init needs shared=, the shared parameters or their shapes")
     return jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), trees.accumulator(leaf.dtype)), shared)
-
-
-def along(vector: Array, leaf: Array) -> Array:
-    """`[T]` as `[T, 1, ...]`, to be broadcast against a leaf `[T, *p]`."""
-    return vector.reshape(vector.shape + (1,) * (jnp.ndim(leaf) - 1))
-
-
-def keep_rows(new: PyTree, old: PyTree, active: Array) -> PyTree:
-    """Rows of `new` where active, rows of `old` elsewhere; all leaves are `[T, ...]`, what is dropped may be NaN.
-
-    Example:
-        >>> keep_rows(jnp.ones((2, 2)), jnp.zeros((2, 2)), jnp.array([True, False])).tolist()
-        [[1.0, 1.0], [0.0, 0.0]]
-    """
-    return jax.tree.map(lambda a, b: jnp.where(along(active, a), a, b), new, old)
-
-
-def sum_over_tasks(function: Callable[..., PyTree], *stacked: Array) -> PyTree:
-    """`sum_k function(*(array[k] for array in stacked))`, task by task and elementwise in between.
-
-    XLA:CPU sums over a leading axis entry by entry, 40 times slower than it adds whole rows; so rows are added, written
-    out for up to `UNROLL_LIMIT` tasks and in a loop beyond.
-
-    Args:
-        function: of one row of each array, to a pytree of arrays.
-        stacked: arrays `[T, ...]`, T at least 1.
-
-    Example:
-        >>> sum_over_tasks(jnp.square, jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
-        [10.0, 20.0]
-    """
-    total = function(*(array[0] for array in stacked))
-    if stacked[0].shape[0] <= UNROLL_LIMIT:
-        for k in range(1, stacked[0].shape[0]):
-            total = jax.tree.map(jnp.add, total, function(*(array[k] for array in stacked)))
-        return total
-
-    def add(total: PyTree, rows: tuple[Array, ...]) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, function(*rows)), None
-
-    return lax.scan(add, total, tuple(array[1:] for array in stacked))[0]
-
-
-def row_sums(function: Callable[..., Array], *stacked: PyTree) -> Array:
-    """`function` entry by entry, summed over each row: float32 `[T]`.
-
-    Example:
-        >>> row_sums(jnp.abs, {"a": jnp.array([[1.0, -2.0]]), "b": jnp.array([3.0])}).tolist()
-        [6.0]
-    """
-    total = jnp.zeros((), jnp.float32)
-    for leaves in zip(*map(jax.tree.leaves, stacked), strict=True):
-        values = function(*leaves)
-        total = total + jnp.sum(values, axis=tuple(range(1, values.ndim))).astype(jnp.float32)
-    return total
-
-
-def row_norms(stacked: PyTree, num_tasks: int) -> Array:
-    """Euclidean norm of every row, float32 `[T]`, whatever its scale; NaN in one row stays in it.
-
-    Example:
-        >>> print(row_norms({"a": jnp.array([[3.0, 4.0], [3e30, 4e30]])}, 2))
-        [5.e+00 5.e+30]
-    """
-    stacked = widened(stacked)
-    plain = jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, stacked), (num_tasks,)))
-
-    def again() -> Array:
-        """In units of each row's largest entry, a power of two: the same bits, where squares are in float32's range."""
-        largest = jnp.zeros((num_tasks,), jnp.float32)
-        for leaf in jax.tree.leaves(stacked):
-            entries = jnp.max(jnp.abs(leaf.reshape(num_tasks, -1)), axis=1, initial=0.0)
-            largest = jnp.maximum(largest, entries.astype(jnp.float32))
-        unit = power_of_two(jnp.where(jnp.isfinite(largest), largest, 1.0))
-        rows = jax.tree.map(lambda leaf: leaf / along(unit, leaf).astype(leaf.dtype), stacked)
-        return unit * jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, rows), (num_tasks,)))
-
-    return lax.cond(jnp.all((plain > 2.0**-50) & (plain < 2.0**60)), lambda: plain, again)
-
-
-def divide(values: Array, by: Array) -> Array:
-    """`values / by`, and 0 where `by` is 0."""
-    return jnp.where(by == 0, 0.0, values / jnp.where(by == 0, 1.0, by))

@@ -9,14 +9,9 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.checks import check_number
-from mtljax.methods.from_jacobian.common import (
-    along,
-    divide,
-    keep_rows,
-    method_of_gradients,
-    row_norms,
-    zero_rows,
-)
+from mtljax.methods.arithmetic import divide
+from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
+from mtljax.methods.rows import along, keep_rows, row_norms
 from mtljax.types import Array, Key, Method, PyTree
 
 

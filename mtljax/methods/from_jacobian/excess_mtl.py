@@ -11,14 +11,10 @@ from jax.scipy.special import logsumexp
 
 from mtljax import trees
 from mtljax.checks import check_flag, check_number
+from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import PULL
-from mtljax.methods.from_jacobian.common import (
-    divide,
-    keep_rows,
-    method_of_gradients,
-    row_sums,
-    zero_rows,
-)
+from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
+from mtljax.methods.rows import keep_rows, row_sums
 from mtljax.types import Array, Key, Method, PyTree
 
 

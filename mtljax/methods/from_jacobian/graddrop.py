@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from mtljax.checks import check_callable, check_number
-from mtljax.methods.from_jacobian.common import along, method_of_gradients, sum_over_tasks
-from mtljax.methods.from_losses.common import check_length, vector_argument
+from mtljax.methods.common import vector_argument
+from mtljax.methods.from_jacobian.common import method_of_gradients
+from mtljax.methods.rows import along, sum_over_tasks
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -59,10 +60,6 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
     table = vector_argument("graddrop", "leak", leak, least=0, most=1)
     check_callable("graddrop", "monotone", monotone)
 
-    def inner(num_tasks: int, shared: PyTree) -> tuple[()]:
-        check_length("graddrop", "leak", table, num_tasks)
-        return ()
-
     def signed(row: Array) -> tuple[Array, Array]:
         return jnp.maximum(row, 0.0), jnp.minimum(row, 0.0)
 
@@ -90,4 +87,4 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
         update = [leaf(values, each) for values, each in zip(leaves, keys, strict=True)]
         return jax.tree.unflatten(structure, update), jnp.ones(active.shape, jnp.float32), inner
 
-    return method_of_gradients("graddrop", rule, inner=inner)
+    return method_of_gradients("graddrop", rule, per_task={"leak": table})

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from mtljax import ranges, trees
 from mtljax.checks import check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state
+from mtljax.methods.common import initial_state, mask_of
 from mtljax.methods.from_gramian.config import config
-from mtljax.methods.from_jacobian.common import along, widened, zero_rows
+from mtljax.methods.from_jacobian.common import zero_rows
+from mtljax.methods.rows import along, widened
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -117,7 +118,7 @@ def m_config(*, beta: float = 0.9) -> Method:
         picked = pick(state, active=active)
         inner: MConFIGState = state.inner
         num_tasks = state.weights.shape[0]
-        present = jnp.ones_like(state.weights, dtype=bool) if active is None else active
+        present = mask_of(state, active)
         anyone = jnp.any(present)
         moves = (jnp.arange(num_tasks) == picked) & anyone
         steps, count = inner.steps + moves, inner.count + anyone

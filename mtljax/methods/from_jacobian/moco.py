@@ -10,15 +10,10 @@ import jax.numpy as jnp
 
 from mtljax import ranges, trees
 from mtljax.checks import check_callable, check_number
+from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import check_evidence
-from mtljax.methods.from_jacobian.common import (
-    along,
-    divide,
-    keep_rows,
-    method_of_gradients,
-    row_norms,
-    zero_rows,
-)
+from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
+from mtljax.methods.rows import along, keep_rows, row_norms
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
 from mtljax.types import Array, Key, Method, PyTree

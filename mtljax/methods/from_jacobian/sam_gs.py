@@ -8,15 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.from_jacobian.common import (
-    along,
-    divide,
-    keep_rows,
-    method_of_gradients,
-    row_norms,
-    sum_over_tasks,
-    zero_rows,
-)
+from mtljax.methods.arithmetic import divide
+from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
+from mtljax.methods.rows import along, keep_rows, row_norms, sum_over_tasks
 from mtljax.types import Array, Key, Method, PyTree
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_number
-from mtljax.methods.from_losses.common import check_length, divide, length, method_of_losses, preference_of
-from mtljax.methods.preferences import read_preference
+from mtljax.checks import check_number, check_preference
+from mtljax.methods.arithmetic import divide, length, preference_of
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -46,11 +46,7 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
         ['0.5000', '0.5000']
     """
     check_number("cosmos", "penalty", penalty, least=0.0)
-    wanted = read_preference("cosmos", preference)
-
-    def inner(num_tasks: int) -> PyTree:
-        check_length("cosmos", "preference", wanted, num_tasks)
-        return ()
+    wanted = check_preference("cosmos", preference)
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         p = preference_of(wanted, active)
@@ -59,4 +55,4 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
         wish, found = divide(p, length(p)), divide(values, size)
         return p - divide(penalty * (wish - jnp.sum(wish * found) * found), size), inner
 
-    return method_of_losses("cosmos", rule, inner=inner)
+    return method_of_losses("cosmos", rule, per_task={"preference": wanted})

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_callable, check_number
-from mtljax.methods.common import check_evidence, hold_inactive
-from mtljax.methods.from_losses.common import check_length, method_of_losses, vector_argument
+from mtljax.methods.common import check_evidence, hold_inactive, vector_argument
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method
 
@@ -89,7 +89,6 @@ def dynamic_task_priority(
     estimate = check_callable("dynamic_task_priority", "kpi", kpi)
 
     def inner(num_tasks: int) -> DynamicTaskPriorityState:
-        check_length("dynamic_task_priority", "gamma", focus, num_tasks)
         return DynamicTaskPriorityState(jnp.zeros((num_tasks,), jnp.float32), jnp.zeros((num_tasks,), bool))
 
     def rule(
@@ -114,4 +113,4 @@ def dynamic_task_priority(
         weights = -jnp.power(1.0 - moved.kpi, focus) * jnp.log(jnp.maximum(moved.kpi, floor))
         return jnp.where(moved.started, weights, 1.0), moved
 
-    return method_of_losses("dynamic_task_priority", rule, inner=inner)
+    return method_of_losses("dynamic_task_priority", rule, inner=inner, per_task={"gamma": focus})

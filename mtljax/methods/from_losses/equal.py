@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state, weights_of
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.types import Array, Key, Method, PyTree
 
 
 def equal() -> Method:
@@ -25,19 +24,7 @@ def equal() -> Method:
         Array([1., 2.], dtype=float32)
     """
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        return initial_state(num_tasks)
+    def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
+        return jnp.ones_like(losses), inner
 
-    def update(
-        evidence: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: object,
-    ) -> tuple[Array, MethodState]:
-        weights = weights_of(jnp.ones_like(state.weights), active)
-        return weights, state._replace(weights=weights)
-
-    return checked(Method("losses", init, update, weigh_tasks=True, name="equal"))
+    return method_of_losses("equal", rule)

@@ -9,17 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.checks import check_number
-from mtljax.methods.common import largest_bound
-from mtljax.methods.from_losses.common import (
-    check_length,
-    divide,
-    learn,
-    learner_state,
-    method_of_losses,
-    softmax,
-    total,
-    vector_argument,
-)
+from mtljax.methods.arithmetic import divide, softmax, total
+from mtljax.methods.common import largest_bound, vector_argument
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.methods.learning import learn, learner_state
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState
 
@@ -108,7 +101,6 @@ def famo(
         return jnp.maximum(losses - bounds, 0.0) + epsilon
 
     def inner(num_tasks: int) -> FamoState:
-        check_length("famo", "min_losses", bounds, num_tasks)
         logits = jnp.zeros((num_tasks,), jnp.float32)
         return FamoState(
             logits=logits,
@@ -141,4 +133,6 @@ def famo(
         moved = FamoState(logits, optimizer, inner.losses, jnp.zeros_like(inner.active))
         return state._replace(inner=moved)
 
-    return method_of_losses("famo", rule, inner=inner, observe=observe, least_loss=largest_bound(bounds))
+    return method_of_losses(
+        "famo", rule, inner=inner, observe=observe, least_loss=largest_bound(bounds), per_task={"min_losses": bounds}
+    )

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.checked import checked
-from mtljax.methods.common import initial_state, weights_of
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.types import Array, Key, Method, PyTree
 
 
 def fixed(weights: Sequence[float] | Array) -> Method:
@@ -34,20 +33,7 @@ def fixed(weights: Sequence[float] | Array) -> Method:
     """
     table = check_number("fixed", "weights", weights, shape=("T",))
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        check_number("fixed", "weights", table, shape=(num_tasks,))
-        return initial_state(num_tasks)
+    def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
+        return jnp.asarray(table, jnp.float32), inner
 
-    def update(
-        evidence: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: object,
-    ) -> tuple[Array, MethodState]:
-        chosen = weights_of(jnp.asarray(table, jnp.float32), active)
-        return chosen, state._replace(weights=chosen)
-
-    return checked(Method("losses", init, update, weigh_tasks=True, name="fixed"))
+    return method_of_losses("fixed", rule, per_task={"weights": table})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses import common
+from mtljax.methods.arithmetic import mean, number
 from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
@@ -37,7 +37,7 @@ def geometric() -> Method:
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         counted = active & (losses > 0)
         logs = jnp.log(jnp.where(counted, losses, 1.0))
-        weights = jnp.exp(common.mean(logs, counted) - logs) / common.number(counted)
+        weights = jnp.exp(mean(logs, counted) - logs) / number(counted)
         return jnp.where(counted, weights, 0.0), inner
 
     return method_of_losses("geometric", rule, least_loss=0.0)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_number
+from mtljax.methods.arithmetic import divide, mean, softmax, total
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import divide, mean, method_of_losses, softmax, total
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method
 
 # Indicators are clustered in float32, where sums over tasks of larger ones are out of range.

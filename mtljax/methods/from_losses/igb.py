@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_count
+from mtljax.methods.arithmetic import divide, number, softmax
 from mtljax.methods.common import hold_inactive
-from mtljax.methods.from_losses.common import divide, method_of_losses, number, softmax
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method
 
 

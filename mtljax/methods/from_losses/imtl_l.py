@@ -9,7 +9,8 @@ import optax
 
 from mtljax.checks import check_optimizer
 from mtljax.methods.common import PULL
-from mtljax.methods.from_losses.common import learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.methods.learning import learn, learner_state
 from mtljax.types import Array, Key, Method
 
 

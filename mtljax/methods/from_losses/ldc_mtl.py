@@ -11,8 +11,10 @@ import optax
 from jax import lax
 
 from mtljax.checks import check_callable, check_number, check_optimizer
+from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import PULL, check_evidence, hold_inactive
-from mtljax.methods.from_losses.common import divide, learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.methods.learning import learn, learner_state
 from mtljax.types import Array, Key, Method
 
 Scaling = Callable[[Array, Array, Array], Array]

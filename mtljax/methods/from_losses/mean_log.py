@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mtljax.checks import check_flag
-from mtljax.methods.from_losses.common import divide, method_of_losses, number
+from mtljax.methods.arithmetic import divide, number
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_number
-from mtljax.methods.from_losses.common import (
-    check_length,
-    divide,
-    length,
-    method_of_losses,
-    preference_of,
-    vector_argument,
-)
-from mtljax.methods.preferences import read_preference
+from mtljax.checks import check_number, check_preference
+from mtljax.methods.arithmetic import divide, length, preference_of
+from mtljax.methods.common import vector_argument
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 # What a residual of float32 arithmetic leaves of a vector that lies on the preferred ray, relative to its length.
@@ -63,13 +57,8 @@ def pbi(
         ['0.7071', '0.7071']
     """
     check_number("pbi", "theta", theta, least=0.0)
-    wanted = read_preference("pbi", preference)
+    wanted = check_preference("pbi", preference)
     ideal = vector_argument("pbi", "reference", reference)
-
-    def inner(num_tasks: int) -> PyTree:
-        check_length("pbi", "preference", wanted, num_tasks)
-        check_length("pbi", "reference", ideal, num_tasks)
-        return ()
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         p = preference_of(wanted, active)
@@ -80,4 +69,4 @@ def pbi(
         away = jnp.where(distance > ROUNDING * length(f), divide(across, distance), 0.0)
         return ray + theta * away, inner
 
-    return method_of_losses("pbi", rule, inner=inner)
+    return method_of_losses("pbi", rule, per_task={"preference": wanted, "reference": ideal})

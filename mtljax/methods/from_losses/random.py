@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_flag
-from mtljax.methods.from_losses.common import method_of_losses, number, softmax
+from mtljax.methods.arithmetic import number, softmax
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 

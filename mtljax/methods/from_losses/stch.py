@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_number
-from mtljax.methods.from_losses.common import check_length, method_of_losses, preference_of, softmax, vector_argument
-from mtljax.methods.preferences import read_preference
+from mtljax.checks import check_number, check_preference
+from mtljax.methods.arithmetic import preference_of, softmax
+from mtljax.methods.common import vector_argument
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -51,13 +52,8 @@ def stch(
         ['0.1345', '0.3655']
     """
     check_number("stch", "mu", mu, above=0.0)
-    wanted = read_preference("stch", preference)
+    wanted = check_preference("stch", preference)
     ideal = vector_argument("stch", "reference", reference)
-
-    def inner(num_tasks: int) -> PyTree:
-        check_length("stch", "preference", wanted, num_tasks)
-        check_length("stch", "reference", ideal, num_tasks)
-        return ()
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         p = preference_of(wanted, active)
@@ -67,4 +63,4 @@ def stch(
         gaps = jnp.where(active, scaled - jnp.where(jnp.isfinite(top), top, 0.0), 0.0)
         return p * softmax(jnp.maximum(gaps / mu, jnp.finfo(jnp.float32).min), active), inner
 
-    return method_of_losses("stch", rule, inner=inner)
+    return method_of_losses("stch", rule, per_task={"preference": wanted, "reference": ideal})

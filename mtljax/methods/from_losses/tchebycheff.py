@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtljax.methods.from_losses.common import check_length, divide, method_of_losses, preference_of, vector_argument
-from mtljax.methods.preferences import read_preference
+from mtljax.checks import check_preference
+from mtljax.methods.arithmetic import divide, preference_of
+from mtljax.methods.common import vector_argument
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -45,13 +47,8 @@ def tchebycheff(
         >>> method.update(jnp.array([2.0, 1.0]), method.init(2))[0]
         Array([0., 3.], dtype=float32)
     """
-    wanted = read_preference("tchebycheff", preference)
+    wanted = check_preference("tchebycheff", preference)
     ideal = vector_argument("tchebycheff", "reference", reference)
-
-    def inner(num_tasks: int) -> PyTree:
-        check_length("tchebycheff", "preference", wanted, num_tasks)
-        check_length("tchebycheff", "reference", ideal, num_tasks)
-        return ()
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         p = preference_of(wanted, active)
@@ -59,4 +56,4 @@ def tchebycheff(
         worst = (active & (distance == jnp.max(distance))).astype(p.dtype)
         return p * divide(worst, jnp.sum(worst)), inner
 
-    return method_of_losses("tchebycheff", rule, inner=inner)
+    return method_of_losses("tchebycheff", rule, per_task={"preference": wanted, "reference": ideal})

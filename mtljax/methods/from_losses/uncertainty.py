@@ -12,7 +12,8 @@ import optax
 
 from mtljax.checks import check_number, check_optimizer, expect
 from mtljax.methods.common import PULL
-from mtljax.methods.from_losses.common import check_length, learn, learner_state, method_of_losses
+from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.methods.learning import learn, learner_state
 from mtljax.types import Array, Key, Method
 
 Form = Callable[[Array], tuple[Array, Array]]
@@ -138,7 +139,6 @@ def uncertainty(
             raise TypeError(f"uncertainty: forms must be a function or a sequence of functions, found {form!r}")
 
     def inner(num_tasks: int) -> UncertaintyState:
-        check_length("uncertainty", "forms", table, num_tasks)
         start = jnp.full((num_tasks,), log_variance, jnp.float32)
         return UncertaintyState(start, learner_state(learner, start))
 
@@ -165,7 +165,7 @@ def uncertainty(
         moved = learn(learner, jnp.clip(gradient, -PULL, PULL), inner.optimizer, inner.log_variance, counted)
         return weights, UncertaintyState(*moved)
 
-    return method_of_losses("uncertainty", rule, inner=inner, least_loss=0.0)
+    return method_of_losses("uncertainty", rule, inner=inner, per_task={"forms": table}, least_loss=0.0)
 
 
 def _of_form(form: Any, s: Array) -> tuple[Array, Array]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.from_losses.common import method_of_losses, softmax
+from mtljax.methods.arithmetic import softmax
+from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
 

@@ -1,14 +1,15 @@
-"""What wrappers share: the wrapped method's first state, checks of what it reads, lengths of updates."""
+"""What wrappers share: the frame around a method, checks of what it reads, lengths of updates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from mtljax.methods.from_jacobian.common import row_norms
+from mtljax.methods.rows import row_norms
 from mtljax.solvers.scaling import accurate_product, power_of_two, scale
 from mtljax.types import Array, Method, MethodState, PyTree
 
@@ -16,9 +17,53 @@ LENGTH_RESOLUTION = 2.0**-11
 """A Gramian in float32 knows `|d|^2` to 2^-24 of `(sum_k |w_k| |g_k|)^2`: a length below its root is rounding."""
 
 
-def first_state(method: Method, num_tasks: int, shared: PyTree) -> MethodState:
-    """The wrapped method's first state in buffers of its own: a donated step must not be handed one twice."""
-    return jax.tree.map(jnp.copy, method.init(num_tasks, shared))
+def lifted(
+    method: Method,
+    name: str,
+    *,
+    begin: Callable[[MethodState], PyTree],
+    update: Callable[..., tuple[Any, MethodState]],
+    reuse: Callable[..., tuple[Array, MethodState]] | None = None,
+) -> Method:
+    """A method around another one, whose state it keeps as `state.inner.method`; all else is as in the other one.
+
+    `observe`, `due` and `pick` go through to the method where it has them. What a wrapper does otherwise it replaces,
+    and passes the result through `checked`.
+
+    Args:
+        method: the method inside.
+        name: the result's name.
+        begin: `begin(state)`, the wrapper's own first state around the method's: a NamedTuple with a field `method`.
+        update: as in `Method`.
+        reuse: as in `Method`; used where the method has one.
+    """
+
+    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
+        first = method.init(num_tasks, shared)
+        return first._replace(inner=begin(first))
+
+    def observe(losses_after: Array, state: MethodState) -> MethodState:
+        assert method.observe is not None
+        inner = method.observe(losses_after, state.inner.method)
+        return state._replace(inner=state.inner._replace(method=inner))
+
+    def due(state: MethodState) -> Array:
+        assert method.due is not None
+        return method.due(state.inner.method)
+
+    def pick(state: MethodState, *, active: Array | None = None) -> Array:
+        assert method.pick is not None
+        return method.pick(state.inner.method, active=active)
+
+    return method._replace(
+        name=name,
+        init=init,
+        update=update,
+        observe=None if method.observe is None else observe,
+        due=None if method.due is None else due,
+        reuse=None if method.reuse is None else reuse,
+        pick=None if method.pick is None else pick,
+    )
 
 
 def refuse_pick(name: str, method: Method, why: str) -> None:
@@ -36,11 +81,6 @@ def refuse_losses(name: str, method: Method) -> None:
 def titled(wrapper: str, method: Method, setting: Any) -> str:
     """The wrapper's name, with its setting where that is known at trace time."""
     return f"{wrapper}({method.name})" if isinstance(setting, Tracer) else f"{wrapper}({method.name}, {setting:g})"
-
-
-def present(state: MethodState, active: Array | None) -> Array:
-    """Bool `[T]`, the tasks that take part."""
-    return jnp.ones_like(state.weights, dtype=bool) if active is None else active
 
 
 def tree_norm(tree: PyTree) -> Array:

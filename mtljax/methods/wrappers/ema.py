@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_method, check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import hold_inactive, weights_of
-from mtljax.methods.wrappers.common import first_state, present
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.common import hold_inactive, mask_of, weights_of
+from mtljax.methods.wrappers.common import lifted
+from mtljax.types import Array, Method, MethodState
 
 
 class EmaState(NamedTuple):
@@ -78,13 +78,11 @@ def ema(
         raise ValueError(f"ema: {method.name} reads task gradients and returns no weights that could be averaged")
     start = None if initial is None else check_number("ema", "initial", initial, shape=("T",))
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        inner = method.init(num_tasks, shared)
+    def begin(first: MethodState) -> EmaState:
         if start is not None:
-            check_number("ema", "initial", start, shape=(num_tasks,))
-        average = jnp.zeros((num_tasks,), jnp.float32) if start is None else jnp.array(start, jnp.float32)
-        count = jnp.zeros((num_tasks,), jnp.int32)
-        return inner._replace(inner=EmaState(count, average, first_state(method, num_tasks, shared)))
+            check_number("ema", "initial", start, shape=first.weights.shape)
+        average = jnp.zeros_like(first.weights) if start is None else jnp.array(start, jnp.float32)
+        return EmaState(jnp.zeros(average.shape, jnp.int32), average, first)
 
     def smooth(
         result: tuple[Array, MethodState], state: MethodState, active: Array | None
@@ -100,46 +98,20 @@ def ema(
         # Not `share * average` alone: what a task holds before its first step must not be read.
         mixed = jnp.where(share > 0, share * kept.average, 0.0) + (1.0 - share) * weights
         average = hold_inactive(mixed.astype(jnp.float32), kept.average, active)
-        count = kept.count + present(state, active)
+        count = kept.count + mask_of(state, active)
         used = weights_of(average, active)
         return used, MethodState(used, inner.residual, EmaState(count, average, inner))
 
     def update(
-        evidence: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
+        evidence: Array, state: MethodState, *, active: Array | None = None, **rest: Any
     ) -> tuple[Array, MethodState]:
-        kept: EmaState = state.inner
-        result = method.update(evidence, kept.method, losses=losses, active=active, key=key, **extra)
-        return smooth(result, state, active)
+        return smooth(method.update(evidence, state.inner.method, active=active, **rest), state, active)
 
     def reuse(state: MethodState, *, active: Array | None = None) -> tuple[Array, MethodState]:
         assert method.reuse is not None
         return smooth(method.reuse(state.inner.method, active=active), state, active)
 
-    def due(state: MethodState) -> Array:
-        assert method.due is not None
-        return method.due(state.inner.method)
-
-    def observe(losses_after: Array, state: MethodState) -> MethodState:
-        assert method.observe is not None
-        inner = method.observe(losses_after, state.inner.method)
-        return state._replace(inner=state.inner._replace(method=inner))
-
-    return checked(
-        method._replace(
-            init=init,
-            update=update,
-            observe=None if method.observe is None else observe,
-            name=f"ema({method.name})",
-            due=None if method.due is None else due,
-            reuse=None if method.reuse is None else reuse,
-        )
-    )
+    return checked(lifted(method, f"ema({method.name})", begin=begin, update=update, reuse=reuse))
 
 
 cr_mogm = ema

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count, check_method
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
-from mtljax.methods.wrappers.common import titled
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.wrappers.common import lifted, titled
+from mtljax.types import Array, Method, MethodState
 
 
 class EveryState(NamedTuple):
@@ -20,11 +19,11 @@ class EveryState(NamedTuple):
 
     Attributes:
         count: int32 `[]`, steps since the method last ran, 0 where it is due.
-        inner: `MethodState` of the wrapped method.
+        method: `MethodState` of the wrapped method.
     """
 
     count: Array
-    inner: MethodState
+    method: MethodState
 
 
 def every(method: Method, n: int) -> Method:
@@ -62,51 +61,29 @@ def every(method: Method, n: int) -> Method:
     if method.reads == "task_grads":
         raise ValueError(f"every: {method.name} reads task gradients and returns no weights that could be used again")
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        inner = method.init(num_tasks, shared)
-        # Buffers of its own: a donated step must not be handed one twice.
-        kept = jax.tree.map(jnp.copy, inner)
-        return inner._replace(inner=EveryState(jnp.zeros((), jnp.int32), kept))
+    def begin(first: MethodState) -> EveryState:
+        return EveryState(jnp.zeros((), jnp.int32), first)
 
     def due(state: MethodState) -> Array:
         return state.inner.count % n == 0
 
     def reuse(state: MethodState, *, active: Array | None = None) -> tuple[Array, MethodState]:
         kept: EveryState = state.inner
-        weights = weights_of(kept.inner.weights, active)
+        weights = weights_of(kept.method.weights, active)
         return weights, state._replace(weights=weights, inner=kept._replace(count=_next(kept.count, n)))
 
     def update(
-        evidence: Array,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
+        evidence: Array, state: MethodState, *, active: Array | None = None, **rest: Any
     ) -> tuple[Array, MethodState]:
         def compute(state: MethodState) -> tuple[Array, MethodState]:
-            weights, inner = method.update(evidence, state.inner.inner, losses=losses, active=active, key=key, **extra)
+            weights, inner = method.update(evidence, state.inner.method, active=active, **rest)
             count = _next(state.inner.count, n)
             return weights, MethodState(weights, inner.residual, EveryState(count, inner))
 
         return lax.cond(due(state), compute, lambda state: reuse(state, active=active), state)
 
-    def observe(losses_after: Array, state: MethodState) -> MethodState:
-        assert method.observe is not None
-        inner = method.observe(losses_after, state.inner.inner)
-        return state._replace(inner=state.inner._replace(inner=inner))
-
-    return checked(
-        method._replace(
-            init=init,
-            update=update,
-            observe=None if method.observe is None else observe,
-            name=titled("every", method, n),
-            due=due,
-            reuse=reuse,
-        )
-    )
+    wrapper = lifted(method, titled("every", method, n), begin=begin, update=update)
+    return checked(wrapper._replace(due=due, reuse=reuse))
 
 
 def _next(count: Array, n: int) -> Array:

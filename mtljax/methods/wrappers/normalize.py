@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from mtljax import trees
 from mtljax.checks import check_method
 from mtljax.methods.checked import checked
-from mtljax.methods.from_jacobian.common import row_norms
-from mtljax.methods.wrappers.common import first_state, refuse_losses, tree_norm
+from mtljax.methods.rows import row_norms
+from mtljax.methods.wrappers.common import refuse_losses, tree_norm
 from mtljax.methods.wrappers.scaled import scale_tasks
 from mtljax.types import Array, Method, MethodState, PyTree
 
@@ -61,11 +61,8 @@ def normalize(method: Method) -> Method:
 def _picked(method: Method, name: str) -> Method:
     """The same for a method that is fed one task's gradient a step."""
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        return first_state(method, num_tasks, shared)
-
     def update(evidence: PyTree, state: MethodState, **rest: Any) -> tuple[PyTree, MethodState]:
         length = tree_norm(evidence)
         return method.update(trees.scale(1.0 / jnp.where(length > 0, length, 1.0), evidence), state, **rest)
 
-    return checked(method._replace(init=init, update=update, name=name))
+    return checked(method._replace(update=update, name=name))

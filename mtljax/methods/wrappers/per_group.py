@@ -12,7 +12,7 @@ from mtljax.checks import check_method, expect
 from mtljax.methods.apply import reconcile
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, largest_bound, weights_of
-from mtljax.methods.wrappers.common import first_state, refuse_pick
+from mtljax.methods.wrappers.common import refuse_pick
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -113,19 +113,13 @@ def per_group(
             raise ValueError("per_group: init needs shared=, the parameters or their shapes, to know the groups")
         leaves = jax.tree.leaves(shared)
         own = {
-            name: first_state(method_of(name), num_tasks, [leaves[position] for position in positions])
+            name: method_of(name).init(num_tasks, [leaves[position] for position in positions])
             for name, positions in members(shared).items()
         }
         return initial_state(num_tasks, own)
 
     def update(
-        evidence: PyTree,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
+        evidence: PyTree, state: MethodState, *, active: Array | None = None, key: Key | None = None, **rest: Any
     ) -> tuple[PyTree, MethodState]:
         leaves, structure = jax.tree.flatten(evidence)
         out: list[Any] = list(leaves)
@@ -134,7 +128,7 @@ def per_group(
             columns = [leaves[position] for position in positions]
             drawn = None if key is None else jax.random.fold_in(key, index)
             part, own[name], _ = reconcile(
-                method_of(name), state.inner[name], columns, losses=losses, active=active, key=drawn, **extra
+                method_of(name), state.inner[name], columns, active=active, key=drawn, **rest
             )
             for position, leaf in zip(positions, part, strict=True):
                 out[position] = leaf

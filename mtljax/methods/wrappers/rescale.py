@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from mtljax import ranges, trees
 from mtljax.checks import check_method, check_number
 from mtljax.methods.checked import checked
+from mtljax.methods.common import mask_of
 from mtljax.methods.wrappers.common import (
     combined_length,
-    first_state,
-    present,
+    lifted,
     refuse_losses,
     refuse_pick,
     titled,
     tree_norm,
 )
 from mtljax.ranges import Ranged
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.types import Array, Method, MethodState
 
 Length = Callable[[Array, Array], Array]
 
@@ -154,26 +154,19 @@ def clip(method: Method, max_norm: float) -> Method:
 def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[], Ranged], Array], Array]) -> Method:
     """The method with its update times `factor(length, gramian, active)`."""
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        inner = method.init(num_tasks, shared)
-        return inner._replace(inner=LengthState(jnp.ones((), jnp.float32), first_state(method, num_tasks, shared)))
+    def begin(first: MethodState) -> LengthState:
+        return LengthState(jnp.ones((), jnp.float32), first)
 
     def wrap(weights: Array, inner: MethodState, by: Array) -> MethodState:
         return MethodState(weights, inner.residual, LengthState(by, inner))
 
     def update(
-        evidence: Any,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
+        evidence: Any, state: MethodState, *, active: Array | None = None, **rest: Any
     ) -> tuple[Any, MethodState]:
-        result, inner = method.update(evidence, state.inner.method, losses=losses, active=active, key=key, **extra)
-        mask = present(state, active)
+        result, inner = method.update(evidence, state.inner.method, active=active, **rest)
+        mask = mask_of(state, active)
         if method.reads == "gramian":
-            scale = jnp.asarray(extra.get("scale", 1.0), jnp.float32)
+            scale = jnp.asarray(rest.get("scale", 1.0), jnp.float32)
             length = combined_length(evidence, result, mask) / scale
             by = factor(length, lambda: Ranged(evidence, scale, mask), mask).astype(jnp.float32)
             return result * by, wrap(result * by, inner, by)
@@ -187,27 +180,4 @@ def _set_length(method: Method, name: str, factor: Callable[[Array, Callable[[],
         by = state.inner.factor
         return weights * by, wrap(weights * by, inner, by)
 
-    def due(state: MethodState) -> Array:
-        assert method.due is not None
-        return method.due(state.inner.method)
-
-    def observe(losses_after: Array, state: MethodState) -> MethodState:
-        assert method.observe is not None
-        inner = method.observe(losses_after, state.inner.method)
-        return state._replace(inner=state.inner._replace(method=inner))
-
-    def pick(state: MethodState, *, active: Array | None = None) -> Array:
-        assert method.pick is not None
-        return method.pick(state.inner.method, active=active)
-
-    return checked(
-        method._replace(
-            init=init,
-            update=update,
-            observe=None if method.observe is None else observe,
-            name=name,
-            due=None if method.due is None else due,
-            reuse=None if method.reuse is None else reuse,
-            pick=None if method.pick is None else pick,
-        )
-    )
+    return checked(lifted(method, name, begin=begin, update=update, reuse=reuse))

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.methods.checked import checked
-from mtljax.methods.wrappers.common import first_state, present
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.common import mask_of
+from mtljax.methods.wrappers.common import lifted
+from mtljax.types import Array, Method, MethodState
 
 
 class ScaledState(NamedTuple):
@@ -51,10 +52,8 @@ def scale_tasks(
             `Method`) one without a scale is left.
     """
 
-    def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        inner = method.init(num_tasks, shared)
-        kept = first_state(method, num_tasks, shared)
-        return inner._replace(inner=ScaledState(jnp.ones((num_tasks,), jnp.float32), kept))
+    def begin(first: MethodState) -> ScaledState:
+        return ScaledState(jnp.ones_like(first.weights), first)
 
     def wrap(weights: Array, inner: MethodState, factor: Array) -> MethodState:
         return MethodState(weights, inner.residual, ScaledState(factor, inner))
@@ -65,12 +64,11 @@ def scale_tasks(
         *,
         losses: Array | None = None,
         active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
+        **rest: Any,
     ) -> tuple[Any, MethodState]:
         kept: ScaledState = state.inner
-        scale = extra.pop("scale", 1.0) if unit_free else 1.0
-        factor, mask = factors(evidence, losses, present(state, active))
+        scale = rest.pop("scale", 1.0) if unit_free else 1.0
+        factor, mask = factors(evidence, losses, mask_of(state, active))
         # 1 and not 0, so that what an inactive task holds reaches the method as it is, for the method to leave out.
         factor = jnp.where(mask, factor, 1.0).astype(jnp.float32)
         if method.reads == "gramian":
@@ -82,7 +80,7 @@ def scale_tasks(
             evidence = see(evidence)
         factor = factor * scale
         seen = None if losses is None else see(losses)
-        result, inner = method.update(evidence, kept.method, losses=seen, active=mask, key=key, **extra)
+        result, inner = method.update(evidence, kept.method, losses=seen, active=mask, **rest)
         if method.reads == "task_grads":
             own = inner.weights if method.weigh_tasks else jnp.ones_like(inner.weights)
             shown = jnp.where(mask, own * factor, 0.0) if weigh_tasks else inner.weights
@@ -96,24 +94,12 @@ def scale_tasks(
         weights = weights * state.inner.factor
         return weights, wrap(weights, inner, state.inner.factor)
 
-    def due(state: MethodState) -> Array:
-        assert method.due is not None
-        return method.due(state.inner.method)
-
-    def observe(losses_after: Array, state: MethodState) -> MethodState:
-        assert method.observe is not None
-        inner = method.observe(see(losses_after), state.inner.method)
-        return state._replace(inner=state.inner._replace(method=inner))
-
+    wrapper = lifted(method, name, begin=begin, update=update, reuse=reuse)
+    told = wrapper.observe
     return checked(
-        method._replace(
-            init=init,
-            update=update,
-            observe=None if method.observe is None else observe,
+        wrapper._replace(
+            observe=None if told is None else lambda losses_after, state: told(see(losses_after), state),
             weigh_tasks=method.weigh_tasks if weigh_tasks is None else weigh_tasks,
-            name=name,
             least_loss=method.least_loss if least_loss is None else least_loss,
-            due=None if method.due is None else due,
-            reuse=None if method.reuse is None else reuse,
         )
     )

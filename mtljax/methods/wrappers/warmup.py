@@ -12,8 +12,8 @@ from mtljax import trees
 from mtljax.checks import check_count, check_method
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
-from mtljax.methods.wrappers.common import first_state, refuse_pick, titled
-from mtljax.types import Array, Key, Method, MethodState, PyTree
+from mtljax.methods.wrappers.common import refuse_pick, titled
+from mtljax.types import Array, Method, MethodState, PyTree
 
 PRICE = {"losses": 0, "gramian": 1, "task_grads": 2}
 
@@ -73,12 +73,10 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
                 f"{method.reads}"
             )
 
-    name = titled("warmup", method, steps)
-
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        begin = () if first is None else first_state(first, num_tasks, shared)
-        kept = first_state(method, num_tasks, shared)
-        return method.init(num_tasks, shared)._replace(inner=WarmupState(jnp.zeros((), jnp.int32), begin, kept))
+        begin = () if first is None else first.init(num_tasks, shared)
+        kept = method.init(num_tasks, shared)
+        return kept._replace(inner=WarmupState(jnp.zeros((), jnp.int32), begin, kept))
 
     def warming(state: MethodState) -> Array:
         return state.inner.count < steps
@@ -92,16 +90,8 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
         kept = state.inner._replace(count=counted(state))
         return weights, MethodState(weights, jnp.zeros_like(state.residual), kept)
 
-    def update(
-        evidence: Any,
-        state: MethodState,
-        *,
-        losses: Array | None = None,
-        active: Array | None = None,
-        key: Key | None = None,
-        **extra: Any,
-    ) -> tuple[Any, MethodState]:
-        rest = {"losses": losses, "active": active, "key": key, **extra}
+    def update(evidence: Any, state: MethodState, **rest: Any) -> tuple[Any, MethodState]:
+        active = rest.get("active")
 
         def run(state: MethodState) -> tuple[Any, MethodState]:
             result, inner = method.update(evidence, state.inner.method, **rest)
@@ -112,7 +102,9 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
             if first is None:
                 weights, state = plain(state, active)
             else:
-                weights, inner = first.update(_for(first, method, evidence, losses), state.inner.first, **rest)
+                weights, inner = first.update(
+                    _for(first, method, evidence, rest.get("losses")), state.inner.first, **rest
+                )
                 state = MethodState(
                     inner.weights, inner.residual, state.inner._replace(count=counted(state), first=inner)
                 )
@@ -160,7 +152,7 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
             init=init,
             update=update,
             observe=observe if observes else None,
-            name=name,
+            name=titled("warmup", method, steps),
             due=due if skips else None,
             reuse=reuse if skips else None,
         )

@@ -168,7 +168,7 @@ def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyT
     return [jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *outputs)]
 
 
-def mix(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
+def mix_experts(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
     """Mix the experts of all stacks, example by example: `sum_e weights[b, e] f_e[b]`.
 
     Args:
@@ -184,7 +184,7 @@ def mix(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
 
     Example:
         >>> weights, stack = jnp.array([[0.25, 0.75]]), jnp.array([[[4.0, 0.0], [0.0, 4.0]]])
-        >>> mix("mmoe", weights, [stack]).tolist()
+        >>> mix_experts("mmoe", weights, [stack]).tolist()
         [[1.0, 3.0]]
     """
 
