@@ -9,19 +9,12 @@ import pytest
 
 from mtljax.methods.from_gramian.consmtl import consmtl
 from mtljax.methods.from_gramian.fairgrad import fairgrad
-from mtljax.methods.from_gramian.mgda import mgda
 from mtljax.methods.from_gramian.nash_mtl import nash_mtl
-from mtljax.methods.from_gramian.pivrg import PivrgState, pivrg
-from tests.methods.padded_steps import SLOTS, step, weights_of
+from mtljax.methods.from_gramian.pivrg import pivrg
+from tests.methods.steps.bargaining import CLIPPED, FAIR, METHODS, power, random_rows
+from tests.methods.steps.padded import SLOTS, step, weights_of
 
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
-METHODS = {"nash_mtl": nash_mtl(), "fairgrad": fairgrad(), "pivrg": pivrg(), "consmtl": consmtl()}
-CLIPPED = nash_mtl(max_norm=1.0)
-FAIR = {alpha: fairgrad(alpha) for alpha in (0.0, 1e-3, 0.5, 2.0, 200.0)} | {1.0: METHODS["fairgrad"]}
-
-
-def random_rows(num_tasks, seed=0, size=6):
-    return np.random.default_rng(seed).normal(size=(num_tasks, size)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -54,69 +47,12 @@ def test_head_policy_is_an_argument():
         assert make(weigh_tasks=True).weigh_tasks and not make(weigh_tasks=False).weigh_tasks
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-def test_the_equation_of_fairgrad_holds(alpha):
-    rows = random_rows(4, seed=3)
-    weights = weights_of(FAIR[alpha], rows)
-    np.testing.assert_allclose(rows.astype(float) @ (weights @ rows), weights ** (-1 / alpha), rtol=1e-4)
-
-
-def test_nash_is_fairgrad_at_one_and_consmtl_at_two():
-    rows = random_rows(5, seed=1)
-    np.testing.assert_array_equal(weights_of(METHODS["nash_mtl"], rows), weights_of(FAIR[1.0], rows))
-    np.testing.assert_array_equal(weights_of(METHODS["consmtl"], rows), weights_of(FAIR[2.0], rows))
-    np.testing.assert_allclose(weights_of(METHODS["pivrg"], rows), weights_of(METHODS["consmtl"], rows), rtol=1e-5)
-
-
-def test_limits_of_fairgrad():
-    agreeing = np.abs(random_rows(4, seed=2))
-    np.testing.assert_allclose(weights_of(FAIR[1e-3], agreeing), 1.0, atol=0.02)
-    assert weights_of(FAIR[0.0], agreeing).tolist() == [1.0] * 4
-    rows = random_rows(4, seed=2)
-    fair, shortest = weights_of(FAIR[200.0], rows) @ rows, weights_of(mgda(), rows) @ rows
-    assert fair @ shortest / np.linalg.norm(fair) / np.linalg.norm(shortest) > 1 - 1e-3
-
-
-def test_nash_does_not_see_the_scale_of_a_loss():
-    rows = random_rows(4, seed=5)
-    scales = np.array([1e-3, 1.0, 7.0, 1e3], np.float32)
-    direction = weights_of(METHODS["nash_mtl"], rows) @ rows
-    np.testing.assert_allclose(
-        weights_of(METHODS["nash_mtl"], scales[:, None] * rows) @ (scales[:, None] * rows), direction, atol=1e-5
-    )
-    assert np.linalg.norm(direction) == pytest.approx(2.0, rel=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e3, 1e12])
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-def test_degree_under_scaling(alpha, scale):
-    rows, method = random_rows(4, seed=1), FAIR[alpha]
-    plain = weights_of(method, rows) @ rows
-    scaled = weights_of(method, np.float32(scale) * rows) @ (scale * rows.astype(float))
-    np.testing.assert_allclose(scaled / scale ** ((1 - alpha) / (1 + alpha)), plain, rtol=1e-3, atol=1e-4)
-
-
-def test_clipping():
-    rows = random_rows(4, seed=1)
-    for scale in (1e-10, 1.0, 1e10):
-        scaled = np.float32(scale) * rows
-        found = weights_of(CLIPPED, scaled) @ scaled.astype(float)
-        assert np.linalg.norm(found) == pytest.approx(1.0, rel=1e-4)
-    roomy = nash_mtl(max_norm=2.5)
-    np.testing.assert_array_equal(weights_of(roomy, rows), weights_of(METHODS["nash_mtl"], rows))
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_inactive_is_absent(name):
     method, rows = METHODS[name], random_rows(4, seed=2, size=8)
     first, apart = weights_of(method, rows), weights_of(method, rows, places=[1, 2, 5, 7])
     np.testing.assert_allclose(apart, first, rtol=1e-5)
     assert weights_of(method, rows, active=np.zeros(4, bool)).tolist() == [0.0] * 4
-
-
-def test_alpha_zero_leaves_inactive_out():
-    active = [True, False, True]
-    assert weights_of(FAIR[0.0], random_rows(3), active=active).tolist() == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -129,38 +65,6 @@ def test_a_task_without_gradient_takes_no_part(name):
     assert weights[1] == 0 and state.residual < 1e-3
     nothing = weights_of(METHODS[name], np.zeros((3, 2)))
     assert nothing.tolist() == [0.0] * 3
-
-
-def power(scores, bound=2.0, least=10.0):
-    scores = np.asarray(scores, float)
-    temperature = max((scores.max() - scores.min()) / np.log(bound), least)
-    powers = np.exp((scores - scores.max()) / temperature)
-    return len(scores) * powers / powers.sum()
-
-
-def test_scores_of_pivrg_are_kept():
-    rows = random_rows(SLOTS, seed=4, size=16)
-    whole = rows.astype(float) @ rows.T.astype(float)
-    update = jax.jit(METHODS["pivrg"].update)
-
-    def check(weights, omega):
-        weights = np.asarray(weights, float)
-        np.testing.assert_allclose(whole @ weights, np.sqrt(omega / weights), rtol=1e-3)
-
-    state = METHODS["pivrg"].init(SLOTS)
-    first, state = update(jnp.asarray(whole, jnp.float32), state)
-    check(first, np.ones(SLOTS))
-    scores = np.linspace(30.0, -5.0, SLOTS, dtype=np.float32)
-    assert power(scores).max() / power(scores).min() == pytest.approx(2.0)
-    second, state = update(jnp.asarray(whole, jnp.float32), state, scores=scores)
-    check(second, power(scores))
-    third, _ = update(jnp.asarray(whole, jnp.float32), state)
-    np.testing.assert_array_equal(third, second)
-    by_hand, _ = update(jnp.asarray(whole, jnp.float32), state._replace(inner=PivrgState(jnp.asarray(scores))))
-    np.testing.assert_array_equal(by_hand, second)
-    # Scores within the least temperature hardly matter.
-    close = np.linspace(0.0, 1.0, SLOTS, dtype=np.float32)
-    check(update(jnp.asarray(whole, jnp.float32), state, scores=close)[0], power(close))
 
 
 def test_scores_of_absent_tasks_do_not_count():

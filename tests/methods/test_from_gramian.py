@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtljax.methods.from_gramian import cagrad, mgda, pcgrad, upgrad
-from mtljax.methods.from_gramian.pcgrad import random_order
+from tests.methods.steps.from_gramian import METHODS, random_rows, weights_of
 
 ROWS = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], np.float32)
-METHODS = {"mgda": mgda(), "pcgrad": pcgrad(), "cagrad": cagrad(), "upgrad": upgrad()}
-
-
-@functools.cache
-def compiled(method):
-    return jax.jit(lambda gramian, options: method.update(gramian, method.init(len(gramian)), **options)[0])
-
-
-def weights_of(method, rows, **options):
-    rows = jnp.asarray(rows, jnp.float32)
-    return np.asarray(compiled(method)(rows @ rows.T, options))
-
-
-def random_rows(num_tasks, seed=0):
-    return np.random.default_rng(seed).normal(size=(num_tasks, 4)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -72,41 +55,6 @@ def test_weights_do_not_depend_on_scale(name, scale):
     np.testing.assert_allclose(weights_of(method, np.float32(scale) * rows, key=key), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_two_tasks_of_pcgrad_are_the_sum_of_upgrad():
-    for seed in range(5):
-        rows = random_rows(2, seed)
-        np.testing.assert_allclose(
-            weights_of(METHODS["pcgrad"], rows), 2 * weights_of(METHODS["upgrad"], rows), rtol=1e-5
-        )
-
-
-def test_pcgrad_draws_a_uniform_order_for_each_task():
-    keys = jax.random.split(jax.random.key(0), 600)
-    orders = np.asarray(jax.vmap(random_order, (0, None))(keys, jnp.ones(4, bool)))
-    assert (np.sort(orders, axis=2) == np.arange(4)).all()
-    first = np.stack([(orders[:, :, 0] == j).mean(0) for j in range(4)])
-    np.testing.assert_allclose(first, 0.25, atol=0.08)
-    # Rows are drawn independently: two of them start alike a quarter of the time, not always.
-    alike = (orders[:, :1, 0] == orders[:, 1:, 0]).mean(0)
-    np.testing.assert_allclose(alike, 0.25, atol=0.08)
-
-
-def test_pcgrad_depends_on_the_order_and_on_nothing_else():
-    rows = random_rows(5, seed=5)
-    keys = jax.random.split(jax.random.key(0), 12)
-    draws = np.stack([weights_of(METHODS["pcgrad"], rows, key=key) for key in keys])
-    assert len(np.unique(draws.round(4), axis=0)) > 5
-    np.testing.assert_array_equal(draws[0], weights_of(METHODS["pcgrad"], rows, key=keys[0]))
-
-
-def test_upgrad_preference():
-    rows = random_rows(3)
-    shares = [weights_of(upgrad(preference=np.eye(3)[k]), rows) for k in range(3)]
-    np.testing.assert_allclose(np.mean(shares, 0), weights_of(METHODS["upgrad"], rows), rtol=1e-5)
-    mixed = weights_of(upgrad(preference=[0.5, 2.0, 0.0]), rows)
-    np.testing.assert_allclose(mixed, 0.5 * shares[0] + 2.0 * shares[1], rtol=1e-5)
-
-
 def test_mistakes():
     for name, method in METHODS.items():
         with pytest.raises(
@@ -134,5 +82,5 @@ def test_mistakes():
         upgrad(preference=[[1.0, 2.0]])
     with pytest.raises(ValueError, match="upgrad: preference must be"):
         upgrad(preference=[1.0, -1.0])
-    with pytest.raises(ValueError, match=r"upgrad: preference must be of shape \[3\], found an array of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"upgrad: preference must have an entry for each of 3 tasks, found 2"):
         upgrad(preference=[1.0, 1.0]).init(3)

@@ -18,13 +18,7 @@ from mtljax.methods.from_gramian.modo import modo
 from mtljax.methods.from_gramian.pcgrad import pcgrad
 from mtljax.methods.from_gramian.sdmgrad import sdmgrad
 from mtljax.methods.from_gramian.upgrad import upgrad
-from tests.methods.gramian_steps import (
-    METHODS,
-    ROWS,
-    STATEFUL,
-    random_rows,
-    step,
-)
+from tests.methods.steps.gramian import METHODS, ROWS, STATEFUL, random_rows, step
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -94,10 +88,16 @@ def test_degenerate_gradients_are_harmless(name, kind):
     [
         (lambda: gradvac(beta=1.5), r"gradvac: beta must be at least 0 and at most 1, found 1.5"),
         (lambda: dualproj(preference=[-1.0, 1.0]), "dualproj: preference must be"),
-        (lambda: dualproj(preference=[1.0, 1.0]).init(3), r"dualproj: preference must be of shape \[3\]"),
+        (
+            lambda: dualproj(preference=[1.0, 1.0]).init(3),
+            "dualproj: preference must have an entry for each of 3 tasks",
+        ),
         (lambda: gradnorm(-1.0), "gradnorm: alpha must be at least 0, found -1.0"),
         (lambda: gradnorm(initial_losses=[0.0, 1.0]), "gradnorm: initial_losses must be above 0"),
-        (lambda: gradnorm(initial_losses=[1.0]).init(2), r"gradnorm: initial_losses must be of shape \[2\]"),
+        (
+            lambda: gradnorm(initial_losses=[1.0]).init(2),
+            "gradnorm: initial_losses must have an entry for each of 2 tasks",
+        ),
         (lambda: gradnorm().update(jnp.eye(2), gradnorm().init(2)), r"gradnorm .*: give losses= of shape \(2,\)"),
         (lambda: sdmgrad(pull=-1.0), "sdmgrad: pull must be at least 0, found -1.0"),
         (lambda: sdmgrad(steps=0), "sdmgrad: steps must be at least 1, found 0"),

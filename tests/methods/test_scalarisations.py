@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.lax import stop_gradient
 
-from mtljax.methods.from_losses import (
-    cosmos,
-    geometric,
-    mean_log,
-    pbi,
-    random,
-    stch,
-    tchebycheff,
-    uncertainty_softmax,
-)
+from mtljax.methods.from_losses import cosmos, geometric, mean_log, pbi, random, stch, tchebycheff, uncertainty_softmax
+from tests.methods.steps.scalarisation import weights_of
 
 PREFERENCE = np.array([0.5, 0.2, 0.2, 0.1], np.float32)
+
+
 REFERENCE = np.array([0.1, -0.2, 0.0, 0.3], np.float32)
+
+
 LOSSES = np.random.default_rng(0).uniform(0.4, 3.0, size=(16, 4)).astype(np.float32)
 
 
@@ -73,20 +67,6 @@ FORMULAS = {
 }
 
 
-@functools.cache
-def compiled(method):
-    def weights(losses, active):
-        return method.update(losses, method.init(losses.shape[0]), active=active)[0]
-
-    return jax.jit(jax.vmap(weights))
-
-
-def weights_of(method, losses, active=None):
-    losses = np.atleast_2d(np.asarray(losses, np.float32))
-    active = np.ones(losses.shape, bool) if active is None else np.broadcast_to(active, losses.shape)
-    return np.asarray(compiled(method)(losses, active))
-
-
 @pytest.mark.parametrize("name", FORMULAS)
 def test_weights_are_the_gradient_of_the_formula(name):
     method, formula = FORMULAS[name]
@@ -129,15 +109,6 @@ def test_limits():
     np.testing.assert_allclose(first, np.eye(4)[LOSSES.argmin(1)], atol=1e-6)
 
 
-def test_the_geometric_weight_is_not_the_one_that_libmtl_logs():
-    np.testing.assert_allclose(weights_of(geometric(), [2.0, 8.0]), [[1.0, 0.25]], rtol=1e-6)
-
-
-def test_ties_share_the_tchebycheff_weight():
-    found = weights_of(tchebycheff(preference=[1.0, 1.0, 2.0, 1.0]), [[1.0, 2.0, 1.0, 0.5]])
-    np.testing.assert_array_equal(found, [[0.0, 0.5, 1.0, 0.0]])
-
-
 def test_on_the_preferred_ray_pbi_and_cosmos_have_no_pull_to_it():
     for scale in (1e-12, 1.0, 3e7):
         found = weights_of(pbi(preference=PREFERENCE), scale * PREFERENCE[None, :])
@@ -162,41 +133,6 @@ def test_extreme_losses_give_finite_weights(name):
     assert np.isfinite(weights_of(method, extremes)).all()
     if "log" not in name and "geometric" not in name and name != "uncertainty_softmax":
         assert np.isfinite(weights_of(method, [[0.0] * 4, [-1.0, 2.0, -3.0, 0.0]])).all()
-
-
-def test_geometric_of_many_tasks_neither_over_nor_underflows():
-    for scale in (1e-6, 1e6):
-        losses = scale * np.linspace(0.5, 2.0, 100)
-        expected = np.exp(np.log(losses).mean()) / (100 * losses)
-        np.testing.assert_allclose(weights_of(geometric(), losses)[0], expected, rtol=1e-5)
-
-
-def test_random_weights_are_a_softmax_of_normal_draws():
-    method = random()
-    keys = jax.random.split(jax.random.key(0), 4000)
-    draw = jax.jit(jax.vmap(lambda key: method.update(jnp.ones(3), method.init(3), key=key)[0]))
-    weights = np.asarray(draw(keys))
-    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
-    assert len(np.unique(weights, axis=0)) == 4000
-    # log(w_i / w_j) is the difference of two standard normal numbers.
-    gaps = np.log(weights[:, 0] / weights[:, 1])
-    assert abs(gaps.mean()) < 4 * np.sqrt(2 / 4000) and abs(gaps.var() - 2) < 0.25
-    np.testing.assert_allclose(weights.mean(0), 1 / 3, atol=0.02)
-
-
-def test_random_draws_pass_over_inactive_tasks():
-    key = jax.random.key(5)
-    for method, whole in ((random(), 1.0), (random(rescale=True), 3.0)):
-        found, _ = method.update(
-            jnp.array([1.0, jnp.nan, 1.0, 1.0]),
-            method.init(4),
-            active=jnp.array([True, False, True, True]),
-            key=key,
-        )
-        expected, _ = method.update(jnp.ones(3), method.init(3), key=key)
-        np.testing.assert_allclose(np.delete(found, 1), expected, rtol=1e-6)
-        np.testing.assert_allclose(found.sum(), whole, rtol=1e-6)
-    assert random().update(jnp.ones(1), random().init(1))[0].tolist() == [1.0]
 
 
 def test_mistakes():

@@ -29,6 +29,11 @@ def test_every_method_has_a_case():
     assert plain <= set(BY_NAME)
 
 
+def test_cases_stand_in_the_order_of_the_table():
+    places = [list(ROWS).index(case.make(3).name.partition("(")[0]) for case in CASES]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.reads not in ("any", "batches")])
 def test_claims_are_those_that_are_tested(name):
     row, case = ROWS[name], BY_NAME[name]
