@@ -151,7 +151,7 @@ def check_preference(where: str, value: Any, *, what: str = "preference") -> Any
         >>> check_preference("upgrad", [1, -3])
         Traceback (most recent call last):
         ...
-        ValueError: upgrad: preference must be at least 0, found [1, -3]
+        ValueError: upgrad: preference must be at least 0, found [ 1. -3.]
     """
     if value is None:
         return None
