@@ -42,6 +42,7 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
     numbers: the defaults, up to its regularisation of the Gramian.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> method = dualproj()
         >>> weights, state = method.update(jnp.array([[1.0, -2.0], [-2.0, 8.0]]), method.init(2))
         >>> weights.round(4).tolist()

@@ -40,6 +40,7 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
     Gramian is regularised by its own rounding only. The preference is the weighting of rows of the authors' library.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> method = upgrad()
         >>> weights, state = method.update(jnp.array([[1.0, -0.5], [-0.5, 1.0]]), method.init(2))
         >>> weights.tolist()
