@@ -25,7 +25,8 @@ def project_simplex(values: Array, *, active: Array | None = None) -> Array:
     active = jnp.ones_like(values, dtype=bool) if active is None else active
     # The projection does not see a common shift; without one, large values would swallow the 1 that they must sum to.
     shifted = jnp.where(active, values - jnp.max(jnp.where(active, values, -jnp.inf)), -jnp.inf)
-    return jnp.where(active, projection_simplex(shifted), 0.0)
+    # Where float64 is enabled, the whole numbers in it make float64 of this.
+    return jnp.where(active, projection_simplex(shifted).astype(values.dtype), 0.0)
 
 
 def among_active(weights: Array, active: Array) -> Array:
