@@ -7,6 +7,7 @@ same examples every time.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from importlib.metadata import version
 
