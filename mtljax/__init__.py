@@ -14,7 +14,7 @@ from mtljax import (
     training,
     trees,
 )
-from mtljax.adapters import as_optax
+from mtljax.adapters import as_optax, carry
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.losses.objective import make_losses_fn
 from mtljax.methods import aggregate
@@ -53,6 +53,7 @@ __all__ = [
     "Update",
     "aggregate",
     "as_optax",
+    "carry",
     "convex",
     "data",
     "engines",

@@ -178,7 +178,7 @@ def test_a_bilevel_step_whose_losses_cannot_be_told_apart_is_void():
 @pytest.mark.parametrize("method", [methods.ntkmtl(), methods.graddrop(), methods.equal()], ids=lambda m: m.name)
 def test_a_link_of_optax_leaves_it_out(method):
     rows = mtljax.Params({"w": jnp.arange(6.0).reshape(3, 2).at[1, 0].set(jnp.nan)}, {k: jnp.ones(1) for k in NAMES})
-    link: Any = mtljax.as_optax(method, 3)
+    link: Any = mtljax.as_optax(method, names=NAMES)
     told = {"losses": jnp.ones(3), "key": jax.random.key(0)}
     found, state = link.update(rows, link.init(jax.tree.map(lambda leaf: leaf[0], rows.shared)), **told)
     expected, _ = link.update(rows, link.init(rows.shared), active=WITHOUT_B, **told)

@@ -1,18 +1,23 @@
-"""Flax NNX modules as networks."""
+"""Flax NNX modules as networks, and methods in loops with an `nnx.Optimizer`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
+from mtljax import gradients
 from mtljax.adapters.train_flags import flag_values, train_flags
-from mtljax.checks import check_callable, expect
+from mtljax.checks import check_callable, check_method, expect
+from mtljax.engines.checks import split_aux, with_aux
+from mtljax.engines.types import Engine
+from mtljax.methods import apply as methods_apply
+from mtljax.partition import Own
 from mtljax.sharing.frames.network import Network, key_for
-from mtljax.types import Key, PyTree
+from mtljax.types import Array, Key, Method, PyTree
 
 
 def from_nnx(
@@ -133,3 +138,113 @@ def _seeded(streams: PyTree, key: Key) -> PyTree:
 def _counts(streams: PyTree) -> list[int]:
     """Identities of the streams' arrays: a draw puts a new counter in the old one's place."""
     return [id(leaf) for leaf in jax.tree.leaves(streams)]
+
+
+def value_and_grad(
+    losses_fn: Callable[..., Any],
+    method: Method,
+    *,
+    has_aux: bool = False,
+    engine: Engine | None = None,
+    wrt: Any = nnx.Param,
+    names: Sequence[str] | None = None,
+    own: Own | None = None,
+) -> Callable[..., Any]:
+    """`mtljax.value_and_grad` of a module, as `nnx.value_and_grad` is `jax.value_and_grad` of one.
+
+        optimizer = nnx.Optimizer(module, optax.chain(mtljax.carry(method, 2), optax.adam(1e-3)), wrt=nnx.Param)
+        losses, grads, _ = value_and_grad(losses_fn, method)(module, optimizer, batch)
+        optimizer.update(module, grads)
+
+    What the module keeps beside its parameters (batch statistics, counts of random streams) moves in place, and so does
+    the method's state in an `nnx.Optimizer`.
+
+    Args:
+        losses_fn: `losses_fn(module, *args)` returning losses (dict of scalars by task, or array `[T]`), or
+            `(losses, aux)` with `has_aux`.
+        method: how tasks are reconciled.
+        has_aux: see `losses_fn`.
+        engine: as in `mtljax.value_and_grad`.
+        wrt: filter of the variables that are parameters; the one that the optimizer is given.
+        names: as in `mtljax.value_and_grad`.
+        own: likewise; a path begins with the module's attribute, such as "depth/kernel".
+
+    Returns:
+        `f(module, method_state, *args, key=None, active=None, **extra) -> (losses, grads, method_state)`, or
+        `((losses, aux), grads, method_state)` with `has_aux`. `method_state` is as in `mtljax.value_and_grad`, or an
+        `nnx.Optimizer` whose chain holds it, which comes back itself. For a method with `observe` (`famo`) call
+        `observe` below after the update.
+
+    Raises:
+        TypeError: from f, not a module.
+        ValueError: from f, as `mtljax.value_and_grad`.
+
+    Example:
+        >>> import optax
+        >>> import mtljax
+        >>> class Net(nnx.Module):
+        ...     def __init__(self, rngs):
+        ...         self.trunk, self.a, self.b = (nnx.Linear(2, 2, rngs=rngs) for _ in "tab")
+        >>> losses_fn = lambda net, x: {k: jnp.mean(getattr(net, k)(net.trunk(x)) ** 2) for k in "ab"}
+        >>> method, net = mtljax.methods.mgda(), Net(nnx.Rngs(0))
+        >>> optimizer = nnx.Optimizer(net, optax.chain(mtljax.carry(method, 2), optax.sgd(0.1)), wrt=nnx.Param)
+        >>> losses, grads, _ = value_and_grad(losses_fn, method)(net, optimizer, jnp.ones((1, 2)))
+        >>> _ = optimizer.update(net, grads)
+        >>> sorted(losses), sorted(grads)
+        (['a', 'b'], ['a', 'b', 'trunk'])
+    """
+    check_callable("value_and_grad", "losses_fn", losses_fn)
+    check_method("value_and_grad", "method", method)
+
+    def f(
+        module: nnx.Module,
+        method_state: Any,
+        *args: Any,
+        key: Key | None = None,
+        active: Array | None = None,
+        **extra: Array,
+    ) -> tuple[Any, PyTree, Any]:
+        expect(isinstance(module, nnx.Module), "value_and_grad", "module", "an nnx.Module", module, TypeError)
+        graph, params, rest = nnx.split(module, wrt, ...)
+
+        def of_params(params: PyTree, *args: Any) -> tuple[Any, Any]:
+            fresh = nnx.merge(graph, params, rest, copy=True)
+            losses, aux = split_aux(losses_fn(fresh, *args), has_aux)
+            return losses, (aux, nnx.split(fresh, wrt, ...)[2])
+
+        optimizer = method_state if isinstance(method_state, nnx.Optimizer) else None
+        holder = method_state if optimizer is None else nnx.as_pure(optimizer.opt_state)
+        differentiated = gradients.value_and_grad(of_params, method, has_aux=True, engine=engine, names=names, own=own)
+        (losses, (aux, after)), grads, state = differentiated(params, holder, *args, key=key, active=active, **extra)
+        nnx.update(module, after)
+        if optimizer is not None:
+            _put(optimizer, state)
+            state = optimizer
+        return with_aux(losses, aux, has_aux), grads, state
+
+    return f
+
+
+def observe(method: Method, losses: Array | Mapping[str, Array], optimizer: nnx.Optimizer) -> None:
+    """`mtljax.observe` for a method whose state is in an `nnx.Optimizer`, where it moves in place.
+
+    Args:
+        method: any method. One without `observe` learns nothing here.
+        losses: at the new parameters, `[T]` in task order or a dict of scalars by task.
+        optimizer: after its update.
+
+    Raises:
+        TypeError: not an `nnx.Optimizer`.
+        ValueError: as `mtljax.observe`.
+    """
+    expect(isinstance(optimizer, nnx.Optimizer), "observe", "optimizer", "an nnx.Optimizer", optimizer, TypeError)
+    _put(optimizer, methods_apply.observe(method, losses, nnx.as_pure(optimizer.opt_state)))
+
+
+def _put(optimizer: nnx.Optimizer, state: PyTree) -> None:
+    """Writes an optax state into the optimizer's variables, which may be held in nodes of another kind."""
+    values, structure = jax.tree.flatten(state)
+    variables = jax.tree.leaves(optimizer.opt_state, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    for variable, value in zip(variables, values, strict=True):
+        variable.set_value(value)
+    optimizer.opt_state = nnx.data(jax.tree.unflatten(structure, variables))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,23 +15,30 @@ from mtljax.engines.full import jacobian
 from mtljax.engines.linear import linearise
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients.step import differentiate, varying
-from mtljax.methods.apply import begun, ended
-from mtljax.types import Array, Key, Method, MethodState, Params, Unobserved
+from mtljax.methods.apply import begun, ended, replaced
+from mtljax.partition import Own, check_memory, parted
+from mtljax.types import Array, Key, Method, Params, PyTree
 
 
 def value_and_task_grads(
-    losses_fn: Callable[..., Any], *, has_aux: bool = False, axis_name: str | tuple[str, ...] | None = None
+    losses_fn: Callable[..., Any],
+    *,
+    has_aux: bool = False,
+    axis_name: str | tuple[str, ...] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Callable[..., Any]:
     """Losses, and every task's own gradient.
 
     `grads.shared` holds the Jacobian, leaves `[T, *p]` with row k = dL_k / d shared, and `grads.tasks[k]` holds
-    dL_k / d tasks[k]. One forward pass, one pass through the heads, T passes through the trunk.
+    dL_k / d tasks[k]. One forward pass, one pass through the heads, T passes through the trunk. Of parameters that are
+    one pytree, and not `Params`, every leaf has its Jacobian, `[T, *p]`, as `jax.jacrev` returns it.
 
     Args:
         losses_fn: `losses_fn(params, *args)` returning losses (dict of scalars by task, or array `[T]` in sorted order
             of names), or `(losses, aux)` with `has_aux`.
         has_aux: see `losses_fn`.
         axis_name: as in `value_and_grad`.
+        names: likewise.
 
     Returns:
         `f(params, *args) -> (losses, grads)`, or `((losses, aux), grads)` with `has_aux`; losses as `losses_fn`
@@ -55,17 +62,19 @@ def value_and_task_grads(
     check_callable("value_and_task_grads", "losses_fn", losses_fn)
     check_flag("value_and_task_grads", "has_aux", has_aux)
 
-    def f(params: Params, *args: Any) -> tuple[Any, Params]:
+    def f(tree: PyTree, *args: Any) -> tuple[Any, PyTree]:
+        own = None if isinstance(tree, Params) else {}
+        part = parted("value_and_task_grads", losses_fn, tree, args, has_aux=has_aux, names=names, own=own)
         reduce = reduction(axis_name)
-        params = varying(params, axis_name)
-        linear = linearise(losses_fn, params, args, has_aux)
+        params = varying(part.split(tree), axis_name)
+        linear = linearise(part.losses_fn, params, args, has_aux)
         everyone = jnp.ones(len(linear.losses), bool)
         share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
         cut = cut_heads(linear, jnp.full(everyone.shape, share), params.shared, everyone, reduce=reduce)
         losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
-        values = with_aux(linear.restore(losses), linear.aux, has_aux)
+        values = with_aux(part.restore(linear.restore(losses)), linear.aux, has_aux)
         # Whoever is not finite is shown as it is.
-        return values, Params(jacobian(cut._replace(active=everyone)), cut.reduce(cut.own))
+        return values, part.join(Params(jacobian(cut._replace(active=everyone)), cut.reduce(cut.own)))
 
     return f
 
@@ -77,8 +86,14 @@ def value_and_grad(
     has_aux: bool = False,
     engine: Engine | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    names: Sequence[str] | None = None,
+    own: Own | None = None,
 ) -> Callable[..., Any]:
     """Losses, and the gradient that a method makes of them: `jax.value_and_grad` for many tasks.
+
+    Parameters are `Params`, or one pytree of any form, such as Flax's. Of one pytree a leaf that one loss alone reaches
+    is that task's own and follows that loss, and a leaf that several losses reach is shared, as in `Params`; the
+    gradient has the pytree's form.
 
     Args:
         losses_fn: as in `value_and_task_grads`.
@@ -93,9 +108,18 @@ def value_and_grad(
             devices, the same on all of them. Give every device the same state and key. `()` where each device is to go
             its own way, with a seed of its own, say. `jax.vmap` needs no name.
 
+        names: of parameters that are one pytree, the tasks in their order; None (default) for the names of the losses
+            in sorted order.
+        own: of parameters that are one pytree, which leaves are a task's own: `own(path) -> task or None` for paths
+            such as "depth/kernel", or a dict by task of the path, or of several paths, at which its parameters begin.
+            `{}` for none. None (default) reads it off the losses. What stands behind an array of several heads'
+            outputs or of several losses, behind a loop or a branch, then counts as shared.
+
     Returns:
         `f(params, method_state, *args, key=None, active=None, **extra) -> (losses, grads, method_state)`, or
         `((losses, aux), grads, method_state)` with `has_aux`.
+        `method_state` may be a pytree that holds the method's state, such as the state of an optax chain with
+        `mtljax.carry` or a Flax `TrainState`; it then comes back as that.
         `key` is for stochastic methods. `active` is bool `[T]`: a task that is not active is as good as absent. Extra
         arrays `[T]` are for the methods that take them, such as `kpi` of `methods.dynamic_task_priority`.
         A method that reads more than one batch (`methods.auto_lambda`) takes as many tuples of arguments in place of
@@ -128,19 +152,23 @@ def value_and_grad(
     given, axis_name = axis_name, axis_name or None
 
     def f(
-        params: Params,
-        method_state: MethodState | Unobserved,
+        params: PyTree,
+        method_state: PyTree,
         *args: Any,
         key: Key | None = None,
         active: Array | None = None,
         **extra: Array,
-    ) -> tuple[Any, Params, MethodState | Unobserved]:
+    ) -> tuple[Any, PyTree, PyTree]:
         check_alone("value_and_grad", given)
+        first = args if method.num_batches == 1 else next(iter(args), ())
+        part = parted("value_and_grad", losses_fn, params, first, has_aux=has_aux, names=names, own=own)
+        state = begun("value_and_grad", method, method_state)
+        check_memory("value_and_grad", method, state, params, part)
         result = differentiate(
-            losses_fn,
+            part.losses_fn,
             method,
-            params,
-            begun("value_and_grad", method, method_state),
+            part.split(params),
+            state,
             args,
             has_aux=has_aux,
             engine=engine,
@@ -149,7 +177,8 @@ def value_and_grad(
             extra=extra,
             axis_name=axis_name,
         )
-        values = with_aux(result.restore(tuple(result.losses)), result.aux, has_aux)
-        return values, result.grads, ended(method, result.method_state)
+        values = with_aux(part.restore(result.restore(tuple(result.losses))), result.aux, has_aux)
+        after = replaced(method_state, ended(method, result.method_state))
+        return values, part.join(result.grads), after
 
     return f

@@ -183,7 +183,8 @@ def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) 
     Args:
         method: any method. One without `observe` learns nothing here.
         losses: at the new parameters, `[T]` in sorted order of names or a dict of scalars by task.
-        state: what `mtljax.value_and_grad` returned, or the state of an optax chain with `mtljax.as_optax`.
+        state: what `mtljax.value_and_grad` returned, or any pytree that holds it: the state of an optax chain with
+            `mtljax.carry` or `mtljax.as_optax`, a Flax `TrainState`.
 
     Returns:
         The state for the next step. Without `observe` it is the given one.
@@ -225,8 +226,13 @@ def _waits(node: Any) -> bool:
 def begun(where: str, method: Method, state: Any) -> MethodState:
     """A method's state at the start of a step made by hand, after checking that it has been told of the last one.
 
+    Args:
+        where: the public function asking, which opens the message.
+        method: the method.
+        state: its state, or a pytree that holds it: the state of an optax chain, a `TrainState`.
+
     Raises:
-        ValueError: it has not.
+        ValueError: it has not; or there is more than one state.
 
     Example:
         >>> import mtljax
@@ -237,12 +243,33 @@ def begun(where: str, method: Method, state: Any) -> MethodState:
         ValueError: value_and_grad: famo learns from the losses after each step: call state = mtljax.observe(method,
         losses, state), with the losses at the new parameters, before the next step
     """
+    nodes = [node for node in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(node)]
+    if len(nodes) > 1:
+        raise ValueError(f"{where}: state must hold the state of one method, {method.name}, found {len(nodes)} states")
+    # What holds none is told by whoever reads it.
+    state = nodes[0] if nodes else state
     if _waits(state):
         raise ValueError(
             f"{where}: {method.name} learns from the losses after each step: call state = mtljax.observe(method, "
             "losses, state), with the losses at the new parameters, before the next step"
         )
     return state
+
+
+def replaced(holder: PyTree, new: PyTree) -> PyTree:
+    """A pytree that holds a method's state with the new one in its place.
+
+    Example:
+        >>> import mtljax
+        >>> state = mtljax.methods.equal().init(2)
+        >>> replaced((1, {"here": state}), "new")
+        (1, {'here': 'new'})
+    """
+    return jax.tree.map(lambda node: new if _is_state(node) else node, holder, is_leaf=_is_state)
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, MethodState | Unobserved)
 
 
 def ended(method: Method, state: MethodState) -> MethodState | Unobserved:

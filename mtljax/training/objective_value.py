@@ -14,6 +14,7 @@ from mtljax import trees
 from mtljax.gradients.result import Gradients
 from mtljax.gradients.step import differentiate
 from mtljax.methods.common import initial_state
+from mtljax.partition import Parted
 from mtljax.training.penalized import Penalized
 from mtljax.types import Array, Method, Params, PyTree
 
@@ -107,3 +108,13 @@ def objective(
         known = jnp.where(jnp.isfinite(penalty.value), penalty.value, 0.0)
         value, grad = value + known, with_slope(grad, penalty.slope)
     return {"value": value, "grad": grad, "value_fn": value_fn, "obj_fn": value_fn}
+
+
+def as_given(part: Parted, offered: dict[str, Any]) -> dict[str, Any]:
+    """What is offered over `Params`, over parameters in the form that the caller gave."""
+
+    def value_fn(params: PyTree, *, obj_fn: Any = None) -> Array:
+        del obj_fn
+        return offered["value_fn"](part.split(params))
+
+    return {**offered, "grad": part.join(offered["grad"]), "value_fn": value_fn, "obj_fn": value_fn}

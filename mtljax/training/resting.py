@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 
 from mtljax import trees
 from mtljax.checks import check_mask, check_optimizer, expect
+from mtljax.partition import Layout, keys_of
 from mtljax.penalties import ProximalState
 from mtljax.training.objective_value import update_with
 from mtljax.types import Array, Params, PyTree
@@ -129,6 +131,30 @@ def moving(params: Params, active: Array, reach: Params | None) -> Moves:
         return None
 
     return moves
+
+
+def at_paths(layout: Layout, params: PyTree, moves: Moves) -> Moves:
+    """`moves` of `Params`, as a function of paths that end in that of a leaf of one pytree.
+
+    Args:
+        layout: which leaf is whose.
+        params: the pytree.
+        moves: for the `Params` that it is split into.
+    """
+    flags: dict[tuple[Any, ...], Array | None] = {}
+    leaves, keys = jax.tree_util.tree_flatten_with_path(params)[0], keys_of(layout.names)
+    for k, ((path, _), owner) in enumerate(zip(leaves, layout.owners, strict=True)):
+        if owner is None:
+            flags[path] = None
+        else:
+            place = layout.owners[:k].count(owner)
+            flags[path] = moves((GetAttrKey("tasks"), DictKey(keys[owner]), SequenceKey(place)))
+
+    def of_path(path: tuple[Any, ...]) -> Array | None:
+        # An optimizer keeps its leaves under the parameter's path, with names of its own before that.
+        return next((flags[path[start:]] for start in range(len(path) + 1) if path[start:] in flags), None)
+
+    return of_path
 
 
 def can_hold(opt_state: PyTree) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,15 +12,25 @@ import optax
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_alone, check_axis_name, check_callable, check_key, check_method, check_optimizer, expect
+from mtljax.checks import (
+    check_alone,
+    check_axis_name,
+    check_callable,
+    check_key,
+    check_method,
+    check_names,
+    check_optimizer,
+    expect,
+)
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients.result import Gradients
 from mtljax.gradients.step import differentiate
 from mtljax.losses.objective import attribute
-from mtljax.training.objective_value import objective, update_with, with_slope
+from mtljax.partition import check_memory, has_tasks, parted, paths_of
+from mtljax.training.objective_value import as_given, objective, update_with, with_slope
 from mtljax.training.penalized import Penalized, penalized
-from mtljax.training.resting import can_hold, has_prox, held, moving, scalars_held
+from mtljax.training.resting import at_paths, can_hold, has_prox, held, moving, scalars_held
 from mtljax.types import Array, Aux, Batch, Key, Method, Model, Params, PyTree, TrainState
 
 Init = Callable[..., TrainState]
@@ -35,6 +45,7 @@ def make_train_step(
     penalty: Callable[[Params], Array] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     engine: Engine | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[Init, Step]:
     """Make a multi-task training step; pure and not jitted.
 
@@ -67,6 +78,9 @@ def make_train_step(
             Batch statistics are averaged over devices; they equal one device's only if the
             network itself computes them over the same axis.
         engine: as in `mtljax.value_and_grad`.
+        names: the T tasks in their order, for parameters that are one pytree of any form, and not `Params`. A leaf that
+            one loss alone reaches is that task's own, as in `mtljax.value_and_grad`; for a method whose state is like
+            the shared parameters give `Params` where there is one. Arrays `[T]` are in the order of names.
 
     Returns:
         `(init, step)`. `init(key, inputs) -> TrainState` draws a first state of the model that `losses_fn` is of (its
@@ -110,6 +124,8 @@ def make_train_step(
         check_callable("make_train_step", "penalty", penalty)
     check_engine("make_train_step", engine)
     check_axis_name("make_train_step", axis_name)
+    if names is not None:
+        check_names("make_train_step", "names", names)
     given, axis_name = axis_name, axis_name or None
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = attribute(losses_fn, "penalty")
@@ -121,16 +137,24 @@ def make_train_step(
         if key is None and not isinstance(params, Params):
             key, model_key = jax.random.split(check_key("init", "key", params))
             params, model_state = _model(losses_fn).init(model_key, model_state)
-        check_params("init", params)
+        if names is None:
+            told = "mtljax.Params, or any pytree where make_train_step is given names="
+            expect(isinstance(params, Params), "init", "params", told, params, TypeError)
+            check_params("init", params)
+        else:
+            one = not has_tasks(params)
+            expect(one, "make_train_step", "names", "None where parameters are mtljax.Params", names, ValueError)
+            paths_of("init", params)
         key = check_key("init", "key", key)
+        count, shared = (len(params.tasks), params.shared) if names is None else (len(names), params)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state=model_state,
             opt_state=optimizer.init(params),
-            method_state=method.init(len(params.tasks), params.shared),
+            method_state=method.init(count, shared),
             key=key,
-            nonfinite=jnp.zeros(len(params.tasks), jnp.int32),
+            nonfinite=jnp.zeros(count, jnp.int32),
         )
         # The optimizer's state too: some optimizers keep the parameters in it, and no buffer may be donated twice. With
         # a dtype, since a weak type, which no step gives back, would have the second step compiled anew.
@@ -140,7 +164,6 @@ def make_train_step(
         expect(isinstance(state, TrainState), "step", "state", "a TrainState, as init makes it", state, TypeError)
         check_alone("make_train_step", given)
         _check_bound(axis_names)
-        names = sorted(state.params.tasks)
         step_key = jax.random.fold_in(state.key, state.step)
         model_key, method_key = jax.random.split(step_key)
         if axis_name is not None:
@@ -159,10 +182,15 @@ def make_train_step(
         keys = [model_key, *(jax.random.fold_in(model_key, k) for k in range(1, len(batches)))]
         each = [(state.model_state, *pair) for pair in zip(batches, keys, strict=True)]
         args = each[0]
+        if names is None:
+            check_params("make_train_step", state.params)
+        part = parted("make_train_step", train_losses, state.params, args, has_aux=True, names=names)
+        check_memory("make_train_step", method, state.method_state, state.params, part)
+        params = part.split(state.params)
         found = differentiate(
-            train_losses,
+            part.losses_fn,
             method,
-            state.params,
+            params,
             state.method_state,
             args if method.num_batches == 1 else tuple(each),
             has_aux=True,
@@ -177,10 +205,11 @@ def make_train_step(
                 "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
                 "model's losses with functools.wraps, or give penalty=model.penalty"
             )
-        total = penalized(penalties, state.params)
-        grads = found.grads if total is None else with_slope(found.grads, total.slope)
-        moves = moving(state.params, found.active, None if total is None else total.reach)
-        offered = objective(train_losses, method, found, args, total, axis_name)
+        total = penalized([functools.partial(_joined, part.join, each) for each in penalties], params)
+        grads = part.join(found.grads if total is None else with_slope(found.grads, total.slope))
+        moves = moving(params, found.active, None if total is None else total.reach)
+        moves = moves if part.layout is None else at_paths(part.layout, state.params, moves)
+        offered = as_given(part, objective(part.losses_fn, method, found, args, total, axis_name))
         if has_prox(state.opt_state):
             offered["before_prox"] = functools.partial(held, moves)
         updates, opt_state = update_with(optimizer, grads, state.opt_state, state.params, offered)
@@ -188,21 +217,22 @@ def make_train_step(
         if can_hold(state.opt_state):
             opt_state = held(moves, opt_state, state.opt_state)
             updates = updates if has_prox(state.opt_state) else held(moves, updates)
-        params: Any = optax.apply_updates(state.params, updates)
+        moved: Any = optax.apply_updates(state.params, updates)
         method_state = found.method_state
         if method.observe is not None:
-            after = losses_fn(params, *args, True)[0]
-            method_state = method.observe(over_devices(_vector(after, names), found.share, axis_name), method_state)
+            after = losses_fn(moved, *args, True)[0]
+            losses = over_devices(_vector(after, part.names), found.share, axis_name)
+            method_state = method.observe(losses, method_state)
         new = TrainState(
             step=state.step + 1,
-            params=params,
+            params=moved,
             model_state=_mean_state(aux.state, state.model_state, axis_name),
             opt_state=opt_state,
             method_state=method_state,
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(names, found, new, aux.metrics, total, axis_name, method.least_loss)
+        return new, _report(part.names, found, new, aux.metrics, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -216,6 +246,10 @@ def _model(losses_fn: Callable[..., Any]) -> Model:
             "the parameters; of other losses give init(params, model_state, key=key)"
         )
     return model
+
+
+def _joined(join: Callable[[Params], PyTree], penalty: Callable[[Any], Array], params: Params) -> Array:
+    return penalty(join(params))
 
 
 def _batches_of(method: Method, batch: Any) -> tuple[Any, ...]:
@@ -304,6 +338,6 @@ def over_devices(value: Array, share: Array, axis_name: Any) -> Array:
     return lax.psum(jnp.where(share > 0, value * share, 0.0), axis_name)
 
 
-def _vector(losses: Any, names: list[str]) -> Array:
+def _vector(losses: Any, names: Sequence[str]) -> Array:
     array = jnp.stack([losses[name] for name in names]) if isinstance(losses, dict) else losses
     return array.astype(jnp.float32)

@@ -13,7 +13,7 @@ ROWS = PARAMS._replace(shared=jnp.eye(2))
 
 
 def update(method=None, updates=ROWS, state=None, **rest):
-    link = mtljax.as_optax(methods.equal() if method is None else method, 2)
+    link = mtljax.as_optax(methods.equal() if method is None else method)
     return link.update(updates, link.init(PARAMS) if state is None else state, **rest)
 
 
@@ -34,7 +34,7 @@ BAD = [
     Bad(lambda: update(losses=jnp.ones(2), active=jnp.ones(3, bool)), ("equal", "active")),
     Bad(lambda: update(losses=jnp.ones(2), active=jnp.ones(2)), ("equal", "active"), TypeError),
     Bad(lambda: update(updates=PARAMS._replace(shared=jnp.ones(3))), ("as_optax", "updates.shared", "(3,)")),
-    Bad(lambda: update(updates={"w": jnp.ones(3)}), ("as_optax", "updates['w']", "(3,)")),
+    Bad(lambda: update(updates={"w": jnp.ones(3)}), ("as_optax", "names", "Params", "None")),
     Bad(lambda: update(updates=ROWS._replace(tasks={"a": jnp.ones(2)}), losses=jnp.ones(2)), ("as_optax", "tasks")),
     *each(lambda state: update(state=state), ("as_optax", "state"), (methods.equal().init(2), (), 1.0), TypeError),
     Bad(

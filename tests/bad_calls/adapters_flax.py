@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from flax import nnx
 
+from mtljax import methods
+from mtljax.adapters import flax_nnx
 from mtljax.adapters.flax_linen import from_linen, model_from_linen
 from mtljax.adapters.flax_nnx import from_nnx
-from tests.bad_calls.bad import Bad, each
+from tests.bad_calls.bad import NO_FUNCTIONS, Bad, each
 
 KEY, X = np.zeros(2, np.uint32), np.ones((2, 3), np.float32)
 LAYER = nn.Dense(4)
@@ -53,5 +57,21 @@ BAD = [
     *each(lambda make: from_nnx(make), ("from_nnx", "make_module"), (None, "Linear", 1, LAYER), TypeError),
     Bad(lambda: from_nnx(lambda rngs: LAYER), ("from_nnx", "make_module", "nnx.Module"), TypeError),
     *each(lambda x: from_nnx(Dropping, call_kwargs=x), ("from_nnx", "call_kwargs"), ({}, "train", True), TypeError),
+    *each(
+        lambda f: flax_nnx.value_and_grad(f, methods.mgda()), ("value_and_grad", "losses_fn"), NO_FUNCTIONS, TypeError
+    ),
+    *each(lambda m: flax_nnx.value_and_grad(print, m), ("value_and_grad", "method"), (methods.mgda, None), TypeError),
+    *each(
+        lambda module: flax_nnx.value_and_grad(print, methods.mgda())(module, methods.mgda().init(2)),
+        ("value_and_grad", "module"),
+        ({}, LAYER, None),
+        TypeError,
+    ),
+    *each(
+        lambda optimizer: flax_nnx.observe(methods.famo(), jnp.ones(2), optimizer),
+        ("observe", "optimizer"),
+        (optax.adam(0.1), methods.famo().init(2), None),
+        TypeError,
+    ),
     Bad(lambda: jax.eval_shape(lambda x: from_nnx(Dropping).apply({}, {}, x, train=True)[0], X), ("from_nnx", "key")),
 ]

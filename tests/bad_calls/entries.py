@@ -43,7 +43,18 @@ def made(**rest):
     return training.make_train_step(**given)
 
 
-LINK = mtljax.as_optax(MGDA, 2)
+def plain_step(**rest):
+    """A step on one pytree of which a and c each have a leaf of their own."""
+
+    def losses(params, state, batch, key, train):
+        return {k: jnp.sum(params["w"] * params[k]) for k in "ac"}, mtljax.Aux(state)
+
+    init, step = made(losses_fn=losses, **rest)
+    params = {k: jnp.ones(2) for k in ("a", "c", "w")}
+    return lambda: jax.eval_shape(lambda: step(init(params, key=KEY), None))
+
+
+LINK = mtljax.as_optax(MGDA, names=["a", "c"])
 STATE = LINK.init({"w": jnp.ones(3)})
 TWO = {"a": jnp.array(1.0), "c": jnp.array(1.0)}
 MODEL, TASK = mtljax.Model(losses_fn, losses_fn), Task(mtljax.losses.squared_error)
@@ -99,10 +110,11 @@ BAD = [
     *each(methods.sampled, ("sampled", "method"), NO_METHODS, TypeError),
     Bad(lambda: methods.sampled(methods.equal()), ("sampled", "method", "equal")),
     *count(lambda n: methods.sampled(MGDA, n), ("sampled", "batches"), 1),
-    Bad(value(TWO, {"w": jnp.ones(2)}), ("value_and_grad", "params", "Flax", "Params("), TypeError),
-    *(Bad(value(TWO, params), ("value_and_grad", "params"), TypeError) for params in (None, (1, 2), jnp.ones(2))),
+    *(
+        Bad(value(TWO, params), ("value_and_grad", "params"), TypeError)
+        for params in (None, (1, 2), "w", {"n": jnp.arange(2)}, Params({}, {}))
+    ),
     Bad(value(TWO, Params({}, [jnp.ones(2)])), ("value_and_grad", "params.tasks"), TypeError),
-    Bad(value(TWO, Params({}, {})), ("value_and_grad", "params.tasks")),
     *(
         Bad(value(TWO, Params({"n": leaf}, PARAMS.tasks)), ("value_and_grad", "['n']"), TypeError)
         for leaf in (jnp.arange(2), jnp.ones(2, bool), jnp.ones(2, complex))
@@ -137,8 +149,9 @@ BAD = [
         ("features", "db_mtl", "state"),
     ),
     # as_optax
-    *each(lambda m: mtljax.as_optax(m, 2), ("as_optax", "method"), NO_METHODS, TypeError),
-    *count(lambda n: mtljax.as_optax(MGDA, n), ("as_optax", "num_tasks"), 0),
+    *each(mtljax.as_optax, ("as_optax", "method"), NO_METHODS, TypeError),
+    *each(lambda n: mtljax.as_optax(MGDA, names=n), ("as_optax", "names"), ["ab", 2, [1, 2]], TypeError),
+    *each(lambda n: mtljax.as_optax(MGDA, names=n), ("as_optax", "names"), [[], ["a", "a"]]),
     Bad(lambda: LINK.update({"w": jnp.ones((3, 2))}, STATE), ("as_optax", "updates['w']", "2", "(3, 2)")),
     Bad(lambda: LINK.update({"w": jnp.ones((2, 2), int)}, STATE), ("jacobian['w']", "int32"), TypeError),
     Bad(lambda: LINK.update({"w": J}, STATE, losses=jnp.ones(3)), ("as_optax", "losses", "(2,)", "(3,)")),
@@ -159,9 +172,17 @@ BAD = [
     ),
     *each(lambda p: made(penalty=p), ("make_train_step", "penalty"), [1.0, "l2"], TypeError),
     *each(lambda e: made(engine=e), ("make_train_step", "engine"), NO_ENGINES, TypeError),
+    *each(lambda n: made(names=n), ("make_train_step", "names"), ["ab", 2, [1, 2]], TypeError),
+    *each(lambda n: made(names=n), ("make_train_step", "names"), [[], ["a", "a"]]),
+    Bad(lambda: made(names=["a", "c"])[0](PARAMS, key=KEY), ("make_train_step", "names", "Params", "['a', 'c']")),
     *each(lambda a: made(axis_name=a), ("make_train_step", "axis_name"), [1, (1, 2), 2.5], TypeError),
     *each(lambda k: made()[0](PARAMS, key=k), ("init", "key"), [0, None, "key", jnp.ones(2)], TypeError),
-    *each(lambda p: made()[0](p, key=KEY), ("init", "params"), [{"w": 1.0}, None, [1.0]], TypeError),
+    *each(lambda p: made()[0](p, key=KEY), ("init", "params", "names"), [{"w": 1.0}, None, [1.0]], TypeError),
+    *each(
+        lambda p: made(names=["a", "c"])[0](p, key=KEY), ("init", "params"), [None, {}, {"w": jnp.arange(2)}], TypeError
+    ),
+    Bad(plain_step(names=["a", "b"]), ("losses", "['a', 'b']", "['a', 'c']")),
+    Bad(plain_step(names=["a", "c"], method=methods.moco()), ("make_train_step", "moco", "Params", "['a', 'c']")),
     # losses_fn
     *each(
         lambda m: mtljax.make_losses_fn(m, {"a": TASK}), ("losses_fn", "model"), [None, losses_fn, "model"], TypeError

@@ -57,7 +57,7 @@ def by_value_and_grad(form):
 
 
 def by_optax():
-    chain = optax.chain(mtljax.as_optax(METHOD, 2), optax.sgd(0.05))
+    chain = optax.chain(mtljax.as_optax(METHOD), optax.sgd(0.05))
 
     @jax.jit
     def step(params, state):
@@ -93,7 +93,7 @@ def test_a_step_without_the_losses_is_an_error():
     text = r"famo learns from the losses after each step: call state = mtljax.observe\(method, losses, state\)"
     with pytest.raises(ValueError, match="value_and_grad: " + text):
         jax.jit(f)(START, state)
-    link = mtljax.as_optax(METHOD, 2)
+    link = mtljax.as_optax(METHOD, names=["a", "b"])
     _, state = link.update({"w": jnp.eye(2)}, link.init({"w": jnp.ones(2)}), losses=jnp.ones(2))
     with pytest.raises(ValueError, match="as_optax: " + text):
         link.update({"w": jnp.eye(2)}, state, losses=jnp.ones(2))
@@ -141,7 +141,7 @@ def test_what_a_method_needs_besides_reaches_it():
     expected = method.update(jnp.ones(2), method.init(2), kpi=kpi)[0]
     _, _, state = mtljax.value_and_grad(losses_fn, method)(START, method.init(2), kpi=kpi)
     np.testing.assert_allclose(state.weights, expected)
-    chain = optax.chain(mtljax.as_optax(method, 2), optax.sgd(1.0))
+    chain = optax.chain(mtljax.as_optax(method, names=["a", "b"]), optax.sgd(1.0))
     updates, state = chain.update({"w": jnp.eye(2)}, chain.init({"w": jnp.ones(2)}), losses=jnp.ones(2), kpi=kpi)
     np.testing.assert_allclose(state[0].method.weights, expected)
     np.testing.assert_allclose(-updates["w"], mtljax.aggregate(method, jnp.eye(2), losses=jnp.ones(2), kpi=kpi))
@@ -178,7 +178,7 @@ def by_lengths():
 @pytest.mark.parametrize("method", [by_turns(), methods.every(by_lengths(), 2)], ids=lambda method: method.name)
 def test_what_is_not_due_or_not_picked_is_the_same_by_every_way(method):
     """Three steps: a task picked each time, and weights that are kept for a step."""
-    f, link = mtljax.value_and_grad(losses_fn, method), mtljax.as_optax(method, 2)
+    f, link = mtljax.value_and_grad(losses_fn, method), mtljax.as_optax(method)
     init, step = training.make_train_step(
         lambda params, *rest: (losses_fn(params), mtljax.Aux()), method, optax.sgd(0.1)
     )

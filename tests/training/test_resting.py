@@ -143,7 +143,7 @@ def test_what_is_gathered_over_several_steps_is_not_lost():
 
 
 def test_by_task_in_a_chain_behind_a_method():
-    chain = optax.chain(mtljax.as_optax(methods.equal(), 2), training.by_task(optax.adam(0.1)))
+    chain = optax.chain(mtljax.as_optax(methods.equal()), training.by_task(optax.adam(0.1)))
     rows = START._replace(shared={"w": jnp.eye(2)})
     state = chain.init(START)
     updates, state = chain.update(rows, state, START, losses=jnp.ones(2), active=jnp.array([True, False]))
