@@ -20,7 +20,7 @@ X = jnp.array([[0.3, 1.0, -1.0], [2.0, 0.1, 0.4]])
 
 
 def losses_fn(tree, x=X):
-    hidden = jnp.tanh(x * tree["trunk"])
+    hidden = jnp.tanh(x * tree["trunk"][None, :])
     return {"b": jnp.mean((hidden @ tree["b"] - 1.0) ** 2), "a": jnp.mean((hidden @ tree["a"]["w"] + 2.0) ** 2)}
 
 

@@ -130,7 +130,7 @@ def owners_of(where: str, own: Own, paths: Sequence[str], names: Sequence[str] |
         ValueError: an owner that is no task, a path at which nothing begins, a leaf with two owners.
 
     Example:
-        >>> owners_of("value_and_grad", {"b": "head", "a": ["x", "y"]}, ["head/w", "trunk", "x"], ["a", "b"])
+        >>> owners_of("value_and_grad", {"b": "head", "a": ["x"]}, ["head/w", "trunk", "x"], ["a", "b"])
         [1, None, 0]
     """
     told = "a function of a leaf's path that returns a task or None, or a dict by task of paths"

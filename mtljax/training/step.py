@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtljax import trees
 from mtljax.checks import (
     check_alone,
     check_axis_name,
@@ -24,12 +23,13 @@ from mtljax.checks import (
 )
 from mtljax.engines.checks import check_params
 from mtljax.engines.types import Engine, check_engine
-from mtljax.gradients.result import Gradients
 from mtljax.gradients.step import differentiate
 from mtljax.losses.objective import attribute
 from mtljax.partition import check_memory, has_tasks, parted, paths_of
+from mtljax.training.merging import mean_over_devices, over_devices
 from mtljax.training.objective_value import as_given, objective, update_with, with_slope
-from mtljax.training.penalized import Penalized, penalized
+from mtljax.training.penalized import penalized
+from mtljax.training.report import report
 from mtljax.training.resting import at_paths, can_hold, has_prox, held, moving, scalars_held
 from mtljax.types import Array, Aux, Batch, Key, Method, Model, Params, PyTree, TrainState
 
@@ -226,13 +226,13 @@ def make_train_step(
         new = TrainState(
             step=state.step + 1,
             params=moved,
-            model_state=_mean_state(aux.state, state.model_state, axis_name),
+            model_state=mean_over_devices(aux.state, state.model_state, axis_name),
             opt_state=opt_state,
             method_state=method_state,
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, _report(part.names, found, new, aux.metrics, total, axis_name, method.least_loss)
+        return new, report(part.names, found, new, aux.metrics, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -271,71 +271,6 @@ def _check_bound(axis_names: tuple[str, ...]) -> None:
                 f"step with training.pmap(step, axis_name={name!r}) or in jax.shard_map; for training.jit and "
                 "training.sharded make it without axis_name"
             ) from None
-
-
-def _mean_state(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:
-    """The network's state after the step: averaged over the devices that moved it, and never poisoned by NaN.
-
-    An entry that was finite and is no longer is held. One that was infinite, such as a running maximum before its first
-    step, may become anything but NaN. A device whose part of the batch has no labels has not moved the state.
-    """
-
-    def leaf(a: Any, b: Any) -> Any:
-        if jnp.issubdtype(jnp.result_type(a), jnp.integer) and axis_name is not None:
-            return lax.pmax(a, axis_name)  # counters
-        if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
-            return a
-        a = jnp.where(jnp.isfinite(a) | jnp.isnan(b) | (jnp.isinf(b) & ~jnp.isnan(a)), a, b)
-        if axis_name is None:
-            return a
-        moved = ((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))).any().astype(a.dtype)
-        count = lax.psum(moved, axis_name)
-        total = lax.psum(jnp.where(moved > 0, a, 0.0), axis_name)
-        return jnp.where(count > 0, total / jnp.maximum(count, 1), b)
-
-    return jax.tree.map(leaf, new, old)
-
-
-def _report(
-    names: list[str],
-    found: Gradients,
-    state: TrainState,
-    metrics: Mapping[str, Any],
-    penalty: Penalized | None,
-    axis_name: Any,
-    least_loss: Any,
-) -> dict[str, Any]:
-    def by_name(array: Array) -> dict[str, Array]:
-        return {name: array[k] for k, name in enumerate(names)}
-
-    report: dict[str, Any] = {
-        "losses": by_name(found.losses),
-        "weights": by_name(found.method_state.weights),
-        "active": by_name(found.active),
-        "nonfinite": by_name(state.nonfinite),
-        "residual": found.method_state.residual,
-    }
-    if least_loss is not None:
-        report["below"] = by_name(found.nonfinite & (found.losses < jnp.asarray(least_loss)))
-    if penalty is not None:
-        report["penalty"] = penalty.value
-        report["penalty_nonfinite"] = ~penalty.sound
-    if found.gramian is not None and found.scale is not None:
-        report["cosines"] = trees.cosines(found.gramian)
-        report["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
-    if metrics:
-        report["tasks"] = {
-            name: jax.tree.map(lambda value, k=k: over_devices(value, found.share[k], axis_name), metrics[name])
-            for k, name in enumerate(names)
-        }
-    return report
-
-
-def over_devices(value: Array, share: Array, axis_name: Any) -> Array:
-    """A per-task mean over one device's examples, averaged over all devices' examples."""
-    if axis_name is None:
-        return value
-    return lax.psum(jnp.where(share > 0, value * share, 0.0), axis_name)
 
 
 def _vector(losses: Any, names: Sequence[str]) -> Array:

@@ -1,0 +1,41 @@
+"""What devices have each of their own, merged: means by task, and the network's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtljax.types import Array, PyTree
+
+
+def over_devices(value: Array, share: Array, axis_name: Any) -> Array:
+    """A per-task mean over one device's examples, averaged over all devices' examples."""
+    if axis_name is None:
+        return value
+    return lax.psum(jnp.where(share > 0, value * share, 0.0), axis_name)
+
+
+def mean_over_devices(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:
+    """The network's state after the step: averaged over the devices that moved it, and never poisoned by NaN.
+
+    An entry that was finite and is no longer is held. One that was infinite, such as a running maximum before its first
+    step, may become anything but NaN. A device whose part of the batch has no labels has not moved the state.
+    """
+
+    def leaf(a: Any, b: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(a), jnp.integer) and axis_name is not None:
+            return lax.pmax(a, axis_name)  # counters
+        if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
+            return a
+        a = jnp.where(jnp.isfinite(a) | jnp.isnan(b) | (jnp.isinf(b) & ~jnp.isnan(a)), a, b)
+        if axis_name is None:
+            return a
+        moved = ((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))).any().astype(a.dtype)
+        count = lax.psum(moved, axis_name)
+        total = lax.psum(jnp.where(moved > 0, a, 0.0), axis_name)
+        return jnp.where(count > 0, total / jnp.maximum(count, 1), b)
+
+    return jax.tree.map(leaf, new, old)

@@ -1,0 +1,52 @@
+"""The metrics of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtljax import trees
+from mtljax.gradients.result import Gradients
+from mtljax.training.merging import over_devices
+from mtljax.training.penalized import Penalized
+from mtljax.types import Array, TrainState
+
+
+def report(
+    names: list[str],
+    found: Gradients,
+    state: TrainState,
+    metrics: Mapping[str, Any],
+    penalty: Penalized | None,
+    axis_name: Any,
+    least_loss: Any,
+) -> dict[str, Any]:
+    """The metrics, as `make_train_step` lists them; arrays by task become dicts by name."""
+
+    def by_name(array: Array) -> dict[str, Array]:
+        return {name: array[k] for k, name in enumerate(names)}
+
+    told: dict[str, Any] = {
+        "losses": by_name(found.losses),
+        "weights": by_name(found.method_state.weights),
+        "active": by_name(found.active),
+        "nonfinite": by_name(state.nonfinite),
+        "residual": found.method_state.residual,
+    }
+    if least_loss is not None:
+        told["below"] = by_name(found.nonfinite & (found.losses < jnp.asarray(least_loss)))
+    if penalty is not None:
+        told["penalty"] = penalty.value
+        told["penalty_nonfinite"] = ~penalty.sound
+    if found.gramian is not None and found.scale is not None:
+        told["cosines"] = trees.cosines(found.gramian)
+        told["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
+    if metrics:
+        told["tasks"] = {
+            name: jax.tree.map(lambda value, k=k: over_devices(value, found.share[k], axis_name), metrics[name])
+            for k, name in enumerate(names)
+        }
+    return told
