@@ -18,7 +18,7 @@ from mtljax.adapters import as_optax, carry
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.losses.objective import make_losses_fn
 from mtljax.methods import aggregate
-from mtljax.methods.apply import observe
+from mtljax.methods.observing import observe
 from mtljax.types import (
     Aux,
     Batch,

@@ -31,8 +31,10 @@ OWNERS = {
     # What a penalty is made of, such as a graph, is decomposed once, when it is made.
     "np.linalg": ("penalties/",),
 }
-# `checks` is for the library itself.
-FOLDERS = [each.name for each in pkgutil.iter_modules([str(ROOT)]) if each.ispkg and each.name != "checks"]
+# These two are for the library itself.
+FOLDERS = [
+    each.name for each in pkgutil.iter_modules([str(ROOT)]) if each.ispkg and each.name not in ("checks", "partition")
+]
 MODULES = ["mtljax", *(f"mtljax.{name}" for name in FOLDERS)]
 PUBLIC = {
     f"{module}.{name}": getattr(importlib.import_module(module), name)

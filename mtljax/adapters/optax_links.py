@@ -11,8 +11,9 @@ import optax
 
 from mtljax import participation, trees
 from mtljax.checks import check_names, expect
-from mtljax.methods.apply import begun, check_reads_evidence, ended, reconcile
+from mtljax.methods.apply import check_reads_evidence, reconcile
 from mtljax.methods.common import check_active
+from mtljax.methods.observing import begun, ended
 from mtljax.partition import Own, join, keys_of, layout_of, shared_of, split
 from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobserved
 

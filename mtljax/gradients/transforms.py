@@ -15,7 +15,7 @@ from mtljax.engines.full import jacobian
 from mtljax.engines.linear import linearise
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients.step import differentiate, varying
-from mtljax.methods.apply import begun, ended, replaced
+from mtljax.methods.observing import begun, ended, replaced
 from mtljax.partition import Own, check_memory, parted
 from mtljax.types import Array, Key, Method, Params, PyTree
 
