@@ -14,7 +14,7 @@ from mtljax.adapters.train_flags import flag_values, train_flags
 from mtljax.checks import check_callable, check_method, expect
 from mtljax.engines.checks import split_aux, with_aux
 from mtljax.engines.types import Engine
-from mtljax.methods import apply as methods_apply
+from mtljax.methods import observing
 from mtljax.partition import Own
 from mtljax.sharing.frames.network import Network, key_for
 from mtljax.types import Array, Key, Method, PyTree
@@ -238,7 +238,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], optimizer: nnx.
         ValueError: as `mtljax.observe`.
     """
     expect(isinstance(optimizer, nnx.Optimizer), "observe", "optimizer", "an nnx.Optimizer", optimizer, TypeError)
-    _put(optimizer, methods_apply.observe(method, losses, nnx.as_pure(optimizer.opt_state)))
+    _put(optimizer, observing.observe(method, losses, nnx.as_pure(optimizer.opt_state)))
 
 
 def _put(optimizer: nnx.Optimizer, state: PyTree) -> None:
