@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import participation, trees
-from mtljax.checks import check_names, expect
-from mtljax.methods.apply import check_reads_evidence, reconcile
+from mtljax.checks import check_method_of_evidence, check_names, expect
+from mtljax.methods.apply import reconcile
 from mtljax.methods.common import check_active
 from mtljax.methods.observing import begun, ended
 from mtljax.partition import Own, join, keys_of, layout_of, shared_of, split
@@ -97,7 +97,7 @@ def as_optax(
         >>> updates["w"]
         Array([-1., -1.], dtype=float32)
     """
-    check_reads_evidence("as_optax", method)
+    check_method_of_evidence("as_optax", "method", method)
     given = None if names is None else check_names("as_optax", "names", names)
 
     def init(params: PyTree) -> Any:

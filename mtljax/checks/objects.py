@@ -109,6 +109,26 @@ def check_method(where: str, what: str, value: Any) -> Method:
     return value
 
 
+def check_method_of_evidence(where: str, what: str, value: Any) -> Method:
+    """The method, after checking that it reads losses, a Gramian or task gradients, and not batches.
+
+    Example:
+        >>> import mtljax
+        >>> check_method_of_evidence("ema", "method", mtljax.methods.moml(inner_lr=0.1))
+        Traceback (most recent call last):
+        ...
+        ValueError: ema: method must read losses, a Gramian or task gradients, found moml, which reads batches: give it
+        to mtljax.value_and_grad or training.make_train_step as it is
+    """
+    method = check_method(where, what, value)
+    if method.reads == "batches":
+        raise ValueError(
+            f"{where}: {what} must read losses, a Gramian or task gradients, found {method.name}, which reads batches: "
+            "give it to mtljax.value_and_grad or training.make_train_step as it is"
+        )
+    return method
+
+
 def check_optimizer(where: str, what: str, value: Any) -> Any:
     """The optimizer, after checking that it has optax's `init` and `update`.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import ranges, trees
-from mtljax.checks import check_method, check_refine, expect
+from mtljax.checks import check_method_of_evidence, check_refine, expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -50,7 +50,7 @@ def weigh(
         >>> weigh(method, jnp.diag(jnp.array([1.0, 1.0])), method.init(2))[0]
         Array([0.5, 0.5], dtype=float32)
     """
-    check_reads_evidence("weigh", method)
+    check_method_of_evidence("weigh", "method", method)
     return method.update(evidence, state, losses=losses, active=active, key=key, **extra)
 
 
@@ -91,7 +91,7 @@ def reconcile(
         >>> reconcile(method, method.init(2), jnp.ones((2, 3)), losses=jnp.ones(2))[0]
         Array([2., 2., 2.], dtype=float32)
     """
-    check_reads_evidence("reconcile", method)
+    check_method_of_evidence("reconcile", "method", method)
     check_refine("reconcile", refine, method)
     check_jacobian("reconcile", jacobian)
     expect(isinstance(state, MethodState), method.name, "state", "a mtljax.MethodState", state, TypeError)
@@ -160,32 +160,13 @@ def aggregate(
         >>> [f"{x:.2f}" for x in mtljax.aggregate(mtljax.methods.upgrad(), jacobian)]
         ['0.29', '1.90', '1.90']
     """
-    check_reads_evidence("aggregate", method)
+    check_method_of_evidence("aggregate", "method", method)
     expect(bool(jax.tree.leaves(jacobian)), "aggregate", "jacobian", _ROWS, jacobian, ValueError)
     check_jacobian("aggregate", jacobian)
     num_tasks = trees.num_rows(jacobian)
     shared = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jacobian)
     state = method.init(num_tasks, shared)
     return reconcile(method, state, jacobian, losses=losses, active=active, key=key, refine=refine, **extra)[0]
-
-
-def check_reads_evidence(where: str, method: Any) -> None:
-    """Raises unless it is a method that can be fed losses, a Gramian or rows.
-
-    Example:
-        >>> import mtljax
-        >>> check_reads_evidence("aggregate", mtljax.methods.moml(inner_lr=0.1))
-        Traceback (most recent call last):
-        ...
-        ValueError: aggregate: method must read losses, a Gramian or task gradients, found moml, which reads batches:
-        give it to mtljax.value_and_grad or training.make_train_step
-    """
-    check_method(where, "method", method)
-    if method.reads == "batches":
-        raise ValueError(
-            f"{where}: method must read losses, a Gramian or task gradients, found {method.name}, which reads batches: "
-            "give it to mtljax.value_and_grad or training.make_train_step"
-        )
 
 
 def check_jacobian(where: str, jacobian: PyTree) -> None:

@@ -249,6 +249,16 @@ BAD = [
 ]
 
 # Those that read batches.
+WRAPS = [
+    *(methods.ema, methods.cr_mogm, methods.log_losses, methods.normalize, methods.rescale, methods.sampled),
+    *(methods.fs_mtl, lambda m: methods.every(m, 2), lambda m: methods.clip(m, 1.0)),
+    *(
+        lambda m: methods.preference(m, [1.0]),
+        lambda m: methods.warmup(m, 2),
+        lambda m: mtljax.as_optax(m, names=["a"]),
+    ),
+    lambda m: methods.per_group(m, methods.options.by_leaf),
+]
 BILEVEL = [
     *number(call("moml", "inner_lr"), ("moml", "inner_lr"), 0.0, -1.0, INF),
     *number(call("forum", "inner_lr"), ("forum", "inner_lr"), -1.0),
@@ -273,6 +283,9 @@ BILEVEL = [
             Bad(
                 lambda name=name: mtljax.aggregate(getattr(methods, name)(inner_lr=0.1), jnp.eye(2)),
                 ("aggregate", name, "batches"),
+            ),
+            *each(
+                lambda wrap, name=name: wrap(getattr(methods, name)(inner_lr=0.1)), (name, "method", "batches"), WRAPS
             ),
         ]
     ),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_method, check_number
+from mtljax.checks import check_method_of_evidence, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import hold_inactive, mask_of, weights_of
 from mtljax.methods.wrappers.common import lifted
@@ -71,7 +71,7 @@ def ema(
         >>> print(first, second)
         [0.5 0.5] [0.5625 0.4375]
     """
-    check_method("ema", "method", method)
+    check_method_of_evidence("ema", "method", method)
     if not callable(decay):
         check_number("ema", "decay", decay, least=0, most=1)
     if method.reads == "task_grads":

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax.checks import check_count, check_method
+from mtljax.checks import check_count, check_method_of_evidence
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
 from mtljax.methods.wrappers.common import lifted, titled
@@ -56,7 +56,7 @@ def every(method: Method, n: int) -> Method:
         >>> print(first, second)
         [0.5 0.5] [0.5 0.5]
     """
-    check_method("every", "method", method)
+    check_method_of_evidence("every", "method", method)
     n = check_count("every", "n", n, traced=True)
     if method.reads == "task_grads":
         raise ValueError(f"every: {method.name} reads task gradients and returns no weights that could be used again")

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_method, check_number
+from mtljax.checks import check_method_of_evidence, check_number
 from mtljax.methods.wrappers.common import refuse_pick
 from mtljax.methods.wrappers.scaled import scale_tasks
 from mtljax.types import Array, Method
@@ -52,7 +52,7 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
         >>> print(method.update(jnp.array([1.0, 4.0]), method.init(2))[0])
         [1.   0.25]
     """
-    check_method("log_losses", "method", method)
+    check_method_of_evidence("log_losses", "method", method)
     check_number("log_losses", "eps", eps, least=0)
     refuse_pick("log_losses", method, "chosen before losses are seen")
     if method.least_loss is not None:

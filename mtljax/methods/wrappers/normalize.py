@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.checks import check_method
+from mtljax.checks import check_method_of_evidence
 from mtljax.methods.checked import checked
 from mtljax.methods.rows import row_norms
 from mtljax.methods.wrappers.common import refuse_losses, tree_norm
@@ -42,7 +42,7 @@ def normalize(method: Method) -> Method:
         >>> print(mtljax.aggregate(normalize(mtljax.methods.mgda()), jacobian).round(4))
         [0.0153 0.199  0.199 ]
     """
-    check_method("normalize", "method", method)
+    check_method_of_evidence("normalize", "method", method)
     refuse_losses("normalize", method)
     name = f"normalize({method.name})"
     if method.pick is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.checks import check_method, expect
+from mtljax.checks import check_method_of_evidence, expect
 from mtljax.methods.apply import reconcile
 from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, largest_bound, weights_of
@@ -75,7 +75,7 @@ def per_group(
         [1. 1.] [0.]
     """
     if not isinstance(methods, Mapping):
-        check_method("per_group", "methods", methods)
+        check_method_of_evidence("per_group", "methods", methods)
     if isinstance(groups, str):
         expect(False, "per_group", "groups", "a function of a path, or names like shared", groups, TypeError)
     table = None if isinstance(methods, Method) else dict(methods)
@@ -83,7 +83,7 @@ def per_group(
     if not chosen:
         raise ValueError("per_group: methods is empty, expected a method for every group")
     for method in chosen:
-        check_method("per_group", "methods", method)
+        check_method_of_evidence("per_group", "methods", method)
         refuse_pick("per_group", method, "and groups may pick different ones")
 
     bounds = [method.least_loss for method in chosen if method.least_loss is not None]

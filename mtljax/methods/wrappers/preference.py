@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.checks import check_method, check_number
+from mtljax.checks import check_method_of_evidence, check_number
 from mtljax.methods.checked import checked
 from mtljax.types import Array, Method, MethodState, PyTree
 
@@ -37,7 +37,7 @@ def preference(method: Method, vector: Sequence[float] | Array) -> Method:
         >>> method.update(jnp.ones(2), method.init(2))[0]
         Array([1., 3.], dtype=float32)
     """
-    check_method("preference", "method", method)
+    check_method_of_evidence("preference", "method", method)
     table = jnp.asarray(check_number("preference", "vector", vector, least=0, shape=("T",)), jnp.float32)
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:

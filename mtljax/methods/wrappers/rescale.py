@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from mtljax import ranges, trees
-from mtljax.checks import check_method, check_number
+from mtljax.checks import check_method_of_evidence, check_number
 from mtljax.methods.checked import checked
 from mtljax.methods.common import mask_of
 from mtljax.methods.wrappers.common import (
@@ -97,7 +97,7 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         >>> print(mtljax.aggregate(rescale(mtljax.methods.mgda(), 2**0.5), jacobian).round(3))
         [0. 1. 1.]
     """
-    check_method("rescale", "method", method)
+    check_method_of_evidence("rescale", "method", method)
     if not callable(to):
         check_number("rescale", "to", to, above=0)
     refuse_losses("rescale", method)
@@ -141,7 +141,7 @@ def clip(method: Method, max_norm: float) -> Method:
         >>> print(mtljax.aggregate(clip(mtljax.methods.mgda(), 1.0), jacobian).round(3))
         [0.    0.707 0.707]
     """
-    check_method("clip", "method", method)
+    check_method_of_evidence("clip", "method", method)
     check_number("clip", "max_norm", max_norm, above=0, finite=False)
     refuse_losses("clip", method)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_count, check_method
+from mtljax.checks import check_count, check_method_of_evidence
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
 from mtljax.methods.wrappers.common import refuse_pick, titled
@@ -61,11 +61,11 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
         >>> print(one, two)
         [1. 1.] [0.75 0.25]
     """
-    check_method("warmup", "method", method)
+    check_method_of_evidence("warmup", "method", method)
     steps = check_count("warmup", "steps", steps, least=0, traced=True)
     refuse_pick("warmup", method, "but warming up takes all")
     if first is not None:
-        check_method("warmup", "first", first)
+        check_method_of_evidence("warmup", "first", first)
         refuse_pick("warmup", first, "which has no place before another method")
         if PRICE[first.reads] > PRICE[method.reads]:
             raise ValueError(
