@@ -28,7 +28,7 @@ import scipy.io
 from sklearn.linear_model import MultiTaskLasso, MultiTaskLassoCV, Ridge
 
 from benchmarks import timing
-from benchmarks.school import school, standardised
+from benchmarks.school import school, standardized
 from mtljax import penalties
 from mtljax.convex.baselines import ridge_per_task
 from mtljax.convex.fit import fit
@@ -105,7 +105,7 @@ def shared_inputs(inputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
 
 
 def ridge_on_school() -> dict[str, Any]:
-    rows = standardised(school())
+    rows = standardized(school())
     strengths = np.logspace(0, 3, STRENGTHS)
     numbers = fold_numbers(jax.random.key(0), rows, FOLDS)
 
@@ -139,7 +139,7 @@ def ridge_on_school() -> dict[str, Any]:
 
 
 def l21_on_school() -> dict[str, Any]:
-    rows = standardised(school())
+    rows = standardized(school())
     strengths = jnp.logspace(3, 0, STRENGTHS)
 
     def validate(rows: TaskRows, key: jax.Array) -> Any:

@@ -156,12 +156,12 @@ def school() -> TaskRows:
     return pad([x[:, :27].astype(np.float32) for x in inputs], [y.astype(np.float32) for y in scores])
 
 
-def standardised(train: TaskRows) -> TaskRows:
+def standardized(train: TaskRows) -> TaskRows:
     """Features of mean 0 and variance 1 over the pupils of the training part, and a constant; targets of mean 0."""
     weight = train.mask[:, :, None] / jnp.sum(train.mask)
-    centred = train.inputs - jnp.sum(weight * train.inputs, (0, 1), keepdims=True)
-    scale = jnp.sqrt(jnp.sum(weight * jnp.square(centred), (0, 1), keepdims=True))
-    inputs = jnp.concatenate([centred / jnp.where(scale > 0, scale, 1.0), jnp.ones_like(centred[:, :, :1])], 2)
+    centered = train.inputs - jnp.sum(weight * train.inputs, (0, 1), keepdims=True)
+    scale = jnp.sqrt(jnp.sum(weight * jnp.square(centered), (0, 1), keepdims=True))
+    inputs = jnp.concatenate([centered / jnp.where(scale > 0, scale, 1.0), jnp.ones_like(centered[:, :, :1])], 2)
     mean = jnp.sum(jnp.where(train.mask, train.targets, 0.0)) / jnp.sum(train.mask)
     return train._replace(inputs=inputs, targets=train.targets - mean)
 
@@ -169,7 +169,7 @@ def standardised(train: TaskRows) -> TaskRows:
 def run(learner: Learner, folds: int, rows: TaskRows, share: Array, key: Key) -> Array:
     split_key, fold_key = jax.random.split(key)
     train, test = split_rows(split_key, rows, share)
-    train = standardised(train)
+    train = standardized(train)
     return explained_variance(learner(train, fold_key, folds), train._replace(mask=test.mask))
 
 

@@ -94,7 +94,7 @@ NETWORKS = {"spectral norm": lambda: from_linen(Spectral()), "nnx batch norm": l
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
-def test_a_path_that_ran_for_no_labelled_example_gives_its_state_back_whatever_that_is(network):
+def test_a_path_that_ran_for_no_labeled_example_gives_its_state_back_whatever_that_is(network):
     """In a trunk that tasks share, and in heads: as if the absent task were not there, and with nobody as it was."""
     model = mtljax.sharing.hard(network(), {k: network() for k in "ab"})
     tasks = {k: mtljax.Task(mtljax.losses.squared_error) for k in "ab"}

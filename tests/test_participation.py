@@ -12,7 +12,7 @@ import pytest
 
 import mtljax
 from mtljax import engines, methods, participation
-from mtljax.engines.linear import linearise
+from mtljax.engines.linear import linearize
 from mtljax.methods import fs_mtl, sampled
 from tests.methods.table import CASES, FEW, over
 
@@ -254,7 +254,7 @@ def test_kernels_are_told_by_their_factors_alike():
 
     @jax.jit
     def run(inputs, out):
-        linear = linearise(losses_fn, params, (inputs, out), False)
+        linear = linearize(losses_fn, params, (inputs, out), False)
         _, own, factors = linear.heads([jnp.ones(())] * 3)
         assert [len(pair) for name in NAMES for pair in factors[name]] == [2, 2, 2]
         leaves, pairs = [own[k] for k in NAMES], [factors[k] for k in NAMES]

@@ -11,7 +11,7 @@ from mtljax import trees
 from mtljax.checks import check_callable, check_method
 from mtljax.engines.full import best_rows, full
 from mtljax.engines.gramian import gramian
-from mtljax.engines.linear import Linearised, linearise
+from mtljax.engines.linear import Linearized, linearize
 from mtljax.engines.types import Engine
 from mtljax.types import Method, Params, PyTree
 
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(method: Method, linear: Linearised, shared: PyTree, *, backend: str) -> Choice:
+def choose(method: Method, linear: Linearized, shared: PyTree, *, backend: str) -> Choice:
     """The cheapest engine that the method's `reads` allows; exact ones only.
 
     | reads | where | engine | passes through the trunk |
@@ -65,7 +65,7 @@ def choose(method: Method, linear: Linearised, shared: PyTree, *, backend: str) 
         >>> import mtljax
         >>> losses_fn = lambda params: {k: jnp.sum(jnp.tanh(params.shared) * params.tasks[k]) for k in "ab"}
         >>> params = mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)})
-        >>> linear = linearise(losses_fn, params, (), False)
+        >>> linear = linearize(losses_fn, params, (), False)
         >>> choose(mtljax.methods.mgda(), linear, params.shared, backend="gpu").engine.name
         'full(vmapped)'
     """
@@ -116,7 +116,7 @@ def explain(losses_fn: Callable[..., Any], method: Method, params: Params, *args
     chosen: list[Choice] = []
 
     def trace(params: Params, *args: Any) -> tuple[()]:
-        linear = linearise(losses_fn, params, args, has_aux)
+        linear = linearize(losses_fn, params, args, has_aux)
         chosen.append(choose(method, linear, params.shared, backend=jax.default_backend()))
         return ()
 

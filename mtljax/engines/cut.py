@@ -14,7 +14,7 @@ from jax import lax
 
 from mtljax import participation
 from mtljax.engines.cotangents import merged, stacked
-from mtljax.engines.linear import Cotangents, Linearised
+from mtljax.engines.linear import Cotangents, Linearized
 from mtljax.types import Array, PyTree
 
 
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
         squared: whether the squares of rows must be finite, too.
     """
 
-    linear: Linearised
+    linear: Linearized
     cotangents: list[Cotangents]
     own: dict[str, PyTree]
     seeds: list[Array]
@@ -58,7 +58,7 @@ class Cut(NamedTuple):
 
 
 def cut_heads(
-    linear: Linearised,
+    linear: Linearized,
     factors: Array,
     shared: PyTree,
     active: Array,

@@ -9,14 +9,14 @@ from mtljax import ranges, trees
 from mtljax.checks import check_callable, check_flag
 from mtljax.engines import rows as row_strategies
 from mtljax.engines.cut import Cut
-from mtljax.engines.linear import Linearised
+from mtljax.engines.linear import Linearized
 from mtljax.engines.rows import Rows
 from mtljax.engines.types import Engine, Reading, reading_of
 from mtljax.participation import rows_of, sound_rows
 from mtljax.types import PyTree, Reads
 
 
-def best_rows(linear: Linearised, backend: str) -> Rows:
+def best_rows(linear: Linearized, backend: str) -> Rows:
     """The way of pulling rows that was measured fastest for this trunk on this kind of device.
 
     No trunk to pull through (every task has inputs of its own): `vmapped`, which is then free. On a CPU:
@@ -29,11 +29,11 @@ def best_rows(linear: Linearised, backend: str) -> Rows:
     Example:
         >>> import jax.numpy as jnp
         >>> import mtljax
-        >>> from mtljax.engines.linear import linearise
+        >>> from mtljax.engines.linear import linearize
         >>> def losses_fn(params):
         ...     hidden = jnp.tanh(params.shared)
         ...     return {k: jnp.sum(hidden * params.tasks[k]) for k in "ab"}
-        >>> linear = linearise(losses_fn, mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)}), (), False)
+        >>> linear = linearize(losses_fn, mtljax.Params(jnp.ones(2), {"a": jnp.ones(2), "b": jnp.ones(2)}), (), False)
         >>> best_rows(linear, "cpu").__name__, best_rows(linear, "gpu").__name__
         ('looped', 'vmapped')
     """

@@ -36,7 +36,7 @@ _CONVOLUTIONS = ("conv_general_dilated",)
 _WITHOUT_FORWARD_RULE = ("custom_lin",)
 
 
-class Linearised(NamedTuple):
+class Linearized(NamedTuple):
     """Losses at a point, and their derivative in two pieces.
 
     Attributes:
@@ -129,7 +129,7 @@ def _transpose(fun: Callable[..., Any], inputs: Sequence[Any], seeds: Any) -> tu
 
 
 def _cut(jaxpr: Any, constants: dict[Any, Any], params: Params, bits: Sequence[int]) -> dict[str, Any]:
-    """The pieces of `Linearised` for a map whose heads are apart."""
+    """The pieces of `Linearized` for a map whose heads are apart."""
     names = sorted(params.tasks)
     shared_leaves, shared_structure = jax.tree.flatten(params.shared)
     shared_vars = list(jaxpr.invars[: len(shared_leaves)])
@@ -209,7 +209,7 @@ def _cut(jaxpr: Any, constants: dict[Any, Any], params: Params, bits: Sequence[i
 
 
 def _uncut(tangent_map: Callable[..., Any], jaxpr: Any, params: Params) -> dict[str, Any]:
-    """The pieces of `Linearised` with the losses themselves as the boundary."""
+    """The pieces of `Linearized` with the losses themselves as the boundary."""
     num_tasks = len(params.tasks)
     no_shared = jax.tree.map(jnp.zeros_like, params.shared)
     no_tasks = jax.tree.map(jnp.zeros_like, params.tasks)
@@ -251,7 +251,7 @@ def _own_variables(jaxpr: Any, params: Params) -> list[list[Any]]:
     return own
 
 
-def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ...], has_aux: bool) -> Linearised:
+def linearize(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ...], has_aux: bool) -> Linearized:
     """Run the forward pass once and cut its derivative at the shared representation.
 
     Args:
@@ -262,7 +262,7 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
         has_aux: see `losses_fn`.
 
     Returns:
-        `Linearised`.
+        `Linearized`.
 
     Raises:
         ValueError: tasks of losses and params differ, a loss is not a scalar, or a loss reaches another task's
@@ -295,4 +295,4 @@ def linearise(losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ..
         return dict(zip(names, values, strict=True)) if by_name[0] else jnp.stack(values)
 
     forward_rules = not _holds(jaxpr.eqns, _WITHOUT_FORWARD_RULE)
-    return Linearised(losses=losses, aux=aux, restore=restore, forward=forward_rules, **pieces)
+    return Linearized(losses=losses, aux=aux, restore=restore, forward=forward_rules, **pieces)

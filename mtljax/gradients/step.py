@@ -13,7 +13,7 @@ from mtljax import engines, participation, trees
 from mtljax.checks import expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cut import Cut, cut_heads, reduction
-from mtljax.engines.linear import Linearised, linearise
+from mtljax.engines.linear import Linearized, linearize
 from mtljax.engines.types import Engine, check_rows, check_serves
 from mtljax.gradients.batches import on_batches
 from mtljax.gradients.result import Gradients
@@ -81,7 +81,7 @@ def differentiate(
         return on_batches(losses_fn, method, params, method_state, args, told, active, has_aux, axis_name, squared)
     reduce = reduction(axis_name)
     params = varying(params, axis_name)
-    linear = linearise(losses_fn, params, args, has_aux)
+    linear = linearize(losses_fn, params, args, has_aux)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()
     who = participation.present(
         losses_of(linear), examples=known.examples, active=active, reduce=reduce, method=method, squared=squared
@@ -203,6 +203,6 @@ def varying(params: Params, axis_name: str | tuple[str, ...] | None) -> Params:
     return params if axis_name is None else lax.pcast(params, axis_name, to="varying")
 
 
-def losses_of(linear: Linearised) -> Array:
+def losses_of(linear: Linearized) -> Array:
     """Losses as one array `[T]`, float32 or wider."""
     return jnp.stack([loss.astype(trees.accumulator(loss.dtype)) for loss in linear.losses])

@@ -12,7 +12,7 @@ from mtljax.checks import check_alone, check_axis_name, check_callable, check_fl
 from mtljax.engines.checks import with_aux
 from mtljax.engines.cut import cut_heads, reduction
 from mtljax.engines.full import jacobian
-from mtljax.engines.linear import linearise
+from mtljax.engines.linear import linearize
 from mtljax.engines.types import Engine, check_engine
 from mtljax.gradients.step import differentiate, varying
 from mtljax.methods.observing import begun, ended, replaced
@@ -67,7 +67,7 @@ def value_and_task_grads(
         part = parted("value_and_task_grads", losses_fn, tree, args, has_aux=has_aux, names=names, own=own)
         reduce = reduction(axis_name)
         params = varying(part.split(tree), axis_name)
-        linear = linearise(part.losses_fn, params, args, has_aux)
+        linear = linearize(part.losses_fn, params, args, has_aux)
         everyone = jnp.ones(len(linear.losses), bool)
         share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
         cut = cut_heads(linear, jnp.full(everyone.shape, share), params.shared, everyone, reduce=reduce)

@@ -113,7 +113,7 @@ _ROWS = (
     ("go4align", "losses", "1", N, N, Y, "sum", Y, N, "Shen et al., NeurIPS 2024, arXiv:2404.06486"),
     ("cov_weighting", "losses", "1", N, N, Y, "mean", Y, N, "Groenendijk et al., WACV 2021, arXiv:2009.01717"),
     ("dynamic_task_priority", "losses", "1", N, N, Y, "other", Y, N, "Guo et al., ECCV 2018"),
-    ("loss_normalisation", "losses", "1", N, Y, Y, "other", Y, N, "van Hasselt et al., NeurIPS 2016 (Pop-Art)"),
+    ("loss_normalization", "losses", "1", N, Y, Y, "other", Y, N, "van Hasselt et al., NeurIPS 2016 (Pop-Art)"),
     ("mgda", "gramian", "T", Y, N, Y, "mean", Y, N, "Desideri, 2012; Sener, Koltun, NeurIPS 2018, arXiv:1810.04650"),
     ("pcgrad", "gramian", "T", N, N, Y, "sum", N, N, "Yu et al., NeurIPS 2020, arXiv:2001.06782"),
     ("gradvac", "gramian", "T", N, N, Y, "sum", N, N, "Wang et al., ICLR 2021, arXiv:2010.05874"),

@@ -78,7 +78,7 @@ def test_a_gramian_method_reads_the_shared_rows_alone():
 
 
 @pytest.mark.parametrize("losses", [jnp.array([1.0, 2.0, 3.0]), {"c": jnp.array(3.0), "a": 1.0, "b": 2.0}])
-def test_a_scalarisation_weighs_task_gradients_too(losses):
+def test_a_scalarization_weighs_task_gradients_too(losses):
     link, grads = as_optax(LOSSES, names=NAMES), gradients()
     updates, _ = link.update(grads, link.init(PARAMS), PARAMS, losses=losses)
     close(updates.shared, weighted([1.0, 2.0, 3.0], grads.shared))
@@ -190,7 +190,7 @@ def test_partition_over_shared_and_task_parameters(where):
     optax.apply_updates(PARAMS, updates)
 
 
-def test_partition_around_a_scalarisation_leaves_task_gradients_unweighted():
+def test_partition_around_a_scalarization_leaves_task_gradients_unweighted():
     chain = optax.partition(
         {"shared": as_optax(LOSSES, names=NAMES), "tasks": optax.identity()}, Params("shared", "tasks")
     )

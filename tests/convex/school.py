@@ -15,7 +15,7 @@ def school(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [x.astype(np.float64) for x in inputs], [y.astype(np.float64) for y in scores]
 
 
-def standardised(inputs: list[np.ndarray]) -> list[np.ndarray]:
+def standardized(inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Features with mean 0 and variance 1 over all schools together; the constant column stays."""
     everything = np.concatenate(inputs)
     mean, deviation = everything.mean(0), everything.std(0)

@@ -98,7 +98,7 @@ def test_float32_is_as_accurate_as_it_says():
 
 
 @pytest.mark.slow
-def test_the_parts_of_a_sum_are_each_penalised_in_their_own_way():
+def test_the_parts_of_a_sum_are_each_penalized_in_their_own_way():
     """The dirty model, by its conditions of optimality: one dual for both parts, with its own inequality for each."""
     inputs, targets = ragged()
     with jax.enable_x64(True):

@@ -133,7 +133,7 @@ def test_tasks_near_their_mean_are_a_fit_under_its_penalty():
         mean_regularized(rows, 0)
 
 
-def test_shared_inputs_count_as_often_as_they_are_labelled_and_no_penalty_means_the_shortest_solution():
+def test_shared_inputs_count_as_often_as_they_are_labeled_and_no_penalty_means_the_shortest_solution():
     x, y = np.array([[3.0, 4.0], [6.0, 8.0], [3.0, 4.0]]), np.array([[1.0, 3.0], [np.nan, 5.0], [2.0, 9.0]])
     shared, repeated = columns(x, y), pad([x[[0, 2]], x], [y[[0, 2], 0], y[:, 1]])
     fitted = jax.jit(lambda *given: ([pooled(rows, 0.0) for rows in given], ridge_per_task(given[0], 0.0)))

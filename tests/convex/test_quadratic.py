@@ -10,7 +10,7 @@ import pytest
 from mtljax.convex.quadratic import least_squares
 
 TASKS, LENGTH = 3, 6
-modelled = jax.jit(least_squares, static_argnames="intercept")
+modeled = jax.jit(least_squares, static_argnames="intercept")
 
 
 def problem(features, shared_inputs, shared_weights, seed=0):
@@ -67,7 +67,7 @@ def test_the_bound_is_the_duality_gap_where_gramians_are_regular_and_holds_every
             w = draw.normal(size=(1, TASKS, features))
             # In the range of the Hessian, so that there is a least value.
             c = np.einsum("tpq,tq->tp", hessian, draw.normal(size=(TASKS, features)))[None]
-            model, _ = modelled(inputs, weights, weights * targets, intercept=False)
+            model, _ = modeled(inputs, weights, weights * targets, intercept=False)
             best = np.einsum("tpq,tq->tp", np.linalg.pinv(hessian), linear - c[0])
             distance = np.linalg.norm(w[0] - best)
 
@@ -86,7 +86,7 @@ def test_a_task_without_weight_has_no_curvature_and_the_others_do_not_notice():
     inputs, weights, targets = problem(2, False, False)
     weights[1] = 0.0
     with jax.enable_x64(True):
-        model, means = modelled(inputs, weights, weights * targets, intercept=True)
+        model, means = modeled(inputs, weights, weights * targets, intercept=True)
     hessian, *_ = dense(inputs[::2], weights[::2], targets[::2], True)
     assert not np.any(model.curvature[1]) and not np.any(model.slope[1])
     np.testing.assert_allclose(np.asarray(model.curvature)[::2], np.linalg.eigvalsh(hessian), rtol=1e-12)
@@ -98,5 +98,5 @@ def test_what_is_not_finite_is_not_taken_for_zero():
     inputs, weights, targets = problem(2, False, False)
     inputs[0, 3, 1] = np.nan
     with jax.enable_x64(True):
-        model, _ = modelled(inputs, weights, weights * targets, intercept=False)
+        model, _ = modeled(inputs, weights, weights * targets, intercept=False)
     assert np.all(np.isnan(model.curvature[0])) and np.all(np.isnan(model.slope[0]))

@@ -24,7 +24,7 @@ from mtljax.penalties.l1 import l1
 from mtljax.penalties.l2_to_mean import l2_to_mean
 from mtljax.penalties.l21 import l21
 from mtljax.penalties.trace_norm import trace_norm
-from tests.convex.school import school, standardised
+from tests.convex.school import school, standardized
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ RAW = {
 }
 # Features 5 and 6 are each other's negative once standardised, and l21 does not say how they share what they have: the
 # nuclear norm is not determined. From 800 on one row is 2e-6 to 7e-6 long, and was 0 or not for the other method.
-STANDARDISED = {
+STANDARDIZED = {
     "trace": {
         1.0: (664889.77, 351.487, 17, 28),
         10.0: (668039.72, 348.515, 17, 28),
@@ -87,13 +87,13 @@ PENALTIES = {"trace": trace_norm, "l21": l21, "l1": l1}
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-@pytest.mark.parametrize("data", ["raw", "standardised"])
+@pytest.mark.parametrize("data", ["raw", "standardized"])
 def test_objectives_ranks_and_zeros_are_those_of_another_method(real_data, data, name):
-    expected = {"raw": RAW, "standardised": STANDARDISED}[data]
+    expected = {"raw": RAW, "standardized": STANDARDIZED}[data]
     inputs, targets = school(real_data("school"))
     strengths = np.array(sorted(expected[name], reverse=True))
     with jax.enable_x64(True):
-        rows = pad(inputs if data == "raw" else standardised(inputs), targets)
+        rows = pad(inputs if data == "raw" else standardized(inputs), targets)
         run = jax.jit(lambda rows: fit_path(rows, PENALTIES[name], strengths, tolerance=1e-9))
         found = jax.tree.map(np.asarray, run(rows))
     assert np.all(found.converged)

@@ -36,7 +36,7 @@ def test_it_is_a_permutation_whatever_the_size(size):
     np.testing.assert_array_equal(np.sort(found), np.arange(size))
 
 
-def test_places_and_neighbours_are_uniform():
+def test_places_and_neighbors_are_uniform():
     size, draws = 11, 20_000
     keys = jax.random.split(jax.random.key(0), draws)
     found = np.asarray(jax.jit(jax.vmap(lambda key: permuted(key, jnp.arange(size), size)))(keys))

@@ -8,14 +8,14 @@ import pytest
 
 import mtljax
 from mtljax import engines
-from mtljax.engines.linear import linearise
+from mtljax.engines.linear import linearize
 from tests.engines import nets
 from tests.engines.test_engines_agree import problem, separate_losses, small_params
 
 
 def chosen(method, model="mlp", backend="cpu"):
     losses_fn, params, state = problem(model)
-    linear = linearise(losses_fn, params, (state, nets.batch(), None, True), True)
+    linear = linearize(losses_fn, params, (state, nets.batch(), None, True), True)
     return engines.choose(method, linear, params.shared, backend=backend)
 
 
@@ -40,7 +40,7 @@ def test_rows_depend_on_device_and_convolutions(model, backend, rows):
 )
 def test_small_batches_of_a_dense_net_store_no_rows_on_a_cpu(examples, name):
     params, x = small_params(), jnp.ones((examples, 4))
-    linear = linearise(separate_losses, params, (x,), False)
+    linear = linearize(separate_losses, params, (x,), False)
     assert linear.products == examples * params.shared["w"].size
     choice = engines.choose(mtljax.methods.upgrad(), linear, params.shared, backend="cpu")
     assert choice.engine.name == name
@@ -49,14 +49,14 @@ def test_small_batches_of_a_dense_net_store_no_rows_on_a_cpu(examples, name):
 
 def test_rows_beyond_the_caches_of_a_cpu_are_not_stored():
     params, x = small_params(), jnp.ones((4 * engines.CPU_USES, 4))
-    linear = linearise(separate_losses, params, (x,), False)._replace(products=1 << 62)
+    linear = linearize(separate_losses, params, (x,), False)._replace(products=1 << 62)
     large = jax.ShapeDtypeStruct((engines.CPU_ROWS // 4,), jnp.float32)
     assert engines.choose(mtljax.methods.upgrad(), linear, large, backend="cpu").engine.name == "gramian"
 
 
 def test_rows_that_do_not_fit_are_not_stored():
     losses_fn, params, state = problem("mlp")
-    linear = linearise(losses_fn, params, (state, nets.batch(), None, True), True)
+    linear = linearize(losses_fn, params, (state, nets.batch(), None, True), True)
     huge = jax.ShapeDtypeStruct((engines.ROWS_LIMIT // 4,), jnp.float32)
     choice = engines.choose(mtljax.methods.upgrad(), linear, huge, backend="gpu")
     assert choice.engine.name == "gramian"

@@ -143,7 +143,7 @@ def test_features_equal_the_others_where_trunk_and_features_coincide():
         assert_close(found["features"], found["full(vmapped)"], 2e-5)
 
 
-def test_features_bound_the_norm_that_mgda_minimises():
+def test_features_bound_the_norm_that_mgda_minimizes():
     method, batch = mtljax.methods.mgda(), nets.batch()
     _, exact, _ = gradients("mlp", method, None, batch)
     _, bound, _ = gradients("mlp", method, engines.features(nets.mlp()), batch)

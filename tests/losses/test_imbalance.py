@@ -190,7 +190,7 @@ def test_gradients_far_out_are_finite(gamma):
 
 
 @pytest.mark.slow
-def test_the_adjusted_minimiser_has_the_least_balanced_error():
+def test_the_adjusted_minimizer_has_the_least_balanced_error():
     """Without inputs no class can be told from another, so the balanced logits are all alike."""
     counts = np.array([80, 15, 5])
     labels, alike = np.repeat(np.arange(3), counts), np.zeros((100, 3), np.float32)
@@ -211,7 +211,7 @@ def test_resampling_gives_every_class_of_a_task_its_share():
     assert abs(labels.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(labels))
 
 
-def test_an_example_s_weight_is_the_mean_over_its_labelled_tasks():
+def test_an_example_s_weight_is_the_mean_over_its_labeled_tasks():
     split = Batch(
         np.zeros(3),
         {"a": np.array([0, 1, 9]), "b": np.array([1.0, 0.0, np.nan])},

@@ -114,7 +114,7 @@ def test_masked_mean_never_reads_a_masked_value(junk):
     assert float(masked_mean(values, jnp.zeros(3, bool))[0]) == 0.0
 
 
-def test_masked_mean_of_a_labelled_nan_is_nan():
+def test_masked_mean_of_a_labeled_nan_is_nan():
     assert jnp.isnan(masked_mean(jnp.array([jnp.nan, 1.0]), jnp.array([True, False]))[0])
 
 
@@ -127,7 +127,7 @@ def test_masked_mean_accumulates_half_precision_in_float32():
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 @pytest.mark.parametrize("name", REGRESSION)
-def test_gradients_with_missing_labels_equal_those_of_the_labelled_batch(name, junk):
+def test_gradients_with_missing_labels_equal_those_of_the_labeled_batch(name, junk):
     """The network is linear, its outputs are wild where the label is missing, and the label itself is junk."""
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(8, 3)).astype(np.float32)

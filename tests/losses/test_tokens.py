@@ -21,9 +21,9 @@ def reference(logits, targets):
     return loss, targets >= 0, z.argmax(-1) == targets, targets != -1
 
 
-def test_means_are_over_the_labelled_tokens_of_each_example():
-    loss, labelled, right, counted = reference(LOGITS, TARGETS)
-    expected = [loss[b][labelled[b]].mean() if labelled[b].any() else 0.0 for b in range(4)]
+def test_means_are_over_the_labeled_tokens_of_each_example():
+    loss, labeled, right, counted = reference(LOGITS, TARGETS)
+    expected = [loss[b][labeled[b]].mean() if labeled[b].any() else 0.0 for b in range(4)]
     np.testing.assert_allclose(token_cross_entropy()(LOGITS, TARGETS), expected, rtol=1e-6)
     expected = [right[b][counted[b]].mean() if counted[b].any() else 0.0 for b in range(4)]
     np.testing.assert_allclose(token_accuracy()(LOGITS, TARGETS), expected, rtol=1e-6)
@@ -41,11 +41,11 @@ def test_by_hand():
 
 
 def test_with_the_mean_number_of_tokens_the_library_reports_the_mean_over_tokens():
-    loss, labelled, right, counted = reference(LOGITS, TARGETS)
+    loss, labeled, right, counted = reference(LOGITS, TARGETS)
     present = np.asarray(has_tokens(TARGETS))
     tasks = {
         "a": mtljax.Task(
-            token_cross_entropy(float(labelled[present].sum(1).mean())),
+            token_cross_entropy(float(labeled[present].sum(1).mean())),
             {"accuracy": token_accuracy(float(counted[present].sum(1).mean()))},
         )
     }
@@ -58,21 +58,21 @@ def test_with_the_mean_number_of_tokens_the_library_reports_the_mean_over_tokens
     # Three to a batch: the second is filled up with an example that is masked.
     evaluate = mtljax.training.make_evaluate(model, tasks)
     found = evaluate(state, mtljax.data.evaluation_batches(batch, 3))["a"]
-    assert found["loss"] == pytest.approx(loss[labelled].mean(), rel=1e-6)
+    assert found["loss"] == pytest.approx(loss[labeled].mean(), rel=1e-6)
     assert found["accuracy"] == pytest.approx(right[counted].mean(), rel=1e-6)
 
 
 def test_nothing_at_a_token_without_label_reaches_value_or_gradient():
-    labelled = TARGETS >= 0
+    labeled = TARGETS >= 0
     # The second example has three labelled tokens.
     for loss, tokens in ((token_cross_entropy(), 3.0), (token_cross_entropy(2.0), 2.0)):
         total = jax.value_and_grad(lambda z, loss=loss: loss(z, TARGETS).sum())
         clean, gradient = total(jnp.asarray(LOGITS))
         for poison in (np.nan, np.inf):
-            value, other = total(jnp.where(labelled[..., None], LOGITS, poison))
+            value, other = total(jnp.where(labeled[..., None], LOGITS, poison))
             assert value == clean
             np.testing.assert_array_equal(other, gradient)
-        assert not np.asarray(gradient)[~labelled].any() and np.asarray(gradient)[labelled].any()
+        assert not np.asarray(gradient)[~labeled].any() and np.asarray(gradient)[labeled].any()
         # The derivative at a labelled token is softmax minus one-hot, over the number of tokens.
         softmax = np.exp(LOGITS[1, 0]) / np.exp(LOGITS[1, 0]).sum()
         np.testing.assert_allclose(gradient[1, 0], (softmax - np.eye(3)[1]) / tokens, rtol=1e-5)

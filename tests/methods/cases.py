@@ -39,7 +39,7 @@ from mtljax.methods import (
     krum,
     ldc_mtl,
     log_losses,
-    loss_normalisation,
+    loss_normalization,
     m_config,
     mean_log,
     mgda,
@@ -106,7 +106,7 @@ CASES = [
     Case("cov_weighting", lambda t: cov_weighting(), linear=True),
     Case("dynamic_task_priority", lambda t: dynamic_task_priority(), alone=None, linear=True, identical="other"),
     Case(
-        "loss_normalisation", lambda t: loss_normalisation(), alone=None, linear=True, invariant=True, identical="other"
+        "loss_normalization", lambda t: loss_normalization(), alone=None, linear=True, invariant=True, identical="other"
     ),
     # Read the Gramian.
     Case("mgda", lambda t: mgda(), nonconflicting=True, duplicable=True),

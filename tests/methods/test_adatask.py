@@ -13,7 +13,7 @@ from mtljax.methods.from_jacobian import adatask
 from tests.methods.steps.jacobian import draw, run
 
 
-def test_adatask_runs_the_optimiser_once_a_task():
+def test_adatask_runs_the_optimizer_once_a_task():
     rows, active = draw(5, 3, 4), np.ones((5, 3), bool)
     active[1:3, 1] = False
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
@@ -55,6 +55,6 @@ def test_adatask_of_one_task_with_sgd_is_adam():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
 
 
-def test_adatask_wants_an_optimiser():
+def test_adatask_wants_an_optimizer():
     with pytest.raises(TypeError, match=r"adatask: optimizer must be an optax.GradientTransformation, found 0.1"):
         adatask(0.1)

@@ -43,11 +43,11 @@ def test_auto_lambdas_meta_gradient_against_finite_differences(simplex):
 
 
 def test_auto_lambda_on_quadratics():
-    quadratic, params, point, centres, others = quadratics()
+    quadratic, params, point, centers, others = quadratics()
     method = auto_lambda(inner_lr=0.25, optimizer=optax.sgd(1.0))
-    args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
+    args = (jnp.asarray(centers, jnp.float32),), (jnp.asarray(others, jnp.float32),)
     losses, grads, state = value_and_grad(quadratic, method)(params, method.init(3), *args)
-    slopes = point - centres
+    slopes = point - centers
     ahead = point - 0.25 * 0.1 * slopes.sum(axis=0)
     weights = 0.1 + 0.25 * slopes @ (ahead - others).sum(axis=0)
     np.testing.assert_allclose(state.weights, weights, rtol=1e-5)

@@ -65,15 +65,15 @@ def test_forums_problem_against_its_primal():
     np.testing.assert_allclose(scaled.weights, weights, atol=1e-3)
 
 
-def forum_step(point, meta, average, share, centres, others, *, rate, steps, rho, normalize):
+def forum_step(point, meta, average, share, centers, others, *, rate, steps, rho, normalize):
     """One step of FORUM on quadratics in float64."""
     weights = np.exp(meta) / np.exp(meta).sum()
-    losses = lambda point, centres: 0.5 * ((point - centres) ** 2).sum(axis=1)  # noqa: E731
+    losses = lambda point, centers: 0.5 * ((point - centers) ** 2).sum(axis=1)  # noqa: E731
     inner = point
     for _ in range(steps):
-        inner = inner - rate * weights @ (inner - centres)
-    by_weights = losses(point, centres) - losses(inner, centres)
-    q = np.concatenate([weights @ (point - centres), weights * (by_weights - weights @ by_weights)])
+        inner = inner - rate * weights @ (inner - centers)
+    by_weights = losses(point, centers) - losses(inner, centers)
+    q = np.concatenate([weights @ (point - centers), weights * (by_weights - weights @ by_weights)])
     rows = point - others
     if normalize:
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -90,11 +90,11 @@ def forum_step(point, meta, average, share, centres, others, *, rate, steps, rho
 
 @pytest.mark.parametrize("normalize", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_steps_of_forum_on_quadratics(normalize):
-    quadratic, params, point, centres, others = quadratics()
-    centres = centres + 0.3
+    quadratic, params, point, centers, others = quadratics()
+    centers = centers + 0.3
     method = forum(inner_lr=0.2, steps=2, rho=0.5, optimizer=optax.sgd(1.0), normalize=normalize)
     update = jax.jit(value_and_grad(quadratic, method))
-    args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
+    args = (jnp.asarray(centers, jnp.float32),), (jnp.asarray(others, jnp.float32),)
     state = method.init(3)
     meta, average = np.zeros(3), np.zeros(3)
     for index in range(2):
@@ -103,7 +103,7 @@ def test_two_steps_of_forum_on_quadratics(normalize):
             meta,
             average,
             (index + 1) ** -0.75,
-            centres,
+            centers,
             others,
             rate=0.2,
             steps=2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtljax.methods.from_losses import geometric
-from tests.methods.steps.scalarisation import weights_of
+from tests.methods.steps.scalarization import weights_of
 
 
 def test_the_geometric_weight_is_not_the_one_that_libmtl_logs():

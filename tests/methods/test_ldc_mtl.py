@@ -33,7 +33,7 @@ def test_ldc_mtl_by_hand(scaling):
         np.testing.assert_allclose(states.inner.logits[step], logits, rtol=1e-5)
 
 
-def test_ldc_mtl_compares_the_neighbours_that_are_there():
+def test_ldc_mtl_compares_the_neighbors_that_are_there():
     losses = np.insert(STEPS, 1, np.nan, axis=1)
     found, _ = history(ldc_mtl(0.5), losses, np.isfinite(losses), np.insert(AFTER, 1, np.nan, axis=1))
     expected, _ = history(ldc_mtl(0.5))

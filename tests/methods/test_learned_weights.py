@@ -48,7 +48,7 @@ def test_a_late_task_is_corrected_for_its_own_steps(method):
     np.testing.assert_allclose(abs(learned[4, 2] - start[2]), abs(learned[0, 0] - start[0]), rtol=2e-2)
 
 
-def test_the_optimiser_s_state_is_a_state_for_each_task():
+def test_the_optimizer_s_state_is_a_state_for_each_task():
     state = uncertainty().init(3)
     assert {leaf.shape for leaf in jax.tree.leaves(state.inner)} == {(3,)}
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(famo().init(3))]

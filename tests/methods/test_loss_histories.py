@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.methods.from_losses import cov_weighting, dwa, dynamic_task_priority, go4align, igb, loss_normalisation
+from mtljax.methods.from_losses import cov_weighting, dwa, dynamic_task_priority, go4align, igb, loss_normalization
 from tests.methods.steps.history import STEPS, weights_of
 
 
@@ -21,7 +21,7 @@ def test_a_loss_that_is_not_positive_sits_out(method):
     jax.tree.map(np.testing.assert_array_equal, state.inner, other.inner)
 
 
-@pytest.mark.parametrize("method", [dwa(1), cov_weighting(), loss_normalisation()], ids=["dwa", "cov", "normalised"])
+@pytest.mark.parametrize("method", [dwa(1), cov_weighting(), loss_normalization()], ids=["dwa", "cov", "normalized"])
 def test_losses_of_zero_and_below_give_finite_weights(method):
     losses = np.array([[0.0, -1.0, 1.0], [0.0, 1.0, -1.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]], np.float32)
     found, _ = weights_of(method, losses)
@@ -33,7 +33,7 @@ LATE = {
     "igb": (igb(2), 3.0),
     "cov_weighting": (cov_weighting(), 1.0),
     "dynamic_task_priority": (dynamic_task_priority(), None),
-    "loss_normalisation": (loss_normalisation(), None),
+    "loss_normalization": (loss_normalization(), None),
 }
 
 
@@ -64,7 +64,7 @@ def test_a_task_without_a_history_has_its_neutral_weight_or_score(name, neutral)
 
 def test_histories_over_many_decades_give_finite_weights():
     losses = np.array([[1e-30, 1e30, 1.0], [1.0, 1.0, 1e30], [1e30, 1e-30, 1e-30], [1e-30, 1.0, 1e30]], np.float32)
-    for method in (dwa(1), igb(1), go4align(), dynamic_task_priority(), loss_normalisation(), cov_weighting()):
+    for method in (dwa(1), igb(1), go4align(), dynamic_task_priority(), loss_normalization(), cov_weighting()):
         assert np.isfinite(weights_of(method, losses)[0]).all(), method.name
 
 
@@ -77,8 +77,8 @@ def test_mistakes():
         (lambda: go4align(0), "go4align: num_groups must be at least 1, found 0"),
         (lambda: go4align(step_size=-1), "go4align: step_size must be at least 0, found -1"),
         (lambda: cov_weighting(epsilon=-1), "cov_weighting: epsilon must be at least 0"),
-        (lambda: loss_normalisation(step_size=2), "loss_normalisation: step_size must be above 0"),
-        (lambda: loss_normalisation(floor=-1), "loss_normalisation: floor must be at least 0"),
+        (lambda: loss_normalization(step_size=2), "loss_normalization: step_size must be above 0"),
+        (lambda: loss_normalization(floor=-1), "loss_normalization: floor must be at least 0"),
         (lambda: dynamic_task_priority(-1), "dynamic_task_priority: gamma must be at least 0, found -1"),
         (lambda: dynamic_task_priority([1.0]).init(2), "dynamic_task_priority: gamma must have an entry for each"),
         (lambda: dynamic_task_priority(smoothing=1.5), "dynamic_task_priority: smoothing must be above 0"),

@@ -48,11 +48,11 @@ def test_momls_meta_gradients_against_finite_differences(steps):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_moml_on_quadratics(normalize):
-    quadratic, params, point, centres, others = quadratics()
+    quadratic, params, point, centers, others = quadratics()
     method = moml(inner_lr=0.25, optimizer=optax.sgd(1.0), normalize=normalize)
-    args = (jnp.asarray(centres, jnp.float32),), (jnp.asarray(others, jnp.float32),)
+    args = (jnp.asarray(centers, jnp.float32),), (jnp.asarray(others, jnp.float32),)
     _, grads, state = jax.jit(value_and_grad(quadratic, method))(params, method.init(3), *args)
-    slopes = point - centres
+    slopes = point - centers
     ahead = point - 0.25 * slopes.mean(axis=0)
     by_weights = -0.25 * (ahead - others) @ slopes.T
     rows = (by_weights - by_weights.mean(axis=1, keepdims=True)) / 3  # through the softmax at even weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtljax.methods.from_losses import tchebycheff
-from tests.methods.steps.scalarisation import weights_of
+from tests.methods.steps.scalarization import weights_of
 
 
 def test_ties_share_the_tchebycheff_weight():

@@ -39,7 +39,7 @@ def trained(chain, steps, w, loss=loss):
 
 
 @pytest.mark.parametrize("make", [l1, l21])
-def test_proximal_sgd_reaches_the_minimiser_with_its_exact_zeros(make):
+def test_proximal_sgd_reaches_the_minimizer_with_its_exact_zeros(make):
     with jax.enable_x64(True):
         chain = optax.chain(optax.sgd(0.3), proximal(make(0.2), 0.3))
         w = np.asarray(trained(chain, 300, {"w": jnp.zeros((T, FEATURES))})["w"])

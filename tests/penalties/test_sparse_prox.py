@@ -69,7 +69,7 @@ def draw(seed=0):
     return np.random.default_rng(seed).normal(size=(T, UNITS, WIDTH))
 
 
-def test_prox_is_the_minimiser_that_a_convex_solver_finds():
+def test_prox_is_the_minimizer_that_a_convex_solver_finds():
     with jax.enable_x64(True):
         found = every_prox(draw(), 1.6, 0.5)
     for name in sorted(PENALTIES.keys() - {"capped_l1"}):
@@ -196,7 +196,7 @@ def capped_objective(x, v, c, cap):
     return 0.5 * np.square(x - v).sum(0) + c * np.minimum(np.abs(x).sum(0), cap)
 
 
-def test_capped_prox_is_the_global_minimiser():
+def test_capped_prox_is_the_global_minimizer():
     v = np.random.default_rng(0).normal(size=(2, 30)) * np.linspace(0.1, 4, 30)[None, :]
     grid = np.stack(np.meshgrid(*2 * [np.linspace(-10, 10, 201)]))[:, :, :, None]
     prox = jax.jit(lambda v, c, cap: capped_l1(c, cap).prox(v, 1.0))

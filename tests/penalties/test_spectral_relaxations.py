@@ -56,7 +56,7 @@ def evaluated(matrix, *, strength=0.7, eta=0.6, step_size=0.4):
         return jax.tree.map(np.asarray, compiled(split(matrix), *arguments))
 
 
-def minimised(matrix, dim, eta):
+def minimized(matrix, dim, eta):
     """`min tr(matrix^T (eta I + M)^-1 matrix)` over `0 <= M <= I`, `tr M = dim`, by an interior-point method."""
     size = len(matrix)
     m = cp.Variable((size, size), symmetric=True)
@@ -87,8 +87,8 @@ def test_values_are_the_minimum_over_m_on_either_side(name, eta):
     matrix = WEIGHTS[name]
     found = evaluated(matrix, eta=eta)
     scale = 0.7 * eta * (1 + eta)
-    assert found["value"] == pytest.approx(scale * minimised(matrix, 2, eta), rel=1e-6)
-    assert found["features"] == pytest.approx(scale * minimised(matrix.T, 2, eta), rel=1e-6)
+    assert found["value"] == pytest.approx(scale * minimized(matrix, 2, eta), rel=1e-6)
+    assert found["features"] == pytest.approx(scale * minimized(matrix.T, 2, eta), rel=1e-6)
 
 
 @settings(max_examples=30)

@@ -104,7 +104,7 @@ def test_prox_and_that_of_the_conjugate_add_up_to_the_identity():
     np.testing.assert_allclose(flat(v) - flat(prox["each"]), each, atol=1e-13)
 
 
-def test_prox_minimises_what_it_says():
+def test_prox_minimizes_what_it_says():
     v = tree()
     x = cp.Variable((TASKS, 7))
     objective = 0.5 * cp.sum_squares(x - flat(v)) + STEP_SIZE * STRENGTH * cp.normNuc(x)
@@ -137,7 +137,7 @@ def test_the_gradient_at_zero_is_zero():
         assert value == 0 and not flat(gradient).any()
 
 
-def test_a_sum_of_parts_penalises_each_by_its_own():
+def test_a_sum_of_parts_penalizes_each_by_its_own():
     low_rank = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     other = np.array([[3.0, 0.0, -4.0], [0.6, 0.8, 0.0]], np.float32)
     cases = [

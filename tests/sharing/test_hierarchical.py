@@ -160,7 +160,7 @@ MOVED = Params({"w": jnp.array([2.0, -2.5]), "b": [jnp.float32(0.0)]}, {"a": jnp
 WHOLE = Params(jnp.arange(2, dtype=jnp.int32), {})
 
 
-def test_the_regularisation_is_a_squared_distance_to_the_anchor():
+def test_the_regularization_is_a_squared_distance_to_the_anchor():
     penalty = successive_regularization(ANCHOR, 2.0)
     value, slope = jax.jit(jax.value_and_grad(penalty))(MOVED)
     assert float(value) == 2.0 * (1.0 + 0.25 + 0.25)
@@ -171,7 +171,7 @@ def test_the_regularisation_is_a_squared_distance_to_the_anchor():
     assert float(successive_regularization(Params((), {"a": ()}), 1.0)(Params((), {"a": ()}))) == 0.0
 
 
-def test_the_regularisation_of_narrow_parameters_is_summed_wide():
+def test_the_regularization_of_narrow_parameters_is_summed_wide():
     narrow = Params(jnp.asarray(np.full(1000, 1.0), jnp.bfloat16), {})
     anchor = Params(jnp.asarray(np.full(1000, 1.0 + 2**-7), jnp.bfloat16), {})
     value, slope = jax.jit(jax.value_and_grad(successive_regularization(anchor, 1.0)))(narrow)

@@ -80,7 +80,7 @@ def test_identity_kernels_are_single_task_networks_dropout_included():
         np.testing.assert_allclose(outputs[task], expected, rtol=1e-5, atol=1e-6)
 
 
-def centred():
+def centered():
     """Normalisation by the batch's mean, with a scale, and the mean as its state."""
 
     def apply(params, state, x, *, key=None, train=False):
@@ -90,8 +90,8 @@ def centred():
     return Network(lambda key, x: (jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1])), apply)
 
 
-def test_every_task_normalises_its_own_reduction():
-    model = nddr([IDENTITY], {"p": IDENTITY, "q": IDENTITY}, norm=centred())
+def test_every_task_normalizes_its_own_reduction():
+    model = nddr([IDENTITY], {"p": IDENTITY, "q": IDENTITY}, norm=centered())
     params, state = model.init(jax.random.key(0), X)
     params = params._replace(shared=random_like(params.shared))
     unit = params.shared["units"][0]

@@ -150,7 +150,7 @@ def test_the_penalty_takes_convolutions_biases_and_a_choice_of_kernels():
     assert every.penalty(narrow).dtype == jnp.float32
 
 
-def penalised(params, **options):
+def penalized(params, **options):
     model = sluice([holding(params)], {"a": layer}, orthogonality=1.0, **options)
     return model.penalty(model.init(KEY, X)[0])
 
@@ -198,11 +198,11 @@ def penalised(params, **options):
             "features are float32 (6, 2) after stage 0 but float32 (6, 4) after stage 1",
         ),
         (
-            lambda: penalised({"w": jnp.ones((4, 3))}),
+            lambda: penalized({"w": jnp.ones((4, 3))}),
             ValueError,
             "axis that 2 subspaces divide, found shape (4, 3); give kern",
         ),
-        (lambda: penalised({"b": jnp.ones(4)}), ValueError, "but kernels(...) returns none for any stage"),
+        (lambda: penalized({"b": jnp.ones(4)}), ValueError, "but kernels(...) returns none for any stage"),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

@@ -18,7 +18,7 @@ TREE = {
 }
 SPLIT = Params({"trunk": TREE["trunk"]}, TREE["heads"])
 X = jnp.array([[0.3, 1.0], [2.0, 0.1]])
-LABELLED, WITHOUT_B = jnp.ones(2), jnp.array([1.0, 0.0])
+LABELED, WITHOUT_B = jnp.ones(2), jnp.array([1.0, 0.0])
 
 
 def losses_fn(tree, state, examples, key, train):
@@ -70,7 +70,7 @@ CASES = [
 @pytest.mark.parametrize(("optimizer", "penalty"), CASES)
 def test_a_step_is_that_of_params(optimizer, penalty):
     """The second step is without b, whose head rests where no penalty reaches it."""
-    batches = [LABELLED, WITHOUT_B, LABELLED]
+    batches = [LABELED, WITHOUT_B, LABELED]
     told = {"method": methods.equal(), "optimizer": OPTIMIZERS[optimizer], "penalty": penalty, "batches": batches}
     state, metrics = run(losses_fn, TREE, names=["a", "b"], **told)
     expected, other = run(by_hand, SPLIT, **told)
@@ -103,8 +103,8 @@ def test_many_losses_without_heads_in_an_order_of_their_own():
 
 
 def test_what_learns_after_the_step_is_told():
-    state, _ = run(losses_fn, TREE, methods.famo(), optax.sgd(0.1), [LABELLED] * 2, names=["a", "b"])
-    expected, _ = run(by_hand, SPLIT, methods.famo(), optax.sgd(0.1), [LABELLED] * 2)
+    state, _ = run(losses_fn, TREE, methods.famo(), optax.sgd(0.1), [LABELED] * 2, names=["a", "b"])
+    expected, _ = run(by_hand, SPLIT, methods.famo(), optax.sgd(0.1), [LABELED] * 2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.method_state, expected.method_state)
 
 
@@ -113,7 +113,7 @@ def test_a_run_resumes_to_the_bit(tmp_path):
     step = training.jit(step)
 
     def train(num_steps, **rest):
-        batches = lambda start: iter([LABELLED] * (num_steps - start))  # noqa: E731
+        batches = lambda start: iter([LABELED] * (num_steps - start))  # noqa: E731
         first = init(TREE, key=jax.random.key(0))
         return training.fit(step, first, batches, num_steps=num_steps, progress=False, **rest).state
 

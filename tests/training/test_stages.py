@@ -111,7 +111,7 @@ def test_what_both_models_have_is_carried_over_and_all_else_is_new(whole):
     assert state.key == fresh.key != last.key
 
 
-def test_the_optimiser_goes_on_where_it_is_to(whole):
+def test_the_optimizer_goes_on_where_it_is_to(whole):
     last = whole[1]["first"].state
     state = stage_functions(SECOND._replace(keep_optimizer=True), X)[0](KEY, last)
     (adam, _), (before, _) = state.opt_state, last.opt_state

@@ -253,7 +253,7 @@ def test_every_skips_the_jacobian_in_between():
     assert seen[3] == seen[4] == seen[5]
 
 
-def test_partition_gives_shared_and_task_parameters_their_own_optimiser():
+def test_partition_gives_shared_and_task_parameters_their_own_optimizer():
     optimizer = optax.partition(
         {"shared": optax.sgd(0.1), "tasks": optax.set_to_zero()}, mtljax.Params(shared="shared", tasks="tasks")
     )
@@ -288,7 +288,7 @@ def test_inputs_of_their_own_and_a_task_absent_from_the_batch():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_metrics_are_means_over_labelled_examples():
+def test_metrics_are_means_over_labeled_examples():
     tasks = {name: task._replace(metrics={"mae": mtljax.metrics.absolute_error}) for name, task in nets.tasks().items()}
     state, step = make(methods.equal(), tasks=tasks)
     batch = nets.batch(missing={"b": [0, 1]})

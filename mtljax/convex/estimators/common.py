@@ -87,8 +87,8 @@ class LinearMultiTask:
             if self._several:
                 raise ValueError(f"with tasks, y must have shape (n,), found {y.shape}")
             self.tasks_ = np.unique(ids)
-            labelled = ~np.isnan(y)
-            chosen = [(ids == task) & labelled for task in self.tasks_]
+            labeled = ~np.isnan(y)
+            chosen = [(ids == task) & labeled for task in self.tasks_]
             rows = pad([x[rows] for rows in chosen], [y[rows] for rows in chosen])
         self.penalty(self.strength)  # checks the strength here, since the compiled fit gets it traced
         found = _compiled(

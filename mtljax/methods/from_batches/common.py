@@ -11,7 +11,7 @@ from jax import lax
 
 from mtljax import participation, trees
 from mtljax.engines.cut import cut_heads
-from mtljax.engines.linear import linearise
+from mtljax.engines.linear import linearize
 from mtljax.types import Array, Batches, MethodState, Params, PyTree, Update
 
 
@@ -63,7 +63,7 @@ def slope_of(batches: Batches, index: int) -> SlopeAt:
     """
 
     def at(params: Params, asked: Array) -> Slope:
-        linear = linearise(batches.losses_fn, params, (index,), False)
+        linear = linearize(batches.losses_fn, params, (index,), False)
         vector = jnp.stack(linear.losses)
         cut = cut_heads(linear, jnp.ones(vector.size), params.shared, asked & jnp.isfinite(vector))
 

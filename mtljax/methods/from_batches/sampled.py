@@ -11,7 +11,7 @@ from mtljax import participation, ranges, trees
 from mtljax.checks import check_count, check_method
 from mtljax.engines.cut import cut_heads
 from mtljax.engines.full import jacobian
-from mtljax.engines.linear import linearise
+from mtljax.engines.linear import linearize
 from mtljax.methods.apply import weigh
 from mtljax.methods.checked import checked
 from mtljax.types import Batches, Key, Method, MethodState, Params, Update
@@ -56,7 +56,7 @@ def sampled(method: Method, batches: int = 3) -> Method:
     check_count("sampled", "batches", batches, least=2)
 
     def rows(evidence: Batches, index: int) -> Params:
-        linear = linearise(evidence.losses_fn, evidence.params, (index,), False)
+        linear = linearize(evidence.losses_fn, evidence.params, (index,), False)
         everyone = jnp.ones(len(linear.losses), bool)
         cut = cut_heads(linear, jnp.ones(everyone.size), evidence.params.shared, everyone)
         return Params(jacobian(cut._replace(active=everyone)), cut.own)

@@ -146,7 +146,7 @@ def moco(
             count=jnp.zeros((), jnp.int32),
         )
 
-    def normalised(rows: PyTree, active: Array, losses: Array | None) -> PyTree:
+    def normalized(rows: PyTree, active: Array, losses: Array | None) -> PyTree:
         assert normalization is not None
         norms = jnp.where(active, row_norms(rows, active.size), 1.0)
         found = normalization(norms, losses)
@@ -157,7 +157,7 @@ def moco(
 
     def rule(rows: PyTree, active: Array, inner: MoCoState, *, losses: Array | None, key: Key | None):
         if normalization is not None:
-            rows = normalised(rows, active, losses)
+            rows = normalized(rows, active, losses)
         steps = inner.steps + active
         count = inner.count + jnp.any(active)
         speed = beta * jnp.maximum(steps, 1).astype(jnp.float32) ** -beta_decay

@@ -94,14 +94,14 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
         steps, count = inner.steps + active, inner.count + several
         spread = jnp.where(several, beta * inner.spread + (1.0 - beta) * (1.0 - similarity) ** 2 + eps, inner.spread)
         corrected = divide(spread, 1.0 - beta ** jnp.maximum(count, 1).astype(jnp.float32))
-        equalise = ~several | (similarity < threshold)
+        equalize = ~several | (similarity < threshold)
         factors = divide(jnp.sum(norms) / jnp.maximum(number, 1), norms)
         gains = divide(1.0 / (1.0 - momentum ** jnp.maximum(steps, 1).astype(jnp.float32)), jnp.sqrt(corrected))
         moment = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, inner.moment, rows)
         moment = keep_rows(moment, inner.moment, active)
 
         def one(row: Array, moment: Array, factor: Array, gain: Array) -> Array:
-            return row * jnp.where(equalise, factor, gain * jnp.abs(moment))
+            return row * jnp.where(equalize, factor, gain * jnp.abs(moment))
 
         def combine(rows: Array, moment: Array) -> Array:
             factor, gain = (along(vector, rows).astype(rows.dtype) for vector in (factors, gains))

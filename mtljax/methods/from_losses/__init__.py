@@ -12,7 +12,7 @@ from mtljax.methods.from_losses.go4align import go4align
 from mtljax.methods.from_losses.igb import igb
 from mtljax.methods.from_losses.imtl_l import imtl_l
 from mtljax.methods.from_losses.ldc_mtl import ldc_mtl
-from mtljax.methods.from_losses.loss_normalisation import loss_normalisation
+from mtljax.methods.from_losses.loss_normalization import loss_normalization
 from mtljax.methods.from_losses.mean_log import mean_log
 from mtljax.methods.from_losses.pbi import pbi
 from mtljax.methods.from_losses.random import random
@@ -34,7 +34,7 @@ __all__ = [
     "igb",
     "imtl_l",
     "ldc_mtl",
-    "loss_normalisation",
+    "loss_normalization",
     "mean_log",
     "pbi",
     "random",

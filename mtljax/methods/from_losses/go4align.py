@@ -48,8 +48,8 @@ def group_means(values: Array, active: Array, num_groups: int) -> Array:
     order = jnp.argsort(jnp.where(active, values, jnp.inf), stable=True)
     present = active[order].astype(values.dtype)
     # Around the mean and in units of the spread, so that sums of squares lose little.
-    centred = jnp.where(active, values - mean(values, active), 0.0)
-    line = divide(centred, jnp.max(jnp.abs(centred)))[order]
+    centered = jnp.where(active, values - mean(values, active), 0.0)
+    line = divide(centered, jnp.max(jnp.abs(centered)))[order]
 
     def sums(row: Array) -> Array:
         return jnp.concatenate([jnp.zeros_like(row[:1]), jnp.cumsum(row)])

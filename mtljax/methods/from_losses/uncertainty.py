@@ -38,7 +38,7 @@ def gaussian(s: Array) -> tuple[Array, Array]:
         s: float32, any shape.
 
     Returns:
-        The weight of the loss, and the regulariser, both of the shape of s.
+        The weight of the loss, and the regularizer, both of the shape of s.
 
     Example:
         >>> gaussian(jnp.zeros(2))[0]
@@ -54,7 +54,7 @@ def laplace(s: Array) -> tuple[Array, Array]:
         s: float32, any shape.
 
     Returns:
-        The weight of the loss, and the regulariser, both of the shape of s.
+        The weight of the loss, and the regularizer, both of the shape of s.
     """
     return jnp.exp(-s), s
 
@@ -66,7 +66,7 @@ def softmax(s: Array) -> tuple[Array, Array]:
         s: float32, any shape.
 
     Returns:
-        The weight of the loss, and the regulariser, both of the shape of s.
+        The weight of the loss, and the regularizer, both of the shape of s.
     """
     return jnp.exp(-s), 0.5 * s
 
@@ -102,7 +102,7 @@ def uncertainty(
     Args:
         forms: `gaussian` (default), `laplace`, `softmax` of this module or a function of the same kind, for all tasks;
             or a sequence of T of them, in sorted order of task names. A form maps s to the weight of the loss and the
-            regulariser, entry by entry.
+            regularizer, entry by entry.
         optimizer: for s; None (default) for `optax.adam(1e-3)`.
         log_variance: first value of every s_k, default 0, at which weights are 1/2 (`gaussian`) or 1.
 
@@ -145,20 +145,20 @@ def uncertainty(
     def weigh(s: Array) -> tuple[Array, Array]:
         if table is None:
             return _of_form(forms, s)
-        weights, regulariser = jnp.zeros_like(s), jnp.zeros_like(s)
+        weights, regularizer = jnp.zeros_like(s), jnp.zeros_like(s)
         # Each form once on all of s, however many tasks have it.
         for form in dict.fromkeys(table):
             own = np.array([other is form for other in table])
             values = _of_form(form, s)
-            weights, regulariser = jnp.where(own, values[0], weights), jnp.where(own, values[1], regulariser)
-        return weights, regulariser
+            weights, regularizer = jnp.where(own, values[0], weights), jnp.where(own, values[1], regularizer)
+        return weights, regularizer
 
     def rule(
         losses: Array, active: Array, inner: UncertaintyState, *, key: Key | None, **extra: object
     ) -> tuple[Array, UncertaintyState]:
         def objective(s: Array) -> tuple[Array, Array]:
-            weights, regulariser = weigh(s)
-            return jnp.sum(weights * losses + regulariser), weights
+            weights, regularizer = weigh(s)
+            return jnp.sum(weights * losses + regularizer), weights
 
         gradient, weights = jax.grad(objective, has_aux=True)(inner.log_variance)
         counted = active & (losses != 0)

@@ -245,11 +245,11 @@ def test_school_is_learnt_to_the_certificate(real_data):
     cells = loadmat(real_data("school") / "school.mat")
     inputs = [cell[:, :27].astype(np.float32) for cell in cells["X"][0]]
     targets = [cell[:, 0].astype(np.float32) for cell in cells["Y"][0]]
-    centre, spread = np.concatenate(inputs).mean(0), np.concatenate(inputs).std(0)
+    center, spread = np.concatenate(inputs).mean(0), np.concatenate(inputs).std(0)
     rows = max(map(len, inputs))
     x, y, mask = np.zeros((139, rows, 27), np.float32), np.zeros((139, rows), np.float32), np.zeros((139, rows), bool)
     for task, (own, labels) in enumerate(zip(inputs, targets, strict=True)):
-        x[task, : len(own)], y[task, : len(own)], mask[task, : len(own)] = (own - centre) / spread, labels, True
+        x[task, : len(own)], y[task, : len(own)], mask[task, : len(own)] = (own - center) / spread, labels, True
     shuffled = np.argsort(np.where(mask, np.random.default_rng(0).random(mask.shape), 2.0), axis=1)
     train = mask & (np.argsort(shuffled, axis=1) < 0.75 * mask.sum(1, keepdims=True))
     test = mask & ~train

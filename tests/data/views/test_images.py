@@ -190,7 +190,7 @@ def test_far_permutations_are_far():
         assert (chosen[n] != chosen[:n]).sum(1).min() == least[:, :n].min(1).max()
 
 
-def test_grey_is_the_luminance():
+def test_gray_is_the_luminance():
     expected = SQUARES @ np.array([0.299, 0.587, 0.114])
     inputs, targets = views.colorization(keep_channels=False)(KEY, SQUARES)
     np.testing.assert_allclose(inputs[..., 0], expected, rtol=1e-5, atol=1e-6)

@@ -139,7 +139,7 @@ def test_a_shrinking_window_is_uniform_over_its_sizes():
     assert fits(np.bincount(reach)[1:], [1 / 3] * 3)
 
 
-def test_skip_gram_pairs_are_neighbours_and_negatives_follow_the_counts():
+def test_skip_gram_pairs_are_neighbors_and_negatives_follow_the_counts():
     many = np.tile(PADDED, (300, 1))
     view = jax.jit(views.skip_gram(2, 3, np.where(COUNTS == 0, 99, COUNTS), shrink=False))
     (centers, candidates), targets, _ = jax.device_get(view(KEY, many))

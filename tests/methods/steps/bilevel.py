@@ -76,12 +76,12 @@ def stepper(name, **options):
 
 def quadratics():
     """`L_k = |theta - c_k|^2 / 2` on training data, centres elsewhere on validation data; no heads."""
-    centres = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, -1.0]])
+    centers = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, -1.0]])
     others = np.array([[0.5, 0.3], [0.1, 1.5], [-2.0, 0.7]])
     point = np.array([0.2, -0.4])
 
-    def quadratic(params, centres):
-        return 0.5 * jnp.sum((params.shared[None, :] - centres) ** 2, axis=1)
+    def quadratic(params, centers):
+        return 0.5 * jnp.sum((params.shared[None, :] - centers) ** 2, axis=1)
 
     params = Params(jnp.asarray(point, jnp.float32), dict.fromkeys(NAMES, ()))
-    return quadratic, params, point, centres, others
+    return quadratic, params, point, centers, others

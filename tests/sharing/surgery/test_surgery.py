@@ -18,7 +18,7 @@ HEADS = {"depth": dense(1), "label": dense(5)}
 MORE = HEADS | {"edges": dense(2)}
 
 
-def normalised(size):
+def normalized(size):
     """A linear layer and batch normalisation, with running moments as its state."""
 
     def init(key, x):
@@ -36,7 +36,7 @@ def normalised(size):
     return Network(init, apply)
 
 
-BUILD = {"hard": lambda heads: hard(normalised(4), heads), "soft": lambda heads: soft(normalised(4), heads)}
+BUILD = {"hard": lambda heads: hard(normalized(4), heads), "soft": lambda heads: soft(normalized(4), heads)}
 
 
 def equal(a, b):

@@ -11,7 +11,7 @@ import pytest
 from mtljax.data.sets.molecules.fingerprints import Table, fingerprints, index_split, read_table
 
 
-def test_bits_are_the_neighbourhoods_of_atoms():
+def test_bits_are_the_neighborhoods_of_atoms():
     pytest.importorskip("rdkit")
     # Ethanol: three kinds of atom; each with its neighbours; two bonds away nothing new. Methane: one atom.
     found, readable = fingerprints(["CCO", "OCC", "C", "CCCCCC"])

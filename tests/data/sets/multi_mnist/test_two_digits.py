@@ -210,7 +210,7 @@ def test_a_seed_gives_the_same_data_wherever_they_are_prepared_and_another_gives
     assert not np.array_equal(other["test"]["left_source"], first["test"]["left_source"])
 
 
-def test_overlap_and_normalisation_change_the_canvas_and_not_the_pairs(fakes, tmp_path):
+def test_overlap_and_normalization_change_the_canvas_and_not_the_pairs(fakes, tmp_path):
     near = load_multi_mnist(tmp_path, variant="mgda", overlap=27)["test"]
     far = load_multi_mnist(tmp_path, variant="mgda", overlap=20)["test"]
     np.testing.assert_array_equal(near.targets["left"], far.targets["left"])

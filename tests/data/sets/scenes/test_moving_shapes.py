@@ -195,7 +195,7 @@ def test_of_two_objects_in_one_cell_the_front_one_has_the_targets(train):
     assert not other.targets["motion"]["center"].any() and not other.mask["motion"].any()
 
 
-def test_masks_tell_examples_without_centres(train, pairs):
+def test_masks_tell_examples_without_centers(train, pairs):
     shown = (pairs.targets["associate"]["identity"] > 0).any((1, 2))
     np.testing.assert_array_equal(pairs.mask["classify"], shown)
     part = type(train)(*(array[:1, :4].copy() for array in train))

@@ -94,7 +94,7 @@ def test_normals_are_unit_face_the_camera_and_agree_with_differences_of_points(s
     assert pairs > 0.85
 
 
-def test_edges_are_the_pixels_with_a_neighbour_of_another_instance(splits, truth):
+def test_edges_are_the_pixels_with_a_neighbor_of_another_instance(splits, truth):
     for i, (_, _, instances) in enumerate(truth[:6]):
         expected = np.zeros((SIZE, SIZE))
         for row, column in np.ndindex(SIZE, SIZE):

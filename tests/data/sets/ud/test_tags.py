@@ -121,7 +121,7 @@ def test_verb_phrases_are_those_marked_by_hand(text, expected):
     assert bracketed(tokens, verb_chunks(tokens)) == expected
 
 
-def test_neighbouring_chunks_are_told_apart():
+def test_neighboring_chunks_are_told_apart():
     tokens = sentence("give/VERB/0/root him/PRON/1/iobj it/PRON/1/obj")
     assert noun_chunks(tokens) == ["O", "B", "B"]
 

@@ -12,7 +12,7 @@ from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method
 
 
-class LossNormalisationState(NamedTuple):
+class LossNormalizationState(NamedTuple):
     """Running moments of every task's loss.
 
     Attributes:
@@ -26,7 +26,7 @@ class LossNormalisationState(NamedTuple):
     started: Array
 
 
-def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Method:
+def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Method:
     """Normalised losses in the manner of PopArt: `w_k = 1 / sigma_k`, the gradient of `(L_k - mu_k) / sigma_k`.
 
     Moments of each loss run with a step size b, as in PopArt:
@@ -59,24 +59,24 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
     counts as that far; a task all of whose losses were 0 has weight 1.
 
     Example:
-        >>> method = loss_normalisation()
+        >>> method = loss_normalization()
         >>> weights, state = method.update(jnp.array([0.5, 4.0]), method.init(2))
         >>> [f"{weight:.3f}" for weight in weights]
         ['2.000', '0.250']
     """
-    check_number("loss_normalisation", "step_size", step_size, above=0.0, most=1.0)
-    check_number("loss_normalisation", "floor", floor, least=0.0)
+    check_number("loss_normalization", "step_size", step_size, above=0.0, most=1.0)
+    check_number("loss_normalization", "floor", floor, least=0.0)
 
-    def inner(num_tasks: int) -> LossNormalisationState:
-        return LossNormalisationState(
+    def inner(num_tasks: int) -> LossNormalizationState:
+        return LossNormalizationState(
             mean=jnp.zeros((num_tasks,), jnp.float32),
             deviation=jnp.zeros((num_tasks,), jnp.float32),
             started=jnp.zeros((num_tasks,), bool),
         )
 
     def rule(
-        losses: Array, active: Array, inner: LossNormalisationState, *, key: Key | None, **extra: object
-    ) -> tuple[Array, LossNormalisationState]:
+        losses: Array, active: Array, inner: LossNormalizationState, *, key: Key | None, **extra: object
+    ) -> tuple[Array, LossNormalizationState]:
         before = jnp.where(inner.started, inner.deviation, jnp.abs(losses))
         surprise = losses - inner.mean
         most = PULL * jnp.hypot(before, inner.mean)
@@ -84,10 +84,10 @@ def loss_normalisation(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         # The same as nu - mu^2, without the cancellation, and with no square that could leave float32's range.
         deviation = (1.0 - step_size) ** 0.5 * jnp.hypot(before, step_size**0.5 * surprise)
         mean = inner.mean + step_size * surprise
-        moved = LossNormalisationState(mean, deviation, jnp.ones_like(inner.started))
+        moved = LossNormalizationState(mean, deviation, jnp.ones_like(inner.started))
         sigma = jnp.maximum(deviation, floor * jnp.hypot(deviation, mean))
         weights = jnp.where(sigma > 0, 1.0 / jnp.where(sigma > 0, sigma, 1.0), 1.0)
         counted = active & (losses != 0)
         return weights, hold_inactive(moved, inner, counted)
 
-    return method_of_losses("loss_normalisation", rule, inner=inner)
+    return method_of_losses("loss_normalization", rule, inner=inner)

@@ -9,7 +9,7 @@ import pytest
 from jax.lax import stop_gradient
 
 from mtljax.methods.from_losses import cosmos, geometric, mean_log, pbi, random, stch, tchebycheff, uncertainty_softmax
-from tests.methods.steps.scalarisation import weights_of
+from tests.methods.steps.scalarization import weights_of
 
 PREFERENCE = np.array([0.5, 0.2, 0.2, 0.1], np.float32)
 
