@@ -1,0 +1,179 @@
+"""Losses and metrics."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MASKED = "tests/losses/test_per_example.py::"
+IMBALANCE = "tests/losses/test_imbalance.py::"
+TRACKING = "tests/metrics/test_tracking.py::"
+
+MUTANTS = (
+    Mutant(
+        "losses/masked.py",
+        "return jnp.sum(values) / jnp.maximum(count, 1), count",
+        "return jnp.sum(values) / values.shape[0], count",
+        MASKED + "test_masked_mean_by_hand",
+    ),
+    Mutant(
+        "losses/masked.py",
+        "values = jnp.where(mask, values, 0)",
+        "values = mask * values",
+        MASKED + "test_masked_mean_never_reads_a_masked_value",
+    ),
+    Mutant(
+        "losses/masked.py",
+        "outputs, targets = _hidden(outputs, mask), _hidden(targets, mask)",
+        "targets = _hidden(targets, mask)",
+        MASKED + "test_masked_loss_makes_no_nan_on_the_way",
+    ),
+    Mutant(
+        "losses/per_example.py",
+        "return jnp.mean(values, axis=tuple(range(1, values.ndim)))",
+        "return jnp.sum(values, axis=tuple(range(1, values.ndim)))",
+        MASKED + "test_values_equal_the_formula_averaged_over_trailing_axes",
+    ),
+    Mutant(
+        "losses/per_example.py",
+        "return example_mean(jnp.square(outputs - targets))",
+        "return example_mean(jnp.square(outputs - targets)) / 2",
+        MASKED + "test_values_equal_the_formula_averaged_over_trailing_axes",
+    ),
+    Mutant(
+        "losses/tokens.py",
+        "jnp.maximum(jnp.sum(counted, axis=axes), 1)",
+        "jnp.maximum(jnp.sum(counted), 1)",
+        "tests/losses/test_tokens.py::test_means_are_over_the_labelled_tokens_of_each_example",
+    ),
+    Mutant(
+        "losses/tokens.py",
+        "labelled = jnp.asarray(targets) >= 0",
+        "labelled = jnp.asarray(targets) > 0",
+        "tests/losses/test_tokens.py::test_by_hand",
+    ),
+    Mutant(
+        "losses/contrastive.py",
+        "return _cross_entropy(scores, own, present[None, :] & ~own)",
+        "return _cross_entropy(scores, own, ~own)",
+        "tests/losses/test_contrastive.py::test_an_example_that_is_masked_is_as_if_it_were_not_there",
+    ),
+    Mutant(
+        "losses/contrastive.py",
+        "scores = _products(views, views) / temperature",
+        "scores = _products(views, views) * temperature",
+        "tests/losses/test_contrastive.py::test_values_equal_the_papers_formulas_and_are_computed_in_float32",
+    ),
+    Mutant(
+        "losses/contrastive.py",
+        "size = lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))",
+        "size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)",
+        "tests/losses/test_contrastive.py::test_gradients_equal_finite_differences",
+        equivalent="The unit vector does not depend on the size that its row is divided by first, so its derivative "
+        "is the same; the constant saves the work.",
+    ),
+    Mutant(
+        "losses/imbalanced.py",
+        "jnp.exp(-gamma * jax.nn.softplus(-odds))",
+        "jnp.exp(-gamma * jax.nn.softplus(odds))",
+        IMBALANCE + "test_focal_loss_of_classes",
+    ),
+    Mutant(
+        "losses/imbalanced.py",
+        "np.log(counts / counts.sum())",
+        "np.log(counts / counts.max())",
+        IMBALANCE + "test_logit_adjustment",
+        equivalent="All logits of a softmax move by the same number, and of two classes the difference alone is read.",
+    ),
+    Mutant(
+        "losses/imbalanced.py",
+        "lift = float(shift[1] - shift[0])",
+        "lift = float(shift[0] - shift[1])",
+        IMBALANCE + "test_logit_adjustment",
+    ),
+    Mutant(
+        "losses/class_weights.py",
+        "beta = 1.0 - 1.0 / float(counts.sum())",
+        "beta = 1.0 - 1.0 / len(counts)",
+        IMBALANCE + "test_effective_number_is_the_paper_s",
+    ),
+    Mutant(
+        "losses/class_weights.py",
+        "found[~labelled] = found[labelled].mean() if labelled.any() else 1.0",
+        "found[~labelled] = 0.0",
+        IMBALANCE + "test_an_example_s_weight_is_the_mean_over_its_labelled_tasks",
+    ),
+    Mutant(
+        "losses/objective.py",
+        "own_key = None if key is None else jax.random.fold_in(key, index)",
+        "own_key = key",
+        "tests/training/test_keys.py::test_every_task_of_a_multi_input_batch_has_a_key_of_its_own",
+    ),
+    Mutant(
+        "losses/objective.py",
+        "losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)",
+        "losses[name] = losses[name] + term",
+        "tests/losses/test_objective.py::test_a_task_without_labels_is_not_regularized_either",
+    ),
+    Mutant(
+        "losses/objective.py",
+        "metric: _judged(\n                    f\"metric '{metric}' of task '{name}'\", fun, "
+        "jax.lax.stop_gradient(found), targets, mask",
+        "metric: _judged(\n                    f\"metric '{metric}' of task '{name}'\", fun, "
+        "jax.lax.stop_gradient(found), targets, None",
+        "tests/training/test_step.py::test_metrics_are_means_over_labelled_examples",
+    ),
+    Mutant(
+        "losses/objective.py",
+        "return jnp.where(owners[-1] if owners else anyone, new, old)",
+        "return jnp.where(anyone, new, old)",
+        "tests/test_network_state.py::test_a_batch_for_all_keeps_the_heads_of_absent_tasks",
+    ),
+    Mutant(
+        "losses/objective.py",
+        "anyone = functools.reduce(jnp.logical_or, labelled.values())",
+        "anyone = functools.reduce(jnp.logical_and, labelled.values())",
+        "tests/test_network_state.py::test_a_batch_for_all_keeps_the_heads_of_absent_tasks",
+    ),
+    Mutant(
+        "metrics/delta_m.py",
+        "return np.where(higher, -1.0, 1.0)",
+        "return np.where(higher, 1.0, -1.0)",
+        "tests/metrics/test_delta_m.py::test_published_rows",
+    ),
+    Mutant(
+        "metrics/delta_m.py",
+        "better + (tied + 1) / 2",
+        "better + tied",
+        "tests/metrics/test_delta_m.py::test_mean_rank_equals_scipy_with_many_ties",
+    ),
+    Mutant(
+        "metrics/per_example.py",
+        "jnp.argmax(outputs, axis=-1)",
+        "jnp.argmax(outputs, axis=1)",
+        "tests/metrics/test_per_example.py::test_accuracy_averages_over_positions",
+    ),
+    Mutant(
+        "metrics/tracking.py",
+        "low_a, high_a = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2",
+        "low_a, high_a = a[..., :2], a[..., :2] + a[..., 2:]",
+        TRACKING + "test_iou_by_hand",
+    ),
+    Mutant(
+        "metrics/tracking.py",
+        "allowed = overlap >= iou_threshold",
+        "allowed = overlap > iou_threshold",
+        TRACKING + "test_counts_are_those_of_brute_force " + TRACKING + "test_misses_and_false_positives_by_hand",
+    ),
+    Mutant(
+        "metrics/tracking.py",
+        "len(rows) + 1.0)",
+        "1.0)",
+        TRACKING + "test_as_many_pairs_match_as_possible_before_overlap_counts",
+    ),
+    Mutant(
+        "metrics/tracking.py",
+        "return 2 * counts.identity_matches / boxes",
+        "return counts.identity_matches / counts.objects",
+        TRACKING + "test_misses_and_false_positives_by_hand",
+    ),
+)
