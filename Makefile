@@ -7,7 +7,7 @@ VENV := .venv$(if $(filter command line,$(origin PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint types format clean
+.PHONY: help demo test test-all mutants bench lint types format clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -20,6 +20,9 @@ test: lint types  ## What CI runs: lint, types, tests and doctests with warnings
 
 test-all: lint types  ## The same with the slow tests, all of it compiled as users compile.
 	MTLJAX_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+
+mutants: $(VENV)/.test  ## Which one-line mistakes the tests notice; slow, not in CI.
+	$(BIN)/python -m tests.mutants
 
 bench: $(VENV)/.bench  ## Time methods, engines and solvers, beside peers.
 	$(BIN)/python -m benchmarks.steps

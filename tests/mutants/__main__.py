@@ -51,9 +51,9 @@ def copy_of_the_tree(folder: Path) -> Path:
 def passes(tree: Path, tests: str, limit: float, *flags: str) -> tuple[bool | None, str]:
     """Whether the tests pass in that tree, None where they do not end in time; and what they printed."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "-p", "no:cacheprovider", *flags]
-    # The copy comes before what is installed, and finds real data beside this checkout.
+    # The copy comes before what is installed, finds real data beside this checkout, and draws the same examples.
     data = os.environ.get("MTLJAX_DATA", str(ROOT.parent / "shared" / "data"))
-    environment = {**os.environ, "PYTHONPATH": str(tree), "MTLJAX_DATA": data}
+    environment = {**os.environ, "PYTHONPATH": str(tree), "MTLJAX_DATA": data, "CI": "1"}
     try:
         run = subprocess.run(
             [*command, *tests.split()], cwd=tree, env=environment, timeout=limit, capture_output=True, text=True
@@ -88,9 +88,7 @@ def verdict(mutant: Mutant, tree: Path, limit: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Runs the mutants of the table.")
-    parser.add_argument(
-        "--only", nargs="+", default=[""], help="take those whose file, or new text, holds one of these"
-    )
+    parser.add_argument("--only", nargs="+", default=[""], help="take those whose file begins with one of these")
     parser.add_argument("--processes", type=int, default=1, help="how many run at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that the tests of one mutant may take")
     options = parser.parse_args()
