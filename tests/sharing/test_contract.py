@@ -14,6 +14,7 @@ import pytest
 
 import mtljax
 from mtljax import sharing
+from mtljax.sharing.frames.network import selected
 from mtljax.types import Batch, Params, Regularized, TaskInputs
 from tests.sharing.blocks import dense
 from tests.sharing.table import CASES, NOT_TRACED, NOTHING_SHARED, NUMBERS, TWO_ALIKE, VARIANTS, Blocks
@@ -256,6 +257,11 @@ def test_unknown_tasks_get_messages(name):
         model.apply(params, state, X, tasks=("depth", "edges"))
     with pytest.raises(TypeError, match=r"found the string 'depth'; write \('depth',\)"):
         model.apply(params, state, X, tasks="depth")
+
+
+def test_tasks_are_asked_for_in_any_order_and_run_once_in_their_own():
+    assert selected(TASKS, ("label", "depth", "label")) == TASKS
+    assert selected(TASKS, iter(["label"])) == ("label",)
 
 
 @each

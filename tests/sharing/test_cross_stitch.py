@@ -131,6 +131,14 @@ def test_one_task_runs_all_columns_that_it_reads_and_no_other_head():
     assert jax.tree.leaves(after["tasks"]) == [1, 0]
 
 
+def test_each_task_alone_reads_its_own_row_of_the_last_unit():
+    params, state = MODEL.init(jax.random.key(0), X)
+    params = random_like(params)
+    every, _ = MODEL.apply(params, state, X)
+    for task in HEADS:
+        np.testing.assert_array_equal(MODEL.apply(params, state, X, tasks=(task,))[0][task], every[task])
+
+
 def test_beyond_the_last_unit_only_what_is_asked_for_runs():
     model = cross_stitch(STAGES, HEADS, after=(0,))
     params, state = model.init(jax.random.key(0), X)

@@ -86,6 +86,32 @@ def test_a_head_does_not_depend_on_the_tasks_beside_it():
     )
 
 
+def drawing():
+    """A network that adds what it draws, as dropout would."""
+
+    def apply(params, state, inputs, *, key=None, train=False):
+        return (inputs if key is None else inputs + jax.random.uniform(key, inputs.shape)), state
+
+    return Network(lambda key, inputs: ((), ()), apply)
+
+
+def drawn(trunk, head, inputs):
+    model = hard(trunk, {"a": head, "b": head})
+    params, state = model.init(jax.random.key(0), inputs)
+    outputs, _ = model.apply(params, state, inputs, key=jax.random.key(1), train=True)
+    return outputs
+
+
+def test_every_head_and_every_task_s_inputs_have_a_key_of_their_own():
+    plain = Network(lambda key, inputs: ((), ()), lambda params, state, inputs, **_: (inputs, state))
+    of_heads = drawn(plain, drawing(), X)
+    assert (of_heads["a"] != of_heads["b"]).all()
+    of_inputs = drawn(drawing(), plain, TaskInputs({"a": X, "b": X}))
+    assert (of_inputs["a"] != of_inputs["b"]).all()
+    of_one_trunk = drawn(drawing(), plain, X)
+    np.testing.assert_array_equal(of_one_trunk["a"], of_one_trunk["b"])
+
+
 @pytest.mark.parametrize("name", list(MODELS))
 def test_one_task_runs_alone(name):
     model, (params, state), key = MODELS[name], fresh(name), jax.random.key(1)

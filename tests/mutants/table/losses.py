@@ -18,7 +18,7 @@ MUTANTS = (
     Mutant(
         "losses/masked.py",
         "values = jnp.where(mask, values, 0)",
-        "values = mask * values",
+        "values = values * mask.astype(values.dtype)",
         MASKED + "test_masked_mean_never_reads_a_masked_value",
     ),
     Mutant(
@@ -94,7 +94,7 @@ MUTANTS = (
         "losses/class_weights.py",
         "beta = 1.0 - 1.0 / float(counts.sum())",
         "beta = 1.0 - 1.0 / len(counts)",
-        IMBALANCE + "test_effective_number_is_the_paper_s",
+        IMBALANCE + "test_effective_number_goes_from_equal_weights_to_inverse_frequency",
     ),
     Mutant(
         "losses/class_weights.py",
@@ -162,7 +162,7 @@ MUTANTS = (
         "metrics/tracking.py",
         "allowed = overlap >= iou_threshold",
         "allowed = overlap > iou_threshold",
-        TRACKING + "test_counts_are_those_of_brute_force " + TRACKING + "test_misses_and_false_positives_by_hand",
+        TRACKING + "test_a_stricter_threshold_counts_less",
     ),
     Mutant(
         "metrics/tracking.py",
@@ -174,6 +174,6 @@ MUTANTS = (
         "metrics/tracking.py",
         "return 2 * counts.identity_matches / boxes",
         "return counts.identity_matches / counts.objects",
-        TRACKING + "test_misses_and_false_positives_by_hand",
+        TRACKING + "test_what_reappears_with_its_identity_is_no_switch_and_with_another_is_one",
     ),
 )

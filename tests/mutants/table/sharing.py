@@ -20,7 +20,7 @@ MUTANTS = (
         "sharing/frames/network.py",
         "return tuple(name for name in known if name in tasks)",
         "return tasks",
-        SHARING + "test_contract.py::test_one_task_runs_alone_and_reads_nothing_of_the_others",
+        SHARING + "test_contract.py::test_tasks_are_asked_for_in_any_order_and_run_once_in_their_own",
     ),
     Mutant(
         "sharing/frames/network.py",
@@ -68,7 +68,7 @@ MUTANTS = (
         "sharing/cross_stitch.py",
         "[names.index(name) for name in wanted])",
         "list(range(len(wanted))))",
-        SHARING + "test_cross_stitch.py::test_beyond_the_last_unit_only_what_is_asked_for_runs",
+        SHARING + "test_cross_stitch.py::test_each_task_alone_reads_its_own_row_of_the_last_unit",
     ),
     Mutant(
         "sharing/frames/mixing.py",
@@ -86,13 +86,13 @@ MUTANTS = (
         "sharing/frames/inputs.py",
         'own = key_for(key, f"inputs/{name}")',
         "own = key",
-        SHARING + "test_contract.py::test_each_task_may_bring_inputs_of_its_own",
+        SHARING + "test_sharing_models.py::test_every_head_and_every_task_s_inputs_have_a_key_of_their_own",
     ),
     Mutant(
         "sharing/hard.py",
         'features, key=key_for(key, f"task/{name}"), train=train',
         "features, key=key, train=train",
-        SHARING + "test_sharing_models.py::test_a_head_does_not_depend_on_the_tasks_beside_it",
+        SHARING + "test_sharing_models.py::test_every_head_and_every_task_s_inputs_have_a_key_of_their_own",
     ),
     Mutant(
         "sharing/mtan.py",
