@@ -11,8 +11,8 @@ SPARSE = "tests/penalties/test_sparse_"
 MUTANTS = (
     Mutant(
         "penalties/l2_to_mean.py",
-        "(wide - stiffness / (1.0 + stiffness) * _centred(wide))",
-        "(wide - stiffness * _centred(wide))",
+        "(wide - stiffness / (1.0 + stiffness) * _centered(wide))",
+        "(wide - stiffness * _centered(wide))",
         VALUES + "test_prox_is_where_its_objective_is_stationary",
     ),
     Mutant(
@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "gaussian_process/linear_process.py",
-        "off = params.mean - data.centre",
+        "off = params.mean - data.center",
         "off = params.mean",
         PROCESS + "test_weight_space_is_function_space",
     ),

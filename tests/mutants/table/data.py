@@ -134,8 +134,8 @@ MUTANTS = (
     ),
     Mutant(
         "data/synthetic/clustered_linear.py",
-        "between_deviation * centres[clusters] + within_deviation * offsets",
-        "between_deviation * centres[clusters] + between_deviation * offsets",
+        "between_deviation * centers[clusters] + within_deviation * offsets",
+        "between_deviation * centers[clusters] + between_deviation * offsets",
         "tests/data/test_synthetic.py::test_clustered_weights_scatter_within_and_between_clusters_as_told",
     ),
     Mutant(
@@ -184,13 +184,13 @@ MUTANTS = (
         "data/sets/sarcos.py",
         "mean, deviation = train.mean(0), train.std(0)",
         "mean, deviation = rows.mean(0), rows.std(0)",
-        SETS + "test_sarcos.py::test_rows_are_those_of_the_seed_and_standardised_by_the_training_rows",
+        SETS + "test_sarcos.py::test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows",
     ),
     Mutant(
         "data/sets/sarcos.py",
         "rows[order[train_rows : train_rows + test_rows]]",
         "rows[order[:test_rows]]",
-        SETS + "test_sarcos.py::test_rows_are_those_of_the_seed_and_standardised_by_the_training_rows",
+        SETS + "test_sarcos.py::test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows",
     ),
     Mutant(
         "data/sets/raw.py",

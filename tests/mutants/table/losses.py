@@ -47,8 +47,8 @@ MUTANTS = (
     ),
     Mutant(
         "losses/tokens.py",
-        "labelled = jnp.asarray(targets) >= 0",
-        "labelled = jnp.asarray(targets) > 0",
+        "labeled = jnp.asarray(targets) >= 0",
+        "labeled = jnp.asarray(targets) > 0",
         "tests/losses/test_tokens.py::test_by_hand",
     ),
     Mutant(
@@ -98,8 +98,8 @@ MUTANTS = (
     ),
     Mutant(
         "losses/class_weights.py",
-        "found[~labelled] = found[labelled].mean() if labelled.any() else 1.0",
-        "found[~labelled] = 0.0",
+        "found[~labeled] = found[labeled].mean() if labeled.any() else 1.0",
+        "found[~labeled] = 0.0",
         IMBALANCE + "test_an_example_s_weight_is_the_mean_over_its_labelled_tasks",
     ),
     Mutant(
@@ -130,8 +130,8 @@ MUTANTS = (
     ),
     Mutant(
         "losses/objective.py",
-        "anyone = functools.reduce(jnp.logical_or, labelled.values())",
-        "anyone = functools.reduce(jnp.logical_and, labelled.values())",
+        "anyone = functools.reduce(jnp.logical_or, labeled.values())",
+        "anyone = functools.reduce(jnp.logical_and, labeled.values())",
         "tests/test_network_state.py::test_a_batch_for_all_keeps_the_heads_of_absent_tasks",
     ),
     Mutant(

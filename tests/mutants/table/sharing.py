@@ -36,8 +36,8 @@ MUTANTS = (
     ),
     Mutant(
         "sharing/mmoe.py",
-        'mixture = mix("mmoe", jax.nn.softmax(logits), features["experts"])',
-        'mixture = mix("mmoe", jax.nn.softmax(logits, axis=0), features["experts"])',
+        'mixture = mix_experts("mmoe", jax.nn.softmax(logits), features["experts"])',
+        'mixture = mix_experts("mmoe", jax.nn.softmax(logits, axis=0), features["experts"])',
         SHARING + "test_mmoe.py::test_the_equation",
     ),
     Mutant(
