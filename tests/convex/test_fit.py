@@ -63,6 +63,19 @@ def test_nothing_but_its_own_rows_matters_to_a_task():
     np.testing.assert_allclose(turned.intercepts[::-1], found.intercepts, atol=1e-5)
 
 
+def test_an_average_weighs_the_rows_of_a_task_by_their_number():
+    """As if each row stood there times the root of its weight."""
+    inputs, targets = ragged()
+    root = [max(len(y), 1) ** -0.5 for y in targets]
+    with jax.enable_x64(True):
+        run = jax.jit(lambda rows, average: fit(rows, l21(0.1), average=average, tolerance=1e-12), static_argnums=1)
+        found = run(rows_of(inputs, targets, 14), True)
+        scaled = [[r * each for r, each in zip(root, arrays, strict=True)] for arrays in (inputs, targets)]
+        by_hand = run(rows_of(*scaled, 14), False)
+    np.testing.assert_allclose(found.weights, by_hand.weights, atol=1e-8)
+    np.testing.assert_allclose(found.objective, by_hand.objective, rtol=1e-9)
+
+
 def test_a_task_without_rows_gets_nothing_from_a_norm_and_the_mean_of_all_targets():
     inputs, targets = ragged()
     found = fitted(inputs, targets)
@@ -136,6 +149,24 @@ def test_logistic_regression_of_each_task_is_scikit_learns():
     np.testing.assert_array_equal(signs.weights, found.weights)
     # Labels of another kind cannot be told from inside a compiled function, but do not go unnoticed.
     assert np.isnan(wrong.objective) and not wrong.converged
+
+
+def test_the_certificate_of_a_logistic_fit_counts_its_intercepts():
+    """Stopped anywhere, the objective is no further from the least than the certificate says."""
+    draw = np.random.default_rng(1)
+    inputs = draw.normal(size=(30, 2))
+    labels = (inputs[:, :1] + draw.normal(size=(30, 2)) > 1.0).astype(float)
+    with jax.enable_x64(True):
+        rows = columns(inputs, labels)
+        run = jax.jit(
+            lambda strength, most: fit(rows, ridge(strength), loss=logistic, intercept=True, max_iterations=most),
+            static_argnums=1,
+        )
+        for strength in (1e3, 1.0):  # weights next to nothing, so that intercepts are what is left
+            least = run(strength, 500).objective
+            for most in (1, 2, 3):
+                found = run(strength, most)
+                assert found.objective - least <= found.certificate * abs(found.objective) + 1e-12
 
 
 @pytest.mark.parametrize(

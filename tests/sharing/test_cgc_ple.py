@@ -183,6 +183,15 @@ def test_experts_may_differ_and_gates_are_made_for_their_number():
     assert set(sizes) == {1, 3}
 
 
+def test_gates_fit_levels_of_different_numbers():
+    levels = (Experts([SAME], {"a": [SAME, SAME]}), Experts([SAME], {"b": [SAME]}))
+    params, _ = started(levels=levels)
+    sizes = {
+        name: {block: leaf.shape[-1] for block, leaf in own.items() if leaf != ()} for name, own in params.tasks.items()
+    }
+    assert sizes == {"a": {"level0/gate": 3, "level1/gate": 1}, "b": {"level0/gate": 1, "level1/gate": 2}}
+
+
 IMAGE = jax.ShapeDtypeStruct((4, 8, 8), jnp.float32)
 SAME = Network(lambda key, x: ((), ()), lambda p, state, x, *, key=None, train=False: (x, state))
 

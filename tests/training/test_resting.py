@@ -64,6 +64,7 @@ def test_the_head_of_an_absent_task_rests(optimizer):
     assert float(held.params.tasks["b"]["v"]) != pytest.approx(-0.674)
     for state in (before, after):
         assert float(state.params.tasks["b"]["v"]) == float(held.params.tasks["b"]["v"])
+        assert state.nonfinite.tolist() == [0, 0]  # absent is not broken
         kept, expected = of("b", state.opt_state), of("b", held.opt_state)
         assert sorted(kept) == sorted(expected) and kept
         for path in kept:
@@ -146,9 +147,11 @@ def test_by_task_in_a_chain_behind_a_method():
     chain = optax.chain(mtljax.as_optax(methods.equal()), training.by_task(optax.adam(0.1)))
     rows = START._replace(shared={"w": jnp.eye(2)})
     state = chain.init(START)
-    updates, state = chain.update(rows, state, START, losses=jnp.ones(2), active=jnp.array([True, False]))
-    assert float(updates.tasks["b"]["v"]) == 0.0 != float(updates.tasks["a"]["v"])
-    assert int(state[1].tasks["b"][0].count) == 0
+    for step, present in enumerate([False, True, False]):  # the last has the momentum of the second behind it
+        active = jnp.array([True, present])
+        updates, state = chain.update(rows, state, START, losses=jnp.ones(2), active=active)
+        assert (float(updates.tasks["b"]["v"]) != 0.0) == present and float(updates.tasks["a"]["v"]) != 0.0
+        assert int(state[1].tasks["b"][0].count) == min(step, 1)
 
 
 def test_a_penalty_that_is_not_finite_touches_nothing():

@@ -63,12 +63,12 @@ def test_annealed_rates_go_from_proportional_towards_uniform():
 
 
 def test_loss_driven_rates():
-    driven = loss_driven(["a", "b", "c"], decay=0.5, power=2.0, floor=0.3)
+    driven = loss_driven(["a", "b", "c"], decay=0.75, power=2.0, floor=0.3)
     state = driven.init()
     assert driven.rates(state) == pytest.approx(dict.fromkeys("abc", 1 / 3))
     state = driven.update(state, {"a": 10.0, "b": 1e-6, "c": 0.0})  # a first loss of 0 gives no measure
     state = driven.update(state, {"a": 5.0, "b": float("nan")})
-    found, (a, b, c) = driven.rates(json.loads(json.dumps(state))), (0.75**2, 1.0, 1.0)
+    found, (a, b, c) = driven.rates(json.loads(json.dumps(state))), (0.875**2, 1.0, 1.0)
     total = a + b + c
     assert found == pytest.approx({"a": 0.1 + 0.7 * a / total, "b": 0.1 + 0.7 * b / total, "c": 0.1 + 0.7 * c / total})
     scaled = driven.update(driven.update(driven.init(), {"a": 1e9, "b": 1.0}), {"a": 5e8})

@@ -129,6 +129,12 @@ def test_each_task_goes_through_its_data_in_exact_epochs():
         assert len(set(epochs)) > 1
 
 
+def test_tasks_of_one_size_are_shuffled_apart():
+    data = {name: Batch(np.arange(20), {name: np.arange(20)}) for name in ("a", "b")}
+    batch = next(mix(data, {"a": 0.5, "b": 0.5}, batch_size=40, seed=1, draw=largest_remainder, capacity=20))
+    assert batch["a"].inputs.tolist() != batch["b"].inputs.tolist()
+
+
 @pytest.mark.parametrize("draw", DRAWS)
 def test_resumed_at_a_step_or_from_a_state(draw):
     make = lambda **more: mix(SOURCES, annealed({"a": 7, "b": 3, "c": 20}, epochs=3, steps_per_epoch=4), **more)  # noqa: E731

@@ -71,6 +71,7 @@ MUTANTS = (
         "edge = jnp.min(jnp.where((edges > 0) & (sums < dim), edges, jnp.inf))",
         "tests/penalties/test_spectral_relaxations.py::test_values_and_prox_equal_bisection_for_the_multiplier "
         "tests/penalties/test_spectral_relaxations.py::test_clustered_by_hand",
+        equivalent="Where the sum is dim at an edge, the next piece of the line has its solution at that edge too.",
     ),
     Mutant(
         "penalties/singular_values.py",
@@ -89,13 +90,13 @@ MUTANTS = (
         "convex/fit.py",
         "weights = weights / jnp.maximum(jnp.sum(weights, 1, keepdims=True), 1.0)",
         "weights = weights / weights.shape[1]",
-        "tests/convex/test_fit.py::test_the_solution_meets_the_conditions_of_optimality",
+        "tests/convex/test_fit.py::test_an_average_weighs_the_rows_of_a_task_by_their_number",
     ),
     Mutant(
         "convex/fit.py",
         "targets = jnp.where(mask, rows.targets, 0.0).astype(dtype)",
         "targets = rows.targets.astype(dtype)",
-        "tests/convex/test_fit.py::test_nothing_but_its_own_rows_matters_to_a_task",
+        "tests/convex/test_fit.py::test_an_average_weighs_the_rows_of_a_task_by_their_number",
     ),
     Mutant(
         "convex/quadratic.py",
@@ -119,7 +120,7 @@ MUTANTS = (
         "convex/newton.py",
         "jnp.square(jnp.sum(slope, 1)) / jnp.where(height > 0, 2.0 * height, 1.0)",
         "jnp.square(jnp.sum(slope, 1)) * 0.0",
-        "tests/convex/test_fit.py::test_logistic_regression_of_each_task_is_scikit_learns",
+        "tests/convex/test_fit.py::test_the_certificate_of_a_logistic_fit_counts_its_intercepts",
     ),
     Mutant(
         "convex/losses.py",

@@ -117,7 +117,7 @@ MUTANTS = (
         "data/mixing/stream.py",
         "stem = [seed, zlib.crc32(name.encode())]",
         "stem = [seed]",
-        STREAM + "test_each_task_goes_through_its_data_in_exact_epochs",
+        STREAM + "test_tasks_of_one_size_are_shuffled_apart",
     ),
     Mutant(
         "data/synthetic/common.py",

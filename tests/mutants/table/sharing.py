@@ -156,7 +156,7 @@ MUTANTS = (
         "sharing/ple.py",
         "count(meet - 1, name))\n        for index",
         "count(meet, name))\n        for index",
-        SHARING + "test_cgc_ple.py::test_the_equations_of_ple_at_three_levels",
+        SHARING + "test_cgc_ple.py::test_gates_fit_levels_of_different_numbers",
     ),
     Mutant(
         "sharing/surgery/freeze.py",

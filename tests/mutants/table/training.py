@@ -50,9 +50,7 @@ MUTANTS = (
         "training/step.py",
         "nonfinite=state.nonfinite + found.nonfinite,",
         "nonfinite=state.nonfinite + ~found.active,",
-        "tests/test_participation.py::test_the_step_names_it_and_counts_it "
-        + TRAINING
-        + "test_resting.py::test_the_head_of_an_absent_task_rests",
+        TRAINING + "test_resting.py::test_the_head_of_an_absent_task_rests",
     ),
     Mutant(
         "training/step.py",
@@ -70,13 +68,13 @@ MUTANTS = (
         "training/resting.py",
         "own = trees.where(active[k], own)",
         "own = own",
-        TRAINING + "test_resting.py::test_by_task_is_as_if_the_steps_without_the_task_had_not_been",
+        TRAINING + "test_resting.py::test_by_task_in_a_chain_behind_a_method",
     ),
     Mutant(
         "training/resting.py",
         "new = jax.tree.map(lambda a, b, k=k: jnp.where(active[k], a, b), new, state.tasks[name])",
         "new = new",
-        TRAINING + "test_resting.py::test_by_task_is_as_if_the_steps_without_the_task_had_not_been",
+        TRAINING + "test_resting.py::test_by_task_in_a_chain_behind_a_method",
     ),
     Mutant(
         "training/resting.py",
@@ -100,7 +98,7 @@ MUTANTS = (
         "training/evaluate.py",
         "total / examples[name] if examples[name]",
         "total / len(names) if examples[name]",
-        TRAINING + "test_step.py::test_evaluation_weighs_batches_by_their_labels",
+        TRAINING + "test_evaluate.py",
     ),
     Mutant(
         "training/loop.py",
@@ -136,10 +134,7 @@ MUTANTS = (
         "training/recipes.py",
         "name: step >= first",
         "name: step > first",
-        TRAINING
-        + "test_recipes.py::test_phases_take_turns "
-        + TRAINING
-        + "test_recipes.py::test_one_trace_serves_and_a_task_that_sits_out_is_as_if_it_were_not_there",
+        TRAINING + "test_recipes.py::test_schedules_reach_masks_of_views_and_of_multi_input_batches",
     ),
     Mutant(
         "training/checkpoint/leaves.py",
