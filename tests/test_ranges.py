@@ -96,11 +96,19 @@ def test_in_the_comfortable_range_nothing_is_touched():
     np.testing.assert_array_equal(found.gramian, mtljax.trees.gramian(ROWS))
 
 
-def test_a_row_that_is_not_finite_is_named_and_leaves_the_others():
-    rows = jnp.concatenate([ROWS, jnp.array([[jnp.nan, 1.0, 2.0], [jnp.inf, 0.0, 0.0]])])
+def test_rows_far_from_one_another_have_one_scale():
+    powers = jnp.array([2.0**64, 2.0**44])
+    found = ranges.gramian(ROWS * powers[:, None], num_tasks=2)
+    by = found.scale * powers
+    np.testing.assert_allclose(found.gramian / by[:, None] / by[None, :], mtljax.trees.gramian(ROWS), rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0**64])
+def test_a_row_that_is_not_finite_is_named_and_leaves_the_others(factor):
+    rows = jnp.concatenate([factor * ROWS, jnp.array([[jnp.nan, 1.0, 2.0], [jnp.inf, 0.0, 0.0]])])
     found = ranges.gramian(rows, num_tasks=4)
     assert found.finite.tolist() == [True, True, False, False]
-    scale = float(found.scale)
+    scale = float(found.scale) * factor
     np.testing.assert_array_equal(found.gramian[:2, :2] / scale**2, mtljax.trees.gramian(ROWS))
     np.testing.assert_array_equal(found.gramian[2:], 0.0)
 

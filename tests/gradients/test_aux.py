@@ -38,6 +38,13 @@ def test_a_task_without_examples_is_absent(method):
     assert state.weights[1] == 0 and grads.tasks["b"] == 0
 
 
+def test_who_is_asked_for_and_has_no_examples_is_absent_too():
+    f, start = mtljax.value_and_grad(losses_fn, methods.equal(), has_aux=True), methods.equal().init(3)
+    aux, everyone = mtljax.Aux(examples=jnp.array([2.0, 0.0, 1.0])), jnp.ones(3, bool)
+    _, grads, state = jax.jit(lambda: f(PARAMS, start, aux, active=everyone))()
+    assert (state.weights > 0).tolist() == [True, False, True] and grads.tasks["b"] == 0
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [

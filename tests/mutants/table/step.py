@@ -28,13 +28,13 @@ MUTANTS = (
         "trees.py",
         "inverse = jnp.where(length > 0, 1.0 / jnp.where(length > 0, length, 1.0), 0.0)",
         "inverse = 1.0 / (length + 1e-8)",
-        LINKS + "test_the_state_shows_angles_lengths_and_conflicts mtljax/trees.py",
+        "tests/test_trees.py::test_cosines_do_not_depend_on_lengths_and_are_0_where_there_is_none",
     ),
     Mutant(
         "ranges.py",
         "found = columns * scale * (scale / units)[None, :]",
         "found = columns * scale * scale",
-        "tests/test_ranges.py::test_every_engine_scales",
+        "tests/test_ranges.py::test_rows_far_from_one_another_have_one_scale",
     ),
     Mutant(
         "ranges.py",
@@ -64,7 +64,7 @@ MUTANTS = (
         "participation.py",
         "asked = total > 0 if active is None else active & (total > 0)",
         "asked = total > 0 if active is None else active",
-        "tests/gradients/test_aux.py::test_a_task_without_examples_is_absent",
+        "tests/gradients/test_aux.py::test_who_is_asked_for_and_has_no_examples_is_absent_too",
     ),
     Mutant(
         "participation.py",
