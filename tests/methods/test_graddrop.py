@@ -34,3 +34,5 @@ def test_graddrop_draws_signs_by_their_purity():
     assert abs(float(jnp.mean(update > 0)) - 0.75) < 0.01
     squared = aggregate(graddrop(monotone=jnp.square), rows, key=KEY)
     assert abs(float(jnp.mean(squared > 0)) - 0.5625) < 0.01
+    leaves = aggregate(graddrop(), {"a": rows[:, :64], "b": rows[:, :64]}, key=KEY)
+    assert not jnp.array_equal(leaves["a"], leaves["b"])

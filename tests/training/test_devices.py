@@ -135,6 +135,30 @@ def test_the_features_engine_across_devices(how):
 
 
 @needs_devices
+def test_rows_by_parameter_are_summed_over_devices():
+    """Those of a task that reads the parameters themselves, where the others read features of examples."""
+
+    def losses_fn(params, x):
+        hidden = jnp.tanh(x @ params.shared)
+        losses = {k: jnp.mean(hidden * params.tasks[k]) for k in ("a", "b")}
+        return losses | {"c": jnp.sum(jnp.mean(x, axis=0) * params.shared) * params.tasks["c"]}
+
+    params = mtljax.Params(
+        jnp.array([0.3, -0.2, 0.5]), {k: jnp.array(v) for k, v in (("a", 1.0), ("b", -2.0), ("c", 1.0))}
+    )
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(DEVICES, 2, 3)) + 0.5, jnp.float32)
+    start = methods.nash_mtl().init(3)
+
+    def weights(x, axis_name=None):
+        f = mtljax.value_and_grad(losses_fn, methods.nash_mtl(), engine=engines.features(), axis_name=axis_name)
+        return f(params, start, x)[2].weights
+
+    expected = jax.jit(weights)(x.reshape(-1, 3))
+    spread = jax.pmap(functools.partial(weights, axis_name="batch"), axis_name="batch")(x)
+    np.testing.assert_allclose(spread, np.broadcast_to(expected, spread.shape), rtol=1e-4)
+
+
+@needs_devices
 @pytest.mark.parametrize(
     "how", ["pmap", *(pytest.param(how, marks=pytest.mark.slow) for how in ("sharded", "shard_map"))]
 )

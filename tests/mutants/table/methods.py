@@ -93,7 +93,7 @@ MUTANTS = (
         "methods/from_gramian/gradnorm.py",
         "wanted = usual * rate**alpha",
         "wanted = usual * rate ** (1 / alpha)",
-        METHODS + "test_gradnorm.py::test_gradnorm_two_steps_by_hand",
+        METHODS + "test_gradnorm.py::test_gradnorm_follows_the_gradient_of_its_formula",
     ),
     Mutant(
         "methods/from_gramian/gradnorm.py",
@@ -126,7 +126,7 @@ MUTANTS = (
         "methods/from_gramian/modo.py",
         "MoDoState(back_among_all(weights, inner.share, active))",
         "MoDoState(weights)",
-        SOLVERS + "test_simplex_projection.py::test_shares_of_tasks_that_come_and_go",
+        METHODS + "test_gramian_more.py::test_what_a_task_had_is_kept_while_it_is_away",
     ),
     Mutant(
         "methods/from_jacobian/graddrop.py",

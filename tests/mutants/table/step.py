@@ -124,7 +124,7 @@ MUTANTS = (
         "engines/features.py",
         "by_parameter = cut.reduce([r for r, direct in zip(rows, cut.linear.direct, strict=True) if direct])",
         "by_parameter = [r for r, direct in zip(rows, cut.linear.direct, strict=True) if direct]",
-        DEVICES + "test_the_features_engine_across_devices",
+        DEVICES + "test_rows_by_parameter_are_summed_over_devices",
     ),
     Mutant(
         "engines/choice.py",
@@ -136,8 +136,7 @@ MUTANTS = (
         "gradients/step.py",
         "own = {name: trees.scale(answer.state.weights[k], own[name]) for k, name in enumerate(sorted(own))}",
         "own = dict(own)",
-        "tests/gradients/test_aux.py::test_priors_weigh_tasks_whatever_is_read "
-        "tests/training/test_step.py::test_priors_multiply_what_the_method_decides",
+        "tests/gradients/test_step.py::test_heads_are_weighed_where_the_method_says_so",
     ),
     Mutant(
         "gradients/step.py",
@@ -199,7 +198,6 @@ MUTANTS = (
         "return outputs, after if train else state",
         "return outputs, after",
         NNX + "test_no_state_moves_in_evaluation",
-        equivalent="A module in evaluation moves none of its variables, so what it gives back is what it got.",
     ),
     Mutant(
         "adapters/train_flags.py",
@@ -230,5 +228,23 @@ MUTANTS = (
         "known = check_values(\n        where, targets, lambda y: (y >= least) & (y < classes)",
         "known = check_values(\n        where, targets, lambda y: (y >= least) & (y <= classes)",
         "tests/losses/test_labels_out_of_range.py::test_a_traced_one_is_nan_in_its_example_alone",
+    ),
+    Mutant(
+        "partition/layout.py",
+        'if f"{path}/".startswith(f"{start.rstrip(\'/\')}/")',
+        "if path.startswith(start)",
+        "tests/test_partition.py::test_a_path_is_not_a_prefix_of_letters",
+    ),
+    Mutant(
+        "partition/layout.py",
+        "return [None if claim is None else tasks.index(claim) for claim in claims]",
+        "return [None if claim is None else sorted(tasks).index(claim) for claim in claims]",
+        "tests/test_partition.py::test_a_step_on_one_tree_is_the_step_on_params",
+    ),
+    Mutant(
+        "partition/dependence.py",
+        '_FLAT = ("ceil", "floor", "round", "sign", "stop_gradient")',
+        '_FLAT = ("ceil", "floor", "round", "sign")',
+        "tests/test_partition.py::test_a_leaf_behind_a_stopped_gradient_is_not_reached",
     ),
 )

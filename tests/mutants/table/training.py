@@ -30,14 +30,14 @@ MUTANTS = (
     ),
     Mutant(
         "training/step.py",
-        "after = losses_fn(params, *args, True)[0]",
+        "after = losses_fn(moved, *args, True)[0]",
         "after = losses_fn(state.params, *args, True)[0]",
         TRAINING + "test_step.py::test_an_observer_sees_the_losses_of_the_same_batch_after_the_step",
     ),
     Mutant(
         "training/step.py",
-        "method.observe(over_devices(_vector(after, names), found.share, axis_name), method_state)",
-        "method.observe(_vector(after, names), method_state)",
+        "losses = over_devices(_vector(after, part.names), found.share, axis_name)",
+        "losses = _vector(after, part.names)",
         TRAINING + "test_keys.py::test_devices_with_unequal_shares_of_the_labels",
     ),
     Mutant(
@@ -53,13 +53,13 @@ MUTANTS = (
         TRAINING + "test_resting.py::test_the_head_of_an_absent_task_rests",
     ),
     Mutant(
-        "training/step.py",
+        "training/merging.py",
         "return lax.psum(jnp.where(share > 0, value * share, 0.0), axis_name)",
         "return lax.pmean(value, axis_name)",
         TRAINING + "test_keys.py::test_devices_with_unequal_shares_of_the_labels",
     ),
     Mutant(
-        "training/step.py",
+        "training/merging.py",
         "return jnp.where(count > 0, total / jnp.maximum(count, 1), b)",
         "return lax.pmean(a, axis_name)",
         "tests/test_network_state.py::test_a_device_without_labels_does_not_pull_the_mean",
