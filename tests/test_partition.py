@@ -11,7 +11,7 @@ from flax.training.train_state import TrainState
 
 import mtljax
 from mtljax import methods
-from mtljax.partition import parted
+from mtljax.partition import layout_of, parted, split
 from mtljax.types import Params
 
 TREE = {"trunk": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array([2.0, 1.0, 1.0]), "a": {"w": jnp.array([0.5, 1.0, -1.0])}}
@@ -119,6 +119,13 @@ def test_an_array_of_losses_hides_heads_and_own_names_them():
 )
 def test_who_owns_what_may_be_said(own):
     assert owners(losses_fn, own=own) == HEADS
+
+
+def test_tasks_stand_in_the_order_of_names():
+    tree = {"x": jnp.array(1.0), "y": jnp.array(2.0)}
+    layout = layout_of("f", {"a": "x", "b": "y"}, tree, ["b", "a"])
+    parts = split(layout, tree)
+    assert layout.owners == [1, 0] and [parts.tasks[key] for key in sorted(parts.tasks)] == [[2.0], [1.0]]
 
 
 def test_a_path_is_not_a_prefix_of_letters():

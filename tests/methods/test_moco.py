@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from mtljax.methods.from_jacobian import moco
@@ -43,3 +44,11 @@ def test_moco_tends_to_mgda():
     rows = np.broadcast_to(np.asarray(J_BASE), (200, 2, 3))
     found, _, _ = run(moco(gamma=0.02, gamma_decay=0.0), rows)
     np.testing.assert_allclose(found[-1], [0.0, 1.0, 1.0], atol=1e-2)
+
+
+def test_the_average_of_an_absent_task_is_held():
+    method, rows = moco(), jnp.array([[1.0, 2.0], [3.0, -1.0]])
+    _, before = method.update(rows, method.init(2, rows[0]))
+    _, after = method.update(5.0 * rows, before, active=jnp.array([True, False]))
+    assert (after.inner.average[0] != before.inner.average[0]).all()
+    assert (after.inner.average[1] == before.inner.average[1]).all()

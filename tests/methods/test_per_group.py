@@ -9,6 +9,7 @@ import pytest
 
 from mtljax.methods.apply import aggregate, reconcile
 from mtljax.methods.from_gramian import mgda, pcgrad
+from mtljax.methods.from_jacobian import graddrop
 from mtljax.methods.wrappers import by_layer, by_leaf, per_group
 from tests.methods.steps.wrapper import ROWS, counting
 
@@ -49,3 +50,10 @@ def test_per_group_without_shared_parameters():
 def test_a_group_name_must_be_a_string():
     with pytest.raises(TypeError, match="per_group: groups must be a string for each leaf, found 3"):
         per_group(mgda(), lambda path: 3).init(2, {"b": ROWS})
+
+
+def test_groups_draw_apart():
+    rows = jnp.broadcast_to(jnp.array([[3.0], [-1.0]]), (2, 64))
+    method, tree = per_group(graddrop(), by_leaf), {"a": rows, "b": rows}
+    update, _ = method.update(tree, method.init(2, {"a": rows[0], "b": rows[0]}), key=jax.random.key(0))
+    assert not jnp.array_equal(update["a"], update["b"])

@@ -144,7 +144,7 @@ MUTANTS = (
         "methods/from_jacobian/moco.py",
         "average = keep_rows(jax.tree.map(move, inner.average, rows), inner.average, active)",
         "average = jax.tree.map(move, inner.average, rows)",
-        METHODS + "test_from_jacobian.py::test_absent_at_all_steps_is_removed",
+        METHODS + "test_moco.py::test_the_average_of_an_absent_task_is_held",
     ),
     Mutant(
         "methods/from_jacobian/db_mtl.py",
@@ -212,7 +212,7 @@ MUTANTS = (
         "methods/wrappers/per_group.py",
         "drawn = None if key is None else jax.random.fold_in(key, index)",
         "drawn = key",
-        METHODS + "test_per_group.py::test_per_group_reconciles_each_group_alone",
+        METHODS + "test_per_group.py::test_groups_draw_apart",
     ),
     Mutant(
         "solvers/simplex_qp.py",

@@ -239,7 +239,7 @@ MUTANTS = (
         "partition/layout.py",
         "return [None if claim is None else tasks.index(claim) for claim in claims]",
         "return [None if claim is None else sorted(tasks).index(claim) for claim in claims]",
-        "tests/test_partition.py::test_a_step_on_one_tree_is_the_step_on_params",
+        "tests/test_partition.py::test_tasks_stand_in_the_order_of_names",
     ),
     Mutant(
         "partition/dependence.py",
