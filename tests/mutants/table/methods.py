@@ -48,16 +48,16 @@ MUTANTS = (
         "methods/from_losses/geometric.py",
         "weights = jnp.exp(mean(logs, counted) - logs) / number(counted)",
         "weights = jnp.exp(mean(logs, counted) - logs)",
-        METHODS + "test_scalarisations.py::test_weights_are_the_gradient_of_the_formula",
+        METHODS + "test_scalarizations.py::test_weights_are_the_gradient_of_the_formula",
     ),
     Mutant(
         "methods/from_losses/stch.py",
         "jnp.maximum(gaps / mu, jnp.finfo(jnp.float32).min)",
         "jnp.maximum(gaps * mu, jnp.finfo(jnp.float32).min)",
         METHODS
-        + "test_scalarisations.py::test_weights_are_the_gradient_of_the_formula "
+        + "test_scalarizations.py::test_weights_are_the_gradient_of_the_formula "
         + METHODS
-        + "test_scalarisations.py::test_limits",
+        + "test_scalarizations.py::test_limits",
     ),
     Mutant(
         "methods/from_losses/random.py",
