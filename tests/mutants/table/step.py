@@ -82,7 +82,7 @@ MUTANTS = (
         "participation.py",
         "each = own[name] if weights is None else trees.scale(weights[k], own[name])",
         "each = own[name]",
-        LINKS + "test_a_scalarisation_weighs_task_gradients_too",
+        LINKS + "test_a_scalarization_weighs_task_gradients_too",
     ),
     Mutant(
         "participation.py",
