@@ -39,13 +39,13 @@ MUTANTS = (
         "penalties/l21.py",
         "shrink(lengths(v), step_size * strength)",
         "shrink(lengths(v), strength)",
-        SPARSE + "prox.py::test_prox_is_the_minimiser_that_a_convex_solver_finds",
+        SPARSE + "prox.py::test_prox_is_the_minimizer_that_a_convex_solver_finds",
     ),
     Mutant(
         "penalties/capped_l1.py",
         "below / unit * (magnitudes - 0.5 * below)",
         "below / unit * (magnitudes - below)",
-        SPARSE + "prox.py::test_capped_prox_is_the_global_minimiser",
+        SPARSE + "prox.py::test_capped_prox_is_the_global_minimizer",
     ),
     Mutant(
         "penalties/capped_l1.py",

@@ -43,7 +43,7 @@ MUTANTS = (
         "losses/tokens.py",
         "jnp.maximum(jnp.sum(counted, axis=axes), 1)",
         "jnp.maximum(jnp.sum(counted), 1)",
-        "tests/losses/test_tokens.py::test_means_are_over_the_labelled_tokens_of_each_example",
+        "tests/losses/test_tokens.py::test_means_are_over_the_labeled_tokens_of_each_example",
     ),
     Mutant(
         "losses/tokens.py",
@@ -100,7 +100,7 @@ MUTANTS = (
         "losses/class_weights.py",
         "found[~labeled] = found[labeled].mean() if labeled.any() else 1.0",
         "found[~labeled] = 0.0",
-        IMBALANCE + "test_an_example_s_weight_is_the_mean_over_its_labelled_tasks",
+        IMBALANCE + "test_an_example_s_weight_is_the_mean_over_its_labeled_tasks",
     ),
     Mutant(
         "losses/objective.py",
@@ -120,7 +120,7 @@ MUTANTS = (
         "jax.lax.stop_gradient(found), targets, mask",
         "metric: _judged(\n                    f\"metric '{metric}' of task '{name}'\", fun, "
         "jax.lax.stop_gradient(found), targets, None",
-        "tests/training/test_step.py::test_metrics_are_means_over_labelled_examples",
+        "tests/training/test_step.py::test_metrics_are_means_over_labeled_examples",
     ),
     Mutant(
         "losses/objective.py",
