@@ -106,7 +106,9 @@ def test_a_trunk_that_gives_nan_to_all_voids_the_step():
         f = jax.jit(mtljax.value_and_grad(broken, method))
         _, grads, after = f(params, state, 0.0)
         np.testing.assert_array_equal(flat(grads.shared), 0.0)
-        jax.tree.map(np.testing.assert_array_equal, after, state)
+        assert np.isfinite(flat(after)).all()
+        if method.reads != "losses":  # which cannot know before the trunk is pulled
+            jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
 def test_samples_leave_out_what_is_nan_in_one_of_them():
