@@ -259,14 +259,15 @@ def bargaining(
         Weights are constants under differentiation.
 
     Raises:
-        ValueError: the Gramian is not square, `shares` or `active` do not go with it, or alpha is not a positive
+        ValueError: the Gramian is not square, `shares` or `active` do not match it, or alpha is not a positive
             finite number.
 
-    A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task learning as a
-    bargaining game", ICML, arXiv 2202.01017; H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning",
-    ICML, arXiv 2402.15638. Departure: solved by Newton's method to rounding instead of a sequence of convex programs
-    or least squares. Tested for alpha from 0.1 to 10; above, steps may run out near stationary points, which
-    `residual` says.
+    References:
+        A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
+        learning as a bargaining game", ICML, arXiv 2202.01017.
+        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638. Departure:
+        solved by Newton's method to rounding instead of a sequence of convex programs or least squares. Tested for
+        alpha from 0.1 to 10; above, steps may run out near stationary points, which `residual` says.
 
     Example:
         >>> bargaining(jnp.array([[4.0, 0.0], [0.0, 1.0]])).weights.round(4).tolist()
@@ -278,7 +279,7 @@ def bargaining(
     num_tasks = scaled.norm.shape[0]
     shares = jnp.ones_like(scaled.norm) if shares is None else as_floating(shares).astype(scaled.norm.dtype)
     if shares.shape != (num_tasks,):
-        raise ValueError(f"shares must have shape {(num_tasks,)} to go with the gramian, found {shares.shape}")
+        raise ValueError(f"shares must have shape {(num_tasks,)} to match the gramian, found {shares.shape}")
     valid = scaled.nonzero & ~(shares <= 0)
     p = 1.0 / alpha
     matrix = jnp.where(valid[:, None] & valid[None, :], scaled.matrix, 0.0)

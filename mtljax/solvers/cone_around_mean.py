@@ -43,8 +43,9 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     Raises:
         ValueError: the Gramian is not square, or `active` does not match it.
 
-    N. Hassanpour et al. (2025), "Fantastic multi-task gradient updates and how to find them in a cone",
-    arXiv 2502.00217.
+    References:
+        N. Hassanpour et al. (2025), "Fantastic multi-task gradient updates and how to find them in a cone", arXiv
+        2502.00217.
 
     Example:
         >>> max_min_around_mean(jnp.diag(jnp.array([4.0, 1.0])), 1.0).weights.tolist()

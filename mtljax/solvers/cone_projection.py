@@ -66,9 +66,11 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
     Raises:
         ValueError: shapes do not match.
 
-    D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv 1706.08840;
-    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: the
-    Gramian is regularised by its own rounding only.
+    References:
+        D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv
+        1706.08840.
+        P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure:
+        the Gramian is regularised by its own rounding only.
 
     Example:
         >>> gramian = jnp.array([[1.0, -0.5], [-0.5, 1.0]])

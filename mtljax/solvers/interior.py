@@ -5,7 +5,9 @@ positive, Newton's method follows the points at which all products `y_i slope_i`
 It takes some 10 to 30 factorisations however singular M is, since what is factored is `M + diag(slope / y)`; block
 pivoting takes fewer where it ends at all, and finds the free set exactly.
 
-S. Mehrotra (1992), "On the implementation of a primal-dual interior point method", SIAM Journal on Optimization 2(4).
+References:
+    S. Mehrotra (1992), "On the implementation of a primal-dual interior point method", SIAM Journal on Optimization
+    2(4).
 """
 
 from __future__ import annotations

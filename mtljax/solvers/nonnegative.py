@@ -12,8 +12,9 @@ Cholesky factorisation, and every task on the wrong side of its bound or of its 
 That mostly ends after a few guesses. Where that makes no progress, which singular Gramians do to it, the
 interior point method of `mtljax.solvers.interior` solves the problem from the start.
 
-J. J. Judice, F. M. Pires (1994), "A block principal pivoting algorithm for large-scale strictly monotone linear
-complementarity problems", Computers & Operations Research 21(5).
+References:
+    J. J. Judice, F. M. Pires (1994), "A block principal pivoting algorithm for large-scale strictly monotone linear
+    complementarity problems", Computers & Operations Research 21(5).
 """
 
 from __future__ import annotations

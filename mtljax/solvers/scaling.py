@@ -116,7 +116,7 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"gramian must be a square matrix [T, T] with T at least 1, found shape {shape}")
     if active is not None and jnp.shape(active) != shape[:1]:
-        raise ValueError(f"active must have shape {shape[:1]} to go with the gramian, found {jnp.shape(active)}")
+        raise ValueError(f"active must have shape {shape[:1]} to match the gramian, found {jnp.shape(active)}")
     gramian = as_floating(gramian)
     # Below the normal numbers, whether a number is 0 depends on the thread that looks at it.
     gramian = jnp.where(jnp.abs(gramian) < jnp.finfo(gramian.dtype).tiny, 0.0, gramian)

@@ -29,8 +29,9 @@ def sequential(gramian: Array, order: Array, *, active: Array | None = None) -> 
         ValueError: shapes do not go together.
         TypeError: `order` does not hold integers.
 
-    T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn (2020), "Gradient surgery for multi-task learning",
-    NeurIPS, arXiv 2001.06782.
+    References:
+        T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn (2020), "Gradient surgery for multi-task
+        learning", NeurIPS, arXiv 2001.06782.
 
     Example:
         >>> gramian = jnp.array([[1.0, -0.5], [-0.5, 1.0]])

@@ -50,8 +50,9 @@ def simplex_lp(
     Raises:
         ValueError: shapes do not go together.
 
-    G. B. Dantzig (1951), "Maximization of a linear function of variables subject to linear inequalities". The column of
-    the largest gain enters; an iteration limit takes the place of a rule against cycling.
+    References:
+        G. B. Dantzig (1951), "Maximization of a linear function of variables subject to linear inequalities". The
+        column of the largest gain enters; an iteration limit takes the place of a rule against cycling.
 
     Example:
         >>> rows = jnp.array([[1.0, -1.0]])

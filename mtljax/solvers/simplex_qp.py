@@ -37,9 +37,11 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
     Raises:
         ValueError: the Gramian is not square, or `active` does not match it.
 
-    J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes Rendus
-    Mathematique 350; O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS,
-    arXiv 1810.04650. Departure: an exact active set in place of Frank-Wolfe steps.
+    References:
+        J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes
+        Rendus Mathematique 350.
+        O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv
+        1810.04650. Departure: an exact active set in place of Frank-Wolfe steps.
 
     Example:
         >>> min_norm(jnp.array([[3.0, 0.0], [0.0, 1.0]])).weights.round(4).tolist()

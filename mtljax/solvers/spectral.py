@@ -95,7 +95,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     matrix, norm, _, takes_part = scale(gramian, active)
     targets = jnp.ones_like(norm) if targets is None else as_floating(targets)
     if targets.shape != norm.shape:
-        raise ValueError(f"targets must have shape {norm.shape} to go with the gramian, found {targets.shape}")
+        raise ValueError(f"targets must have shape {norm.shape} to match the gramian, found {targets.shape}")
     targets = jnp.where(takes_part, targets, 0.0)
     own = jnp.sqrt(jnp.where(takes_part, jnp.diagonal(matrix), 1.0))
     _, vectors = jnp.linalg.eigh(matrix / own[:, None] / own[None, :])
@@ -216,7 +216,7 @@ def alignment(
     _, norm, active, nonzero = scale(gramian, active)
     weights = as_floating(weights).astype(norm.dtype)
     if weights.shape != norm.shape:
-        raise ValueError(f"weights must have shape {norm.shape} to go with the gramian, found {weights.shape}")
+        raise ValueError(f"weights must have shape {norm.shape} to match the gramian, found {weights.shape}")
     weights = jnp.where(active, weights, 0.0)
     # Alignment depends on the tasks' relative sizes: one unit for all of them, then, a power of two.
     # `norm` exceeds the norms, so that entries are at most 1.

@@ -27,7 +27,7 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
         of `min_norm` for the gradients moved, what moving them has rounded away included.
 
     Raises:
-        ValueError: the Gramian is not square, or `active` does not go with it.
+        ValueError: the Gramian is not square, or `active` does not match it.
 
     Example:
         >>> mean = jnp.array([0.5, 0.5])

@@ -42,13 +42,6 @@ def auto_lambda(
     `v = grad sum_k p_k L_k(theta'; val)`: one forward-mode derivative of the training losses along v, no Hessian and no
     finite difference. Cost: three backward passes and one forward-mode pass, whatever the number of tasks.
 
-    S. Liu, S. James, A. J. Davison, E. Johns (2022), "Auto-Lambda: disentangling dynamic task relationships", TMLR,
-    arXiv 2202.03091.
-
-    Deviations: the look-ahead is the paper's plain step; the authors' code adds its optimiser's momentum and weight
-    decay to it, and takes the product with v by finite differences of step `0.01 / |v|`. Weights are not kept
-    positive, as in the authors' code.
-
     Official code: the defaults, `inner_lr` the optimiser's current learning rate.
 
     Args:
@@ -64,6 +57,13 @@ def auto_lambda(
 
     Raises:
         ValueError: `primary` negative or not `[T]`.
+
+    References:
+        S. Liu, S. James, A. J. Davison, E. Johns (2022), "Auto-Lambda: disentangling dynamic task relationships",
+        TMLR, arXiv 2202.03091.
+        Departures: the look-ahead is the paper's plain step; the authors' code adds its optimiser's momentum and
+        weight decay to it, and takes the product with v by finite differences of step `0.01 / |v|`. Weights are not
+        kept positive, as in the authors' code.
 
     Example:
         >>> import jax.numpy as jnp

@@ -105,13 +105,6 @@ def forum(
     theta's part is the gradient that is returned, a's goes through `optimizer` here. Cost: T backward passes on the
     validation batch with T rows stored, S + 1 on the training batch; no second derivatives.
 
-    F. Ye, B. Lin, X. Cao, Y. Zhang, I. W. Tsang (2024), "A first-order multi-gradient algorithm for multi-objective
-    bi-level optimization", ECAI, arXiv 2401.09257.
-
-    Deviations: in the problem above the paper has `phi = rho |grad q|^2 / 2` as the bound and 2 phi in v, which is the
-    multiplier for twice that bound; here both are `rho |grad q|^2`, so that v is the problem's own multiplier. The
-    problem is solved exactly, on the device. b runs over steps of the task itself.
-
     Official code: `normalize=True`, `inner_lr=0.1`, `beta=lambda count: (count // steps_per_epoch + 1.0) ** -0.75`; its
     l solves the paper's problem, with the two different bounds.
 
@@ -131,6 +124,13 @@ def forum(
     Raises:
         ValueError: `inner_lr` or `rho` not positive, `steps` below 1.
         TypeError: `steps` not an integer.
+
+    References:
+        F. Ye, B. Lin, X. Cao, Y. Zhang, I. W. Tsang (2024), "A first-order multi-gradient algorithm for
+        multi-objective bi-level optimization", ECAI, arXiv 2401.09257.
+        Departures: in the problem above the paper has `phi = rho |grad q|^2 / 2` as the bound and 2 phi in v, which
+        is the multiplier for twice that bound; here both are `rho |grad q|^2`, so that v is the problem's own
+        multiplier. The problem is solved exactly, on the device. b runs over steps of the task itself.
 
     Example:
         >>> import jax.numpy as jnp

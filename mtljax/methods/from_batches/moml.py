@@ -87,12 +87,6 @@ def moml(
     The h_i are exact (see `hypergradients`). Cost: S forward-mode derivatives of a gradient, for T tangents together,
     in memory that does not grow with S; and two backward passes.
 
-    F. Ye, B. Lin, Z. Yue, P. Guo, Q. Xiao, Y. Zhang (2021), "Multi-objective meta learning", NeurIPS,
-    arXiv 2102.07121.
-
-    Deviations: c is exact, and a stays as it is where, to working precision, no step of a lowers all validation losses.
-    The authors' code takes the last gradient from a third batch; here it is the training batch.
-
     Official code: `normalize=True`.
 
     Args:
@@ -108,6 +102,12 @@ def moml(
     Raises:
         ValueError: `inner_lr` not positive, `steps` below 1.
         TypeError: `steps` not an integer.
+
+    References:
+        F. Ye, B. Lin, Z. Yue, P. Guo, Q. Xiao, Y. Zhang (2021), "Multi-objective meta learning", NeurIPS, arXiv
+        2102.07121.
+        Departures: c is exact, and a stays as it is where, to working precision, no step of a lowers all validation
+        losses. The authors' code takes the last gradient from a third batch; here it is the training batch.
 
     Example:
         >>> import jax.numpy as jnp

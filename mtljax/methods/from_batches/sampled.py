@@ -37,8 +37,9 @@ def sampled(method: Method, batches: int = 3) -> Method:
     Raises:
         ValueError: the method does not read the Gramian; fewer than two batches.
 
-    L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning: optimization,
-    generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057.
+    References:
+        L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning:
+        optimization, generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057.
 
     Example:
         >>> import jax.numpy as jnp

@@ -50,10 +50,12 @@ def fs_mtl(
     Raises:
         ValueError: rho or rho_tasks negative or not finite; a method that reads one task's gradient, or batches.
 
-    H. Phan, L. Tran, Q. Tran, N. Tran, T. Truong, Q. Lei, N. Ho, D. Phung, T. Le (2025), "Beyond losses reweighting:
-    empowering multi-task learning via the generalization perspective", ICCV, arXiv 2211.13723 (first named "Improving
-    multi-task learning via seeking task-based flat regions"). Departures: a gradient of zero perturbs nothing. The
-    authors' code: `rho=2, adaptive=True` in its defaults, with updates of MGDA times T.
+    References:
+        H. Phan, L. Tran, Q. Tran, N. Tran, T. Truong, Q. Lei, N. Ho, D. Phung, T. Le (2025), "Beyond losses
+        reweighting: empowering multi-task learning via the generalization perspective", ICCV, arXiv 2211.13723
+        (first named "Improving multi-task learning via seeking task-based flat regions"). Departures: a gradient of
+        zero perturbs nothing. The authors' code: `rho=2, adaptive=True` in its defaults, with updates of MGDA times
+        T.
 
     Example:
         >>> import mtljax

@@ -47,13 +47,14 @@ def aligned_mtl(
     Raises:
         ValueError: the preference is not a vector, has an entry that is negative or not finite, is all zero, or is
             given beside `mean`; from `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does
-            not go with the number of tasks.
+            not match the number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    D. Senushkin, N. Patakin, A. Kuznetsov, A. Konushin (2023), "Independent component alignment for multi-task
-    learning", CVPR, arXiv 2305.19000. The default, a sum of the aligned gradients, is that of the authors' code and
-    LibMTL; TorchJD takes the mean: `mean=True`. As there, eigenvalues up to `T 2^-23` of the largest one count as zero,
-    so that tasks whose gradients are thousands of times shorter than the longest drop out.
+    References:
+        D. Senushkin, N. Patakin, A. Kuznetsov, A. Konushin (2023), "Independent component alignment for multi-task
+        learning", CVPR, arXiv 2305.19000. The default, a sum of the aligned gradients, is that of the authors' code
+        and LibMTL; TorchJD takes the mean: `mean=True`. As there, eigenvalues up to `T 2^-23` of the largest one
+        count as zero, so that tasks whose gradients are thousands of times shorter than the longest drop out.
 
     Example:
         >>> method = aligned_mtl()

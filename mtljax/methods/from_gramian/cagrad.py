@@ -31,15 +31,16 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
         relative error of the direction, see `mtljax.solvers.conflict_averse`.
 
     Raises:
-        ValueError: c is negative or not finite; from `update`, where the Gramian or `active` does not go with the
+        ValueError: c is negative or not finite; from `update`, where the Gramian or `active` does not match the
             number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
-    NeurIPS, arXiv 2110.14048. Departures: the dual is solved exactly; with a single active task the weight is 1, which
-    is plain gradient descent, where the formula would give `1 + c`, whatever `rescale`. TorchJD's numbers: the
-    defaults with its c. LibMTL's and the authors': `rescale=True`; the nash-mtl family's: c = 0.4, `rescale=True` and
-    the update times T.
+    References:
+        B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
+        NeurIPS, arXiv 2110.14048. Departures: the dual is solved exactly; with a single active task the weight is
+        1, which is plain gradient descent, where the formula would give `1 + c`, whatever `rescale`. TorchJD's
+        numbers: the defaults with its c. LibMTL's and the authors': `rescale=True`; the nash-mtl family's: c = 0.4,
+        `rescale=True` and the update times T.
 
     Example:
         >>> method = cagrad(c=0.5)

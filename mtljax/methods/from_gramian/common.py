@@ -37,7 +37,7 @@ def method_of_gramian(
             float32, or float64 where it comes so and the method refines; rows and columns of inactive tasks are 0.
             `active` is bool `[T]`; losses are None or float32 `[T]` with 1 where not active. An inactive task's weight
             is replaced by 0; inner is taken as it is.
-        inner: `inner(num_tasks)`, the first inner state; may raise where T does not go with the arguments.
+        inner: `inner(num_tasks)`, the first inner state; may raise where T does not match the arguments.
         per_task: arguments with an entry for each task, by name; `init` raises where there are not T entries.
         weigh_tasks: as in `Method`.
         least_loss: as in `Method`.

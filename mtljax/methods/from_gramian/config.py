@@ -45,14 +45,16 @@ def config(
 
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not go with the number of
+            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
             tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural networks",
-    ICLR, arXiv 2408.11104. Departures: linearly dependent gradients in the least-squares sense, with the rank
-    tolerance of `mtljax.solvers.spectral.projections`, since below it no float32 Gramian tells; weights 0 where unit
-    gradients cancel, so that u is rounding. The authors' code and TorchJD agree with the default.
+    References:
+        Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural
+        networks", ICLR, arXiv 2408.11104. Departures: linearly dependent gradients in the least-squares sense, with
+        the rank tolerance of `mtljax.solvers.spectral.projections`, since below it no float32 Gramian tells;
+        weights 0 where unit gradients cancel, so that u is rounding. The authors' code and TorchJD agree with the
+        default.
 
     Example:
         >>> method = config()

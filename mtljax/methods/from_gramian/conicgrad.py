@@ -28,16 +28,17 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         update is zero where the mean gradient is. A task without gradient counts in the mean alone: the others go on.
 
     Raises:
-        ValueError: c is outside [0, 1]; from `update`, where the Gramian or `active` does not go with the number of
+        ValueError: c is outside [0, 1]; from `update`, where the Gramian or `active` does not match the number of
             tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    N. Hassanpour, M. K. Janjua, K. Zhang, S. Lavasani, X. Zhang, C. Zhou, C. Gao (2025), "Fantastic multi-task gradient
-    updates and how to find them in a cone", arXiv 2502.00217. Departures: the paper fixes the multiplier of the
-    constraint, takes d for given task weights in closed form and moves the weights by one gradient step a training
-    step; here weights and multiplier solve the problem above exactly, so there is no state. Where the parameters are
-    Pareto-stationary, so that no direction helps all tasks, d is the one on the cone's surface that does least harm.
-    The default of c is this library's; the paper tunes it.
+    References:
+        N. Hassanpour, M. K. Janjua, K. Zhang, S. Lavasani, X. Zhang, C. Zhou, C. Gao (2025), "Fantastic multi-task
+        gradient updates and how to find them in a cone", arXiv 2502.00217. Departures: the paper fixes the
+        multiplier of the constraint, takes d for given task weights in closed form and moves the weights by one
+        gradient step a training step; here weights and multiplier solve the problem above exactly, so there is no
+        state. Where the parameters are Pareto-stationary, so that no direction helps all tasks, d is the one on the
+        cone's surface that does least harm. The default of c is this library's; the paper tunes it.
 
     Example:
         >>> import jax.numpy as jnp

@@ -24,14 +24,15 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
         `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point.
 
     Raises:
-        ValueError: from `update`, where the Gramian or `active` does not go with the number of tasks.
+        ValueError: from `update`, where the Gramian or `active` does not match the number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    X. Qin, X. Wang, J. Yan (2025), "Towards consistent multi-task learning: unlocking the potential of task-specific
-    parameters", CVPR. Departures: this is the upper level only. The lower level, which adds to every head's loss the
-    inner product of its feature gradient with the joint one, needs second derivatives of the heads and is no function
-    of the Gramian. The authors' code also multiplies the update by T and clips it at length 1, which is left to
-    the optimiser here.
+    References:
+        X. Qin, X. Wang, J. Yan (2025), "Towards consistent multi-task learning: unlocking the potential of
+        task-specific parameters", CVPR. Departures: this is the upper level only. The lower level, which adds to
+        every head's loss the inner product of its feature gradient with the joint one, needs second derivatives of
+        the heads and is no function of the Gramian. The authors' code also multiplies the update by T and clips it
+        at length 1, which is left to the optimiser here.
 
     Example:
         >>> import jax.numpy as jnp

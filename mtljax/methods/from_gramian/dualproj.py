@@ -32,14 +32,15 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
 
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not go with the number of
+            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
             tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv 1706.08840; named
-    by P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departures from
-    GEM: the mean in place of the current task's gradient, by default, and no margin added to the multipliers. TorchJD's
-    numbers: the defaults, up to its regularisation of the Gramian.
+    References:
+        D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv
+        1706.08840; named by P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv
+        2406.16232. Departures from GEM: the mean in place of the current task's gradient, by default, and no margin
+        added to the multipliers. TorchJD's numbers: the defaults, up to its regularisation of the Gramian.
 
     Example:
         >>> import jax.numpy as jnp

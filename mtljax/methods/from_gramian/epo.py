@@ -46,16 +46,17 @@ def epo(
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; eps
             is negative; from `init`, where the preference is not `[T]`; from `update`, where losses are None, or the
-            Gramian, the losses or `active` do not go with the number of tasks.
+            Gramian, the losses or `active` do not match the number of tasks.
         TypeError: from `update`, where an array is not floating point or `active` is not boolean.
 
-    D. Mahapatra, V. Rajan (2020), "Multi-task learning with user preferences: gradient descent with controlled ascent
-    in Pareto optimization", ICML. Departures: the problem is the authors' code's, solved on the device; where its
-    solution is not unique another corner may be taken. Losses must not be negative, and shares `l_k` below 2^-23 count
-    as that in the logarithm. Where no weights satisfy all constraints, as may be in the descending mode with all
-    `(Ga)_i` negative, or where rounding decides it at a Pareto-stationary point, the worst violation is made as small
-    as can be, and `residual` says so (the authors fall back to `r / sum(r)`). The authors' code: the defaults; their
-    training of networks multiplies the weights by T.
+    References:
+        D. Mahapatra, V. Rajan (2020), "Multi-task learning with user preferences: gradient descent with controlled
+        ascent in Pareto optimization", ICML. Departures: the problem is the authors' code's, solved on the device;
+        where its solution is not unique another corner may be taken. Losses must not be negative, and shares `l_k`
+        below 2^-23 count as that in the logarithm. Where no weights satisfy all constraints, as may be in the
+        descending mode with all `(Ga)_i` negative, or where rounding decides it at a Pareto-stationary point, the
+        worst violation is made as small as can be, and `residual` says so (the authors fall back to `r / sum(r)`).
+        The authors' code: the defaults; their training of networks multiplies the weights by T.
 
     Example:
         >>> method = epo([1.0, 1.0])

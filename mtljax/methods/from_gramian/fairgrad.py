@@ -39,14 +39,16 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
         where far from alpha = 1 it is a cautious bound.
 
     Raises:
-        ValueError: alpha is negative or not finite; from `update`, where the Gramian or `active` does not go with the
+        ValueError: alpha is negative or not finite; from `update`, where the Gramian or `active` does not match the
             number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638. Departures: solved
-    by Newton's method to rounding rather than by least squares from equal weights, which stops early where gradients
-    are small. The authors' code also multiplies the update by T and then clips it at length 1, which is left to the
-    optimiser here. LibMTL neither multiplies nor clips and weighs the heads: `weigh_tasks=True`. TorchJD: the default.
+    References:
+        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638. Departures:
+        solved by Newton's method to rounding rather than by least squares from equal weights, which stops early
+        where gradients are small. The authors' code also multiplies the update by T and then clips it at length 1,
+        which is left to the optimiser here. LibMTL neither multiplies nor clips and weighs the heads:
+        `weigh_tasks=True`. TorchJD: the default.
 
     Example:
         >>> method = fairgrad(alpha=2.0)

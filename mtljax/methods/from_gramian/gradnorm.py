@@ -80,13 +80,14 @@ def gradnorm(
             with the number of tasks.
         TypeError: from `update`, where an array is not floating point or `active` is not boolean.
 
-    Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich (2018), "GradNorm: gradient normalization for adaptive loss
-    balancing in deep multitask networks", ICML, arXiv 1711.02257. Departures: norms over all shared parameters that
-    methods see rather than the last shared layer (give that layer alone to have the paper's, as a method for each group
-    of leaves does); `normalize`; a weight that a step takes below 0 stops there. A loss whose first value is 0 counts
-    as one that has not changed; losses must not be negative. LibMTL, from its second epoch on:
-    `softmax=True, normalize=False, weigh_tasks=False`, its optimiser, and the mean losses of the first epoch as
-    `initial_losses`.
+    References:
+        Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich (2018), "GradNorm: gradient normalization for adaptive
+        loss balancing in deep multitask networks", ICML, arXiv 1711.02257. Departures: norms over all shared
+        parameters that methods see rather than the last shared layer (give that layer alone to have the paper's, as
+        a method for each group of leaves does); `normalize`; a weight that a step takes below 0 stops there. A loss
+        whose first value is 0 counts as one that has not changed; losses must not be negative. LibMTL, from its
+        second epoch on: `softmax=True, normalize=False, weigh_tasks=False`, its optimiser, and the mean losses of
+        the first epoch as `initial_losses`.
 
     Example:
         >>> method = gradnorm()

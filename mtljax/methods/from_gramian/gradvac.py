@@ -54,15 +54,16 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
         nothing is solved for.
 
     Raises:
-        ValueError: beta outside [0, 1]; from `update`, where the Gramian or `active` does not go with the number of
+        ValueError: beta outside [0, 1]; from `update`, where the Gramian or `active` does not match the number of
             tasks, or `key` is None with more than two tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine: investigating and improving multi-task
-    optimization in massively multilingual models", ICLR, arXiv 2010.05874. Departures: one group of parameters, all
-    that are shared (the paper's best choice is one a layer, which a method for each group of leaves gives). A target
-    above `1 - 2^-20` acts as that. TorchJD's numbers: `beta=0.5`, and those of LibMTL's main; those of LibMTL 1.1.5:
-    `beta=0.5, follow_all=False`.
+    References:
+        Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine: investigating and improving multi-task
+        optimization in massively multilingual models", ICLR, arXiv 2010.05874. Departures: one group of parameters,
+        all that are shared (the paper's best choice is one a layer, which a method for each group of leaves gives).
+        A target above `1 - 2^-20` acts as that. TorchJD's numbers: `beta=0.5`, and those of LibMTL's main; those of
+        LibMTL 1.1.5: `beta=0.5, follow_all=False`.
 
     Example:
         >>> method = gradvac()

@@ -37,15 +37,16 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         gradients are linearly dependent, or nearly.
 
     Raises:
-        ValueError: from `update`, where the Gramian or `active` does not go with the number of tasks.
+        ValueError: from `update`, where the Gramian or `active` does not match the number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    L. Liu, Y. Li, Z. Kuang, J. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial multi-task
-    learning", ICLR. Departures: linearly dependent gradients are taken in the least-squares sense, by the
-    pseudo-inverse of the Gramian of unit gradients, of which tasks with one direction have an equal part each. TorchJD
-    has the pseudo-inverse of the Gramian itself, which is another direction where gradients are linearly dependent.
-    Where they are independent, TorchJD and LibMTL's inverse agree with the default. The family of the Nash-MTL code
-    weighs the heads too: `weigh_tasks=True`.
+    References:
+        L. Liu, Y. Li, Z. Kuang, J. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial multi-task
+        learning", ICLR. Departures: linearly dependent gradients are taken in the least-squares sense, by the
+        pseudo-inverse of the Gramian of unit gradients, of which tasks with one direction have an equal part each.
+        TorchJD has the pseudo-inverse of the Gramian itself, which is another direction where gradients are
+        linearly dependent. Where they are independent, TorchJD and LibMTL's inverse agree with the default. The
+        family of the Nash-MTL code weighs the heads too: `weigh_tasks=True`.
 
     Example:
         >>> method = imtl_g()

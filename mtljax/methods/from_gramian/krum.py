@@ -36,11 +36,12 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
         TypeError: `n_byzantine` or `n_selected` is not an integer; from `update`, where the Gramian is not floating
             point or `active` is not boolean.
         ValueError: `n_byzantine` is below 0 or `n_selected` below 1; from `update`, where the Gramian or `active` does
-            not go with the number of tasks.
+            not match the number of tasks.
 
-    P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017), "Machine learning with adversaries: Byzantine
-    tolerant gradient descent", NeurIPS. Departure: too few tasks are no error, as above, since how many are active is
-    known at run time only. TorchJD adds distances that are not squared: `squared=False`.
+    References:
+        P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017), "Machine learning with adversaries:
+        Byzantine tolerant gradient descent", NeurIPS. Departure: too few tasks are no error, as above, since how
+        many are active is known at run time only. TorchJD adds distances that are not squared: `squared=False`.
 
     Example:
         >>> rows = jnp.array([[1.0, 0.0], [1.1, 0.0], [0.9, 0.1], [-50.0, 7.0]])

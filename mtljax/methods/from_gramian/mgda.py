@@ -93,15 +93,17 @@ def mgda(
         (with `normalized_update`), see `mtljax.solvers.min_norm`.
 
     Raises:
-        ValueError: from `update`, where the Gramian, the losses, the divisors or `active` do not go with the number of
+        ValueError: from `update`, where the Gramian, the losses, the divisors or `active` do not match the number of
             tasks, or a normalization lacks the losses it asks for.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes Rendus
-    Mathematique 350; O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS,
-    arXiv 1810.04650. Departures: the problem is solved exactly rather than by Frank-Wolfe steps. TorchJD's numbers: the
-    defaults, up to its solver's error. LibMTL's: the same, or with a normalization. The authors' code:
-    `normalized_update=False, weigh_tasks=True`.
+    References:
+        J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes
+        Rendus Mathematique 350.
+        O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv
+        1810.04650. Departures: the problem is solved exactly rather than by Frank-Wolfe steps. TorchJD's numbers:
+        the defaults, up to its solver's error. LibMTL's: the same, or with a normalization. The authors' code:
+        `normalized_update=False, weigh_tasks=True`.
 
     Example:
         >>> method = mgda()

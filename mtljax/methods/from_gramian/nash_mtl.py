@@ -34,16 +34,18 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
         `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point.
 
     Raises:
-        ValueError: max_norm is not positive; from `update`, where the Gramian or `active` does not go with the
+        ValueError: max_norm is not positive; from `update`, where the Gramian or `active` does not match the
             number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task learning as a
-    bargaining game", ICML, arXiv 2202.01017. Departures: solved by Newton's method to rounding rather than by up to 20
-    convex programs that start from the last weights, so there is no state. The default follows the paper's Algorithm
-    1, which does not clip; its authors' code, LibMTL and TorchJD clip at length 1: `max_norm=1.0`, where TorchJD leaves
-    the heads unweighted, `weigh_tasks=False`, and the other two clip the shared gradient alone and weigh the heads by
-    the weights before the clip. To solve at every n-th step only, wrap in `every`.
+    References:
+        A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
+        learning as a bargaining game", ICML, arXiv 2202.01017. Departures: solved by Newton's method to rounding
+        rather than by up to 20 convex programs that start from the last weights, so there is no state. The default
+        follows the paper's Algorithm 1, which does not clip; its authors' code, LibMTL and TorchJD clip at length
+        1: `max_norm=1.0`, where TorchJD leaves the heads unweighted, `weigh_tasks=False`, and the other two clip
+        the shared gradient alone and weigh the heads by the weights before the clip. To solve at every n-th step
+        only, wrap in `every`.
 
     Example:
         >>> method = nash_mtl()

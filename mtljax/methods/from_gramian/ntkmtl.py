@@ -29,14 +29,15 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         change: weight 0. `state.residual` is 0: nothing is solved for.
 
     Raises:
-        ValueError: the exponent is not finite; from `update`, where the Gramian or `active` does not go with the
+        ValueError: the exponent is not finite; from `update`, where the Gramian or `active` does not match the
             number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    X. Qin, X. Wang, N. Liao, J. Yan (2025), "NTKMTL: mitigating task imbalance in multi-task learning from neural
-    tangent kernel perspective", NeurIPS, arXiv 2510.18258. Departures: one mini-batch loss a task, the case n = 1 that
-    the authors' experiments use; their code also multiplies the update by T and clips it at length 1, which is left to
-    the optimiser here.
+    References:
+        X. Qin, X. Wang, N. Liao, J. Yan (2025), "NTKMTL: mitigating task imbalance in multi-task learning from
+        neural tangent kernel perspective", NeurIPS, arXiv 2510.18258. Departures: one mini-batch loss a task, the
+        case n = 1 that the authors' experiments use; their code also multiplies the update by T and clips it at
+        length 1, which is left to the optimiser here.
 
     Example:
         >>> method = ntkmtl()

@@ -66,12 +66,14 @@ def pcd(
 
     Raises:
         ValueError: an argument outside its range, or not a number where one is wanted; from `init`, where priority or
-            tau do not go with the number of tasks.
+            tau do not match the number of tasks.
         TypeError: priority is not an integer.
 
-    D. Varam, M. I. AlHajri (2026), "Not all objectives are born equal: priority-constrained descent for hierarchical
-    multi-objective optimization", TMLR, arXiv 2606.29521. Departures: no epsilon beside v; each average counts its own
-    task's steps; a task without a gradient hands its priority on. TorchJD's numbers: the defaults.
+    References:
+        D. Varam, M. I. AlHajri (2026), "Not all objectives are born equal: priority-constrained descent for
+        hierarchical multi-objective optimization", TMLR, arXiv 2606.29521. Departures: no epsilon beside v; each
+        average counts its own task's steps; a task without a gradient hands its priority on. TorchJD's numbers: the
+        defaults.
 
     Example:
         >>> method = pcd(tau=0.5)

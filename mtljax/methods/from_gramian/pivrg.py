@@ -53,12 +53,14 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
 
     Raises:
         ValueError: bound is not above 1 or min_temperature not positive; from `update`, where the scores, the Gramian
-            or `active` do not go with the number of tasks.
+            or `active` do not match the number of tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    X. Qin, X. Wang, J. Yan (2025), "Revisiting fairness in multitask learning: a performance-driven approach for
-    variance reduction", CVPR. Departures: solved by Newton's method to rounding rather than by least squares. The
-    authors' code also multiplies the update by T and then clips it at length 1, which is left to the optimiser here.
+    References:
+        X. Qin, X. Wang, J. Yan (2025), "Revisiting fairness in multitask learning: a performance-driven approach
+        for variance reduction", CVPR. Departures: solved by Newton's method to rounding rather than by least
+        squares. The authors' code also multiplies the update by T and then clips it at length 1, which is left to
+        the optimiser here.
 
     Example:
         >>> method = pivrg()

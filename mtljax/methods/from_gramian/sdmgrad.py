@@ -72,15 +72,16 @@ def sdmgrad(
 
     Raises:
         ValueError: an argument outside its range; from `init`, where the preference is not `[T]`; from `update`, where
-            the Gramian or `active` does not go with the number of tasks.
+            the Gramian or `active` does not match the number of tasks.
         TypeError: steps is neither an integer nor None; from `update`, where the Gramian is not floating point or
             `active` is not boolean.
 
-    P. Xiao, H. Ban, K. Ji (2023), "Direction-oriented multi-objective learning: simple and provable stochastic
-    algorithms", NeurIPS, arXiv 2305.18409. Departures: the parameters move along the gradient of the batch at hand, not
-    of a third one; no epsilon in `normalize`. The authors' code: the defaults and the update times T. TorchJD:
-    the defaults. LibMTL: `rate=5`, its first two batches for the weights and the third for the update, and the heads'
-    gradients of all three added up.
+    References:
+        P. Xiao, H. Ban, K. Ji (2023), "Direction-oriented multi-objective learning: simple and provable stochastic
+        algorithms", NeurIPS, arXiv 2305.18409. Departures: the parameters move along the gradient of the batch at
+        hand, not of a third one; no epsilon in `normalize`. The authors' code: the defaults and the update times T.
+        TorchJD: the defaults. LibMTL: `rate=5`, its first two batches for the weights and the third for the update,
+        and the heads' gradients of all three added up.
 
     Example:
         >>> method = sdmgrad(pull=0.5, steps=None)

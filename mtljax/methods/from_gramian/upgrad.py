@@ -32,12 +32,14 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
 
     Raises:
         ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not go with the number of
+            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
             tasks.
         TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
-    P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure: the
-    Gramian is regularised by its own rounding only. The preference is the weighting of rows of the authors' library.
+    References:
+        P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure:
+        the Gramian is regularised by its own rounding only. The preference is the weighting of rows of the authors'
+        library.
 
     Example:
         >>> import jax.numpy as jnp

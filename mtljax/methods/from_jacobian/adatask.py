@@ -39,11 +39,13 @@ def adatask(optimizer: optax.GradientTransformation) -> Method:
 
     Raises:
         TypeError: `optimizer` is not an optax transformation; from `update`, where `active` is not boolean.
-        ValueError: from `init`, without `shared`; from `update`, where gradients or `active` do not go with the number
+        ValueError: from `init`, without `shared`; from `update`, where gradients or `active` do not match the number
             of tasks.
 
-    E. Yang, J. Pan, X. Wang, H. Yu, L. Shen, X. Chen, L. Xiao, J. Jiang, G. Guo (2023), "AdaTask: a task-aware adaptive
-    learning rate approach to multi-task learning", AAAI, arXiv 2211.15055. The authors' code: as in the example.
+    References:
+        E. Yang, J. Pan, X. Wang, H. Yu, L. Shen, X. Chen, L. Xiao, J. Jiang, G. Guo (2023), "AdaTask: a task-aware
+        adaptive learning rate approach to multi-task learning", AAAI, arXiv 2211.15055. The authors' code: as in
+        the example.
 
     Example:
         >>> import jax.numpy as jnp

@@ -32,7 +32,7 @@ def method_of_gradients(
         rule: `rule(rows, active, inner, *, losses, key) -> (update, weights, inner)`. Rows are float32 at least and 0
             where not active, active is bool `[T]`, losses are None or float32 `[T]` with 1 where not active. The update
             is cast to the gradients' dtype; an inactive task's weight is replaced by 0; inner is taken as it is.
-        inner: `inner(num_tasks, shared)`, the first inner state; may raise where T or shared do not go with the
+        inner: `inner(num_tasks, shared)`, the first inner state; may raise where T or shared do not match the
             arguments.
         per_task: arguments with an entry for each task, by name; `init` raises where there are not T entries.
         weigh_tasks: as in `Method`.
@@ -42,7 +42,7 @@ def method_of_gradients(
         `Method` that reads task gradients.
 
     Raises:
-        ValueError, TypeError: from `update`, where rows, losses or `active` do not go with the number of tasks.
+        ValueError, TypeError: from `update`, where rows, losses or `active` do not match the number of tasks.
 
     Example:
         >>> def add(rows, active, inner, **rest):

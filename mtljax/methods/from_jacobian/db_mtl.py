@@ -47,14 +47,15 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
 
     Raises:
         ValueError: an argument out of its range; from `init`, without `shared`; from `update`, without losses, or where
-            gradients, losses or `active` do not go with the number of tasks.
+            gradients, losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. Tsang, J. Kwok (2023), "Dual-balancing for
-    multi-task learning", arXiv 2308.12029. Departures: a task whose loss is 0 is inactive for the step; losses must not
-    be negative. An inactive task's average is held, and its s counts its own steps. There is no correction of the
-    average's start at 0, as in LibMTL; lengths are equal all the same, but the first updates are `1 - beta` as long.
-    LibMTL: the defaults; its `DB_beta_sigma` is `decay`.
+    References:
+        B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. Tsang, J. Kwok (2023), "Dual-balancing
+        for multi-task learning", arXiv 2308.12029. Departures: a task whose loss is 0 is inactive for the step;
+        losses must not be negative. An inactive task's average is held, and its s counts its own steps. There is no
+        correction of the average's start at 0, as in LibMTL; lengths are equal all the same, but the first updates
+        are `1 - beta` as long. LibMTL: the defaults; its `DB_beta_sigma` is `decay`.
 
     Example:
         >>> import jax.numpy as jnp

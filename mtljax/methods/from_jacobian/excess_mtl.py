@@ -66,16 +66,17 @@ def excess_mtl(
 
     Raises:
         ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients or
-            `active` do not go with the number of tasks.
+            `active` do not match the number of tasks.
         TypeError: from `update`, where `active` is not boolean.
 
-    Y. He, S. Zhou, G. Zhang, H. Yun, Y. Xu, B. Zeng, T. Chilimbi, H. Zhao (2024), "Robust multi-task learning with
-    excess risks", ICML, arXiv 2402.02009. Departures: S and w of an inactive task are held, and active tasks share what
-    they had together; each task's `e_k^0` is that of its own first step with a gradient; an excess risk of more than 64
-    times that counts as 64 times, so that no single batch decides the weights for ever. The paper's warm-up, which
-    collects S and the mean excess risk under equal weights (appendix C.1), is not here. LibMTL and the
-    authors' code: `eps=1e-7, mean=False`; TorchJD: `step_size=1.0, eps=1e-7, relative_from_first=False,
-    weigh_tasks=False`.
+    References:
+        Y. He, S. Zhou, G. Zhang, H. Yun, Y. Xu, B. Zeng, T. Chilimbi, H. Zhao (2024), "Robust multi-task learning
+        with excess risks", ICML, arXiv 2402.02009. Departures: S and w of an inactive task are held, and active
+        tasks share what they had together; each task's `e_k^0` is that of its own first step with a gradient; an
+        excess risk of more than 64 times that counts as 64 times, so that no single batch decides the weights for
+        ever. The paper's warm-up, which collects S and the mean excess risk under equal weights (appendix C.1), is
+        not here. LibMTL and the authors' code: `eps=1e-7, mean=False`; TorchJD: `step_size=1.0, eps=1e-7,
+        relative_from_first=False, weigh_tasks=False`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -32,10 +32,6 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
     Anguelov, "Just pick a sign: optimizing deep multitask models with gradient sign dropout", NeurIPS 2020,
     arXiv:2010.06808.
 
-    Deviations: the paper applies the rule to activations' gradients, times the activations' sign and summed over the
-    batch; here it reads whatever the engine provides (the parameters' gradients, or the representation's with
-    `engines.features`). TorchJD: the defaults, with the same `leak`. The authors of FAMO and Nash-MTL: the defaults.
-
     Args:
         leak: l in [0, 1], the part of a task's gradient that is never dropped; default 0. A number for all tasks, or T
             of them in sorted order of task names.
@@ -48,6 +44,12 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
     Raises:
         ValueError: a `leak` outside [0, 1], or neither a number nor a vector; from `init`, a `leak` that is not `[T]`;
             from `update`, if `key` is None.
+
+    References:
+        Departures: the paper applies the rule to activations' gradients, times the activations' sign and summed
+        over the batch; here it reads whatever the engine provides (the parameters' gradients, or the
+        representation's with `engines.features`). TorchJD: the defaults, with the same `leak`. The authors of FAMO
+        and Nash-MTL: the defaults.
 
     Example:
         >>> import jax

@@ -66,14 +66,15 @@ def m_config(*, beta: float = 0.9) -> Method:
 
     Raises:
         ValueError: `beta` outside [0, 1); from `init`, without `shared`; from `update`, where the gradient is not like
-            the shared parameters, or `active` does not go with the number of tasks.
+            the shared parameters, or `active` does not match the number of tasks.
         TypeError: from `update`, where `active` is not boolean.
 
-    Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural networks",
-    ICLR, arXiv 2408.11104, algorithm 2. Departures: while tasks have their first turns, those that had one are
-    combined; the authors' code waits with updates of zero. An inactive task loses its turn, its momentum is held and
-    not part of d. The authors' code (`PseudoMomentumOperator`) returns Adam's step, to be used with SGD: `m_config()`
-    followed by `optax.scale_by_adam()`.
+    References:
+        Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural
+        networks", ICLR, arXiv 2408.11104, algorithm 2. Departures: while tasks have their first turns, those that
+        had one are combined; the authors' code waits with updates of zero. An inactive task loses its turn, its
+        momentum is held and not part of d. The authors' code (`PseudoMomentumOperator`) returns Adam's step, to be
+        used with SGD: `m_config()` followed by `optax.scale_by_adam()`.
 
     Example:
         >>> import jax.numpy as jnp

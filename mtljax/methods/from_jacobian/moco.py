@@ -114,14 +114,15 @@ def moco(
 
     Raises:
         ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients, losses,
-            divisors or `active` do not go with the number of tasks, or a normalization lacks its losses.
+            divisors or `active` do not match the number of tasks, or a normalization lacks its losses.
         TypeError: from `update`, where `active` is not boolean.
 
-    H. Fernando, H. Shen, M. Liu, S. Chaudhury, K. Murugesan, T. Chen (2023), "Mitigating gradient bias in
-    multi-objective learning: a provably convergent stochastic approach", ICLR, arXiv 2210.12624. Departures: y and
-    lambda move before the parameters do, as in the authors' code. An inactive task's y and lambda are held, and the s
-    of its y counts its own steps. The authors' step sizes differ between experiments; the defaults are LibMTL's, which
-    they gave. LibMTL: `normalization=norms_over_losses, projection=simplex_softmax`.
+    References:
+        H. Fernando, H. Shen, M. Liu, S. Chaudhury, K. Murugesan, T. Chen (2023), "Mitigating gradient bias in
+        multi-objective learning: a provably convergent stochastic approach", ICLR, arXiv 2210.12624. Departures: y
+        and lambda move before the parameters do, as in the authors' code. An inactive task's y and lambda are held,
+        and the s of its y counts its own steps. The authors' step sizes differ between experiments; the defaults
+        are LibMTL's, which they gave. LibMTL: `normalization=norms_over_losses, projection=simplex_softmax`.
 
     Example:
         >>> import jax.numpy as jnp

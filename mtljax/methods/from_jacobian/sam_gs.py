@@ -57,14 +57,15 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
 
     Raises:
         ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients or
-            `active` do not go with the number of tasks.
+            `active` do not match the number of tasks.
         TypeError: from `update`, where `active` is not boolean.
 
-    T. Borsani, A. Rosani, G. Nicosia, G. Di Fatta (2025), "Gradient similarity surgery in multi-task deep learning",
-    ECML PKDD, arXiv 2506.06130. Departures: one active task has nobody to be compared with, and the update is its
-    gradient. Two gradients of zero are similar; where v is 0 the second line gives 0. An inactive task's m is held, and
-    corrected by its own steps. The authors' code for supervised tasks: the defaults, then times T and clipped to
-    length 1 (see `mtljax.methods.clip`).
+    References:
+        T. Borsani, A. Rosani, G. Nicosia, G. Di Fatta (2025), "Gradient similarity surgery in multi-task deep
+        learning", ECML PKDD, arXiv 2506.06130. Departures: one active task has nobody to be compared with, and the
+        update is its gradient. Two gradients of zero are similar; where v is 0 the second line gives 0. An inactive
+        task's m is held, and corrected by its own steps. The authors' code for supervised tasks: the defaults, then
+        times T and clipped to length 1 (see `mtljax.methods.clip`).
 
     Example:
         >>> import jax.numpy as jnp

@@ -34,11 +34,12 @@ def trimmed_mean(trim: int) -> Method:
     Raises:
         TypeError: `trim` is not an integer; from `update`, where `active` is not boolean.
         ValueError: `trim` is negative; from `init`, where fewer than `2 trim + 1` tasks are given; from `update`, where
-            gradients or `active` do not go with the number of tasks.
+            gradients or `active` do not match the number of tasks.
 
-    D. Yin, Y. Chen, K. Ramchandran, P. Bartlett (2018), "Byzantine-robust distributed learning: towards optimal
-    statistical rates", ICML, arXiv 1803.01498. Departures: of n active tasks, `min(trim, (n - 1) // 2)` values are
-    dropped at either end, so that one is always left. TorchJD: `trim_number` is `trim`.
+    References:
+        D. Yin, Y. Chen, K. Ramchandran, P. Bartlett (2018), "Byzantine-robust distributed learning: towards optimal
+        statistical rates", ICML, arXiv 1803.01498. Departures: of n active tasks, `min(trim, (n - 1) // 2)` values
+        are dropped at either end, so that one is always left. TorchJD: `trim_number` is `trim`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -29,7 +29,7 @@ def method_of_losses(
         rule: `rule(losses, active, inner, *, key, **extra) -> (weights, inner)` with losses float32 `[T]`, 1 where not
             active, and active bool `[T]`. What it returns as an inactive task's weight is replaced by 0; what it
             returns as inner is taken as it is.
-        inner: `inner(num_tasks)`, the first inner state; may raise where T does not go with the arguments.
+        inner: `inner(num_tasks)`, the first inner state; may raise where T does not match the arguments.
         per_task: arguments with an entry for each task, by name; `init` raises where there are not T entries.
         observe: as in `Method`.
         least_loss: as in `Method`.
@@ -38,7 +38,7 @@ def method_of_losses(
         `Method` that reads losses; task-specific gradients are weighted too.
 
     Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
 
     Example:
         >>> method = method_of_losses("halves", lambda losses, active, inner, **rest: (0.5 * losses, inner))

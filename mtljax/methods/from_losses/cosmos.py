@@ -30,15 +30,15 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
 
     Raises:
         ValueError: penalty is negative or preference out of range; from `init`, where it is not of length T; from
-            `update`, where losses or `active` do not go with the number of tasks.
+            `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    M. Ruchte, J. Grabocka (2021), "Scalable Pareto front approximation for deep multi-objective learning", ICDM,
-    arXiv 2103.13392.
-
-    Deviations: this is the objective alone; the paper feeds p to the network and draws it anew for every batch. Where
-    all losses are zero the cosine's part is 0. TorchJD: the same arguments. libmoon divides p by its length in the
-    sum: give `preference` of length 1.
+    References:
+        M. Ruchte, J. Grabocka (2021), "Scalable Pareto front approximation for deep multi-objective learning",
+        ICDM, arXiv 2103.13392.
+        Departures: this is the objective alone; the paper feeds p to the network and draws it anew for every batch.
+        Where all losses are zero the cosine's part is 0. TorchJD: the same arguments. libmoon divides p by its
+        length in the sum: give `preference` of length 1.
 
     Example:
         >>> method = cosmos(0.5)

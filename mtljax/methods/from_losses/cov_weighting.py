@@ -49,16 +49,17 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: epsilon is negative; from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError: epsilon is negative; from `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    R. Groenendijk, S. Karaoglu, T. Gevers, T. Mensink (2021), "Multi-loss weighting with coefficient of variations",
-    WACV, arXiv 2009.01717.
-
-    Deviations: the variance divides by the number of steps, as in the authors' code; the decaying mean that their code
-    offers is not. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics stand,
-    for a task that is solved would vary more and more beside its mean. A ratio to a mean that is not positive counts as
-    1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are equal.
+    References:
+        R. Groenendijk, S. Karaoglu, T. Gevers, T. Mensink (2021), "Multi-loss weighting with coefficient of
+        variations", WACV, arXiv 2009.01717.
+        Departures: the variance divides by the number of steps, as in the authors' code; the decaying mean that
+        their code offers is not. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its
+        statistics stand, for a task that is solved would vary more and more beside its mean. A ratio to a mean that
+        is not positive counts as 1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are
+        equal.
 
     Example:
         >>> method = cov_weighting()

@@ -52,12 +52,13 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
             go with the number of tasks.
         TypeError: period is not an integer; from `update`, losses are not floating point or `active` is not boolean.
 
-    S. Liu, E. Johns, A. J. Davison (2019), "End-to-end multi-task learning with attention", CVPR, arXiv 1803.10704.
-
-    Deviations: r_k is 1 where a mean loss is not positive; in a mean, a loss beyond 64 times the mean of the period
-    before counts as that, so that no single loss rules a period. LibMTL and TorchJD: `period` the steps of an epoch.
-    nash-mtl takes two adjacent sliding windows of 25 steps where these are disjoint, so its numbers agree at every 25th
-    step alone, and divides weights by T.
+    References:
+        S. Liu, E. Johns, A. J. Davison (2019), "End-to-end multi-task learning with attention", CVPR, arXiv
+        1803.10704.
+        Departures: r_k is 1 where a mean loss is not positive; in a mean, a loss beyond 64 times the mean of the
+        period before counts as that, so that no single loss rules a period. LibMTL and TorchJD: `period` the steps
+        of an epoch. nash-mtl takes two adjacent sliding windows of 25 steps where these are disjoint, so its
+        numbers agree at every 25th step alone, and divides weights by T.
 
     Example:
         >>> method = dwa(1)

@@ -67,15 +67,16 @@ def dynamic_task_priority(
 
     Raises:
         ValueError: an argument out of range; from `init`, where `gamma` is not of length T; from `update`, where
-            losses, `active` or `kpi` do not go with the number of tasks.
+            losses, `active` or `kpi` do not match the number of tasks.
         TypeError: from `update`, where losses or `kpi` are not floating point or `active` is not boolean.
 
-    M. Guo, A. Haque, D.-A. Huang, S. Yeung, L. Fei-Fei (2018), "Dynamic task prioritization for multitask learning",
-    ECCV.
-
-    Deviations: only the weights of tasks; the focal loss on examples belongs into the task's own loss. The estimate
-    from losses is not in the paper, and the defaults of gamma and smoothing are no recommendation of it. KPIs outside
-    [0, 1] are clipped. A task without a KPI so far, which only NaN can bring about, gets weight 1.
+    References:
+        M. Guo, A. Haque, D.-A. Huang, S. Yeung, L. Fei-Fei (2018), "Dynamic task prioritization for multitask
+        learning", ECCV.
+        Departures: only the weights of tasks; the focal loss on examples belongs into the task's own loss. The
+        estimate from losses is not in the paper, and the defaults of gamma and smoothing are no recommendation of
+        it. KPIs outside [0, 1] are clipped. A task without a KPI so far, which only NaN can bring about, gets
+        weight 1.
 
     Example:
         >>> method = dynamic_task_priority()

@@ -74,15 +74,16 @@ def famo(
 
     Raises:
         ValueError: an argument out of range; from `init`, where `min_losses` is not of length T; from `update` and
-            `observe`, where losses or `active` do not go with the number of tasks.
+            `observe`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv 2306.03792.
-
-    Deviations: a task at its bound, and the largest delta. A task whose loss after the step is not finite sits the
-    comparison out, as does a task that was not active; each task's Adam counts its own steps. LibMTL and TorchJD: the
-    defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip the shared gradient to
-    norm 1, which is the caller's to add.
+    References:
+        B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv
+        2306.03792.
+        Departures: a task at its bound, and the largest delta. A task whose loss after the step is not finite sits
+        the comparison out, as does a task that was not active; each task's Adam counts its own steps. LibMTL and
+        TorchJD: the defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip
+        the shared gradient to norm 1, which is the caller's to add.
 
     Example:
         >>> method = famo()

@@ -19,14 +19,14 @@ def geometric() -> Method:
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
 
-    S. Chennupati, G. Sistu, S. Yogamani, S. Rawashdeh (2019), "MultiNet++: multi-stream feature aggregation and
-    geometric loss strategy for multi-task learning", CVPR workshops, arXiv 1904.08492.
-
-    Deviations: a task whose loss is not positive gets weight 0 for that step and does not count in T, where the
-    paper's product would be zero and its gradient undefined. The focused variant (products of powers) is not offered.
-    LibMTL and TorchJD differentiate the same function; the weight that LibMTL logs is another one.
+    References:
+        S. Chennupati, G. Sistu, S. Yogamani, S. Rawashdeh (2019), "MultiNet++: multi-stream feature aggregation and
+        geometric loss strategy for multi-task learning", CVPR workshops, arXiv 1904.08492.
+        Departures: a task whose loss is not positive gets weight 0 for that step and does not count in T, where the
+        paper's product would be zero and its gradient undefined. The focused variant (products of powers) is not
+        offered. LibMTL and TorchJD differentiate the same function; the weight that LibMTL logs is another one.
 
     Example:
         >>> method = geometric()

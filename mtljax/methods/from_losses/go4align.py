@@ -94,18 +94,18 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: num_groups below 1 or step_size negative; from `update`, where losses or `active` do not go with the
+        ValueError: num_groups below 1 or step_size negative; from `update`, where losses or `active` do not match the
             number of tasks.
         TypeError: num_groups is not an integer; from `update`, where losses are not floating point or `active` is not
             boolean.
 
-    J. Shen, Q. Wang, Z. Xiao, N. van Noord, M. Worring (2024), "GO4Align: group optimization for multi-task alignment",
-    NeurIPS, arXiv 2404.06486.
-
-    Deviations: the clustering is the exact optimum instead of Lloyd's iteration from a random start, so nothing is
-    drawn; the authors' code also offers spectral and semidefinite clusterings. A task whose loss is not positive gets
-    weight 0 for that step and does not count. `step_size L_k` counts as 1 at most, so that no single loss decides the
-    shares for ever. A task that joins late starts at the others' geometric mean.
+    References:
+        J. Shen, Q. Wang, Z. Xiao, N. van Noord, M. Worring (2024), "GO4Align: group optimization for multi-task
+        alignment", NeurIPS, arXiv 2404.06486.
+        Departures: the clustering is the exact optimum instead of Lloyd's iteration from a random start, so nothing
+        is drawn; the authors' code also offers spectral and semidefinite clusterings. A task whose loss is not
+        positive gets weight 0 for that step and does not count. `step_size L_k` counts as 1 at most, so that no
+        single loss decides the shares for ever. A task that joins late starts at the others' geometric mean.
 
     Example:
         >>> method = go4align(2)

@@ -44,15 +44,15 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: period below 1 or start below 0; from `update`, where losses or `active` do not go with the number
+        ValueError: period below 1 or start below 0; from `update`, where losses or `active` do not match the number
             of tasks.
         TypeError: period or start is not an integer; from `update`, where losses are not floating point or `active` is
             not boolean.
 
-    Y. Dai, N. Fei, Z. Lu (2023), "Improvable gap balancing for multi-task learning", UAI, arXiv 2307.10154.
-
-    Deviations: a task whose loss is not positive gets weight 0 for that step, does not count in T, and its clock
-    stands. The second version, which has a reinforcement learner choose v, is not offered.
+    References:
+        Y. Dai, N. Fei, Z. Lu (2023), "Improvable gap balancing for multi-task learning", UAI, arXiv 2307.10154.
+        Departures: a task whose loss is not positive gets weight 0 for that step, does not count in T, and its
+        clock stands. The second version, which has a reinforcement learner choose v, is not offered.
 
     Example:
         >>> method = igb(1, start=0)

@@ -45,14 +45,14 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         be negative: s would run away. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
 
-    L. Liu, Y. Li, Z. Kuang, J.-H. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial multi-task
-    learning", ICLR.
-
-    Deviations: the paper trains s in the network's own optimiser; here it has one of its own for each task, so weight
-    decay never reaches it and nothing of an inactive task moves. The gradient half is `imtl_g`; LibMTL's IMTL runs
-    both in one. TorchJD's IMTL-L is this objective with s in the caller's optimiser.
+    References:
+        L. Liu, Y. Li, Z. Kuang, J.-H. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial
+        multi-task learning", ICLR.
+        Departures: the paper trains s in the network's own optimiser; here it has one of its own for each task, so
+        weight decay never reaches it and nothing of an inactive task moves. The gradient half is `imtl_g`; LibMTL's
+        IMTL runs both in one. TorchJD's IMTL-L is this objective with s in the caller's optimiser.
 
     Example:
         >>> import jax.numpy as jnp

@@ -93,17 +93,17 @@ def ldc_mtl(
         `state.residual` is 0.
 
     Raises:
-        ValueError: penalty is negative; from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError: penalty is negative; from `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    P. Xiao, C. Dong, S. Zou, K. Ji (2025), "LDC-MTL: balancing multi-task learning through scalable loss discrepancy
-    control", arXiv 2502.08585.
-
-    Deviations: the router is one learned logit a task, from 1, with an optimiser of its own, as in the authors' CelebA
-    code; their other experiments have a small network on the trunk's features, which a method that reads losses cannot
-    see. For x, a loss beyond 64 times the task's first counts as that, so that no single loss stops x for ever. A task
-    whose loss is not positive gets weight 0 for that step and does not count. CelebA's numbers:
-    `ldc_mtl(0.01, scaling=unscaled)`; NYUv2's loss: `ldc_mtl(0.05)`.
+    References:
+        P. Xiao, C. Dong, S. Zou, K. Ji (2025), "LDC-MTL: balancing multi-task learning through scalable loss
+        discrepancy control", arXiv 2502.08585.
+        Departures: the router is one learned logit a task, from 1, with an optimiser of its own, as in the authors'
+        CelebA code; their other experiments have a small network on the trunk's features, which a method that reads
+        losses cannot see. For x, a loss beyond 64 times the task's first counts as that, so that no single loss
+        stops x for ever. A task whose loss is not positive gets weight 0 for that step and does not count. CelebA's
+        numbers: `ldc_mtl(0.01, scaling=unscaled)`; NYUv2's loss: `ldc_mtl(0.05)`.
 
     Example:
         >>> method = ldc_mtl()

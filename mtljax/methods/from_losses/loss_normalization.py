@@ -45,18 +45,18 @@ def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: step_size is not in (0, 1] or floor negative; from `update`, where losses or `active` do not go with
+        ValueError: step_size is not in (0, 1] or floor negative; from `update`, where losses or `active` do not match
             the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    H. van Hasselt, A. Guez, M. Hessel, V. Mnih, D. Silver (2016), "Learning values across many orders of magnitude",
-    NeurIPS, arXiv 1602.07714; M. Hessel et al. (2019), "Multi-task deep reinforcement learning with PopArt", AAAI,
-    arXiv 1809.04474.
-
-    Deviations: PopArt normalises the targets of value functions and rescales their last layer so that outputs stay; a
-    loss has no layer to rescale, so only the scale is left. The bounds of sigma, 1e-4 and 1e6 there, are a share of the
-    loss's own size here. A loss of exactly 0 leaves the moments, and one further from mu than 64 times the root of nu
-    counts as that far; a task all of whose losses were 0 has weight 1.
+    References:
+        H. van Hasselt, A. Guez, M. Hessel, V. Mnih, D. Silver (2016), "Learning values across many orders of
+        magnitude", NeurIPS, arXiv 1602.07714; M. Hessel et al. (2019), "Multi-task deep reinforcement learning with
+        PopArt", AAAI, arXiv 1809.04474.
+        Departures: PopArt normalises the targets of value functions and rescales their last layer so that outputs
+        stay; a loss has no layer to rescale, so only the scale is left. The bounds of sigma, 1e-4 and 1e6 there,
+        are a share of the loss's own size here. A loss of exactly 0 leaves the moments, and one further from mu
+        than 64 times the root of nu counts as that far; a task all of whose losses were 0 has weight 1.
 
     Example:
         >>> method = loss_normalization()

@@ -22,13 +22,13 @@ def mean_log(*, mean: bool = False) -> Method:
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not go with the number of tasks.
+        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
 
-    A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task learning as a
-    bargaining game", ICML, arXiv 2202.01017 (baseline SI).
-
-    Deviations: a task whose loss is not positive has no logarithm; it gets weight 0 for that step and does not count.
-    The paper, the authors' code and its descendants take the sum, the default.
+    References:
+        A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
+        learning as a bargaining game", ICML, arXiv 2202.01017 (baseline SI).
+        Departures: a task whose loss is not positive has no logarithm; it gets weight 0 for that step and does not
+        count. The paper, the authors' code and its descendants take the sum, the default.
 
     Example:
         >>> import jax.numpy as jnp

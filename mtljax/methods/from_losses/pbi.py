@@ -42,14 +42,14 @@ def pbi(
 
     Raises:
         ValueError: theta is negative, preference or reference are out of range; from `init`, where they are not of
-            length T; from `update`, where losses or `active` do not go with the number of tasks.
+            length T; from `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    Q. Zhang, H. Li (2007), "MOEA/D: a multiobjective evolutionary algorithm based on decomposition", IEEE Transactions
-    on Evolutionary Computation 11(6).
-
-    Deviations: on the ray to working precision, where d2 has no gradient, its part is 0. TorchJD adds 1e-12 under the
-    root instead; elsewhere its numbers are these, with the same arguments.
+    References:
+        Q. Zhang, H. Li (2007), "MOEA/D: a multiobjective evolutionary algorithm based on decomposition", IEEE
+        Transactions on Evolutionary Computation 11(6).
+        Departures: on the ray to working precision, where d2 has no gradient, its part is 0. TorchJD adds 1e-12
+        under the root instead; elsewhere its numbers are these, with the same arguments.
 
     Example:
         >>> method = pbi(1.0)

@@ -24,14 +24,14 @@ def random(*, rescale: bool = False) -> Method:
         float32 `[T]`. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: from `update`, where losses or `active` do not go with the number of tasks, or `key` is None with
+        ValueError: from `update`, where losses or `active` do not match the number of tasks, or `key` is None with
             more than one task.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    B. Lin, F. Ye, Y. Zhang, I. W. Tsang (2022), "Reasonable effectiveness of random weighting: a litmus test for
-    multi-task learning", TMLR, arXiv 2111.10603.
-
-    Deviations: none. LibMTL and TorchJD: the default. The nash-mtl family: `rescale=True`.
+    References:
+        B. Lin, F. Ye, Y. Zhang, I. W. Tsang (2022), "Reasonable effectiveness of random weighting: a litmus test
+        for multi-task learning", TMLR, arXiv 2111.10603.
+        Departures: none. LibMTL and TorchJD: the default. The nash-mtl family: `rescale=True`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -36,15 +36,15 @@ def stch(
 
     Raises:
         ValueError: mu is not positive, preference or reference are out of range; from `init`, where they are not of
-            length T; from `update`, where losses or `active` do not go with the number of tasks.
+            length T; from `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    X. Lin, X. Zhang, Z. Yang, F. Liu, Z. Wang, Q. Zhang (2024), "Smooth Tchebycheff scalarization for multi-objective
-    optimization", ICML, arXiv 2402.19078.
-
-    Deviations: none. TorchJD: the same arguments. LibMTL and the authors' code: `preference=[1] * T` on the logarithms
-    of losses over a nadir point, times T, that is `log_losses(stch(mu, preference=[1] * T, reference=log(nadir)))`,
-    and the sum of logarithms (`mean_log`) in the epochs before the nadir is known.
+    References:
+        X. Lin, X. Zhang, Z. Yang, F. Liu, Z. Wang, Q. Zhang (2024), "Smooth Tchebycheff scalarization for
+        multi-objective optimization", ICML, arXiv 2402.19078.
+        Departures: none. TorchJD: the same arguments. LibMTL and the authors' code: `preference=[1] * T` on the
+        logarithms of losses over a nadir point, times T, that is `log_losses(stch(mu, preference=[1] * T,
+        reference=log(nadir)))`, and the sum of logarithms (`mean_log`) in the epochs before the nadir is known.
 
     Example:
         >>> method = stch(0.5)

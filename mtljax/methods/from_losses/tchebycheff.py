@@ -34,13 +34,15 @@ def tchebycheff(
 
     Raises:
         ValueError: preference or reference are out of range; from `init`, where they are not of length T; from
-            `update`, where losses or `active` do not go with the number of tasks.
+            `update`, where losses or `active` do not match the number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    V. J. Bowman (1976), "On the relationship of the Tchebycheff norm and the efficient frontier of multiple-criteria
-    objectives", Springer LNEMS 130; K. Miettinen (1999), "Nonlinear multiobjective optimization", Kluwer.
-
-    Departures: none. libmoon returns the loss itself where this is the preferred distance, so its gradient lacks p.
+    References:
+        V. J. Bowman (1976), "On the relationship of the Tchebycheff norm and the efficient frontier of
+        multiple-criteria objectives", Springer LNEMS 130.
+        K. Miettinen (1999), "Nonlinear multiobjective optimization", Kluwer.
+        Departures: none. libmoon returns the loss itself where this is the preferred distance, so its gradient
+        lacks p.
 
     Example:
         >>> method = tchebycheff(preference=[1.0, 3.0])

@@ -89,16 +89,6 @@ def uncertainty(
     At its optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`. A gradient for s beyond 64 counts as 64, so that no single
     loss throws s out of range for ever, and a loss of exactly 0, whose logarithm no s reaches, leaves s where it is.
 
-    A. Kendall, Y. Gal, R. Cipolla (2018), "Multi-task learning using uncertainty to weigh losses for scene geometry and
-    semantics", CVPR, arXiv 1705.07115 (`laplace`: its section 4 uses absolute errors).
-
-    Deviations: the paper trains s in the network's own optimiser; here s is the method's state and has an optimiser of
-    its own for each task, so weight decay never reaches it and nothing of an inactive task moves. The gradient for s
-    takes the losses of this step.
-
-    LibMTL: `log_variance=-0.5`; TorchJD and nash-mtl: the defaults, nash-mtl with `optimizer=optax.adam(0.025)`. All
-    three know `gaussian` alone.
-
     Args:
         forms: `gaussian` (default), `laplace`, `softmax` of this module or a function of the same kind, for all tasks;
             or a sequence of T of them, in sorted order of task names. A form maps s to the weight of the loss and the
@@ -112,8 +102,17 @@ def uncertainty(
 
     Raises:
         TypeError: a form is not a function.
-        ValueError: from `init`, where there are not T forms; from `update`, where losses or `active` do not go with the
+        ValueError: from `init`, where there are not T forms; from `update`, where losses or `active` do not match the
             number of tasks.
+
+    References:
+        A. Kendall, Y. Gal, R. Cipolla (2018), "Multi-task learning using uncertainty to weigh losses for scene
+        geometry and semantics", CVPR, arXiv 1705.07115 (`laplace`: its section 4 uses absolute errors).
+        Departures: the paper trains s in the network's own optimiser; here s is the method's state and has an
+        optimiser of its own for each task, so weight decay never reaches it and nothing of an inactive task moves.
+        The gradient for s takes the losses of this step.
+        LibMTL: `log_variance=-0.5`; TorchJD and nash-mtl: the defaults, nash-mtl with
+        `optimizer=optax.adam(0.025)`. All three know `gaussian` alone.
 
     Example:
         >>> import jax.numpy as jnp

@@ -24,14 +24,14 @@ def uncertainty_softmax(temperature: float = 1.0) -> Method:
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: temperature is not a positive number; from `update`, where losses or `active` do not go with the
+        ValueError: temperature is not a positive number; from `update`, where losses or `active` do not match the
             number of tasks.
         TypeError: from `update`, where losses are not floating point or `active` is not boolean.
 
-    L. Kirchdorfer, C. Elich, S. Kutsche, H. Stuckenschmidt, L. Schott, J. M. Köhler (2024), "Analytical
-    uncertainty-based loss weighting in multi-task learning", GCPR, arXiv 2408.07985.
-
-    Deviations: a task whose loss is not positive gets weight 0 for that step and does not count.
+    References:
+        L. Kirchdorfer, C. Elich, S. Kutsche, H. Stuckenschmidt, L. Schott, J. M. Köhler (2024), "Analytical
+        uncertainty-based loss weighting in multi-task learning", GCPR, arXiv 2408.07985.
+        Departures: a task whose loss is not positive gets weight 0 for that step and does not count.
 
     Example:
         >>> import jax.numpy as jnp

@@ -39,15 +39,6 @@ def ema(
     w are the method's weights for this step, l the ones that are used. Each task's first weight is used as it is, so
     there is no bias to correct; an inactive task keeps its average and gets weight 0.
 
-    S. Zhou, W. Zhang, J. Jiang, W. Zhong, J. Gu, W. Zhu (2022), "On the convergence of stochastic multi-objective
-    gradient manipulation and beyond", NeurIPS: CR-MOGM, for which `cr_mogm` is another name of this function. Without
-    averages, weights made of the same mini-batch as the gradients bias the update, and the method need not converge.
-
-    Departures: a constant decay by default, where the paper's theory lets it rise to 1 as the learning rate falls; for
-    that give a function, for example `lambda count: 1 - schedule(count) / schedule(0)`.
-
-    TorchJD (`CRMOGMWeighting`): the defaults.
-
     Args:
         method: reads "losses" or "gramian".
         decay: a in [0, 1], or a function of the steps that a task has seen before (int32 `[T]`) that returns `[T]` or
@@ -61,6 +52,15 @@ def ema(
     Raises:
         ValueError: a decay outside [0, 1]; a method that reads task gradients, which has no weights to average; from
             `init`, if `initial` has not T entries.
+
+    References:
+        S. Zhou, W. Zhang, J. Jiang, W. Zhong, J. Gu, W. Zhu (2022), "On the convergence of stochastic
+        multi-objective gradient manipulation and beyond", NeurIPS: CR-MOGM, for which `cr_mogm` is another name of
+        this function. Without averages, weights made of the same mini-batch as the gradients bias the update, and
+        the method need not converge.
+        Departures: a constant decay by default, where the paper's theory lets it rise to 1 as the learning rate
+        falls; for that give a function, for example `lambda count: 1 - schedule(count) / schedule(0)`.
+        TorchJD (`CRMOGMWeighting`): the defaults.
 
     Example:
         >>> import jax.numpy as jnp

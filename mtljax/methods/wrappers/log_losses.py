@@ -21,18 +21,6 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     weights of the plain gradients are `w_k / (L_k + eps)`. The update does not change where a loss is measured in
     another unit, as long as eps is small beside it.
 
-    A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task learning as a
-    bargaining game", ICML, arXiv 2202.01017, whose scale-invariant baseline is `log_losses(equal())`; B. Liu, Y. Feng,
-    P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv 2306.03792, with its LOG_MGDA
-    and LOG_CAGrad.
-
-    Departures: a task whose `L_k + eps` is 0 is inactive for the step; losses must not be negative. Heads: a method
-    that reads task gradients leaves them the gradient of the logarithm, `1 / (L_k + eps)` times their own (times the
-    method's weight where it weighs heads). One that reads the Gramian multiplies them by the weight above, or leaves
-    them the plain gradient where it does not weigh heads; the reference's heads get the logarithm's.
-
-    nash-mtl's LOG_MGDA and LOG_CAGrad: the default eps.
-
     Args:
         method: any but one that reads one task's gradient a step, which is chosen before losses are seen, or one that
             takes logarithms or ratios of losses itself, which logarithms, being negative, are not for.
@@ -44,6 +32,19 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     Raises:
         ValueError: eps negative; a method that reads one task's gradient a step, or that takes logarithms or ratios of
             losses itself; from `update`, without losses.
+
+    References:
+        A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
+        learning as a bargaining game", ICML, arXiv 2202.01017, whose scale-invariant baseline is
+        `log_losses(equal())`.
+        B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv
+        2306.03792, with its LOG_MGDA and LOG_CAGrad.
+        Departures: a task whose `L_k + eps` is 0 is inactive for the step; losses must not be negative. Heads: a
+        method that reads task gradients leaves them the gradient of the logarithm, `1 / (L_k + eps)` times their
+        own (times the method's weight where it weighs heads). One that reads the Gramian multiplies them by the
+        weight above, or leaves them the plain gradient where it does not weigh heads; the reference's heads get the
+        logarithm's.
+        nash-mtl's LOG_MGDA and LOG_CAGrad: the default eps.
 
     Example:
         >>> import jax.numpy as jnp

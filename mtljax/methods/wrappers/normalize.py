@@ -23,9 +23,6 @@ def normalize(method: Method) -> Method:
     shrink as gradients do: see `rescale` for giving it a length. A zero gradient has no direction and stays zero; the
     method treats it as it treats any.
 
-    O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv 1810.04650, whose
-    code normalises like this before MGDA (`gradient_normalizers`, "l2").
-
     Args:
         method: reads "gramian" or "task_grads".
 
@@ -34,6 +31,10 @@ def normalize(method: Method) -> Method:
 
     Raises:
         ValueError: a method that reads losses alone.
+
+    References:
+        O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv
+        1810.04650, whose code normalises like this before MGDA (`gradient_normalizers`, "l2").
 
     Example:
         >>> import jax.numpy as jnp
