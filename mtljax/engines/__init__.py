@@ -1,4 +1,4 @@
-"""How much of the Jacobian is built: engines, and the rule that picks one."""
+"""Engines decide how much of the Jacobian is built; a rule picks the engine."""
 
 from mtljax.engines.choice import CPU_ROWS, CPU_USES, ROWS_LIMIT, Choice, choose, explain
 from mtljax.engines.cut import Cut

@@ -1,4 +1,4 @@
-"""Static checks of what goes into an engine; each raises at trace time and names what was found."""
+"""Static checks of an engine's inputs; each raises at trace time and names what was found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine `engine=None` stands for."""
+"""The choice of an engine for `engine=None`."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def choose(method: Method, linear: Linearized, shared: PyTree, *, backend: str) 
     | task_grads | | `full()` | T backward |
 
     A trunk without forward rule (`jax.custom_vjp`), or tasks with inputs of their own, get `full()`. Within `full()`
-    rows are pulled as `engines.best_rows` says. `features` is never chosen: it is an approximation. The rule was read
-    off measurements on a CPU (`benchmarks/`), between whose points the thresholds lie; for accelerators it is an
-    expectation.
+    rows are pulled as `engines.best_rows` says. `features` is never chosen: it is an approximation. The thresholds lie
+    between points that were measured on a CPU (`benchmarks/`); for accelerators they are an estimate.
 
     Args:
         method: what reads.

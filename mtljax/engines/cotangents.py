@@ -12,7 +12,7 @@ from mtljax.types import Array
 
 
 def merged(cotangents: Sequence[Cotangents], active: Array, factors: Array | None = None) -> list[Array]:
-    """`sum_k f_k c_k` over active tasks, one array a boundary value. What an inactive task holds may be NaN."""
+    """`sum_k f_k c_k` over active tasks, one array per boundary value. Values of an inactive task may be NaN."""
     total = []
     for entries in zip(*cotangents, strict=True):
         parts = []
@@ -25,7 +25,7 @@ def merged(cotangents: Sequence[Cotangents], active: Array, factors: Array | Non
 
 
 def stacked(cotangents: Sequence[Cotangents], active: Array) -> list[Array]:
-    """The T cotangents as arrays `[T, ...]`, one a boundary value; rows of inactive tasks are zero."""
+    """The T cotangents as arrays `[T, ...]`, one per boundary value; rows of inactive tasks are zero."""
     rows = []
     for entries in zip(*cotangents, strict=True):
         present = next(entry for entry in entries if entry is not None)

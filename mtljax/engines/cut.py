@@ -1,6 +1,6 @@
 """One step's losses, differentiated as far as the shared representation: what engines read.
 
-Every head has been pulled once. What is left is the trunk, and each engine has its own way through it.
+Every head has been pulled once. The trunk is left; each engine pulls it in its own way.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether a gradient is finite, told by the factors that it is the product of.
+"""Whether a gradient is finite, decided from the two factors of which it is the product.
 
 The gradient of a dense layer's kernel is `x^T d`: what the layer read, times the cotangent of what it gave, each with a
 row for each example. By Cauchy and Schwarz no entry of a product exceeds `|x| |d|`, the norms of all entries, and where
-there are few examples both factors are far smaller than their product. To read a kernel's gradient once more than its
-update does costs a fifth of the step of small networks.
+there are few examples both factors are far smaller than their product. Reading a kernel's gradient one more time would
+cost a fifth of the step of a small network.
 """
 
 from __future__ import annotations

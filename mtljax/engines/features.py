@@ -16,8 +16,8 @@ from mtljax.types import Array, Model, PyTree, Reads
 def features(model: Model | None = None) -> Engine:
     """Reconcile tasks at the shared representation Z, then pull once through the trunk.
 
-    The method sees `dL_k / dZ` (leaves `[T, B, ...]`) instead of `dL_k / d shared`, and the trunk is pulled a single
-    time with what it decides. With `d shared = (dZ / d shared)^T dZ`,
+    The method reads `dL_k / dZ` (leaves `[T, B, ...]`) instead of `dL_k / d shared`, and the trunk is pulled once with
+    the method's update. With `d shared = (dZ / d shared)^T dZ`,
 
         |sum_k w_k dL_k / d shared| <= |dZ / d shared| |sum_k w_k dL_k / dZ|,
 
@@ -25,8 +25,8 @@ def features(model: Model | None = None) -> Engine:
     trunk's factor (MGDA-UB; Sener and Koltun, NeurIPS 2018, arXiv:1810.04650). It is an approximation: weights differ
     from the exact ones unless the trunk is an isometry, and non-conflict holds at Z, not by the parameters.
 
-    Z is found by itself: all values that run from shared to task-specific computation. A shared parameter that a head
-    reads without a trunk between counts as a part of Z. For `sharing.hard` Z is what `encode` returns.
+    Z is found automatically: all values that run from shared to task-specific computation. A shared parameter that a
+    head reads directly counts as a part of Z. For `sharing.hard` Z is what `encode` returns.
 
     Args:
         model: the model the losses are made of, checked to have a shared representation (`encode` not None); None

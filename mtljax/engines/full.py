@@ -82,7 +82,7 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
         if reads == "gramian":
             products = (ranges.refined_gramian if refine else ranges.gramian)(found, num_tasks=num_tasks)
             return reading_of(cut, products, kept=found)
-        # A method that keeps rows would keep a NaN for ever.
+        # A NaN would stay for ever in the state of a method that keeps rows.
         active = cut.active & sound_rows(found, num_tasks, squared=cut.squared)
         return Reading(rows_of(active, found), (), active, None)
 

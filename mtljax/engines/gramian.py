@@ -63,7 +63,7 @@ def gramian(chunk: int | None = None) -> Engine:
     def pull(cut: Cut, reads: Reads, answer: PyTree, kept: PyTree) -> PyTree:
         if not any(cut.linear.direct):
             return cut.pull(answer)
-        # Seeds that hold the weights make these other values than above, so nothing of T x P is kept for them.
+        # Seeds times weights differ from the seeds above, so the compiler keeps nothing of size T x P for them.
         cotangents = [cut.linear.head(k, seed * answer[k].astype(seed.dtype)) for k, seed in enumerate(cut.seeds)]
         return cut.reduce(cut.linear.pull(merged(cotangents, cut.active)))
 
@@ -76,7 +76,7 @@ def _pushed(cut: Cut, cotangents: PyTree, scaled: bool) -> tuple[list[Array], Ar
     if scaled:
         largest = largest_entries(jax.tree.map(lambda leaf: leaf[None], row), 1)[0]
         row = in_its_unit(row, largest)
-    # Summing over devices makes a value that is the same on all of them; the push wants the parameters' own type.
+    # A sum over devices is the same on all devices; the push needs the type of the parameters.
     row = jax.tree.map(lambda g, p: g + jnp.zeros_like(p), row, cut.shared)
     return cut.linear.push(row), largest
 

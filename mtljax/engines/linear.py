@@ -1,4 +1,4 @@
-"""The losses as one linear map, cut where the tasks part.
+"""The losses as one linear map, cut between the trunk and the heads.
 
 `jax.linearize` gives the forward pass once and the map from parameter tangents to loss tangents as a flat list of
 linear equations. An equation that more than one loss reaches belongs to the trunk, one that a single loss reaches to
@@ -46,10 +46,10 @@ class Linearized(NamedTuple):
         head: `head(k, seed) -> cotangents at the boundary` of seed times loss k, its parameters left out.
         heads: `heads(seeds) -> (list of T cotangents, dict of own gradients, dict of factors)`, all heads, each pulled
             once. A task's factors are a list of its leaves, each as the two arrays whose product it is, or alone.
-        pull: `pull(cotangents, one entry a boundary value) -> gradient like shared`.
+        pull: `pull(cotangents, one entry per boundary value) -> gradient like shared`.
         push: `push(tangents like shared) -> tangents at the boundary`.
         push_heads: `push_heads(tangents at the boundary) -> tuple of T loss tangents`.
-        separate: whether the map could be cut.
+        separate: whether the map was cut.
         direct: for each boundary value, whether it is a shared parameter itself, read by a head without a trunk
             between (as all are where every task has inputs of its own).
         trunk: number of equations between shared parameters and boundary.
@@ -100,7 +100,7 @@ def _evaluate(eqns: Sequence[Any], env: dict[Any, Any], outs: Sequence[Any]) -> 
     free = dict.fromkeys(var for var in wanted if not isinstance(var, core.Literal) and var not in computed)
     info = core.DebugInfo("mtljax", "part of linearised losses", ("tangent",) * len(free), ("tangent",) * len(outs))
     part = core.Jaxpr((), list(free), list(outs), list(eqns), core.no_effects, info)
-    # From jax 0.12 on every jaxpr is a closed one, and the name stays without being declared.
+    # From jax 0.12 on every jaxpr is a closed one; the name exists but is not declared.
     closed = core.ClosedJaxpr(part, ())  # pyright: ignore[reportPrivateImportUsage]
     return list(core.jaxpr_as_fun(closed)(*(env[var] for var in free)))
 

@@ -1,12 +1,12 @@
 """Losses that reach another task's parameters, found at trace time.
 
-`params.tasks[k]` is what loss k alone reaches. A leaf that another loss reaches too belongs into `params.shared`, or
-its gradient would be that of all of them. Reach is followed through the derivative, equation by equation.
+Only loss k may reach `params.tasks[k]`. A leaf that several losses reach belongs in `params.shared`; otherwise its
+gradient would be the sum over those losses. Reach is followed through the derivative, equation by equation.
 
-An equation that stacks arrays is where it ends: heads stacked into one array `[T, ...]`, and losses stacked into `[T]`,
-mix nothing although each equation after it touches all tasks. So a loss that reaches another task's parameters only
-through a stack, or through a loop or a branch, is not found; losses as a dict of scalars, each from its own head, hide
-nothing.
+Reach ends at an equation that stacks arrays: heads stacked into one array `[T, ...]`, or losses stacked into `[T]`, do
+not mix tasks, although each later equation reads all tasks. So a loss that reaches another task's parameters only
+through a stack, or through a loop or a branch, is not found; with a dict of scalars, each from its own head, every such
+loss is found.
 """
 
 from __future__ import annotations

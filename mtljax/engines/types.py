@@ -1,4 +1,4 @@
-"""What an engine is given and what it gives back: the evidence that a method reads, and the gradient of its answer."""
+"""The interface of engines: the evidence that a method reads, and the gradient of the method's answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtljax.types import Array, Method, MethodState, PyTree, Reads
 
 
 class Reading(NamedTuple):
-    """What an engine has read off a cut; arrays alone, so that it may leave a `lax.cond`.
+    """The result of `Engine.read`; it holds only arrays, so that it may leave a `lax.cond`.
 
     Attributes:
         evidence: the Gramian, float32 `[T, T]`, or rows with leaves `[T, ...]`; zero where a task does not take part.
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """How much of the Jacobian is built, and how. An engine knows nothing of methods but what they read.
+    """A way to build as much of the Jacobian as a method reads. An engine knows only the method's `reads`.
 
     Attributes:
         name: for messages and `engines.explain`.
@@ -52,7 +52,7 @@ class Engine(NamedTuple):
 
 
 def check_engine(where: str, engine: Any) -> Any:
-    """The engine, after checking that it is one, and not the function that makes it; None stays None.
+    """Returns the engine, after a check that it is an `Engine` and not the function that makes one; None stays None.
 
     Example:
         >>> check_engine("value_and_grad", "full")

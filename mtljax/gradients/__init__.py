@@ -1,4 +1,4 @@
-"""From losses and a method to gradients: the functions of a step from the second to the fifth, in a row."""
+"""From losses and a method to gradients: differentiate, read, reconcile and pull."""
 
 from mtljax.gradients.transforms import value_and_grad, value_and_task_grads
 

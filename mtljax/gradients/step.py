@@ -1,4 +1,4 @@
-"""The step's losses, evidence, answer and gradients in a row: who takes part, what is read, what is pulled."""
+"""One step from losses to gradients: which tasks take part, what is read, what the method answers, what is pulled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def differentiate(
     axis_name: str | tuple[str, ...] | None = None,
     squared: bool = False,
 ) -> Gradients:
-    """`value_and_grad` with everything it knows, and across devices.
+    """`value_and_grad` with all its results as `Gradients`, also across devices.
 
     With `axis_name` each device holds a part of the batch. A task's loss over all devices is
     `L_k = sum_d (n_dk / n_k) L_dk` with n the numbers of labelled examples, so that labels spread unevenly over devices
@@ -52,7 +52,7 @@ def differentiate(
         method_state: the method's state, likewise.
         args: the rest of what `losses_fn` takes; where the method reads more than one batch, a tuple of these for each.
         has_aux: whether `losses_fn` returns `(losses, aux)`. Where aux is `mtljax.Aux`, its counts of examples, its
-            priors and its extra arrays are made use of.
+            priors and its extra arrays are used.
         engine: as in `value_and_grad`.
         key: the same on every device, so that stochastic methods draw alike.
         active: bool `[T]` or None.
@@ -100,7 +100,7 @@ def differentiate(
         seeds = who.share * weights if method.weigh_tasks else who.share
     cut = cut_heads(linear, seeds, params.shared, who.active, reduce=reduce, squared=squared)
     if weights is not None:
-        # The others keep the weights that they have beside it; what the method keeps of it stays as it was.
+        # The other tasks keep their weights; the method's state does not change.
         state = participation.held(asked, method_state, cut.active | ~who.active)
         state = state._replace(weights=jnp.where(cut.active, state.weights, 0.0))
         answer = Answer(cut.pull(None if method.weigh_tasks else weights), state, cut.active)
@@ -119,7 +119,7 @@ def differentiate(
     present = answer.active
     nonfinite = who.asked & ~present
     if not linear.separate:
-        # A NaN of one task has met the others: then nobody takes part. Looked for where a task was left out.
+        # A NaN of one task may have reached the others; then no task takes part. Checked if a task was left out.
         update = (answer.shared, participation.own_gradients(own, present))
         everyone = throughout(~nonfinite.any())
         present &= lax.cond(everyone, lambda: jnp.array(True), lambda: ~nonfinite.any() | trees.all_finite(update))
@@ -141,7 +141,7 @@ def differentiate(
 
 
 class Answer(NamedTuple):
-    """What the method made of its evidence.
+    """The method's answer to its evidence.
 
     Attributes:
         shared: gradient like the shared parameters, reduced over devices.
@@ -163,7 +163,7 @@ def _of_one_row(cut: Cut, method: Method, state: MethodState, told: dict[str, An
     assert method.pick is not None
     picked = jnp.arange(cut.active.size) == method.pick(state, active=cut.active)
     row = cut.pull(tasks=cut.active & picked)
-    # A NaN of the trunk would stay in what the method keeps of this row: then nobody takes part.
+    # A NaN of the trunk would stay in the method's state; then no task takes part.
     active = cut.active & participation.sound([row], squared=cut.squared)[0]
     return Answer(*method.update(row, state, active=active, **told), active)
 

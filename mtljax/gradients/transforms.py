@@ -73,7 +73,7 @@ def value_and_task_grads(
         cut = cut_heads(linear, jnp.full(everyone.shape, share), params.shared, everyone, reduce=reduce)
         losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
         values = with_aux(part.restore(linear.restore(losses)), linear.aux, has_aux)
-        # Whoever is not finite is shown as it is.
+        # Values that are not finite are shown as they are.
         return values, part.join(Params(jacobian(cut._replace(active=everyone)), cut.reduce(cut.own)))
 
     return f
@@ -103,10 +103,10 @@ def value_and_grad(
             (`engines.choose`; `engines.explain` tells which). A method that reads losses needs none, nor does one that
             reads one task's gradient a step.
         axis_name: mapped axis, or axes, of your own `jax.pmap` or `jax.shard_map` around f; None (default) without one.
-            It is wanted there: each device has a part of the batch, and without it each decides by its own losses, so
-            that the devices' parameters drift apart: an error. With it, losses and gradients are means over the
-            devices, the same on all of them. Give every device the same state and key. `()` where each device is to go
-            its own way, with a seed of its own, say. `jax.vmap` needs no name.
+            The name is required there: each device has a part of the batch, and without the name each device would
+            decide by its own losses, so that parameters drift apart; this is an error. With the name, losses and
+            gradients are means over the devices, the same on all devices. Give every device the same state and key.
+            `()` where each device is to go its own way, with a seed of its own, say. `jax.vmap` needs no name.
 
         names: of parameters that are one pytree, the tasks in their order; None (default) for the names of the losses
             in sorted order.

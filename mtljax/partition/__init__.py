@@ -1,9 +1,8 @@
-"""Parameters as one pytree, of whatever form: which leaves tasks share, and which each task owns.
+"""Parameters as one pytree of any form: which leaves are shared, and which task owns each of the others.
 
-What makes a step reads `Params(shared, tasks)`. Whoever has one pytree, such as Flax's, gives it as it is: `parted`
-splits it before the step and joins the gradients after it. A leaf that the loss of one task alone reaches is that
-task's own, a leaf that several losses reach is shared. Which losses reach a leaf is read off the program of the losses,
-or the caller says it.
+A step works on `Params(shared, tasks)`. Parameters may also be one pytree, such as Flax's: `parted` splits it before
+the step and joins the gradients after the step. A leaf that only one task's loss reaches is that task's own; a leaf
+that several losses reach is shared. The program of the losses tells which losses reach a leaf, or the caller says it.
 """
 
 from mtljax.partition.layout import (

@@ -1,4 +1,4 @@
-"""Which leaf of a pytree of parameters is whose, and the way to `Params` and back."""
+"""The owner of each leaf of a pytree of parameters, and the conversion to `Params` and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ path at which its parameters begin, or of several such paths. `{}`: all are shar
 
 
 class Layout(NamedTuple):
-    """Which leaf of a pytree is whose.
+    """The owner of each leaf of a pytree.
 
     Attributes:
         names: the T tasks, in task order.
@@ -34,13 +34,13 @@ class Layout(NamedTuple):
 
 
 def layout_of(where: str, own: Own, params: PyTree, names: Sequence[str]) -> Layout:
-    """Which leaf is whose, as the caller says."""
+    """The owners of leaves, as the caller says."""
     paths = paths_of(where, params)
     return Layout(list(names), owners_of(where, own, paths, names), paths, jax.tree.structure(params))
 
 
 def split(layout: Layout, tree: PyTree) -> Params:
-    """A pytree as `Params`: what is owned leaves a hole (None) in `shared`, and is in a list under its task.
+    """A pytree as `Params`: an owned leaf is in a list under its task, and leaves a hole (None) in `shared`.
 
     Example:
         >>> tree = {"x": jnp.ones(1), "y": jnp.ones(1)}
@@ -57,7 +57,7 @@ def split(layout: Layout, tree: PyTree) -> Params:
 
 
 def join(layout: Layout, parts: Params) -> PyTree:
-    """What `split` has split."""
+    """The inverse of `split`."""
     shared, own = iter(jax.tree.leaves(parts.shared)), [iter(parts.tasks[key]) for key in keys_of(layout.names)]
     leaves = [next(shared if owner is None else own[owner]) for owner in layout.owners]
     return jax.tree.unflatten(layout.structure, leaves)
@@ -127,7 +127,7 @@ def owners_of(where: str, own: Own, paths: Sequence[str], names: Sequence[str] |
 
     Raises:
         TypeError: own of another type.
-        ValueError: an owner that is no task, a path at which nothing begins, a leaf with two owners.
+        ValueError: an owner that is not a task, a path at which nothing begins, a leaf with two owners.
 
     Example:
         >>> owners_of("value_and_grad", {"b": "head", "a": ["x"]}, ["head/w", "trunk", "x"], ["a", "b"])

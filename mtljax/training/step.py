@@ -50,7 +50,7 @@ def make_train_step(
     """Make a multi-task training step; pure and not jitted.
 
     One step: losses and their derivative, weights or update from the method, the penalties' gradient added to it, the
-    optimizer, and `method.observe` where the method has one (which costs another forward pass).
+    optimizer, and `method.observe` where the method has one (`observe` costs another forward pass).
 
     Args:
         losses_fn: `(params, state, batch, key, train) -> (losses, mtljax.Aux)`, as `mtljax.make_losses_fn` makes it;
@@ -91,10 +91,11 @@ def make_train_step(
         metrics tell of. Metrics are
 
         * `losses`, `weights`: dicts of scalars by task, averaged over devices;
-        * `active`: dict of bool by task. A task without labels sits the step out, as does one whose loss or gradient is
-          not finite, or has a square that is not (it would stay in an optimizer for ever), or whose loss is below what
-          the method takes (`Method.least_loss`);
-        * `nonfinite`: dict of int32 by task, how many steps it has sat out for its loss or gradient, this one included;
+        * `active`: dict of bool by task. False for a task that does not take part: one without labels; one whose loss
+            or gradient, or the square of it, is not finite (it would stay in an optimizer for ever); one whose loss is
+            below `Method.least_loss`;
+        * `nonfinite`: dict of int32 by task, the number of steps without the task for such a loss or gradient, this
+            step included;
         * `below`: dict of bool by task, whether its loss is below; where the method has a `least_loss`;
         * `residual`: the method's certificate;
         * `penalty`: its value, where there is one; and `penalty_nonfinite`: bool, whether that is not finite or its
@@ -167,7 +168,7 @@ def make_train_step(
         step_key = jax.random.fold_in(state.key, state.step)
         model_key, method_key = jax.random.split(step_key)
         if axis_name is not None:
-            # Each device drops its own units; the method draws alike on all.
+            # Dropout differs between devices; the method draws the same numbers on all devices.
             model_key = jax.random.fold_in(model_key, lax.axis_index(axis_name))
 
         def train_losses(params: Params, model_state: PyTree, batch: Any, key: Key) -> Any:
@@ -178,7 +179,7 @@ def make_train_step(
             return found
 
         batches = _batches_of(method, batch)
-        # A key of its own for each batch but the first, which has the step's.
+        # The first batch has the step's key, each other batch a key of its own.
         keys = [model_key, *(jax.random.fold_in(model_key, k) for k in range(1, len(batches)))]
         each = [(state.model_state, *pair) for pair in zip(batches, keys, strict=True)]
         args = each[0]

@@ -1,4 +1,4 @@
-"""Methods that read the Gramian of the task gradients, and nothing else of them."""
+"""Methods that read only the Gramian of the task gradients."""
 
 from mtljax.methods.from_gramian.aligned_mtl import aligned_mtl
 from mtljax.methods.from_gramian.cagrad import cagrad

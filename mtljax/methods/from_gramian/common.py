@@ -1,4 +1,4 @@
-"""What the methods that read the Gramian share: the frame around a rule, orders of tasks, units of a Gramian."""
+"""Parts of methods that read the Gramian: the frame around a rule, random orders of tasks, units of a Gramian."""
 
 from __future__ import annotations
 

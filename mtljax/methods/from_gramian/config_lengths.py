@@ -1,4 +1,4 @@
-"""How long a conflict-free direction is made; the length models of ConFIG, `config(length=...)`.
+"""The length models of ConFIG, `config(length=...)`: the length of a conflict-free direction.
 
 Each reads `norms` float32 `[T]`, the lengths `|g_i|`; `cosines` float32 `[T]`, those of the angles between the task
 gradients and the direction; and `takes_part` bool `[T]`, the active tasks that have a gradient, the only ones to

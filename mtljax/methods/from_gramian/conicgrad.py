@@ -36,7 +36,7 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         N. Hassanpour, M. K. Janjua, K. Zhang, S. Lavasani, X. Zhang, C. Zhou, C. Gao (2025), "Fantastic multi-task
         gradient updates and how to find them in a cone", arXiv 2502.00217. Departures: the paper fixes the
         multiplier of the constraint, takes d for given task weights in closed form and moves the weights by one
-        gradient step a training step; here weights and multiplier solve the problem above exactly, so there is no
+        gradient step per training step; here weights and multiplier solve the problem above exactly, so there is no
         state. Where the parameters are Pareto-stationary, so that no direction helps all tasks, d is the one on the
         cone's surface that does least harm. The default of c is this library's; the paper tunes it.
 

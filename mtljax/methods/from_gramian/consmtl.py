@@ -30,9 +30,9 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
     References:
         X. Qin, X. Wang, J. Yan (2025), "Towards consistent multi-task learning: unlocking the potential of
         task-specific parameters", CVPR. Departures: this is the upper level only. The lower level, which adds to
-        every head's loss the inner product of its feature gradient with the joint one, needs second derivatives of
-        the heads and is no function of the Gramian. The authors' code also multiplies the update by T and clips it
-        at length 1, which is left to the optimiser here.
+        every head's loss the inner product of its feature gradient with the joint one, needs second derivatives of the
+        heads and is not a function of the Gramian. The authors' code also multiplies the update by T and clips it at
+        length 1, which is left to the optimiser here.
 
     Example:
         >>> import jax.numpy as jnp

@@ -26,9 +26,9 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
 
     Args:
         alpha: what counts as fair, at least 0. 0 is the sum of task gradients, the direction of the mean (which is
-            where small alpha leads too unless some task conflicts with it; then to the projection of the sum on the
-            directions without conflict); 1 is proportional fairness, `nash_mtl`; 2 is minimum potential delay; large
-            values approach max-min fairness, the direction of `mgda`.
+            also the limit of small alpha if no task conflicts with it; otherwise the limit is the projection of the sum
+            on the directions without conflict); 1 is proportional fairness, `nash_mtl`; 2 is minimum potential delay;
+            large values approach max-min fairness, the direction of `mgda`.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
             authors' code.
 

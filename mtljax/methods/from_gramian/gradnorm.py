@@ -15,13 +15,13 @@ from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
 from mtljax.types import Array, Method
 
 SETTLED = 2.0**-20
-# The slope of a weight, in units of the mean norm, is at most this: a gradient far longer than all others says no more,
-# and Adam would remember its square for thousands of steps. Without units no square may leave float32's range.
+# The largest slope of a weight, in units of the mean norm: a much longer gradient carries no more information, and Adam
+# would remember its square for thousands of steps. Without units no square may leave float32's range.
 STEEPEST, LARGEST = 64.0, 2.0**62
 
 
 class GradNormState(NamedTuple):
-    """What GradNorm learns.
+    """State of GradNorm.
 
     Attributes:
         weight: float32 `[T]`, w before it is scaled to sum to the number of active tasks; its logits with `softmax`.
@@ -134,7 +134,7 @@ def gradnorm(
         usual = mean(weights * norms, counted)
         wanted = usual * rate**alpha
         short = weights * norms - wanted
-        # A norm that is right to rounding is right: the sign of what is left would be a coin toss.
+        # A difference of the size of rounding counts as 0: its sign would be random.
         slope = norms * jnp.where(jnp.abs(short) <= SETTLED * wanted, 0.0, jnp.sign(short))
         slope = slope / jnp.where(usual > 0, usual, 1.0) if normalize else slope / scale
         steepest = STEEPEST if normalize else LARGEST

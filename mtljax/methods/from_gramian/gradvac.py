@@ -20,7 +20,7 @@ NOTHING_LEFT = 2.0**-20
 
 
 class GradVacState(NamedTuple):
-    """What GradVac remembers.
+    """State of GradVac.
 
     Attributes:
         target: float32 `[T, T]`, moving averages of the cosines; row i for the gradient that is changed.

@@ -20,8 +20,8 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
     from the Gramian, `|g_i - g_j|^2 = G_ii + G_jj - 2 G_ij`.
 
     Args:
-        n_byzantine: how many task gradients may be arbitrarily wrong, at least 0. The paper's guarantee asks for
-            `T >= 2 n_byzantine + 3`.
+        n_byzantine: how many task gradients may be arbitrarily wrong, at least 0. The paper's guarantee needs `T >= 2
+            n_byzantine + 3`.
         n_selected: how many gradients are averaged, at least 1.
         squared: whether distances are squared before they are added, as in the paper; False adds the distances.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False.
@@ -29,8 +29,8 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, `1 / n_selected` for those
         selected and 0 for the others. T is the number of active tasks; where it is below `n_byzantine + 3` the
-        nearest one gradient is counted, and where it is below `n_selected` all are averaged. Ties go to the task that
-        comes first. `state.residual` is 0: nothing is solved for.
+        single nearest gradient is counted, and where it is below `n_selected` all are averaged. Ties go to the task
+        that comes first. `state.residual` is 0: nothing is solved for.
 
     Raises:
         TypeError: `n_byzantine` or `n_selected` is not an integer; from `update`, where the Gramian is not floating
@@ -40,8 +40,8 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
 
     References:
         P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017), "Machine learning with adversaries:
-        Byzantine tolerant gradient descent", NeurIPS. Departure: too few tasks are no error, as above, since how
-        many are active is known at run time only. TorchJD adds distances that are not squared: `squared=False`.
+        Byzantine tolerant gradient descent", NeurIPS. Departures: too few tasks are not an error, as above, because the
+        number of active tasks is known only at run time. TorchJD adds distances that are not squared: `squared=False`.
 
     Example:
         >>> rows = jnp.array([[1.0, 0.0], [1.1, 0.0], [0.9, 0.1], [-50.0, 7.0]])

@@ -15,7 +15,7 @@ from mtljax.types import Array, Method
 
 
 class MoDoState(NamedTuple):
-    """What MoDo carries.
+    """State of MoDo.
 
     Attributes:
         share: float32 `[T]`, lambda, on the simplex up to a factor.
@@ -27,15 +27,15 @@ class MoDoState(NamedTuple):
 def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh_tasks: bool = False) -> Method:
     """Multi-objective gradient descent with double sampling.
 
-    One projected step a training step towards the shortest convex combination,
+    Each training step takes one projected step towards the shortest convex combination,
 
         lambda <- P(lambda - gamma (J_1 J_2' lambda + rho lambda)),        weights = the new lambda,
 
     with P the projection onto the simplex, and `J_1`, `J_2` the task gradients of two independent batches. `J_1 J_2'`
     is an unbiased estimate of the Gramian of the expected gradients, but neither symmetric nor positive semi-definite,
-    which this method does not mind: give it as the Gramian where you compute it yourself. What engines give is the
-    Gramian `J J'` of one batch, whose expectation is too large by the gradients' covariance; so the estimate is biased
-    towards tasks with little noise, less so for larger batches.
+    which this method accepts: if you compute it yourself, pass it as the Gramian. Engines give the Gramian `J J'` of
+    one batch. Its expectation is too large by the gradients' covariance, so the estimate is biased towards tasks with
+    little noise; the bias is smaller for larger batches.
 
     Args:
         gamma: step size for lambda, at least 0, in units of one over a squared gradient; the authors' 0.1. 0 gives the
@@ -57,9 +57,9 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
 
     References:
         L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning:
-        optimization, generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057. Departure: the parameters
-        move along the gradient of the batch at hand, not of a third one. The authors' code: `rho=0.1`; LibMTL:
-        `gamma=1e-3, rho=0.1`; TorchJD: `rho=0.1`.
+        optimization, generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057. Departures: the parameters move
+        along the gradient of the batch at hand, not of a third one. The authors' code: `rho=0.1`; LibMTL: `gamma=1e-3,
+        rho=0.1`; TorchJD: `rho=0.1`.
 
     Example:
         >>> method = modo(gamma=0.25)

@@ -20,11 +20,11 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
 
     `G w = 1 / w, w > 0`: with `d = sum_k w_k g_k`, every task's gain is one over its weight, `<g_i, d> = 1 / w_i`. It
     is the direction that maximises the product of gains, `sum_i log <g_i, d>`, over a ball. Its length is the root of
-    the number of tasks whatever the gradients' scale, and it does not change where a task's loss is rescaled.
+    the number of tasks, at any scale of the gradients. Rescaling a task's loss does not change it.
 
     Args:
-        max_norm: the length that the update is cut to where it is longer; None for never. It is a length of d itself,
-            which is `sqrt(T)` before: 1 therefore divides every update by `sqrt(T)`.
+        max_norm: the largest length of the update; None for no bound. The length of d is `sqrt(T)`, so `max_norm=1`
+            divides every update by `sqrt(T)`.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default True, as in the
             authors' code.
 

@@ -15,8 +15,8 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
     """Balancing by the tasks' neural tangent kernels.
 
     `w_i = (sum_k lambda_k / lambda_i)^exponent`, lambda_i being the largest eigenvalue of task i's neural tangent
-    kernel, which tells how fast the task learns. With one mini-batch loss a task the kernel is a number,
-    `lambda_i = |g_i|^2 = G_ii`: the weight is the inverse length of the gradient, times a common factor.
+    kernel, which tells how fast the task learns. With one mini-batch loss per task the kernel is a number, `lambda_i =
+    |g_i|^2 = G_ii`: the weight is the inverse length of the gradient, times a common factor.
 
     Args:
         exponent: 0 gives equal weights 1, the default 1/2 gradients of one length.
@@ -25,8 +25,8 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`, of which only the diagonal matters. Weights are
-        float32 `[T]`, at least 1 for a non-negative exponent. A task without gradient has no speed that a weight could
-        change: weight 0. `state.residual` is 0: nothing is solved for.
+        float32 `[T]`, at least 1 for a non-negative exponent. A task without gradient gets weight 0. `state.residual`
+        is 0: nothing is solved for.
 
     Raises:
         ValueError: the exponent is not finite; from `update`, where the Gramian or `active` does not match the
@@ -35,9 +35,9 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
 
     References:
         X. Qin, X. Wang, N. Liao, J. Yan (2025), "NTKMTL: mitigating task imbalance in multi-task learning from
-        neural tangent kernel perspective", NeurIPS, arXiv 2510.18258. Departures: one mini-batch loss a task, the
-        case n = 1 that the authors' experiments use; their code also multiplies the update by T and clips it at
-        length 1, which is left to the optimiser here.
+        neural tangent kernel perspective", NeurIPS, arXiv 2510.18258. Departures: one mini-batch loss per task, the
+        case n = 1 that the authors' experiments use; their code also multiplies the update by T and clips it at length
+        1, which is left to the optimiser here.
 
     Example:
         >>> method = ntkmtl()

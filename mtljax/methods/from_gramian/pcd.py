@@ -1,4 +1,4 @@
-"""PCD: one task's gradient, bent no further than the other tasks' progress asks."""
+"""PCD: the update closest to one task's gradient that keeps a share of every other task's progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POSSIBLE = 2.0**-14
 
 
 class PCDState(NamedTuple):
-    """What PCD carries.
+    """State of PCD.
 
     Attributes:
         root: float32 `[T]`, the root of the average of each task's squared gradient norms; 0 before its first step.
@@ -128,7 +128,7 @@ def _bent(cosines: Array, own: Array, asked: Array, there: Array, first: Array) 
     h = short / unit
     f = jnp.where(first, 1.0, 0.0)
     lifted = jnp.where(others[:, None] & others[None, :], cosines, 0.0) + jnp.outer(h - f, h - f)
-    # Not yet rounded to float32, since what is left of f may be little.
+    # Not yet rounded to float32, because the residual of f may be small.
     (pulls, residual), _ = project(scaled(lifted, there), f.astype(lifted.dtype))
     pulls = jnp.where(others, pulls, 0.0)
     # What is left of f: at the answer, the square of its length.
@@ -146,7 +146,7 @@ def _averaged(old: PCDState, norms: Array, takes_part: Array, beta: ArrayLike) -
     """
     beta = jnp.asarray(beta, jnp.float32)
     steps = old.steps + 1
-    # The share of this step, 1 at the first one.
+    # The share of this step; 1 at the first step.
     share = (1.0 - beta) / -jnp.expm1(steps * jnp.log(beta))
     share = jnp.where(steps == 1, 1.0, share)
     root = jnp.hypot(jnp.sqrt(1.0 - share) * old.root, jnp.sqrt(share) * norms)

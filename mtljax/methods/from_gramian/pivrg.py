@@ -1,4 +1,4 @@
-"""PIVRG: fair gains, with more of a say for tasks that lag behind."""
+"""PIVRG: fair gains, with more bargaining power for tasks that lag behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtljax.types import Array, Method
 
 
 class PivrgState(NamedTuple):
-    """What PIVRG remembers.
+    """State of PIVRG.
 
     Attributes:
         scores: float32 `[T]`, the last scores it was given; 0 until there are some.
@@ -35,9 +35,9 @@ def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: boo
 
     The scores are given from outside, now and then, as the keyword `scores` of `update`: float `[T]`, each task's
     drop in performance against single-task training in per cent, positive where it is worse, as
-    `mtljax.metrics.delta_m` has it for a single task. They are kept in the state, so that giving them once an
-    evaluation is enough; putting them there by hand, `state._replace(inner=PivrgState(scores))`, does the same.
-    Until scores are given all are equal, which is `consmtl`.
+    `mtljax.metrics.delta_m` has it for a single task. The state keeps the scores, so passing them once per evaluation
+    is enough; `state._replace(inner=PivrgState(scores))` has the same effect. Until the first scores all scores are
+    equal, and the method equals `consmtl`.
 
     Args:
         bound: the largest ratio between two tasks' omega, above 1.

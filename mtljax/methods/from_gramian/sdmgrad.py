@@ -17,7 +17,7 @@ from mtljax.types import Array, Method
 
 
 class SDMGradState(NamedTuple):
-    """What SDMGrad carries.
+    """State of SDMGrad.
 
     Attributes:
         share: float32 `[T]`, w, on the simplex up to a factor; each step's descent starts from it.
@@ -42,12 +42,12 @@ def sdmgrad(
 
         d = (g_w + l g_0) / (1 + l),    w = argmin over the simplex of 1/2 |g_w + l g_0|^2,
 
-    w being followed by a few steps of projected gradient descent with momentum, from where the last training step left
-    it: `v <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
+    where a few steps of projected gradient descent with momentum approach w, from the w of the last training step: `v
+    <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
 
     `G` may be `J_1 J_2'` of two independent batches, neither symmetric nor positive semi-definite, which makes the
-    slope unbiased as the paper has it: give that as the Gramian where you compute it yourself. What engines give is the
-    Gramian of one batch, whose expectation is too large by the gradients' covariance: a biased estimate.
+    slope unbiased, as in the paper: if you compute it yourself, pass it as the Gramian. Engines give the Gramian of one
+    batch, a biased estimate: its expectation is too large by the gradients' covariance.
 
     Args:
         pull: l (the paper's lambda), at least 0; 0.3 in the authors' supervised runs, 0.6 in reinforcement learning.

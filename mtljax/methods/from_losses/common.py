@@ -1,4 +1,4 @@
-"""What the methods that read losses share: the frame around a rule."""
+"""The frame around the rule of a method that reads losses."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
     negative.
 
     Args:
-        penalty: at least 0; the paper's lambda, from 0.01 to 8 there, another for every data set (default 1). In units
-            of loss.
+        penalty: at least 0; the paper's lambda, in units of loss; default 1. The paper takes 0.01 to 8, tuned per data
+            set.
         preference: p, `[T]`, non-negative, not normalised, in sorted order of task names; None (default) for one over
             the number of active tasks.
 

@@ -39,7 +39,7 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
 
         w_k = c_k / sum_j c_j,    c_k = s_k / m_k.
 
-    At a task's first two steps its weight is 1 / T, and the others share the rest.
+    At its first two steps a task has weight 1 / T; the other tasks share the rest.
 
     Args:
         epsilon: at least 0, added to the variance of a ratio; default 1e-8, the authors'.
@@ -55,9 +55,9 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
     References:
         R. Groenendijk, S. Karaoglu, T. Gevers, T. Mensink (2021), "Multi-loss weighting with coefficient of
         variations", WACV, arXiv 2009.01717.
-        Departures: the variance divides by the number of steps, as in the authors' code; the decaying mean that
-        their code offers is not. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its
-        statistics stand, for a task that is solved would vary more and more beside its mean. A ratio to a mean that
+        Departures: the variance divides by the number of steps, as in the authors' code. Their decaying mean is not
+            offered. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics do
+            not change, because a solved task would vary more and more relative to its mean. A ratio to a mean that
         is not positive counts as 1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are
         equal.
 
@@ -86,7 +86,7 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         whole = total(variation, old)
         weights = jnp.where(old & (whole > 0), rest * divide(variation, whole), jnp.where(counted, equal, 0.0))
 
-        # A task's first loss is the unit; from then on no single one may rule the moments, which never forget.
+        # The first loss is the unit. Later losses are bounded, because the moments never forget.
         losses = jnp.where(inner.mean_loss > 0, jnp.minimum(losses, LARGEST_RATIO * inner.mean_loss), losses)
         ratio = jnp.where(inner.mean_loss > 0, divide(losses, inner.mean_loss), 1.0)
         share = 1.0 / (inner.count + 1).astype(jnp.float32)

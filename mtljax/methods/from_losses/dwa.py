@@ -14,7 +14,7 @@ from mtljax.types import Array, Key, Method
 
 
 class DwaState(NamedTuple):
-    """The loss history of every task, in its own periods: a task's clock stands while it is inactive.
+    """The loss history of every task, in periods of its own active steps.
 
     Attributes:
         total: float32 `[T]`, sum of losses in the period that is running.
@@ -39,8 +39,8 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
     with mean losses of whole periods. In a task's first two periods r_k is 1.
 
     Args:
-        period: number of steps. In the paper a period is an epoch, which a method knows nothing of: give the number of
-            steps of an epoch to have the paper's rule. The default is the window of the nash-mtl code.
+        period: number of steps. The paper's period is an epoch; for the paper's rule give the number of steps per
+            epoch. The default is the window of the nash-mtl code.
         temperature: positive; large for equal weights. The paper's value is 2, the default.
 
     Returns:
@@ -56,8 +56,8 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
         S. Liu, E. Johns, A. J. Davison (2019), "End-to-end multi-task learning with attention", CVPR, arXiv
         1803.10704.
         Departures: r_k is 1 where a mean loss is not positive; in a mean, a loss beyond 64 times the mean of the
-        period before counts as that, so that no single loss rules a period. LibMTL and TorchJD: `period` the steps
-        of an epoch. nash-mtl takes two adjacent sliding windows of 25 steps where these are disjoint, so its
+        period before counts as that, so that no single loss rules a period. LibMTL and TorchJD: `period` is the number
+        of steps per epoch. nash-mtl takes two adjacent sliding windows of 25 steps where these are disjoint, so its
         numbers agree at every 25th step alone, and divides weights by T.
 
     Example:

@@ -15,7 +15,7 @@ from mtljax.types import Array, Key, Method
 
 
 class DynamicTaskPriorityState(NamedTuple):
-    """What dynamic task prioritisation remembers.
+    """State of dynamic task prioritisation.
 
     Attributes:
         kpi: float32 `[T]`, the running mean of each task's performance; 0 before there is one.
@@ -33,7 +33,7 @@ def likelihood(losses: Array) -> Array:
         losses: float32 `[T]`.
 
     Returns:
-        float32 `[T]`, in (0, 1]; NaN, so not measured, for a negative loss, which is no cross-entropy.
+        float32 `[T]`, in (0, 1]; NaN (not measured) for a negative loss, because a cross-entropy is not negative.
     """
     return jnp.where(losses < 0, jnp.nan, jnp.exp(-losses))
 
@@ -51,8 +51,8 @@ def dynamic_task_priority(
 
         w_k = -(1 - m_k)^gamma_k log m_k.
 
-    A KPI is something like an accuracy. Whoever has one passes it at each step, `update(losses, state, kpi=[T])`; NaN
-    means that this task's was not measured. Where none is passed, it is estimated from the losses.
+    A KPI is a measure such as an accuracy. The caller passes it at each step, `update(losses, state, kpi=[T])`; NaN
+    means that the KPI of this task was not measured. Without it, the KPI is estimated from the losses.
 
     Args:
         gamma: the focusing parameter, at least 0, a number or `[T]`; default 1.
@@ -73,9 +73,9 @@ def dynamic_task_priority(
     References:
         M. Guo, A. Haque, D.-A. Huang, S. Yeung, L. Fei-Fei (2018), "Dynamic task prioritization for multitask
         learning", ECCV.
-        Departures: only the weights of tasks; the focal loss on examples belongs into the task's own loss. The
-        estimate from losses is not in the paper, and the defaults of gamma and smoothing are no recommendation of
-        it. KPIs outside [0, 1] are clipped. A task without a KPI so far, which only NaN can bring about, gets
+        Departures: this is only the weighting of tasks; the focal loss on examples belongs in the task's own loss. The
+            estimate from losses is not in the paper, nor are the defaults of gamma and smoothing. KPIs outside [0, 1]
+            are clipped. A task without a KPI so far, which only NaN can bring about, gets
         weight 1.
 
     Example:

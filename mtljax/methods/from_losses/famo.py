@@ -22,7 +22,7 @@ LARGEST_CHANGE = 4.0
 
 
 class FamoState(NamedTuple):
-    """What FAMO learns, and what it remembers between a step and the look at its effect.
+    """State of FAMO: the learned logits, and the losses that `observe` compares with the losses after the step.
 
     Attributes:
         logits: float32 `[T]`, xi.
@@ -44,7 +44,7 @@ def famo(
     min_losses: float | Sequence[float] | Array = 0.0,
     epsilon: float = 1e-8,
 ) -> Method:
-    """Fast adaptive multitask optimisation: keep all losses falling at one relative rate, for one backward pass.
+    """Fast adaptive multitask optimisation: all losses fall at one relative rate; one backward pass.
 
     With `D_k = L_k - b_k + epsilon` and `z = softmax(xi)`,
 
@@ -55,10 +55,10 @@ def famo(
 
         xi <- Adam(xi, gradient z_k (delta_k - <z, delta>) + gamma xi_k),
 
-    so a task that fell faster than the others loses weight. A delta beyond 4 counts as 4. A task at its bound has
-    nothing left to lose: it gets weight 0 at that step, and its xi stays. `training.make_train_step` observes by
-    itself. With `mtljax.value_and_grad` and `mtljax.as_optax` the caller does, by
-    `mtljax.observe(method, losses, state)` after every step; without that call the next step is an error.
+    so a task that fell faster than the others loses weight. A delta beyond 4 counts as 4. A task at its bound cannot
+    improve: it gets weight 0 at that step, and its xi does not change. `training.make_train_step` calls `observe`
+    itself. With `mtljax.value_and_grad` and `mtljax.as_optax` the caller calls `mtljax.observe(method, losses, state)`
+    after every step; without that call the next step is an error.
 
     Args:
         learning_rate: of Adam on xi; default 0.025, the paper's.
@@ -80,8 +80,9 @@ def famo(
     References:
         B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv
         2306.03792.
-        Departures: a task at its bound, and the largest delta. A task whose loss after the step is not finite sits
-        the comparison out, as does a task that was not active; each task's Adam counts its own steps. LibMTL and
+        Departures: the weight of a task at its bound, and the bound of delta. A task that was not active, or whose loss
+            after the step is not finite, is left out of the comparison. Each task's Adam counts its own steps. LibMTL
+            and
         TorchJD: the defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip
         the shared gradient to norm 1, which is the caller's to add.
 
@@ -130,7 +131,7 @@ def famo(
         z = softmax(inner.logits, compared)
         gradient = z * (fall - total(z * fall, compared))
         logits, optimizer = learn(learner, gradient, inner.optimizer, inner.logits, compared)
-        # The mask is cleared: losses that were compared once are no measure of the next step.
+        # The mask is cleared: the next step must not be compared with the same losses.
         moved = FamoState(logits, optimizer, inner.losses, jnp.zeros_like(inner.active))
         return state._replace(inner=moved)
 

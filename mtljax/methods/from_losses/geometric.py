@@ -12,7 +12,7 @@ from mtljax.types import Array, Key, Method, PyTree
 def geometric() -> Method:
     """Geometric loss strategy: `f = (prod_k L_k)^(1 / T)`, so `w_k = f / (T L_k)`.
 
-    Computed through logarithms, so no product of many losses over- or underflows.
+    The product is computed through logarithms, so it neither overflows nor underflows.
 
     Returns:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not

@@ -29,8 +29,8 @@ class Go4AlignState(NamedTuple):
 def group_means(values: Array, active: Array, num_groups: int) -> Array:
     """The best clustering of numbers into at most `num_groups` groups, and each number's group mean.
 
-    Least squares, exactly: groups of numbers on a line are intervals of their order, so dynamic programming finds the
-    best ones. `[T, T]` numbers at a time.
+    The sum of squares is minimized exactly: groups of sorted numbers are intervals, so dynamic programming finds the
+    best ones. Memory: `[T, T]` numbers.
 
     Args:
         values: float32 `[T]`.

@@ -14,7 +14,7 @@ from mtljax.types import Array, Key, Method
 
 
 class IgbState(NamedTuple):
-    """What improvable gap balancing knows of every task's beginning, in steps at which the task was active.
+    """State of improvable gap balancing: each task's early losses, counted in its active steps.
 
     Attributes:
         count: int32 `[T]`, number of steps seen, at most `start + period`.
@@ -34,8 +34,8 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
     one, `v_k` is 1.
 
     Args:
-        period: number of steps of the base period. In the paper it is an epoch, which a method knows nothing of: give
-            the number of steps of an epoch to have the paper's rule (default 25).
+        period: number of steps of the base period. The paper's period is an epoch; for the paper's rule give the number
+            of steps per epoch. Default 25.
         start: the step at which the base period begins; None (default) for `period`, the second epoch, as in the
             authors' code. `igb(1, start=0)` takes the first loss.
 
@@ -51,8 +51,8 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
 
     References:
         Y. Dai, N. Fei, Z. Lu (2023), "Improvable gap balancing for multi-task learning", UAI, arXiv 2307.10154.
-        Departures: a task whose loss is not positive gets weight 0 for that step, does not count in T, and its
-        clock stands. The second version, which has a reinforcement learner choose v, is not offered.
+        Departures: a task whose loss is not positive gets weight 0 for that step, does not count in T, and does not
+            count the step. The second version, which has a reinforcement learner choose v, is not offered.
 
     Example:
         >>> method = igb(1, start=0)
@@ -74,7 +74,7 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
         counted = active & (losses > 0)
         known = inner.count >= begin + period
         gaps = jnp.where(counted & known, losses * divide(jnp.full_like(losses, period), inner.base), 1.0)
-        # The task farthest behind its base may be out of range there; its order is not.
+        # The largest ratio may be out of range; the order of ratios is not affected.
         v = number(counted) * softmax(jnp.minimum(gaps, jnp.finfo(jnp.float32).max), counted)
         moved = IgbState(
             count=jnp.minimum(inner.count + 1, begin + period),

@@ -15,7 +15,7 @@ from mtljax.types import Array, Key, Method
 
 
 class ImtlLState(NamedTuple):
-    """What IMTL-L learns.
+    """State of IMTL-L.
 
     Attributes:
         log_scale: float32 `[T]`, `s_k`, the logarithm of the weight.
@@ -34,15 +34,16 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         sum_k  exp(s_k) L_k - s_k,
 
     so `w_k = exp(s_k)`, and s follows `exp(s_k) L_k - 1`; at its optimum every scaled loss is 1. It is twice
-    uncertainty weighting with Gaussian likelihoods at `log_variance = -s`. For s, a scaled loss beyond 64 counts as 64,
-    so that no single loss throws s out of range for ever, and a loss of exactly 0, which no scale makes 1, leaves it.
+    uncertainty weighting with Gaussian likelihoods at `log_variance = -s`. In the gradient of s, a scaled loss beyond
+    64 counts as 64, so that no single loss moves s out of range for ever. A loss of exactly 0 leaves s unchanged,
+    because no scale makes it 1.
 
     Args:
         optimizer: for s; None (default) for `optax.adam(1e-3)`.
 
     Returns:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
-        be negative: s would run away. Task-specific gradients are weighted too. `state.residual` is 0.
+        be negative: s would diverge. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.

@@ -21,7 +21,7 @@ Scaling = Callable[[Array, Array, Array], Array]
 
 
 class LdcMtlState(NamedTuple):
-    """What loss discrepancy control learns.
+    """State of loss discrepancy control.
 
     Attributes:
         logits: float32 `[T]`, the router's logits.
@@ -99,7 +99,7 @@ def ldc_mtl(
     References:
         P. Xiao, C. Dong, S. Zou, K. Ji (2025), "LDC-MTL: balancing multi-task learning through scalable loss
         discrepancy control", arXiv 2502.08585.
-        Departures: the router is one learned logit a task, from 1, with an optimiser of its own, as in the authors'
+        Departures: the router is one learned logit per task, from 1, with an optimiser of its own, as in the authors'
         CelebA code; their other experiments have a small network on the trunk's features, which a method that reads
         losses cannot see. For x, a loss beyond 64 times the task's first counts as that, so that no single loss
         stops x for ever. A task whose loss is not positive gets weight 0 for that step and does not count. CelebA's
@@ -137,7 +137,7 @@ def ldc_mtl(
             chain = weighted[order]
             gaps = jnp.where(pair, chain[:-1] - chain[1:], 0.0)
             linear = divide(jnp.sum(weighted), lax.stop_gradient(jnp.sum(router)))
-            # Written out, for the derivative of jnp.abs at 0 is 1, and tasks that are level are pulled neither way.
+            # Written out, because the derivative of jnp.abs at 0 is 1, and equal tasks must not pull each other.
             return linear + penalty * jnp.sum(gaps * lax.stop_gradient(jnp.sign(gaps)))
 
         weights = jax.grad(objective)(values, inner.logits)

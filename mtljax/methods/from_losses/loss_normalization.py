@@ -34,7 +34,7 @@ def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         mu <- (1 - b) mu + b L,    nu <- (1 - b) nu + b L^2,    sigma^2 = nu - mu^2,
 
     from mu = 0 and nu = (the task's first loss)^2, that is, PopArt's start in each task's own unit. So weights begin at
-    1 / |L_k| and go over to 1 / sigma_k within some 1 / b steps. Multiplying a loss by a constant changes nothing.
+    1 / |L_k| and approach 1 / sigma_k after about 1 / b steps. Multiplying a loss by a constant changes nothing.
 
     Args:
         step_size: b, in (0, 1], default 3e-4, the value of Hessel et al. Larger values follow a loss that falls fast.
@@ -55,8 +55,8 @@ def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         PopArt", AAAI, arXiv 1809.04474.
         Departures: PopArt normalises the targets of value functions and rescales their last layer so that outputs
         stay; a loss has no layer to rescale, so only the scale is left. The bounds of sigma, 1e-4 and 1e6 there,
-        are a share of the loss's own size here. A loss of exactly 0 leaves the moments, and one further from mu
-        than 64 times the root of nu counts as that far; a task all of whose losses were 0 has weight 1.
+        are a share of the loss's own size here. A loss of exactly 0 does not change the moments. The distance of a loss
+        from mu is at most 64 times the root of nu. A task has weight 1 while all its losses were 0.
 
     Example:
         >>> method = loss_normalization()

@@ -28,7 +28,7 @@ def mean_log(*, mean: bool = False) -> Method:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
         learning as a bargaining game", ICML, arXiv 2202.01017 (baseline SI).
         Departures: a task whose loss is not positive has no logarithm; it gets weight 0 for that step and does not
-        count. The paper, the authors' code and its descendants take the sum, the default.
+        count. The paper, the authors' code and later copies of it take the sum, which is the default.
 
     Example:
         >>> import jax.numpy as jnp

@@ -12,7 +12,7 @@ from mtljax.methods.common import vector_argument
 from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.types import Array, Key, Method, PyTree
 
-# What a residual of float32 arithmetic leaves of a vector that lies on the preferred ray, relative to its length.
+# Rounding error of float32 for a vector on the preferred ray, relative to its length.
 ROUNDING = 2.0**-21
 
 

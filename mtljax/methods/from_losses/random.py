@@ -14,7 +14,7 @@ from mtljax.types import Array, Key, Method, PyTree
 def random(*, rescale: bool = False) -> Method:
     """Random loss weighting (RLW): `w = softmax(z)`, `z_k ~ N(0, 1)` anew at every step.
 
-    Numbers are drawn by the ranks of tasks among the active ones, so an inactive task changes nothing for the others.
+    Numbers are drawn by the rank of a task among the active tasks, so an inactive task does not change the other draws.
 
     Args:
         rescale: whether weights sum to the number of active tasks instead of to 1.

@@ -20,7 +20,7 @@ Form = Callable[[Array], tuple[Array, Array]]
 
 
 class UncertaintyState(NamedTuple):
-    """What uncertainty weighting learns.
+    """State of uncertainty weighting.
 
     Attributes:
         log_variance: float32 `[T]`, `s_k`; what it is the logarithm of depends on the task's form.
@@ -79,15 +79,17 @@ def uncertainty(
 ) -> Method:
     """Homoscedastic uncertainty weighting: each task's noise is learned beside the network.
 
-    A task's form says which likelihood its loss is the negative logarithm of. The objective is the sum over tasks of
+    The form of a task is its likelihood: the loss is the negative logarithm of it. The objective is the sum over tasks
+    of
 
         gaussian  1/2 exp(-s_k) L_k + 1/2 s_k   squared error
         laplace       exp(-s_k) L_k +     s_k   absolute error
         softmax       exp(-s_k) L_k + 1/2 s_k   cross-entropy
 
-    and the weight is what stands before the loss; s follows its own gradient, for `gaussian` `(1 - exp(-s_k) L_k) / 2`.
-    At its optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`. A gradient for s beyond 64 counts as 64, so that no single
-    loss throws s out of range for ever, and a loss of exactly 0, whose logarithm no s reaches, leaves s where it is.
+    and the weight is the factor of the loss. s follows its own gradient; for `gaussian` that is `(1 - exp(-s_k) L_k) /
+    2`. At the optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`, respectively. A gradient of s beyond 64 counts as 64, so
+    that no single loss moves s out of range for ever. A loss of exactly 0 leaves s unchanged, because its logarithm is
+    not finite.
 
     Args:
         forms: `gaussian` (default), `laplace`, `softmax` of this module or a function of the same kind, for all tasks;
@@ -98,7 +100,7 @@ def uncertainty(
 
     Returns:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
-        be negative: s would run away. Task-specific gradients are weighted too. `state.residual` is 0.
+        be negative: s would diverge. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
         TypeError: a form is not a function.
@@ -145,7 +147,7 @@ def uncertainty(
         if table is None:
             return _of_form(forms, s)
         weights, regularizer = jnp.zeros_like(s), jnp.zeros_like(s)
-        # Each form once on all of s, however many tasks have it.
+        # Each form runs once, on all of s, however many tasks have it.
         for form in dict.fromkeys(table):
             own = np.array([other is form for other in table])
             values = _of_form(form, s)

@@ -43,7 +43,7 @@ def uncertainty_softmax(temperature: float = 1.0) -> Method:
 
     def rule(losses: Array, active: Array, inner: PyTree, *, key: Key | None, **extra: object) -> tuple[Array, PyTree]:
         counted = active & (losses > 0)
-        # Bounded, for the reciprocal of the smallest losses is out of range, and inf - inf is NaN.
+        # Bounded, because the reciprocal of a very small loss is out of range, and inf - inf is NaN.
         scores = jnp.minimum(1.0 / temperature / jnp.where(counted, losses, 1.0), jnp.finfo(jnp.float32).max)
         return softmax(scores, counted), inner
 
