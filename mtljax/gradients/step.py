@@ -100,7 +100,7 @@ def differentiate(
         seeds = who.share * weights if method.weigh_tasks else who.share
     cut = cut_heads(linear, seeds, params.shared, who.active, reduce=reduce, squared=squared)
     if weights is not None:
-        # The other tasks keep their weights; the method's state does not change.
+        # The other tasks keep their weights; what the method's state holds of the bad task does not change.
         state = participation.held(asked, method_state, cut.active | ~who.active)
         state = state._replace(weights=jnp.where(cut.active, state.weights, 0.0))
         answer = Answer(cut.pull(None if method.weigh_tasks else weights), state, cut.active)

@@ -43,8 +43,8 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
 
     References:
         B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
-        NeurIPS, arXiv 2110.14048. Departures: solved exactly, as the largest level t for which `{d : <g_i, d> >= t
-        for all i}` is within reach of `g_0`; the choice among equals above.
+        NeurIPS, arXiv 2110.14048. Departures: solved exactly, as the largest level t for which
+        `{d : <g_i, d> >= t for all i}` is within reach of `g_0`; the choice among equals above.
 
     Example:
         >>> conflict_averse(jnp.eye(2), 0.5).weights.round(4).tolist()

@@ -20,8 +20,8 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
     from the Gramian, `|g_i - g_j|^2 = G_ii + G_jj - 2 G_ij`.
 
     Args:
-        n_byzantine: how many task gradients may be arbitrarily wrong, at least 0. The paper's guarantee needs `T >= 2
-            n_byzantine + 3`.
+        n_byzantine: how many task gradients may be arbitrarily wrong, at least 0. The paper's guarantee needs
+            `T >= 2 n_byzantine + 3`.
         n_selected: how many gradients are averaged, at least 1.
         squared: whether distances are squared before they are added, as in the paper; False adds the distances.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False.

@@ -15,8 +15,8 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
     """Balancing by the tasks' neural tangent kernels.
 
     `w_i = (sum_k lambda_k / lambda_i)^exponent`, lambda_i being the largest eigenvalue of task i's neural tangent
-    kernel, which tells how fast the task learns. With one mini-batch loss per task the kernel is a number, `lambda_i =
-    |g_i|^2 = G_ii`: the weight is the inverse length of the gradient, times a common factor.
+    kernel, which tells how fast the task learns. With one mini-batch loss per task the kernel is a number,
+    `lambda_i = |g_i|^2 = G_ii`: the weight is the inverse length of the gradient, times a common factor.
 
     Args:
         exponent: 0 gives equal weights 1, the default 1/2 gradients of one length.

@@ -42,8 +42,8 @@ def sdmgrad(
 
         d = (g_w + l g_0) / (1 + l),    w = argmin over the simplex of 1/2 |g_w + l g_0|^2,
 
-    where a few steps of projected gradient descent with momentum approach w, from the w of the last training step: `v
-    <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
+    where a few steps of projected gradient descent with momentum approach w, from the w of the last training step:
+    `v <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
 
     `G` may be `J_1 J_2'` of two independent batches, neither symmetric nor positive semi-definite, which makes the
     slope unbiased, as in the paper: if you compute it yourself, pass it as the Gramian. Engines give the Gramian of one

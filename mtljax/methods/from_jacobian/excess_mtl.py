@@ -75,8 +75,8 @@ def excess_mtl(
         tasks share what they had together; each task's `e_k^0` is that of its own first step with a gradient; an
         excess risk of more than 64 times that counts as 64 times, so that no single batch decides the weights for
         ever. The paper's warm-up, which collects S and the mean excess risk under equal weights (appendix C.1), is
-        not here. LibMTL and the authors' code: `eps=1e-7, mean=False`; TorchJD: `step_size=1.0, eps=1e-7,
-        relative_from_first=False, weigh_tasks=False`.
+        not here. LibMTL and the authors' code: `eps=1e-7, mean=False`; TorchJD:
+        `step_size=1.0, eps=1e-7, relative_from_first=False, weigh_tasks=False`.
 
     Example:
         >>> import jax.numpy as jnp

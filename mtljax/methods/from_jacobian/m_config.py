@@ -53,8 +53,8 @@ def m_config(*, beta: float = 0.9) -> Method:
 
     For what follows is meant to be Adam: with `optax.adam(learning_rate, b1=beta)` in the training step, Adam's first
     moment is c, and with its correction d, and its second moment is that of the pseudo-gradients. That is the paper's
-    algorithm. Other optimisers should have momentum `beta`, too (`optax.sgd(learning_rate * (1 - beta),
-    momentum=beta)` steps along c); without one, the pseudo-gradient is `1 / (1 - beta)` times as restless as d.
+    algorithm. Other optimisers should have momentum `beta`, too (`optax.sgd(learning_rate * (1 - beta), momentum=beta)`
+    steps along c); without one, the pseudo-gradient is `1 / (1 - beta)` times as restless as d.
 
     Args:
         beta: share of the past in the momenta, in [0, 1), default 0.9.

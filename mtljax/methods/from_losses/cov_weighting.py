@@ -56,10 +56,9 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         R. Groenendijk, S. Karaoglu, T. Gevers, T. Mensink (2021), "Multi-loss weighting with coefficient of
         variations", WACV, arXiv 2009.01717.
         Departures: the variance divides by the number of steps, as in the authors' code. Their decaying mean is not
-            offered. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics do
-            not change, because a solved task would vary more and more relative to its mean. A ratio to a mean that
-        is not positive counts as 1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are
-        equal.
+        offered. A task whose loss is exactly 0 gets weight 0 for that step and does not count: its statistics do not
+        change, because a solved task would vary more and more relative to its mean. A ratio to a mean that is not
+        positive counts as 1, one beyond 8 as 8. Where no loss has ever varied and epsilon is 0, weights are equal.
 
     Example:
         >>> method = cov_weighting()

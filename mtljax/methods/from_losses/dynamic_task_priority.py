@@ -74,9 +74,8 @@ def dynamic_task_priority(
         M. Guo, A. Haque, D.-A. Huang, S. Yeung, L. Fei-Fei (2018), "Dynamic task prioritization for multitask
         learning", ECCV.
         Departures: this is only the weighting of tasks; the focal loss on examples belongs in the task's own loss. The
-            estimate from losses is not in the paper, nor are the defaults of gamma and smoothing. KPIs outside [0, 1]
-            are clipped. A task without a KPI so far, which only NaN can bring about, gets
-        weight 1.
+        estimate from losses is not in the paper, nor are the defaults of gamma and smoothing. KPIs outside [0, 1] are
+        clipped. A task without a KPI so far, which only NaN can bring about, gets weight 1.
 
     Example:
         >>> method = dynamic_task_priority()

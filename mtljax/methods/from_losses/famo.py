@@ -81,10 +81,9 @@ def famo(
         B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv
         2306.03792.
         Departures: the weight of a task at its bound, and the bound of delta. A task that was not active, or whose loss
-            after the step is not finite, is left out of the comparison. Each task's Adam counts its own steps. LibMTL
-            and
-        TorchJD: the defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip
-        the shared gradient to norm 1, which is the caller's to add.
+        after the step is not finite, is left out of the comparison. Each task's Adam counts its own steps. LibMTL and
+        TorchJD: the defaults. The authors' `famo.py` has `gamma=0.01` and its `weight_methods.py` 1e-5; both clip the
+        shared gradient to norm 1, which is the caller's to add.
 
     Example:
         >>> method = famo()

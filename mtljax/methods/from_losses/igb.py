@@ -52,7 +52,7 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
     References:
         Y. Dai, N. Fei, Z. Lu (2023), "Improvable gap balancing for multi-task learning", UAI, arXiv 2307.10154.
         Departures: a task whose loss is not positive gets weight 0 for that step, does not count in T, and does not
-            count the step. The second version, which has a reinforcement learner choose v, is not offered.
+        count the step. The second version, which has a reinforcement learner choose v, is not offered.
 
     Example:
         >>> method = igb(1, start=0)

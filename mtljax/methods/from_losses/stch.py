@@ -43,8 +43,9 @@ def stch(
         X. Lin, X. Zhang, Z. Yang, F. Liu, Z. Wang, Q. Zhang (2024), "Smooth Tchebycheff scalarization for
         multi-objective optimization", ICML, arXiv 2402.19078.
         Departures: none. TorchJD: the same arguments. LibMTL and the authors' code: `preference=[1] * T` on the
-        logarithms of losses over a nadir point, times T, that is `log_losses(stch(mu, preference=[1] * T,
-        reference=log(nadir)))`, and the sum of logarithms (`mean_log`) in the epochs before the nadir is known.
+        logarithms of losses over a nadir point, times T, that is
+        `log_losses(stch(mu, preference=[1] * T, reference=log(nadir)))`, and the sum of logarithms (`mean_log`) in the
+        epochs before the nadir is known.
 
     Example:
         >>> method = stch(0.5)

@@ -86,10 +86,10 @@ def uncertainty(
         laplace       exp(-s_k) L_k +     s_k   absolute error
         softmax       exp(-s_k) L_k + 1/2 s_k   cross-entropy
 
-    and the weight is the factor of the loss. s follows its own gradient; for `gaussian` that is `(1 - exp(-s_k) L_k) /
-    2`. At the optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`, respectively. A gradient of s beyond 64 counts as 64, so
-    that no single loss moves s out of range for ever. A loss of exactly 0 leaves s unchanged, because its logarithm is
-    not finite.
+    and the weight is the factor of the loss. s follows its own gradient; for `gaussian` that is
+    `(1 - exp(-s_k) L_k) / 2`. At the optimum `exp(s_k)` is `L_k`, `L_k` and `2 L_k`, respectively. A gradient of s
+    beyond 64 counts as 64, so that no single loss moves s out of range for ever. A loss of exactly 0 leaves s
+    unchanged, because its logarithm is not finite.
 
     Args:
         forms: `gaussian` (default), `laplace`, `softmax` of this module or a function of the same kind, for all tasks;
