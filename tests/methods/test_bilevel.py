@@ -121,7 +121,7 @@ def call(name, params=None, train=None, active=None, num_tasks=3, **options):
 
 MISTAKES = {
     "tasks": (ValueError, {"num_tasks": 2}, r"was initialised for 2 tasks but params.tasks has \['a', 'b', 'c'\]"),
-    "params": (TypeError, {"params": {}}, "value_and_grad: params must be a mtljax.Params"),
+    "params": (TypeError, {"params": {}}, "value_and_grad: params must be a pytree of floating arrays"),
     "batches": (ValueError, {"train": {}}, r"{name} reads 2 batches, .* found \['dict', 'tuple'\]"),
     "active": (TypeError, {"active": jnp.ones(3)}, "{name}: active must be of dtype bool"),
 }

@@ -165,6 +165,7 @@ STATIC = {
     ("sdmgrad", "steps"),
     ("forum", "steps"),
     ("moml", "steps"),
+    ("sampled", "batches"),
 }
 # Functions of the loss function: one by one below.
 WITH_LOSSES = {

@@ -51,7 +51,7 @@ def power(tree):
 
 def softer(tree, threshold):
     """The singular values less a share of their sum: each moves with all others."""
-    return spectral.rescale(tree, lambda sigma: spectral.soft_threshold(threshold * jnp.sum(sigma)))
+    return spectral.rescale(tree, lambda sigma: spectral.lowering(threshold * jnp.sum(sigma)))
 
 
 @jax.jit
