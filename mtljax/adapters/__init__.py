@@ -1,4 +1,4 @@
-"""Bridges to other libraries: leaves that nothing else imports.
+"""Adapters to other libraries; no other module imports them.
 
 `flax_linen` and `flax_nnx` are loaded where they are first asked for, since Flax takes a second to load.
 """

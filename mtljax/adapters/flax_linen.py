@@ -15,7 +15,7 @@ from mtljax.sharing.frames.model import checked_model
 from mtljax.sharing.frames.network import Network, is_sequence, key_for, selected, task_names
 from mtljax.types import Key, Model, Params, PyTree
 
-# What a module writes for whoever looks on, not for its own next call.
+# Values that a module writes for an observer, not for its own next call.
 _WRITE_ONLY = ("intermediates", "perturbations")
 
 
@@ -205,7 +205,7 @@ def model_from_linen(
 
 
 def _checked(where: str, module: Any, call_kwargs: Any, rngs: Any) -> tuple[str, ...]:
-    """The names of the streams, after checking what both functions are given."""
+    """The names of the streams, after the checks that both functions need."""
     expect(isinstance(module, nn.Module), where, "module", "a flax.linen.Module", module, TypeError)
     if call_kwargs is not None:
         check_callable(where, "call_kwargs", call_kwargs)

@@ -19,7 +19,7 @@ from mtljax.types import Array, Key, Method, MethodState, Params, PyTree, Unobse
 
 
 class OptaxState(NamedTuple):
-    """The state of `as_optax`, and what it has seen at its last step.
+    """The state of `as_optax`, with figures of its last step.
 
     Attributes:
         method: the method's state; `Unobserved` where it waits for `mtljax.observe`.

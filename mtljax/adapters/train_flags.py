@@ -1,4 +1,4 @@
-"""How a module is told whether it trains."""
+"""Arguments that tell a module whether it trains."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def choose(method: Method, linear: Linearized, shared: PyTree, *, backend: str) 
     if method.reads == "losses":
         return Choice(None, f"{method.name} reads losses: one weighted backward pass")
     if method.pick is not None:
-        return Choice(None, f"{method.name} reads one task's gradient a step: one backward pass")
+        return Choice(None, f"{method.name} reads one task's gradient per step: one backward pass")
     size = len(linear.losses) * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shared))
     rows = f"{len(linear.losses)} rows of {trees.num_elements(shared)} parameters, {size / 2**20:.1f} MiB"
     if method.reads == "gramian" and linear.forward:

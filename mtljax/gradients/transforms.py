@@ -101,7 +101,7 @@ def value_and_grad(
         has_aux: whether `losses_fn` returns `(losses, aux)`.
         engine: how much Jacobian is built; None (default) for the cheapest exact engine the method allows
             (`engines.choose`; `engines.explain` tells which). A method that reads losses needs none, nor does one that
-            reads one task's gradient a step.
+            reads one task's gradient per step.
         axis_name: mapped axis, or axes, of your own `jax.pmap` or `jax.shard_map` around f; None (default) without one.
             The name is required there: each device has a part of the batch, and without the name each device would
             decide by its own losses, so that parameters drift apart; this is an error. With the name, losses and

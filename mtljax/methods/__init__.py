@@ -1,4 +1,4 @@
-"""How tasks are reconciled: every method is a function that returns a `Method`; `table()` lists them."""
+"""Methods reconcile tasks. Each is a function that returns a `Method`; `table()` lists all of them."""
 
 from mtljax.methods import options
 from mtljax.methods.apply import aggregate, reconcile, weigh

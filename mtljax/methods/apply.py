@@ -1,4 +1,4 @@
-"""Feed a method the evidence that it reads."""
+"""Give a method the evidence that it reads."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def reconcile(
     gram = None
     if method.reads == "gramian":
         found = (ranges.refined_gramian if refine else ranges.gramian)(jacobian, num_tasks=num_tasks)
-        # What is not finite is shown, not left out: who takes part has been decided before.
+        # Values that are not finite are returned, not left out: the caller has decided which tasks take part.
         finite = found.finite[:, None] & found.finite[None, :]
         gram = jnp.where(finite, found.gramian, jnp.nan)
         told = {"losses": losses, "active": active, "key": key, "scale": found.scale, **extra}
@@ -134,9 +134,9 @@ def aggregate(
     refine: bool = False,
     **extra: Any,
 ) -> PyTree:
-    """One shot of a method on a Jacobian: no state in, no state out; for a REPL and for tests.
+    """Run a method once on a Jacobian, without a state; for a REPL and for tests.
 
-    A method that learns over steps, or that observes the losses after them, shows what it does at its first.
+    A method that learns over steps, or that observes losses after a step, gives the answer of its first step.
 
     Args:
         method: any method; it starts from its first state.

@@ -1,4 +1,4 @@
-"""What every method and wrapper passes through: checks of whatever it is fed, at trace time."""
+"""Checks of the inputs of every method and wrapper, at trace time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def checked(method: Method) -> Method:
     check_flag(name, "weigh_tasks", method.weigh_tasks)
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
-        # Every leaf in a buffer of its own: a donated step must not be handed one twice.
+        # Every leaf gets a buffer of its own, because a buffer cannot be donated twice.
         return jax.tree.map(jnp.copy, method.init(check_count(name, "num_tasks", num_tasks), shared))
 
     @functools.lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""What every balancing method shares: its first state, and the checks of what it is fed."""
+"""Parts of every method: its first state, and the checks of its inputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def initial_state(num_tasks: int, inner: PyTree = ()) -> MethodState:
 
 
 def check_evidence(name: str, what: str, array: Array, expected_shape: tuple[int, ...]) -> None:
-    """Raises where a method is fed an array of another shape than its state was made for. Static: costs nothing.
+    """Raises where the shape of an array does not match the method's state. Static: costs nothing.
 
     Args:
         name: the method's name, which opens the message.

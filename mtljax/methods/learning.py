@@ -1,4 +1,4 @@
-"""What methods learn beside the parameters: a number for each task, with an optimiser of its own."""
+"""Numbers that methods learn, one per task, each with an optimiser state of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtljax.types import Array, PyTree
 def learner_state(learner: optax.GradientTransformation, values: Array) -> PyTree:
     """State of an optimiser of its own for every entry of `values [T]`: leaves `[T, ...]`, step counts included.
 
-    So a task's moments are corrected for the steps that it has taken itself, and a task that sits out leaves no trace.
+    So a task's moments are corrected for the task's own steps, and an inactive task changes nothing.
     """
     # Copied: a leaf that the optimiser takes from `values` would share its buffer, which cannot be donated twice.
     return jax.tree.map(jnp.copy, jax.vmap(learner.init)(values))

@@ -1,4 +1,4 @@
-"""Methods that learn from the losses after a step, in steps made by hand: who is told, and who still waits."""
+"""Methods that learn from the losses after a step, in steps made by hand: `observe` and its bookkeeping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtljax.types import Array, Method, MethodState, PyTree, Unobserved
 
 
 def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) -> PyTree:
-    """Tell a method the losses after the step, on the batch of the step: what FAMO and its kind learn from.
+    """Give a method the losses after the step, on the batch of the step; methods such as FAMO learn from them.
 
     For steps made by hand, with any method; `training.make_train_step` does it by itself:
 
@@ -88,7 +88,7 @@ def begun(where: str, method: Method, state: Any) -> MethodState:
     nodes = [node for node in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(node)]
     if len(nodes) > 1:
         raise ValueError(f"{where}: state must hold the state of one method, {method.name}, found {len(nodes)} states")
-    # What holds none is told by whoever reads it.
+    # A pytree without a method state raises later, where the state is read.
     state = nodes[0] if nodes else state
     if _waits(state):
         raise ValueError(

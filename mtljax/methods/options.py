@@ -1,4 +1,4 @@
-"""Functions that methods take as arguments, in one place: what they do is told where they are defined.
+"""Functions that methods take as arguments, in one place; each is documented where it is defined.
 
 | argument | functions |
 |---|---|

@@ -1,4 +1,4 @@
-"""What every method costs and promises, as one table."""
+"""One table of the costs and guarantees of all methods."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def table() -> list[Row]:
-    """One row a method: what it reads, what it costs, what it promises, where it was published.
+    """One row per method: what it reads, what it costs, what it guarantees, where it was published.
 
     Tests hold every claim. `as_markdown` is the table of the README and of `docs/methods.md`.
 

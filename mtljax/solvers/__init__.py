@@ -1,4 +1,4 @@
-"""The mathematics on `[T, T]`: problems over task weights, solved on the device, with a certificate."""
+"""Solvers on `[T, T]`: problems over task weights, solved on the device, with a certificate."""
 
 from mtljax.solvers import spectral
 from mtljax.solvers.bargaining import bargaining

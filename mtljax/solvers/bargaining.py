@@ -226,7 +226,7 @@ def bargaining(
     active: Array | None = None,
     magnified: ArrayLike = 1.0,
 ) -> Solution:
-    """Weights of the direction in which every task's gain answers its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
+    """Weights of the direction where every task's gain is a power of its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
 
     Equivalently `d = sum_k w_k g_k` with `w_i = c_i / <g_i, d>^alpha`: d maximises
     `sum_i c_i u(<g_i, d>) - |d|^2 / 2` with the utility `u(y) = y^(1 - alpha) / (1 - alpha)`, or `log y` at alpha = 1

@@ -21,7 +21,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
 
     Solves `max_d min_i <g_i, d>  subject to  cos(d, g_0) >= c, |d| = |g_0|`, with `g_0` the mean of the active task
     gradients, by the point of `mtljax.solvers.level_path` at which the direction meets the cone. A task without
-    gradient counts in the mean alone: it has no say in who is worst off.
+    gradient counts only in the mean, and never as the worst-off task.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.

@@ -1,4 +1,4 @@
-"""The quadratic problem of `mtljax.solvers.nonnegative` by an interior point method: slow, and sure.
+"""The quadratic problem of `mtljax.solvers.nonnegative` by an interior point method: slow and reliable.
 
 At the solution `y >= 0`, `slope = My - force >= 0` and `y_i slope_i = 0` for all i. From an y and a slope that are
 positive, Newton's method follows the points at which all products `y_i slope_i` are one number, and that number to 0.

@@ -1,4 +1,4 @@
-"""From the mean gradient to the shortest one: the directions that serve the worst-off task best within a distance.
+"""The path from the mean gradient to the shortest one: within each distance, the best direction for the worst-off task.
 
 For a level t, the direction nearest to the mean `g_0` with `<g_i, d> >= t` for all tasks is
 `d(t) = g_0 + sum_k y_k g_k` with y the solution of `min 1/2 y'Gy - sum_i (t - <g_i, g_0>) y_i, y >= 0`. As t

@@ -70,7 +70,7 @@ class _Guess(NamedTuple):
 
 
 def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes: Array | float = 1.0) -> Nonnegative:
-    """Solves the problem of this file's head.
+    """Solves the problem at the head of this file.
 
     Args:
         matrix: float32 or float64 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.

@@ -1,4 +1,4 @@
-"""Putting a Gramian on a scale where its precision suffices, without rounding anything.
+"""Scales a Gramian by powers of two, so that its precision suffices; nothing is rounded.
 
 Task norms may spread over many decades and tasks may all but cancel, so a plain float32 solve loses the direction.
 Two devices keep it. Every task is divided by a power of two near its norm, which is exact: the scaled problem is the
@@ -72,13 +72,13 @@ def as_float32(array: ArrayLike) -> Array:
 
 
 def as_floating(array: ArrayLike) -> Array:
-    """The same for what also works in float64: float64 stays, all else becomes float32."""
+    """The same for functions that also work in float64: float64 stays, other dtypes become float32."""
     array = lax.stop_gradient(jnp.asarray(array))
     return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
 def is_wide(array: Array) -> bool:
-    """Whether an array is in float64: a Gramian that is exact, of which solvers know more."""
+    """Whether an array is in float64: a Gramian without rounding, which solvers can solve to more digits."""
     return array.dtype == jnp.float64
 
 
@@ -158,7 +158,7 @@ def accurate_product(matrix: Array, vector: Array) -> Array:
 
 
 def solution(weights: Array, residual: Array) -> Solution:
-    """What a solver returns, out of its own precision."""
+    """The solver's result, converted from the solver's precision."""
     return Solution(as_float32(weights), as_float32(residual))
 
 

@@ -13,18 +13,18 @@ from mtljax.types import Array, Key, Method, PyTree
 
 
 def adatask(optimizer: optax.GradientTransformation) -> Method:
-    """Adaptive learning rates for each task: the optimiser runs once a task, and the updates are summed.
+    """Adaptive learning rates for each task: the optimiser runs once per task, and the updates are summed.
 
-    With Adam, whose moments of one summed gradient are those of the task with the largest gradients, the tasks that it
-    drowns out get moments, thus a learning rate, of their own:
+    Adam's moments of a summed gradient are dominated by the task with the largest gradients. Here every task has
+    moments, and so a learning rate, of its own:
 
         m_k <- b1 m_k + (1 - b1) g_k,    v_k <- b2 v_k + (1 - b2) g_k^2,
         update = sum_k m^_k / (sqrt(v^_k) + eps).
 
-    This is `adatask(optax.scale_by_adam())`. Every other `optax.scale_by_...` or `optax.trace` goes as well, that is,
-    transformations of gradients into directions along the gradient; an optimiser with its learning rate inside, such as
-    `optax.adam(1e-3)`, has turned the sign already. The learning rate, its schedule, weight decay and clipping belong
-    to the optimiser of the training step: `optax.sgd(1e-3)` for the shared parameters makes the step
+    This is `adatask(optax.scale_by_adam())`. Any other `optax.scale_by_...` or `optax.trace` works too: a
+    transformation that keeps the sign of the gradient. An optimiser with a learning rate inside, such as
+    `optax.adam(1e-3)`, does not: it has changed the sign already. The learning rate, its schedule, weight decay and
+    clipping belong to the optimiser of the training step: `optax.sgd(1e-3)` for the shared parameters makes the step
     `-1e-3 sum_k m^_k / (sqrt(v^_k) + eps)`. Task-specific parameters get their plain gradients, so give them the
     adaptive optimiser themselves, as in the example.
 

@@ -1,4 +1,4 @@
-"""What the methods that read task gradients share: the frame around a rule, and zeros to start from."""
+"""The frame around the rule of a method that reads task gradients, and zeros for its first state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def method_of_gradients(
     weigh_tasks: bool = False,
     least_loss: Any = None,
 ) -> Method:
-    """A method out of a rule that need not know of missing masks, of narrow dtypes or of `MethodState`.
+    """Makes a method of a rule; the rule sees no missing masks, no narrow dtypes and no `MethodState`.
 
     Args:
         name: the method's name.

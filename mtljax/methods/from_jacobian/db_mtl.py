@@ -16,7 +16,7 @@ from mtljax.types import Array, Key, Method, PyTree
 
 
 class DBMTLState(NamedTuple):
-    """What DB-MTL carries.
+    """State of DB-MTL.
 
     Attributes:
         average: leaves `[T, *p]`, float32 at least: the moving average of every task's gradient of the log loss.

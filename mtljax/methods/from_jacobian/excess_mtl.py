@@ -1,4 +1,4 @@
-"""ExcessMTL: weights that grow where there is most left to gain."""
+"""ExcessMTL: weights that grow for tasks that can still improve most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtljax.types import Array, Key, Method, PyTree
 
 
 class ExcessMTLState(NamedTuple):
-    """What ExcessMTL carries.
+    """State of ExcessMTL.
 
     Attributes:
         root: leaves `[T, *p]`, float32 at least: the root of the sum of all squared gradients so far.
@@ -42,8 +42,8 @@ def excess_mtl(
 ) -> Method:
     """Robust multi-task learning with excess risks.
 
-    A task's excess risk, its loss above the best that could be reached, is estimated with a diagonal Hessian as in
-    Adagrad, and the weights climb on it:
+    A task's excess risk is its loss minus the lowest reachable loss. It is estimated with a diagonal Hessian as in
+    Adagrad, and the weights ascend on it:
 
         S_k <- S_k + g_k^2,    e_k = sum g_k^2 / sqrt(S_k + eps),
         w_k <- w_k exp(step_size e_k / e_k^0) / Z,    update = sum_k w_k g_k,
@@ -101,7 +101,7 @@ def excess_mtl(
         )
 
     def risk(gradient: Array, root: Array) -> Array:
-        # The root is kept, not the square, and here divides one factor of two: squares would underflow.
+        # The state holds the root, not the square; one of the two factors is divided by it, since squares underflow.
         return gradient * divide(gradient, jnp.hypot(root, jnp.sqrt(eps).astype(root.dtype)) if softened else root)
 
     def rule(rows: PyTree, active: Array, inner: ExcessMTLState, *, losses: Array | None, key: Key | None):

@@ -1,4 +1,4 @@
-"""GradDrop: one sign an entry."""
+"""GradDrop: one sign per entry."""
 
 from __future__ import annotations
 

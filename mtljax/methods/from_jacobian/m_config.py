@@ -1,4 +1,4 @@
-"""M-ConFIG: the conflict-free direction of momenta, for one backward pass a step."""
+"""M-ConFIG: the conflict-free direction of momenta, with one backward pass per step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
 class MConFIGState(NamedTuple):
-    """What M-ConFIG carries.
+    """State of M-ConFIG.
 
     Attributes:
         moment: leaves `[T, *p]`, float32 at least: the moving average of every task's gradient.
@@ -46,21 +46,21 @@ def m_config(*, beta: float = 0.9) -> Method:
         u = U^+ 1,    d = (sum_k <m^_k, u / |u|>) u / |u|,
 
     where the rows of U are the `m^_k` brought to length 1 and `s_k` counts k's turns. d has the same positive cosine
-    with every momentum, as far as they are linearly independent. The update is the pseudo-gradient, that whose moving
-    average d is,
+    with every momentum, as far as they are linearly independent. The update is the pseudo-gradient, whose moving
+    average is d,
 
         c = (1 - beta^s) d,    update = (c - beta c_old) / (1 - beta),    s = sum_k s_k.
 
-    For what follows is meant to be Adam: with `optax.adam(learning_rate, b1=beta)` in the training step, Adam's first
-    moment is c, and with its correction d, and its second moment is that of the pseudo-gradients. That is the paper's
-    algorithm. Other optimisers should have momentum `beta`, too (`optax.sgd(learning_rate * (1 - beta), momentum=beta)`
-    steps along c); without one, the pseudo-gradient is `1 / (1 - beta)` times as restless as d.
+    The optimizer of the training step should be `optax.adam(learning_rate, b1=beta)`, as in the paper: Adam's first
+    moment is then c, its corrected first moment is d, and its second moment is that of the pseudo-gradients. Another
+    optimizer should have momentum `beta`, too (`optax.sgd(learning_rate * (1 - beta), momentum=beta)` steps along c);
+    without one, the pseudo-gradient varies `1 / (1 - beta)` times as much as d.
 
     Args:
         beta: share of the past in the momenta, in [0, 1), default 0.9.
 
     Returns:
-        `Method` that reads one task's gradient a step (`pick`), a tree like the shared parameters, thus one backward
+        `Method` that reads one task's gradient per step (`pick`), a tree like the shared parameters, thus one backward
         pass through them. State: (T + 1) x P, float32. Weights are float32 `[T]`, those of the momenta in d, so 0 for a
         task that has not had a turn yet; task-specific gradients are left alone. `state.residual` is as in `config`.
 
@@ -71,10 +71,10 @@ def m_config(*, beta: float = 0.9) -> Method:
 
     References:
         Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural
-        networks", ICLR, arXiv 2408.11104, algorithm 2. Departures: while tasks have their first turns, those that
-        had one are combined; the authors' code waits with updates of zero. An inactive task loses its turn, its
-        momentum is held and not part of d. The authors' code (`PseudoMomentumOperator`) returns Adam's step, to be
-        used with SGD: `m_config()` followed by `optax.scale_by_adam()`.
+        networks", ICLR, arXiv 2408.11104, algorithm 2. Departures: while tasks have their first turns, the momenta of
+        tasks that had a turn are combined; the authors' code returns zero updates meanwhile. An inactive task loses its
+        turn; its momentum is held and is not part of d. The authors' code (`PseudoMomentumOperator`) returns Adam's
+        step, to be used with SGD: `m_config()` followed by `optax.scale_by_adam()`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -129,7 +129,7 @@ def m_config(*, beta: float = 0.9) -> Method:
 
         moment = jax.tree.map(move, inner.moment, widened(evidence))
         correction = 1.0 / (1.0 - beta ** jnp.maximum(steps, 1).astype(jnp.float32))
-        # Weights do not depend on a scale that all rows have in common.
+        # Weights do not depend on the common scale of the rows.
         gram = (
             as_float32(ranges.gramian(moment, num_tasks=num_tasks).gramian) * correction[:, None] * correction[None, :]
         )

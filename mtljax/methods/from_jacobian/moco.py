@@ -22,7 +22,7 @@ LARGEST = 2.0**100
 
 
 class MoCoState(NamedTuple):
-    """What MoCo carries.
+    """State of MoCo.
 
     Attributes:
         average: leaves `[T, *p]`, float32 at least: y, the moving average of every task's gradient.
@@ -90,8 +90,8 @@ def moco(
         update = sum_k lambda_k y_k,
 
     with s the number of the step, from 1, `y_k = 0` before it, lambda equal at first and P the projection onto the
-    simplex. MGDA reads the gradients of one batch, which biases its weights; y follows the expected gradients, so that
-    the bias fades as steps go by.
+    simplex. MGDA reads the gradients of one batch, which biases its weights; y follows the expected gradients, so the
+    bias decreases from step to step.
 
     Args:
         beta: step size of y, positive; default 0.5.
@@ -172,7 +172,7 @@ def moco(
         found = ranges.gramian(kept, num_tasks=active.size)
         share = among_active(inner.share, active)
         slope = multiply(as_float32(found.gramian), share) / found.scale / found.scale
-        # A step that leaves float32's range ends in a corner of the simplex wherever it is cut off.
+        # A step that leaves float32's range ends in a corner of the simplex, whatever the bound.
         weights = projection(share - step * (jnp.clip(slope, -LARGEST, LARGEST) + rho * share), active=active)
         check_evidence("moco", "what projection returned", weights, active.shape)
         state = MoCoState(average, back_among_all(weights, inner.share, active), steps, count)

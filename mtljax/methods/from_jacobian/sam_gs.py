@@ -15,7 +15,7 @@ from mtljax.types import Array, Key, Method, PyTree
 
 
 class SAMGSState(NamedTuple):
-    """What SAM-GS carries.
+    """State of SAM-GS.
 
     Attributes:
         moment: leaves `[T, *p]`, float32 at least: m, the moving average of every task's gradient.
@@ -62,8 +62,8 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
 
     References:
         T. Borsani, A. Rosani, G. Nicosia, G. Di Fatta (2025), "Gradient similarity surgery in multi-task deep
-        learning", ECML PKDD, arXiv 2506.06130. Departures: one active task has nobody to be compared with, and the
-        update is its gradient. Two gradients of zero are similar; where v is 0 the second line gives 0. An inactive
+        learning", ECML PKDD, arXiv 2506.06130. Departures: with one active task there is no pair, and the update is
+        that task's gradient. Two gradients of zero are similar; where v is 0 the second line gives 0. An inactive
         task's m is held, and corrected by its own steps. The authors' code for supervised tasks: the defaults, then
         times T and clipped to length 1 (see `mtljax.methods.clip`).
 

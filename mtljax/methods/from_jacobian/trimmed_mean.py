@@ -20,8 +20,8 @@ def trimmed_mean(trim: int) -> Method:
     """Coordinate-wise trimmed mean.
 
     For every entry of the shared gradient the `trim` largest and the `trim` smallest of the T values are dropped; the
-    update is the mean of the rest. Up to `trim` tasks, whatever their gradients hold, cannot move an entry out of the
-    range of the others. `trim = (T - 1) / 2` is the median.
+    update is the mean of the rest. Up to `trim` tasks, with any gradients, cannot move an entry out of the range of the
+    other tasks. `trim = (T - 1) / 2` is the median.
 
     Args:
         trim: how many values are dropped at either end, at least 0; 0 gives the mean.
@@ -63,7 +63,7 @@ def trimmed_mean(trim: int) -> Method:
         def leaf(values: Array) -> Array:
             smallest, largest, total = split(values, active, trim)
             for place in range(trim):
-                # Where few tasks are active, fewer are cut: the innermost of the extremes count after all.
+                # With few active tasks fewer values are dropped: the innermost extremes count.
                 kept = (place >= cut) & (place < number - cut)
                 total = total + jnp.where(kept, smallest[place], 0.0)
                 total = total + jnp.where(kept & (place < number - trim), largest[place], 0.0)
@@ -77,8 +77,9 @@ def trimmed_mean(trim: int) -> Method:
 def split(values: Array, active: Array, trim: int) -> tuple[list[Array], list[Array], Array]:
     """The smallest and the largest values over tasks, entry by entry, and the sum of the rest.
 
-    Rows come one after the other: each pushes one out of the smallest, that one out of the largest, and what is pushed
-    out there is neither. So nothing large is added to the sum and taken off again.
+    Rows are read one after the other. Each row replaces one of the smallest values, the replaced value one of the
+    largest, and the value replaced there is added to the sum. So no large value is added to the sum and subtracted
+    again.
 
     Args:
         values: `[T, *p]`, finite where active.

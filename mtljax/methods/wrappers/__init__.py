@@ -1,4 +1,4 @@
-"""Methods made of methods: each takes a `Method` and returns one."""
+"""Wrappers: each takes a `Method` and returns a `Method`."""
 
 from mtljax.methods.wrappers.ema import cr_mogm, ema
 from mtljax.methods.wrappers.every import every

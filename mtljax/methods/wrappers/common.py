@@ -1,4 +1,4 @@
-"""What wrappers share: the frame around a method, checks of what it reads, lengths of updates."""
+"""Parts of wrappers: the frame around a method, checks of its `reads`, lengths of updates."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def lifted(
     update: Callable[..., tuple[Any, MethodState]],
     reuse: Callable[..., tuple[Array, MethodState]] | None = None,
 ) -> Method:
-    """A method around another one, whose state it keeps as `state.inner.method`; all else is as in the other one.
+    """A method around another method, whose state is `state.inner.method`; all else is as in that method.
 
-    `observe`, `due` and `pick` go through to the method where it has them. What a wrapper does otherwise it replaces,
+    `observe`, `due` and `pick` call those of the method, if it has them. A wrapper replaces the fields that it changes,
     and passes the result through `checked`.
 
     Args:
@@ -67,9 +67,9 @@ def lifted(
 
 
 def refuse_pick(name: str, method: Method, why: str) -> None:
-    """Raises ValueError for a method that reads one task's gradient a step."""
+    """Raises ValueError for a method that reads one task's gradient per step."""
     if method.pick is not None:
-        raise ValueError(f"{name}: {method.name} reads one task's gradient a step, {why}")
+        raise ValueError(f"{name}: {method.name} reads one task's gradient per step, {why}")
 
 
 def refuse_losses(name: str, method: Method) -> None:

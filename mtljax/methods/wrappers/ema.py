@@ -34,7 +34,7 @@ def ema(
     *,
     initial: Sequence[float] | Array | None = None,
 ) -> Method:
-    """Average the weights that a method decides over steps: `l_k <- a l_k + (1 - a) w_k`.
+    """Average a method's weights over steps: `l_k <- a l_k + (1 - a) w_k`.
 
     w are the method's weights for this step, l the ones that are used. Each task's first weight is used as it is, so
     there is no bias to correct; an inactive task keeps its average and gets weight 0.
@@ -95,7 +95,7 @@ def ema(
         share = jnp.asarray(share, jnp.float32)
         if start is None:
             share = jnp.where(kept.count == 0, 0.0, share)
-        # Not `share * average` alone: what a task holds before its first step must not be read.
+        # Not `share * average` alone: the average before a task's first step must not be read.
         mixed = jnp.where(share > 0, share * kept.average, 0.0) + (1.0 - share) * weights
         average = hold_inactive(mixed.astype(jnp.float32), kept.average, active)
         count = kept.count + mask_of(state, active)

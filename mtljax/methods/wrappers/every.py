@@ -15,7 +15,7 @@ from mtljax.types import Array, Method, MethodState
 
 
 class EveryState(NamedTuple):
-    """Where in its cycle a method of `every` is.
+    """State of `every`: the place in its cycle.
 
     Attributes:
         count: int32 `[]`, steps since the method last ran, 0 where it is due.
@@ -30,7 +30,7 @@ def every(method: Method, n: int) -> Method:
     """Ask a method for new weights only every n-th step, and use the last ones in between.
 
     Steps 0, n, 2n, ... run the method; the others take one weighted backward pass, so the mean cost falls from T to
-    `1 + (T - 1) / n` passes. Known from Nash-MTL (Navon et al., ICML 2022, arXiv:2202.01017, `update_weights_every`).
+    `1 + (T - 1) / n` passes. From Nash-MTL (Navon et al., ICML 2022, arXiv:2202.01017, `update_weights_every`).
 
     A task that is inactive at the step that computes weights has weight 0 until the next one; a task that is inactive
     in between gets weight 0 for that step, the others keep theirs.
@@ -87,5 +87,5 @@ def every(method: Method, n: int) -> Method:
 
 
 def _next(count: Array, n: int) -> Array:
-    # Modulo n, so that no run is long enough to overflow it.
+    # Modulo n, so that a long run does not overflow it.
     return (count + 1) % n

@@ -15,14 +15,14 @@ TINY = 2.0**-126
 
 
 def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
-    """Let a method see `log(L_k + eps)` in place of `L_k`, so that it trades shares of losses instead of amounts.
+    """A method reads `log(L_k + eps)` in place of `L_k`, so that it compares relative changes of losses.
 
-    The gradients it sees are `g_k / (L_k + eps)`, the losses `log(L_k + eps)`. Where it decides weights w of these, the
+    The method reads gradients `g_k / (L_k + eps)` and losses `log(L_k + eps)`. Where it returns weights w of these, the
     weights of the plain gradients are `w_k / (L_k + eps)`. The update does not change where a loss is measured in
-    another unit, as long as eps is small beside it.
+    another unit, as long as eps is small relative to the loss.
 
     Args:
-        method: any but one that reads one task's gradient a step, which is chosen before losses are seen, or one that
+        method: any but one that reads one task's gradient per step, which is chosen before losses are seen, or one that
             takes logarithms or ratios of losses itself, which logarithms, being negative, are not for.
         eps: added to the losses, at least 0, default 1e-8. With 0 the losses' unit does not matter at all.
 
@@ -30,8 +30,8 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
         `Method` that reads what `method` reads; `update` needs `losses` whatever it reads.
 
     Raises:
-        ValueError: eps negative; a method that reads one task's gradient a step, or that takes logarithms or ratios of
-            losses itself; from `update`, without losses.
+        ValueError: eps negative; a method that reads one task's gradient per step, or that takes logarithms or ratios
+            of losses itself; from `update`, without losses.
 
     References:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task

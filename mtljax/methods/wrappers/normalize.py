@@ -16,12 +16,11 @@ from mtljax.types import Array, Method, MethodState, PyTree
 
 
 def normalize(method: Method) -> Method:
-    """Divide every task's gradient by its norm before a method sees it.
+    """Divide every task's gradient by its norm before a method reads it.
 
     The update is in units of normalised gradients: where the method decides weights w, those of the plain gradients are
-    `w_k / |g_k|`, and the update stays as it is when a task's loss is multiplied by a positive number. It does not
-    shrink as gradients do: see `rescale` for giving it a length. A zero gradient has no direction and stays zero; the
-    method treats it as it treats any.
+    `w_k / |g_k|`, and the update stays as it is when a task's loss is multiplied by a positive number. The update does
+    not become shorter as gradients do; `rescale` gives it a length. A zero gradient has no direction and stays zero.
 
     Args:
         method: reads "gramian" or "task_grads".
@@ -60,7 +59,7 @@ def normalize(method: Method) -> Method:
 
 
 def _picked(method: Method, name: str) -> Method:
-    """The same for a method that is fed one task's gradient a step."""
+    """The same for a method that reads one task's gradient per step."""
 
     def update(evidence: PyTree, state: MethodState, **rest: Any) -> tuple[PyTree, MethodState]:
         length = tree_norm(evidence)

@@ -1,4 +1,4 @@
-"""Per_group: tasks reconciled apart in each group of shared parameters."""
+"""Per_group: tasks reconciled separately in each group of shared parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
 def by_leaf(path: str) -> str:
-    """Every leaf a group of its own.
+    """Every leaf is a group of its own.
 
     Example:
         >>> by_leaf("encoder/dense_0/kernel")
@@ -39,10 +39,10 @@ def by_layer(path: str) -> str:
 def per_group(
     methods: Method | Mapping[str, Method], groups: Callable[[str], str] | PyTree, *, weigh_tasks: bool = False
 ) -> Method:
-    """Reconcile tasks in each group of shared parameters by itself, by one method for all groups or one for each.
+    """Reconcile tasks separately in each group of shared parameters, by one method for all groups or one per group.
 
-    Group by group, a method sees the columns of the Jacobian that belong to it and decides their update. The whole is
-    no longer a combination `J^T w` with one w, and what a method guarantees (no conflict, say) holds in every group.
+    In each group, the method reads the group's columns of the Jacobian and decides their update. The whole update is
+    not a combination `J^T w` with one w. A guarantee of the method, such as no conflict, holds within every group.
 
     Layer-wise and leaf-wise groups are those of Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine",
     ICLR, arXiv 2010.05874.
@@ -61,8 +61,8 @@ def per_group(
         dict of `MethodState` by group name.
 
     Raises:
-        ValueError: no methods; a method that reads one task's gradient a step; from `init`, without `shared`, or where
-            a group has no method, a method no group, or names are not of the form of `shared`.
+        ValueError: no methods; a method that reads one task's gradient per step; from `init`, without `shared`, or
+            where a group has no method, a method no group, or names are not of the form of `shared`.
         TypeError: a group's name is not a string.
 
     Example:

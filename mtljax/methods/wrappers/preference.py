@@ -1,4 +1,4 @@
-"""Preference: a static vector multiplies whatever a method decides."""
+"""Preference: a static vector multiplies the weights of a method."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mtljax.types import Array, Method, MethodState, PyTree
 
 
 def preference(method: Method, vector: Sequence[float] | Array) -> Method:
-    """Multiply whatever a method decides by a static vector: `w_k <- p_k w_k`.
+    """Multiply the weights of a method by a static vector: `w_k <- p_k w_k`.
 
     A method that returns no weights gets its task gradients scaled by p before it reads them. The method's own state
-    knows nothing of p; `state.weights` holds the product.
+    does not contain p; `state.weights` holds the product.
 
     Args:
         method: any method.

@@ -1,4 +1,4 @@
-"""Rescale and clip: the direction is the method's, the length of the shared update another."""
+"""Rescale and clip: keep the direction of the shared update and change its length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Length = Callable[[Array, Array], Array]
 
 
 class LengthState(NamedTuple):
-    """What a wrapper that sets lengths keeps.
+    """State of a wrapper that sets lengths.
 
     Attributes:
         factor: float32 `[]`, what the last computed update was multiplied by, for steps that use its weights again.
@@ -74,7 +74,7 @@ def mean_norm(gramian: Array, active: Array) -> Array:
 def rescale(method: Method, to: float | Length = sum_norm) -> Method:
     """Set the length of the shared update: `d <- l d / |d|`.
 
-    So a method's direction can be compared with plain descent at the same learning rate. A d that is zero, up to
+    Use it to compare a method's direction with plain descent at the same learning rate. A d that is zero, up to
     rounding of the Gramian where the method reads it, has no direction and stays as it is.
 
     Args:
@@ -88,7 +88,7 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
 
     Raises:
         ValueError: `to` not positive; a method that reads losses alone; a function with a method that reads one task's
-            gradient a step.
+            gradient per step.
 
     Example:
         >>> import jax.numpy as jnp
@@ -121,8 +121,8 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
 def clip(method: Method, max_norm: float) -> Method:
     """Shorten the shared update to `max_norm` where it is longer: `d <- d min(1, max_norm / |d|)`.
 
-    nash-mtl and its kind clip the shared gradient at 1 whatever the method: `clip(method, 1.0)`. Heads, unlike those of
-    `optax.clip_by_global_norm`, do not count into the length.
+    nash-mtl and related code clip the shared gradient at 1 for every method: `clip(method, 1.0)`. Unlike in
+    `optax.clip_by_global_norm`, heads do not count in the length.
 
     Args:
         method: reads "gramian" or "task_grads".

@@ -1,4 +1,4 @@
-"""The frame of wrappers that put every task's gradient in other units: the method sees `f_k g_k` in place of `g_k`."""
+"""The frame of wrappers that scale every task's gradient: the method reads `f_k g_k` in place of `g_k`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtljax.types import Array, Method, MethodState
 
 
 class ScaledState(NamedTuple):
-    """What a wrapper that scales task gradients keeps.
+    """State of a wrapper that scales task gradients.
 
     Attributes:
         factor: float32 `[T]`, the factors of the last step that computed weights, for steps that use them again.
@@ -37,7 +37,7 @@ def scale_tasks(
     least_loss: Any = None,
     unit_free: bool = False,
 ) -> Method:
-    """A method that is fed scaled task gradients, and whose weights are turned back into weights of the plain ones.
+    """A method that reads scaled task gradients; its weights are converted to weights of the plain gradients.
 
     Args:
         method: the method.
@@ -69,7 +69,7 @@ def scale_tasks(
         kept: ScaledState = state.inner
         scale = rest.pop("scale", 1.0) if unit_free else 1.0
         factor, mask = factors(evidence, losses, mask_of(state, active))
-        # 1 and not 0, so that what an inactive task holds reaches the method as it is, for the method to leave out.
+        # 1 and not 0, so that the method gets an inactive task's gradient unchanged and leaves it out itself.
         factor = jnp.where(mask, factor, 1.0).astype(jnp.float32)
         if method.reads == "gramian":
             # One side after the other: the product of two factors may leave float32's range.

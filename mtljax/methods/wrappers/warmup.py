@@ -19,7 +19,7 @@ PRICE = {"losses": 0, "gramian": 1, "task_grads": 2}
 
 
 class WarmupState(NamedTuple):
-    """Where a method of `warmup` is.
+    """State of `warmup`: the number of steps so far.
 
     Attributes:
         count: int32 `[]`, steps completed, held at one more than the number of warm-up steps.
@@ -33,13 +33,13 @@ class WarmupState(NamedTuple):
 
 
 def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
-    """Equal weighting for the first steps, then a method, whose state begins then.
+    """Equal weighting for the first steps, then a method, whose state starts at the switch.
 
     With equal weights the first steps need no Jacobian: where the method reads the Gramian they cost one backward pass,
-    through `due` and `reuse`. (Under vmap, where steps of several runs are computed together, nothing is skipped.)
+    through `due` and `reuse`. (Under vmap nothing is skipped, because steps of several runs are computed together.)
 
     Args:
-        method: any method but one that reads one task's gradient a step.
+        method: any method but one that reads one task's gradient per step.
         steps: number of warm-up steps, at least 0.
         first: what runs during warm-up; None (default) for weights of 1, the plain sum. It must not read more than
             `method` does: losses are cheaper than the Gramian, that is cheaper than task gradients.
@@ -160,7 +160,7 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
 
 
 def _for(first: Method, method: Method, evidence: Any, losses: Array | None) -> Any:
-    """What the first method reads, out of what the method reads."""
+    """The evidence of the first method, made from the evidence of the method."""
     if first.reads == method.reads:
         return evidence
     if first.reads == "gramian":
