@@ -1,4 +1,4 @@
-"""Cholesky factors of small matrices, inverted: the solvers solve with each several times."""
+"""Inverse Cholesky factors of small matrices; a solver uses each factor several times."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def scale(gramian: Array, active: Array | None) -> Scaled:
     if active is not None and jnp.shape(active) != shape[:1]:
         raise ValueError(f"active must have shape {shape[:1]} to match the gramian, found {jnp.shape(active)}")
     gramian = as_floating(gramian)
-    # Below the normal numbers, whether a number is 0 depends on the thread that looks at it.
+    # Below the normal numbers, whether a number is 0 depends on the thread.
     gramian = jnp.where(jnp.abs(gramian) < jnp.finfo(gramian.dtype).tiny, 0.0, gramian)
     squares = jnp.diagonal(gramian)
     active = jnp.ones_like(squares, dtype=bool) if active is None else jnp.asarray(active).astype(bool)

@@ -10,7 +10,7 @@ from jax import lax
 from mtljax.solvers.scaling import Solution, as_float32, multiply
 from mtljax.types import Array
 
-# Costs and columns are scaled to about 1; what is below is taken for rounding.
+# Costs and columns are scaled to about 1; smaller values count as rounding.
 COST_TOLERANCE = 2.0**-19
 PIVOT_TOLERANCE = 2.0**-17
 TIE = 2.0**-20
@@ -102,7 +102,7 @@ def simplex_lp(
     def step(state: _Tableau) -> _Tableau:
         infeasible = candidates & (state.infeasibility > COST_TOLERANCE)
         repairs = jnp.any(infeasible)
-        # While nothing is left to repair, only columns enter that do no harm to that.
+        # Once no constraint is violated, only columns enter that keep it so.
         gains = candidates & (state.cost > COST_TOLERANCE) & (state.infeasibility > -COST_TOLERANCE)
         price = jnp.where(repairs, state.infeasibility, state.cost)
         enters = jnp.argmax(jnp.where(jnp.where(repairs, infeasible, gains), price, -jnp.inf))

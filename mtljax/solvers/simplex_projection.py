@@ -1,4 +1,4 @@
-"""Projection onto the simplex over the tasks that take part, and weights that stay on it while tasks come and go."""
+"""Projection onto the simplex over active tasks, and weights that stay on it when the set of active tasks changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def project_simplex(values: Array, *, active: Array | None = None) -> Array:
 
 
 def among_active(weights: Array, active: Array) -> Array:
-    """Weights on the simplex over all tasks, taken to the simplex over some: in proportion, or evenly where all are 0.
+    """Weights on the simplex over active tasks: those over all tasks in proportion, or even ones where all are 0.
 
     Args:
         weights: float32 `[T]`, non-negative.
@@ -47,7 +47,7 @@ def among_active(weights: Array, active: Array) -> Array:
 
 
 def back_among_all(moved: Array, weights: Array, active: Array) -> Array:
-    """The reverse of `among_active`: active tasks share what they had together, the others keep theirs.
+    """The reverse of `among_active`: active tasks share the sum of their old weights, the others keep their weights.
 
     Args:
         moved: float32 `[T]`, on the simplex over the active tasks.
@@ -59,6 +59,6 @@ def back_among_all(moved: Array, weights: Array, active: Array) -> Array:
         Array([0.5, 0.5, 0. ], dtype=float32)
     """
     total = jnp.sum(jnp.where(active, weights, 0.0))
-    # Tasks that had nothing come back with an even share, as `among_active` let them start.
+    # Tasks with weight 0 get an even share, as in `among_active`.
     total = jnp.where(total > 0, total, jnp.mean(jnp.where(active, jnp.ones_like(moved), 0.0)))
     return jnp.where(active, total * moved, weights)

@@ -52,7 +52,7 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
     shortest = jnp.min(jnp.where(nonzero, norm, jnp.inf))
     shift = jnp.where(nonzero, shortest / norm, 0.0)
     rounding = 1.0 if sizes is None else jnp.where(nonzero, jnp.maximum(sizes / norm, 1.0), 1.0)
-    # Whatever is proportional to w solves this, since w'Gw is homogeneous: sum(w) = 1 is a matter of dividing.
+    # The solution is known up to a factor, since w'Gw is homogeneous; a division makes sum(w) = 1.
     found = nonnegative(matrix, shift, nonzero, free=nonzero, sizes=rounding)
     parts = shift * found.y
     total = jnp.sum(parts)

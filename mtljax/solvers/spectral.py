@@ -1,6 +1,6 @@
 """Closed forms through the eigenvectors of the Gramian: equal projections (IMTL-G, ConFIG) and alignment (Aligned-MTL).
 
-What counts as a zero eigenvalue is decided relative to the largest one, never absolutely.
+Whether an eigenvalue counts as zero is decided relative to the largest one, never absolutely.
 """
 
 from __future__ import annotations

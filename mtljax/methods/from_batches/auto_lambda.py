@@ -32,7 +32,7 @@ def auto_lambda(
     primary: Sequence[float] | None = None,
     simplex: bool = False,
 ) -> Method:
-    """Auto-lambda: weights follow the gradient of the validation loss after one look-ahead step.
+    """Auto-lambda: weights descend on the validation loss after one look-ahead step.
 
         theta'(w) = theta - eta grad sum_k w_k L_k(theta; train)
         w <- w - optimizer step of d/dw sum_k p_k L_k(theta'(w); val)
@@ -41,8 +41,6 @@ def auto_lambda(
     theta' is linear in w, so the meta-gradient is exactly `-eta <v, grad L_k(theta; train)>` with
     `v = grad sum_k p_k L_k(theta'; val)`: one forward-mode derivative of the training losses along v, no Hessian and no
     finite difference. Cost: three backward passes and one forward-mode pass, whatever the number of tasks.
-
-    Official code: the defaults, `inner_lr` the optimiser's current learning rate.
 
     Args:
         inner_lr: eta, a number or a function of the number of steps done (int32 `[]`), such as an optax schedule.
@@ -64,6 +62,7 @@ def auto_lambda(
         Departures: the look-ahead is the paper's plain step; the authors' code adds its optimiser's momentum and
         weight decay to it, and takes the product with v by finite differences of step `0.01 / |v|`. Weights are not
         kept positive, as in the authors' code.
+        Official code: the defaults, `inner_lr` the optimiser's current learning rate.
 
     Example:
         >>> import jax.numpy as jnp

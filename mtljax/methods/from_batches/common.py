@@ -1,4 +1,4 @@
-"""What bilevel methods share: their state, who takes part, inner steps, gradients of weighted losses."""
+"""Parts of bilevel methods: their state, which tasks take part, inner steps, gradients of weighted losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtljax.types import Array, Batches, MethodState, Params, PyTree, Update
 
 
 class Learned(NamedTuple):
-    """What a bilevel method carries from step to step, as `MethodState.inner`; arrays only.
+    """The state of a bilevel method, `MethodState.inner`; arrays only.
 
     Attributes:
         meta: float32 `[T]`, what is learned: the weights, or what they are the softmax of.
@@ -100,7 +100,7 @@ def descend(params: PyTree, gradient: PyTree, rate: Array | float) -> PyTree:
 def inner_steps(
     train: SlopeAt, params: Params, weights: Array, asked: Array, rate: Array | float, count: int
 ) -> Params:
-    """Where `count` steps of gradient descent on `sum_k w_k L_k` lead.
+    """The parameters after `count` steps of gradient descent on `sum_k w_k L_k`.
 
     Differentiable by `weights`; in forward mode the memory that this takes does not grow with `count`.
     """
@@ -112,7 +112,7 @@ def inner_steps(
 
 
 def settled(grads: Params, new: MethodState, old: MethodState, present: Array) -> tuple[Update, MethodState]:
-    """Gradients and the new state; a void step where one of them is not finite, or nobody takes part."""
+    """Gradients and the new state; a void step where one of them is not finite, or no task takes part."""
     whole = present.any() & trees.all_finite((grads, new))
     state = jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, old)
     return Update(trees.where(whole, grads), present & whole), state

@@ -29,7 +29,7 @@ BISECTIONS = 28
 
 
 class ForumState(NamedTuple):
-    """What FORUM averages.
+    """State of FORUM.
 
     Attributes:
         count: int32 `[T]`, steps at which each task was active.
@@ -68,7 +68,7 @@ def barrier_weights(gramian: Array, along: Array, length: Array, rho: float, act
         weights = at(push).weights
         return jnp.sum(weights * (along + push)) - target
 
-    # v |q| is what is looked for. At the top of the bracket every g_i + v q points along q far enough.
+    # The search is for v |q|. At the top of the bracket every g_i + v q points along q far enough.
     top = target + jnp.max(jnp.maximum(-along, 0.0))
     top = jnp.where(excess(0.0 * top) >= 0.0, 0.0, top)
 
@@ -91,7 +91,7 @@ def forum(
     beta: Callable[[Array], Array] = lambda count: (count + 1.0) ** -0.75,
     normalize: bool = False,
 ) -> Method:
-    """FORUM: validation losses descend together while training stays solved, by first derivatives alone.
+    """FORUM: all validation losses descend while the training problem stays solved; first derivatives only.
 
     With `f(a, theta) = sum_k softmax(a)_k L_k(theta; train)` and `theta_S` found by S steps of gradient descent on it
     from theta, the constraint `q(a, theta) = f(a, theta) - f(a, theta_S)` (theta_S held fixed) asks for theta to be
@@ -104,9 +104,6 @@ def forum(
 
     theta's part is the gradient that is returned, a's goes through `optimizer` here. Cost: T backward passes on the
     validation batch with T rows stored, S + 1 on the training batch; no second derivatives.
-
-    Official code: `normalize=True`, `inner_lr=0.1`, `beta=lambda count: (count // steps_per_epoch + 1.0) ** -0.75`; its
-    l solves the paper's problem, with the two different bounds.
 
     Args:
         inner_lr: step size of the inner steps, a positive number.
@@ -131,6 +128,8 @@ def forum(
         Departures: in the problem above the paper has `phi = rho |grad q|^2 / 2` as the bound and 2 phi in v, which
         is the multiplier for twice that bound; here both are `rho |grad q|^2`, so that v is the problem's own
         multiplier. The problem is solved exactly, on the device. b runs over steps of the task itself.
+        Official code: `normalize=True`, `inner_lr=0.1`, `beta=lambda count: (count // steps_per_epoch + 1.0) ** -0.75`;
+        its l solves the paper's problem, with the two different bounds.
 
     Example:
         >>> import jax.numpy as jnp

@@ -87,8 +87,6 @@ def moml(
     The h_i are exact (see `hypergradients`). Cost: S forward-mode derivatives of a gradient, for T tangents together,
     in memory that does not grow with S; and two backward passes.
 
-    Official code: `normalize=True`.
-
     Args:
         inner_lr: eta, a positive number.
         steps: S, default 1.
@@ -108,6 +106,7 @@ def moml(
         2102.07121.
         Departures: c is exact, and a stays as it is where, to working precision, no step of a lowers all validation
         losses. The authors' code takes the last gradient from a third batch; here it is the training batch.
+        Official code: `normalize=True`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,8 +148,8 @@ def moml(
             rows = rows / jnp.where(length > 0, length, 1.0)[:, None]
         solution = min_norm(multiply(rows, rows.T), active=present)
         gradient = multiply(rows.T, solution.weights)
-        # The logits of T tasks span T - 1 dimensions, so that no direction lowers all losses at many a step. What is
-        # then left is rounding, of which Adam would make steps of its own length.
+        # The logits of T tasks span T - 1 dimensions, so at many steps no direction lowers all losses. The result is
+        # then rounding, which Adam would scale to steps of full length.
         lengths = jnp.sqrt(jnp.sum(rows * rows, axis=1))
         exists = jnp.sum(gradient * gradient) > jnp.square(STATIONARY * jnp.sum(solution.weights * lengths))
         gradient = jnp.where(exists, gradient, 0.0)

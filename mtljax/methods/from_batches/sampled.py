@@ -18,13 +18,13 @@ from mtljax.types import Batches, Key, Method, MethodState, Params, Update
 
 
 def sampled(method: Method, batches: int = 3) -> Method:
-    """A method that reads the Gramian, given one across independent batches.
+    """Gives a method that reads the Gramian one across independent batches.
 
     With task gradients `J_1`, `J_2`, ... of several batches, the method reads `J_1 J_2'`, an unbiased estimate of the
     Gramian of the expected gradients where `J J'` of one batch is too large by their covariance. It is neither
-    symmetric nor positive semi-definite, so it is for methods that say that they take it: `methods.modo` and
-    `methods.sdmgrad` with its steps. The update is `J_n' w` with the last batch. Three batches give the independence
-    that the papers ask for (weights and update share no batch), two take less work.
+    symmetric nor positive semi-definite, so it suits only methods that accept such a matrix: `methods.modo`, and
+    `methods.sdmgrad` with its steps. The update is `J_n' w` with the last batch. Three batches give the papers'
+    independence (weights and update share no batch); two batches take less work.
 
     Args:
         method: reads "gramian".

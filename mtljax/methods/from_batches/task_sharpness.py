@@ -30,8 +30,8 @@ def fs_mtl(
         shared update = A(g_1 .. g_T) + A(s_1 .. s_T),    update of phi_k = grad_phi L_k(theta_k, phi'_k),
 
     where A is the method. `g_k + s_k` is the gradient that sharpness-aware minimisation takes for task k alone: g_k
-    leads to lower loss, s_k to where the loss rises less around. Conflicts are resolved among the former and among the
-    latter, which a method cannot do on the sums.
+    leads to a lower loss, s_k to a flatter one. Conflicts are resolved among the g_k and among the s_k separately,
+    which a method cannot do on the sums.
 
     Args:
         method: A, any but one that reads one task's gradient per step, or batches.
@@ -87,8 +87,8 @@ def fs_mtl(
         def loss(name: str, shared: PyTree, own: PyTree) -> Array:
             return batches.losses_fn(Params(shared, {**params.tasks, name: own}), 0)[name]
 
-        # Losses one by one, not the derivative of all: zero times another task's NaN would be NaN. What forward passes
-        # have in common, the compiler runs once.
+        # Losses one by one, not the derivative of all: zero times another task's NaN would be NaN. The compiler runs
+        # the common part of the forward passes once.
         grad = jax.value_and_grad(loss, argnums=(1, 2))
         found = [grad(name, params.shared, params.tasks[name])[1] for name in names]
         sharp = [
