@@ -33,7 +33,7 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
 
     with P the projection onto the simplex, and `J_1`, `J_2` the task gradients of two independent batches. `J_1 J_2'`
     is an unbiased estimate of the Gramian of the expected gradients, but neither symmetric nor positive semi-definite,
-    which this method accepts: if you compute it yourself, pass it as the Gramian. Engines give the Gramian `J J'` of
+    which this method accepts: `methods.sampled` makes a method of that. Engines give the Gramian `J J'` of
     one batch. Its expectation is too large by the gradients' covariance, so the estimate is biased towards tasks with
     little noise; the bias is smaller for larger batches.
 

@@ -46,7 +46,7 @@ def sdmgrad(
     `v <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
 
     `G` may be `J_1 J_2'` of two independent batches, neither symmetric nor positive semi-definite, which makes the
-    slope unbiased, as in the paper: if you compute it yourself, pass it as the Gramian. Engines give the Gramian of one
+    slope unbiased, as in the paper: `methods.sampled` makes a method of that. Engines give the Gramian of one
     batch, a biased estimate: its expectation is too large by the gradients' covariance.
 
     Args:
