@@ -162,7 +162,10 @@ def imtl_g(rows):
 def aligned_mtl(rows):
     left, values, _ = np.linalg.svd(rows, full_matrices=False)
     kept = values**2 > len(rows) * 2.0**-23 * values[0] ** 2
-    weights = values[kept].min() * (left[:, kept] / values[kept]) @ left[:, kept].sum(0)
+    sums = left[:, kept].sum(0)
+    # Of tasks that cancel, float64 makes a sum of about 2^-53.
+    sums = np.where(np.abs(sums) < 2.0**-48, 0.0, sums)
+    weights = values[kept].min() * (left[:, kept] / values[kept]) @ sums
     return np.where(norms_of(rows) > 0, weights, 0.0)
 
 
@@ -173,9 +176,9 @@ def pcd(rows, tau=0.02):
     first, *others = np.flatnonzero(norms > 0)
     unit = rows / np.where(norms > 0, norms, 1.0)[:, None]
     missing = np.float32(tau) - unit[others] @ unit[first]
-    solution, left = nnls(np.vstack([unit[others].T, missing]), np.r_[np.zeros(rows.shape[1]), 1.0])
     weights[first] = 1.0
     if others and (missing > 0).any():
+        solution, left = nnls(np.vstack([unit[others].T, missing]), np.r_[np.zeros(rows.shape[1]), 1.0])
         # The square of what is left is one over 1 + the square of how far d has to go.
         if left < 2.0**-6:
             return None
