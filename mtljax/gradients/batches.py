@@ -73,9 +73,7 @@ def on_batches(
         share=who.share,
         gramian=None,
         scale=None,
-        restore=lambda values: (
-            dict(zip(names, values, strict=True)) if isinstance(found[0][0], dict) else jnp.stack(values)
-        ),
+        restore=restore,
     )
 
 
