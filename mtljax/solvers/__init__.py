@@ -1,4 +1,4 @@
-"""Solvers on `[T, T]`: problems over task weights, solved on the device, with a certificate."""
+"""Solvers of problems over task weights, on a `[T, T]` Gramian. Each runs on the device and certifies its answer."""
 
 from mtljax.solvers import spectral
 from mtljax.solvers.bargaining import bargaining

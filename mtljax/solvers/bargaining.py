@@ -1,9 +1,9 @@
-"""The fixed point `G w = (c / w)^(1 / alpha)` that bargaining and fairness rules share.
+"""Solves the equation `G w = (c / w)^(1 / alpha)`, which bargaining and fairness rules share.
 
-On the scaled Gramian M the equation is `M z = s` with `s = b z^(-p)`, `p = 1 / alpha`: every task's pair (z, s) lies on
-a curve of its own. The curve is walked by `x = z - s / M_ii`, in which it is nearly straight where it matters: tasks
-without common ground are solved by one Newton step whatever p is, and for p -> 0 the steps become those of block
-pivoting. So 1 to 15 steps suffice for any alpha, each one Cholesky factorisation.
+On the scaled Gramian M the equation is `M z = s` with `s = b z^(-p)` and `p = 1 / alpha`. The pair (z, s) of each task
+lies on a curve of its own. The solver uses Newton's method in the variable `x = z - s / M_ii`, because the curve is
+nearly straight in x. One step solves tasks with orthogonal gradients, whatever p is. For p -> 0 the steps become those
+of block pivoting. A problem takes 1 to 15 steps for any alpha, and each step takes one Cholesky factorisation.
 """
 
 from __future__ import annotations
@@ -33,35 +33,37 @@ from mtljax.solvers.scaling import (
 )
 from mtljax.types import Array
 
-# These are for float32; `finer` has those for float64, but for those that count.
-# Relative to the scaled Gramian's diagonal: in the Newton matrix alone, and in the equation where it has no solution.
+# The tolerances hold for float32; `finer` turns them into those for float64.
+# DAMPING and RIDGE are relative to the scaled Gramian's diagonal. DAMPING is added in the Newton matrix only, RIDGE in
+# the equation, where it has no solution without. Both are a few units of float32's rounding, 2^-24.
 DAMPING = 2.0**-22
 RIDGE = 2.0**-21
-# Newton's decrement over |d|, below which one more step leaves its square, that is nothing. With the ridge there is no
-# exact direction to come near to.
+# The loop ends where Newton's decrement over |d| is below CONVERGED: one more step squares it, to less than rounding.
+# With the ridge, the equation is not the one that was asked for, and RIDGE_CONVERGED is enough.
 CONVERGED = 2.0**-13
 RIDGE_CONVERGED = 2.0**-4
-# |d| over the sum of |w_i g_i|, below which the task gradients cancel to rounding.
+# Where |d| over the sum of |w_i g_i| is below the root of float32's rounding, nothing of |d|^2 is certain.
 STATIONARY = 2.0**-12
-# Far above what any sampled problem took; it bounds the loop and is not for tuning.
+# It bounds the loop. No sampled problem took nearly as many steps.
 LIMIT = 64
+# Newton's steps for a point on a curve: as many as reach the rounding of float32, and of float64.
 CURVE_STEPS = 6
 REFINED_CURVE_STEPS = 8
-# Error of s on a curve, relative to s and to 1 + p: that of the curve's middle, whose logarithm may be about 60.
+# The error of s on a curve, relative to s and to 1 + p. It is that of the curve's middle, which is computed from its
+# logarithm: the logarithm may be about 60 = 2^6, and 2^-24 of 2^6 is 2^-18.
 CURVE_ERROR = 2.0**-18
-# Of the root of the sum of |w_i g_i|^2: what the rounding of a Gramian makes of a gain over |g_i|. Entries are known
-# to 2^-24, in units of the lengths they are products of, and err in either direction; two bits more are what
-# products over many parameters were seen to lose.
+# The error of a gain over |g_i| by the Gramian's rounding, relative to the root of the sum of |w_i g_i|^2. An entry of
+# the Gramian is right to 2^-24 of |g_i| |g_j|. Sums over many parameters were seen to lose two bits more.
 GRAMIAN_ERROR = 2.0**-22
 
 
 class _Curves(NamedTuple):
-    """Every task's curve `s = b z^(-p)`, described by the point at which `s = slope z`.
+    """The curve `s = b z^(-p)` of each task, described by its point at which `s = slope z`, the curve's middle.
 
     Attributes:
         alpha: 1 / p.
         slope: float32 `[T]`, the scaled Gramian's diagonal; 1 for tasks that take no part.
-        middle: float32 `[T]`, z at that point; 0 for tasks that take no part.
+        middle: float32 `[T]`, z at the middle; 0 for tasks that take no part.
     """
 
     alpha: Any
@@ -70,11 +72,11 @@ class _Curves(NamedTuple):
 
     @property
     def nash(self) -> bool:
-        """Whether alpha is known to be 1."""
+        """Whether alpha is a number, and is 1."""
         return isinstance(self.alpha, float) and self.alpha == 1
 
     def point(self, x: Array) -> tuple[Array, Array]:
-        """The z and s on the curve at which `z - s / slope = x`, each right to rounding however small it is."""
+        """The z and s on the curve at which `z - s / slope = x`, each right to rounding even where it is small."""
         unit = jnp.where(self.middle > 0, self.middle, 1.0)
         a = jnp.abs(x) / unit
         if self.nash:
@@ -93,7 +95,7 @@ class _Curves(NamedTuple):
         return z, self.slope * self.middle * jnp.where(x >= 0, smaller, larger)
 
     def inverse(self, s: Array) -> Array:
-        """The z that goes with s; infinite where s is not positive."""
+        """The z of the curve's point with a given s; infinite where s is not positive."""
         usable = (s > 0) & (self.middle > 0)
         ratio = self.slope * self.middle / jnp.where(usable, s, 1.0)
         z = self.middle * (ratio if self.nash else jnp.exp2(self.alpha * jnp.log2(ratio)))
@@ -115,7 +117,7 @@ class _State(NamedTuple):
 
 
 def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array, Array]:
-    """The solution as z and s on the curves and the last step of z, which z is too coarse to hold."""
+    """The solution: z and s on the curves, and the last step of z, which may be below the rounding of z."""
     p = 1.0 / curves.alpha
     slope = curves.slope
     damping, grown = finer(DAMPING, matrix), finer(RIDGE, matrix)
@@ -136,12 +138,13 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         step = root * solve_factored(inverse, root * force)
         step_x = jnp.where(valid, (force - multiply(matrix, step)) / slope + step, 0.0)
 
-        # Rounding of many gradients may leave the Gramian more negative than the ridge is: then that grows too.
+        # Rounding may leave the Gramian more negative than the ridge is. Then damping and ridge grow.
         broken = ~jnp.all(jnp.isfinite(step_x))
         growth = jnp.where(broken, 8.0, 1.0)
 
-        # f(z) = z'Mz / 2 - sum of concave functions of z, whose slope is -force. Between two points f is convex, so
-        # that the slopes at both ends tell whether the step went past the minimum; too far past, and it is cut.
+        # The equation is that of the minimum of f(z) = z'Mz / 2 - (a sum of concave functions of z), and the slope of f
+        # is -force. Between two points f is convex. So the slopes at both ends tell whether the step went past the
+        # minimum. A step that went too far past it is cut.
         moved = z - state.last_z
         overshot = jnp.sum(-force * moved) > 0.5 * jnp.sum(state.last_force * moved)
         total = jnp.sum(z * s)
@@ -151,10 +154,10 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         settled = jnp.all(jnp.abs(step_x) <= 0.25 * (z + s / slope))
         enough = jnp.where(state.ridge > 0, RIDGE_CONVERGED, converged)
         done = (decrement <= enough**2 * total) & settled
-        # Towards a Pareto-stationary point z runs off; with the ridge in the equation too it stays.
+        # At a Pareto-stationary point z diverges. With the ridge in the equation z stays bounded.
         hopeless = (stationary * jnp.sum(z) > jnp.sqrt(total)) | (state.count > LIMIT // 2)
         hopeless = hopeless & (state.ridge == 0)
-        # Slopes with and without a ridge are those of two functions, and are not compared.
+        # Slopes with a ridge and without one belong to two functions, and are not compared.
         cut = overshot & ~near & (state.count > 0) & ~hopeless & ~(broken & (state.ridge > 0))
         keep = done | hopeless | broken
         return _State(
@@ -187,7 +190,7 @@ def _newton(matrix: Array, curves: _Curves, valid: Array) -> tuple[Array, Array,
         done=~jnp.any(valid),
         count=count,
     )
-    # A NaN in the Gramian shows as a factorisation that no damping mends.
+    # With a NaN in the Gramian, every factorisation breaks down, and the damping reaches 1.
     last = lax.while_loop(lambda s: ~s.done & (s.count < LIMIT) & (s.damping < 1.0), body, first)
     return last.z, last.s, jnp.where(jnp.abs(last.step) <= 0.25 * last.z, last.step, 0.0)
 
@@ -206,15 +209,15 @@ def _certificate(matrix: Array, curves: _Curves, z: Array, s: Array, rest: Array
     def off(pull: Array) -> Array:
         return jnp.abs(pull - s) * jnp.abs(curves.inverse(pull) - z)
 
-    # <z - z*, Mz - s> >= |d - d*|^2 + sum_i (z_i - z*_i) (s*_i - s_i) on curves that fall: wherever z* lies, task i
-    # adds no more than the rectangle between its point and its curve.
+    # The curves fall, so <z - z*, Mz - s> >= |d - d*|^2 + sum_i (z_i - z*_i) (s*_i - s_i). Wherever z* lies, task i
+    # adds at most the rectangle between its point and its curve.
     violation = jnp.where(curves.middle > 0, jnp.maximum(off(pull - error), off(pull + error)), 0.0)
     length = jnp.sqrt(jnp.maximum(jnp.sum(z * pull), 0.0))
-    # A change e of the gains is answered by z with (M + diag(p s / z)) dz = e, so that d moves by at most the root
-    # of sum_i e_i^2 z_i / (p s_i).
+    # If the gains change by e, then z changes by dz with (M + diag(p s / z)) dz = e. So d moves by at most the root of
+    # sum_i e_i^2 z_i / (p s_i).
     give = jnp.sum(jnp.where(curves.middle > 0, z / jnp.where(s > 0, p * s, TINY), 0.0))
     rounding = finer(GRAMIAN_ERROR, matrix) * jnp.sqrt(jnp.sum(z * z)) * jnp.sqrt(give)
-    # Last comes the rounding of the weights.
+    # The last term is the rounding of the weights.
     return relative(jnp.sqrt(jnp.sum(violation)) + rounding + WEIGHT_ERROR * size, length)
 
 
@@ -226,12 +229,13 @@ def bargaining(
     active: Array | None = None,
     magnified: ArrayLike = 1.0,
 ) -> Solution:
-    """Weights of the direction where every task's gain is a power of its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
+    """Weights of the direction where each task's gain is a power of its weight: `G w = (c / w)^(1 / alpha)`, w > 0.
 
-    Equivalently `d = sum_k w_k g_k` with `w_i = c_i / <g_i, d>^alpha`: d maximises
+    Equivalently, `d = sum_k w_k g_k` with `w_i = c_i / <g_i, d>^alpha`. The direction d maximises
     `sum_i c_i u(<g_i, d>) - |d|^2 / 2` with the utility `u(y) = y^(1 - alpha) / (1 - alpha)`, or `log y` at alpha = 1
-    (Nash's product). Every task gains, `<g_i, d> > 0`. alpha -> 0 leads to `cone_projection(gramian, shares)`, which is
-    `w = c` where nothing conflicts, alpha -> infinity to max-min fairness, the direction of `min_norm`.
+    (Nash's product). Every task gains, `<g_i, d> > 0`. For alpha -> 0 the weights approach
+    `cone_projection(gramian, shares)`, which is `w = c` where no tasks conflict. For alpha -> infinity the direction
+    approaches max-min fairness, the direction of `min_norm`.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
@@ -239,24 +243,23 @@ def bargaining(
         shares: floating point `[T]`, c above: positive bargaining powers. None for 1 each.
         alpha: positive number.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
-
-        magnified: positive number by which the task gradients were multiplied before G was taken of them; the weights
-            are for the gradients as they were, `magnified^(2 alpha / (1 + alpha))` times those for G.
+        magnified: positive number by which the task gradients were multiplied before G was computed from them. The
+            weights returned are for the gradients before that: `magnified^(2 alpha / (1 + alpha))` times those for G.
 
     Returns:
-        `Solution` with weights `[T]`. No direction has a gain for a task without gradient: such a task takes no part
-        and has weight 0, as has one whose share is not positive. `residual` is at least
+        `Solution` with weights `[T]`, constants under differentiation. A task without gradient cannot gain. It takes no
+        part and has weight 0, and so has a task whose share is not positive.
+        `residual` is at least
         `sqrt(sum_i |(Gw)_i - (c_i / w_i)^(1 / alpha)| |c_i / (Gw)_i^alpha - w_i|) / |d|`, the violation of the
-        equation read both ways, which bounds the relative error `|d - d*| / |d|` against the exact direction for this
-        Gramian; allowance for rounding is made. 1 where the bound exceeds 1, or where a gain `(Gw)_i` is not positive
-        beyond rounding; far below alpha = 1, or with very uneven shares, this happens at good answers too, where a
-        gain is right to be that small.
-        At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution: the safe
-        answer is that of `G + 2^-21 diag(G)` (2^-45 in float64), bounded, with residual 1. The ridge is 8 or 64 times
-        as large where rounding has left G more negative than that, as it may be with 30 tasks on one line. So
-        `<g_i, d>` is not negative beyond rounding, `2^-20 |g_i| sum_k w_k |g_k|`. There the gradients that cancel add
-        next to nothing to d, and the other tasks bargain over what is orthogonal to them.
-        Weights are constants under differentiation.
+        equation read both ways, plus an allowance for rounding. It bounds the relative error `|d - d*| / |d|` against
+        the exact direction d* for this Gramian. It is 1 where the bound exceeds 1, or where a gain `(Gw)_i` is not
+        positive beyond rounding. Far below alpha = 1, or with very uneven shares, a good answer may have such a gain
+        and then has residual 1 too.
+        At a Pareto-stationary point, where weights w >= 0 with `Gw = 0` exist, the equation has no solution. The safe
+        answer is then that of `G + 2^-21 diag(G)` (2^-45 in float64), bounded, with residual 1. The ridge is 8 or 64
+        times as large where rounding has left G more negative than that, as it may for 30 tasks on one line. So
+        `<g_i, d>` is not below `-2^-20 |g_i| sum_k w_k |g_k|`, which is rounding. The gradients that cancel add almost
+        nothing to d, and the other tasks bargain over what is orthogonal to these gradients.
 
     Raises:
         ValueError: the Gramian is not square, `shares` or `active` do not match it, or alpha is not a positive
@@ -265,9 +268,12 @@ def bargaining(
     References:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
         learning as a bargaining game", ICML, arXiv 2202.01017.
-        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638. Departure:
-        solved by Newton's method to rounding instead of a sequence of convex programs or least squares. Tested for
-        alpha from 0.1 to 10; above, steps may run out near stationary points, which `residual` says.
+        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638.
+
+    Departures:
+        Newton's method solves the equation to rounding, instead of a sequence of convex programs or least squares. The
+        tests hold for alpha from 0.1 to 10. For a larger alpha the steps may run out near stationary points;
+        `residual` is then large.
 
     Example:
         >>> bargaining(jnp.array([[4.0, 0.0], [0.0, 1.0]])).weights.round(4).tolist()
@@ -284,7 +290,7 @@ def bargaining(
     p = 1.0 / alpha
     matrix = jnp.where(valid[:, None] & valid[None, :], scaled.matrix, 0.0)
     slope = jnp.where(valid, jnp.diagonal(matrix), 1.0)
-    # Every quantity that depends on the norms is made from their exponents: its own range may exceed float32's.
+    # What depends on the norms is computed from their exponents, because the range of float32 may be too small for it.
     log_norm = jnp.where(valid, jnp.round(jnp.log2(scaled.norm)), 0.0)
     log_middle = (p * jnp.log2(jnp.where(valid, shares, 1.0)) + (p - 1.0) * log_norm - jnp.log2(slope)) / (p + 1.0)
     exponent = jnp.round(jnp.max(jnp.where(valid, log_middle, -jnp.inf)))
@@ -295,11 +301,11 @@ def bargaining(
     z, s, rest = _newton(matrix, curves, valid)
     residual = _certificate(matrix, curves, z, s, rest)
     shift = jnp.where(valid, exponent - log_norm, 0.0).astype(jnp.int32)
-    # A power of two with a whole and a small exponent: float32 knows 2^81.3 to 2^-18 of it.
+    # The factor is a power of two with a whole and a small exponent: float32 has 2^81.3 to 2^-18 of it only.
     mantissa, power = jnp.frexp(as_float32(magnified).astype(matrix.dtype))
     whole = jnp.round(2.0 * (power - 1) / (1.0 + p))
     small = (2.0 * (power - 1) - whole * (1.0 + p) + 2.0 * jnp.log2(2.0 * mantissa)) / (1.0 + p)
     factor = jnp.ldexp(jnp.exp2(small), whole.astype(jnp.int32))
-    # Gradients may be so short that weights which go with them leave float32's range.
+    # Gradients may be so short that their weights exceed the range of float32.
     weights = jnp.ldexp(z + rest, shift) * factor
     return solution(jnp.minimum(weights, jnp.finfo(jnp.float32).max), residual)

@@ -1,4 +1,4 @@
-"""Inverse Cholesky factors of small matrices; a solver uses each factor several times."""
+"""Inverse Cholesky factors of small matrices. A solver uses each factor several times."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from jax import lax
 from mtljax.solvers.scaling import multiply
 from mtljax.types import Array
 
+# Up to this size LAPACK runs on one thread; see `inverse_factor`.
 SINGLE_THREAD = 28
 
 
 def inverse_factor(block: Array) -> Array:
-    """Inverse of the Cholesky factor of `[n, n]`, by halves down to what LAPACK does on one thread.
+    """Inverse of the Cholesky factor of a matrix `[n, n]`. A large matrix is split in halves, and each half again.
 
-    From about 32 on, the BLAS of XLA:CPU starts threads, which on a busy machine wait for milliseconds to do
-    microseconds of work.
+    For n above about 32, the BLAS of XLA:CPU starts threads. On a busy machine these threads wait for milliseconds to
+    do microseconds of work.
     """
     size = block.shape[0]
     if size <= SINGLE_THREAD:

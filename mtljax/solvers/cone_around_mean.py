@@ -9,10 +9,11 @@ from mtljax.solvers.nonnegative import certificate
 from mtljax.solvers.scaling import Solution, accurate_product, as_float32, finer, scale, solution
 from mtljax.types import Array
 
-# Of the sum of |z_k g_k| times that of |y_k g_k|: by how much a square is rounded up so that it is not too small.
+# A square |d|^2 is rounded up by this share of (the sum of |z_k g_k|) (the sum of |y_k g_k|), so that it is not too
+# small: twice float32's rounding, 2^-24.
 SQUARE_ERROR = 2.0**-23
-# Of the sum of |z_k g_k|: a shorter direction has no certain angle. Less than 2^-10 of it, so that the path does not
-# end before the promised 2^-11; more than 2^-11, where rounding leaves the length no digit.
+# A direction shorter than this share of the sum of |z_k g_k| has no certain angle. The share is above 2^-11, where
+# rounding leaves no digit of the length. It is below 2^-10, so that the path does not end before the promised 2^-11.
 SHORTEST = 1.7 * 2.0**-11
 
 
@@ -20,8 +21,8 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     """Weights of the direction within an angle of the mean gradient that helps the worst-off task most (ConicGrad).
 
     Solves `max_d min_i <g_i, d>  subject to  cos(d, g_0) >= c, |d| = |g_0|`, with `g_0` the mean of the active task
-    gradients, by the point of `mtljax.solvers.level_path` at which the direction meets the cone. A task without
-    gradient counts only in the mean, and never as the worst-off task.
+    gradients. The solution is the point of `mtljax.solvers.level_path` at which the direction meets the cone. A task
+    without gradient counts in the mean only, never as the worst-off task.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
@@ -32,11 +33,11 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
         `Solution` with weights `[T]`, non-negative; 0 where the mean gradient is. `residual` estimates the relative
         error of the direction; it is 1 where |d| is below 2^-9 of `sum_i |weights_i| |g_i|`. Weights are constants
         under differentiation.
-        Where no direction in the cone helps all tasks, d is the best one on its surface; where the gradients are
-        Pareto-stationary as far as a float32 Gramian tells, the safe direction is that of the cone which does no harm
-        and is nearest to the mean.
+        Where no direction in the cone helps all tasks, d is the best direction on the surface of the cone. Where the
+        gradients are Pareto-stationary to the precision of a float32 Gramian, d is the safe direction: of the
+        directions in the cone that harm no task, the one nearest to the mean.
 
-        What is promised, for a Gramian that is right to float32's rounding: `|d| <= |g_0|` but for
+        Promises, for a Gramian that is right to float32's rounding: |d| exceeds `|g_0|` by at most
         `2^-11 sum_i |g_i| / T`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
         `2^-11 sum_i |weights*_i| |g_i|`.
 
@@ -59,7 +60,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     reference = jnp.sqrt(jnp.maximum(jnp.sum(bound * pull), 0.0))
 
     def excess(point: Point) -> Array:
-        """How far outside the cone a direction is, in radians; pi where it has no certain angle."""
+        """How far outside the cone a direction is, in radians; pi where the direction has no certain angle."""
         z = point.share * bound + point.y
         along = jnp.sum(z * pull) / jnp.where(reference > 0, reference, 1.0)
         square = jnp.sum(z * accurate_product(matrix, z))
@@ -72,7 +73,7 @@ def max_min_around_mean(gramian: Array, c: Array | float, *, active: Array | Non
     squared = finer(SQUARE_ERROR, matrix)
     square = jnp.maximum(jnp.sum(z * accurate_product(matrix, z)), 0.0) + squared * jnp.sum(found.y) * jnp.sum(z)
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
-    # The angle between d and the mean is known as well as their squares are.
+    # The error of the angle between d and the mean follows from the errors of their squares.
     sizes = jnp.square(jnp.sum(z) / length) + jnp.square(jnp.sum(bound) / jnp.where(reference > 0, reference, 1.0))
     residual = certificate(matrix, z, found.error + squared * sizes * length)
     weights = jnp.where(nonzero, reference / length * z * unit, 0.0)

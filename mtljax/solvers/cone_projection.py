@@ -20,7 +20,7 @@ from mtljax.types import Array
 
 
 def project(scaled: Scaled, lower: Array) -> tuple[Solution, Array]:
-    """One projection in the precision of the Gramian, and the error of its direction in the task gradients' own unit.
+    """One projection in the precision of the Gramian, and the error `|d - d*|` of its direction.
 
     Args:
         scaled: the Gramian.
@@ -47,21 +47,21 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
             in float64.
-        lower: floating point `[T]`, or `[K, T]` for K projections at once; the identity projects every task gradient
-            (UPGrad), the mean's weights project the mean (DualProj, GEM).
+        lower: floating point `[T]`, or `[K, T]` for K projections at once. The identity projects each task gradient
+            (UPGrad). The mean's weights project the mean (DualProj, GEM).
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights in the shape of `lower`, which they never fall below, and a residual for each
-        projection: an estimate of the relative error `|d - d*| / |d|` against the exact projection d* of the gradients
-        themselves; 1 where |d| is below 2^-9 of `sum_i |v_i| |g_i|`, which is Pareto-stationary to the precision of a
-        Gramian. Weights are constants under differentiation.
+        `Solution` with weights in the shape of `lower`, none of them below `lower`, and one residual per projection: an
+        estimate of the relative error `|d - d*| / |d|` against the exact projection d* of the gradients themselves.
+        The residual is 1 where |d| is below 2^-9 of `sum_i |v_i| |g_i|`, which is Pareto-stationary to the precision of
+        a Gramian. Weights are constants under differentiation.
 
-        What is promised, for a Gramian that is right to float32's rounding: `|d| <= |u|`, but for
+        Promises, for a Gramian that is right to float32's rounding: |d| exceeds |u| by at most
         `2^-11 sum_i |lower_i| |g_i|`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
-        `2^-11 sum_i |v*_i| |g_i|`; for one in float64, `2^-20 sum_i |v*_i| |g_i|`. Of multipliers that are as good the
-        smallest are taken. So where nothing of the direction is certain, what is returned is safe: a projection that a
-        ridge of the Gramian's rounding has made shorter, with bounded weights.
+        `2^-11 sum_i |v*_i| |g_i|`. In float64 the last term is `2^-20 sum_i |v*_i| |g_i|`. Where several multipliers
+        are equally good, the smallest are returned. Where no digit of the direction is certain, the answer is still
+        safe: a ridge of the size of the Gramian's rounding makes the projection shorter and bounds the weights.
 
     Raises:
         ValueError: shapes do not match.
@@ -69,8 +69,10 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
     References:
         D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv
         1706.08840.
-        P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure:
-        the Gramian is regularised by its own rounding only.
+        P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232.
+
+    Departures:
+        The ridge on the Gramian is as large as the Gramian's rounding, and has no parameter.
 
     Example:
         >>> gramian = jnp.array([[1.0, -0.5], [-0.5, 1.0]])
@@ -97,8 +99,8 @@ def projected_rows(gramian: Array, shares: Array, *, active: Array | None = None
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights `[T]`, for which each projection promises what `cone_projection` says. `residual` is
-        that of the sum: the errors of its parts over its length.
+        `Solution` with weights `[T]`. Each projection keeps the promises of `cone_projection`. `residual` belongs to
+        the sum of the projections: the sum of their errors over the length of the sum.
 
     Example:
         >>> projected_rows(jnp.array([[1.0, -0.5], [-0.5, 1.0]]), jnp.array([1.0, 1.0])).weights.tolist()

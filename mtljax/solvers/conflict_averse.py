@@ -9,7 +9,8 @@ from mtljax.solvers.nonnegative import certificate
 from mtljax.solvers.scaling import Solution, accurate_product, as_float32, scale, solution
 from mtljax.types import Array
 
-# Of the radius: a direction that ends this close to the surface of the ball is moved onto it.
+# A direction that ends within this share of the radius from the surface of the ball is moved onto the surface. The
+# share is the relative error that `conflict_averse` promises.
 CLOSE = 1e-3
 
 
@@ -17,9 +18,9 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     """Weights of the conflict-averse direction (CAGrad).
 
     With `g_0` the mean of the active task gradients, the direction solves
-    `max_d min_i <g_i, d>  subject to  |d - g_0| <= c |g_0|`; by duality `d = g_0 + c |g_0| g_w / |g_w|` with
-    `g_w = sum_k w_k g_k` and w the minimiser over the simplex of `<g_w, g_0> + c |g_0| |g_w|`. Returned are the
-    weights of the rows, `d = sum_k weights_k g_k`, before any rescaling.
+    `max_d min_i <g_i, d>  subject to  |d - g_0| <= c |g_0|`. By duality `d = g_0 + c |g_0| g_w / |g_w|` with
+    `g_w = sum_k w_k g_k`, where w minimises `<g_w, g_0> + c |g_0| |g_w|` over the simplex. The function returns the
+    weights of the task gradients, `d = sum_k weights_k g_k`, before any rescaling.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
@@ -30,11 +31,11 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
         `Solution` with weights `[T]`. `residual` estimates the relative error `|d - d*| / |d|` at the level found, for
         the gradients themselves; it is 1 where |d| is below 2^-9 of `sum_i |weights_i| |g_i|`. Weights are constants
         under differentiation.
-        Where the best worst case is reached inside the ball (a task without gradient; Pareto-stationary gradients, as
-        far as a float32 Gramian tells: a convex combination below 2^-11 of the lengths of its parts), maximisers are
-        many and d is the one nearest to `g_0`, which is the safe direction wherever nothing else is certain.
+        The maximum may lie inside the ball: where a task has no gradient, or where the gradients are Pareto-stationary
+        to the precision of a float32 Gramian (a convex combination is shorter than 2^-11 of the lengths of its parts).
+        Then many directions attain the maximum, and d is the one nearest to `g_0`. This is the safe direction.
 
-        What is promised, for a Gramian that is right to float32's rounding: `|d - g_0| <= c |g_0|` but for
+        Promises, for a Gramian that is right to float32's rounding: `|d - g_0|` exceeds `c |g_0|` by at most
         `2^-11 sum_i |g_i| / T`, and `|d - d*|` is at most the larger of `1e-3 |d*|` and
         `2^-11 sum_i |weights*_i| |g_i|`.
 
@@ -43,8 +44,12 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
 
     References:
         B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
-        NeurIPS, arXiv 2110.14048. Departures: solved exactly, as the largest level t for which
-        `{d : <g_i, d> >= t for all i}` is within reach of `g_0`; the choice among equals above.
+        NeurIPS, arXiv 2110.14048.
+
+    Departures:
+        The problem is solved exactly: by the largest level t for which the ball around `g_0` meets
+        `{d : <g_i, d> >= t for all i}`. Where many directions attain the maximum, the choice among them is the one
+        above.
 
     Example:
         >>> conflict_averse(jnp.eye(2), 0.5).weights.round(4).tolist()

@@ -1,9 +1,9 @@
-"""The quadratic problem of `mtljax.solvers.nonnegative` by an interior point method: slow and reliable.
+"""An interior point method for the quadratic problem of `mtljax.solvers.nonnegative`. It is slow and reliable.
 
-At the solution `y >= 0`, `slope = My - force >= 0` and `y_i slope_i = 0` for all i. From an y and a slope that are
-positive, Newton's method follows the points at which all products `y_i slope_i` are one number, and that number to 0.
-It takes some 10 to 30 factorisations however singular M is, since what is factored is `M + diag(slope / y)`; block
-pivoting takes fewer where it ends at all, and finds the free set exactly.
+At the solution, `y >= 0`, `slope = My - force >= 0` and `y_i slope_i = 0` for all i. The method starts from a positive
+y and a positive slope. Newton's steps lead along the points at which all products `y_i slope_i` are equal, while their
+common value goes to 0. The method takes 10 to 30 factorisations, even for a singular M, because it factors `M +
+diag(slope / y)`. Block pivoting takes fewer factorisations if it ends, and finds the free set exactly.
 
 References:
     S. Mehrotra (1992), "On the implementation of a primal-dual interior point method", SIAM Journal on Optimization
@@ -21,15 +21,17 @@ from mtljax.solvers.cholesky import inverse_factor, solve_factored
 from mtljax.solvers.scaling import accurate_product, finer, is_wide
 from mtljax.types import Array
 
-# These are for float32; `finer` has those for float64.
-# Of the square of the sum of y: the gap to the optimum, at least |d - d*|^2 / 2. Of that sum: what equations are
-# solved to.
+# The tolerances hold for float32; `finer` turns them into those for float64.
+# The gap to the optimum relative to the square of the sum of y. The gap is at least |d - d*|^2 / 2, so |d - d*| is at
+# most 2^-12.5 of the sum of y, less than the 2^-11 that the solvers promise.
 GAP = 2.0**-26
+# The error of the equations relative to the sum of y: as large as the ridge that `nonnegative` adds.
 EQUATIONS = 2.0**-22
-# Of the way to the nearest bound.
+# A step goes this share of the way to the nearest bound, so that y and slope stay positive.
 CLOSE = 0.99
-# Of the ridge, where a factorisation breaks down.
+# The ridge grows by this factor where a factorisation breaks down.
 GROWTH = 16.0
+# It bounds the loop in float32; float64 has twice as many steps.
 LIMIT = 40
 
 
@@ -38,7 +40,7 @@ class Interior(NamedTuple):
 
     Attributes:
         y: `[T]`, 0 where not valid, else positive.
-        free: bool `[T]`, the tasks whose y is not on its way to 0.
+        free: bool `[T]`, the tasks whose y does not go to 0.
     """
 
     y: Array
@@ -61,7 +63,7 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
         force: the same `[T]`.
         valid: bool `[T]`, the tasks that may be positive.
         ridge: the same `[T]`.
-        needed: bool `[]`, whether there is anything to do; if not, y is the start.
+        needed: bool `[]`, whether to solve the problem at all; if not, y is the start.
 
     Returns:
         The solution as `Interior`.
@@ -74,7 +76,7 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
         return accurate_product(block, y) + grown * ridge * y - force
 
     def step(state: _State) -> _State:
-        """One step of Mehrotra's: towards y slope = 0, then towards y slope = center, as far as that can be reached."""
+        """One step of Mehrotra's method: a trial towards y slope = 0, which gives the center, and a step towards it."""
         y, slope, grown = state.y, state.slope, state.grown
         inverse = inverse_factor(block + jnp.diag(jnp.where(valid, grown * ridge + slope / y, 1.0)))
         rest = slope - slope_at(y, grown)
@@ -104,7 +106,7 @@ def interior(matrix: Array, force: Array, valid: Array, *, ridge: Array, needed:
             count=state.count + 1,
         )
 
-    # Made of the input, so that it varies over the devices of a mesh as the input does.
+    # Carried values are computed from the input, so that they vary over the devices of a mesh as the input does.
     none = jnp.sum(jnp.where(valid & (matrix[0] + force + ridge == 0), 0, 0))
     zero = none.astype(force.dtype)
     most = jnp.max(jnp.where(valid, jnp.abs(force), 0.0))

@@ -1,10 +1,10 @@
-"""The path from the mean gradient to the shortest one: within each distance, the best direction for the worst-off task.
+"""The path of directions from the mean gradient to the shortest convex combination. CAGrad and ConicGrad search on it.
 
 For a level t, the direction nearest to the mean `g_0` with `<g_i, d> >= t` for all tasks is
-`d(t) = g_0 + sum_k y_k g_k` with y the solution of `min 1/2 y'Gy - sum_i (t - <g_i, g_0>) y_i, y >= 0`. As t
-rises from what the mean gives the worst-off task, d(t) leaves the mean and turns towards the shortest vector of the
-convex hull, whose direction it has at last. CAGrad and ConicGrad are points of this path: the one at a
-distance from the mean, the other at an angle to it.
+`d(t) = g_0 + sum_k y_k g_k`, where y solves `min 1/2 y'Gy - sum_i (t - <g_i, g_0>) y_i, y >= 0`. The path starts at
+the mean, with t the worst task's gain there. As t rises, d(t) turns from the mean towards the shortest vector of the
+convex hull. Of all directions at the same distance from the mean, d(t) is the best one for the worst-off task. CAGrad
+is the point of the path at a given distance from the mean; ConicGrad is the point at a given angle to the mean.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from mtljax.solvers.nonnegative import nonnegative
 from mtljax.solvers.scaling import Scaled, accurate_product, finer, is_wide, power_of_two
 from mtljax.types import Array
 
-# Of the sum of |w_k g_k|: a convex combination that is shorter may be 0, for all that a rounded Gramian tells.
+# A convex combination shorter than this share of the sum of |w_k g_k| counts as 0. A rounded Gramian gives |d|^2 to
+# 2^-24 of the square of that sum, so |d| to 2^-12 of the sum; the share is twice that.
 STATIONARY = 2.0**-11
-# Of what `excess` compares. A point that ends below by this share turns d by about that share of |d|, and the rounding
-# of weights turns it by 2^-23 of the sum of |w_k g_k|.
+# The search ends where `excess` is between -TOLERANCE and 0. This turns d by about 2^-23 of |d|, as much as the
+# rounding of the weights.
 TOLERANCE = 2.0**-23
+# It bounds the search in float32; float64 has twice as many steps.
 LIMIT = 40
 
 
@@ -31,9 +33,9 @@ class Point(NamedTuple):
     """A point of the path: the direction of `share g_0 + sum_k y_k g_k`.
 
     Attributes:
-        share: float32 `[]`, from 1 down to 0, where only the direction of the shortest vector is left.
+        share: float32 `[]`, from 1 at the mean down to 0 at the shortest vector.
         y: float32 `[T]`, in units of the Gramian's `norm`.
-        error: float32 `[]`, of that sum.
+        error: float32 `[]`, the error of the sum above.
     """
 
     share: Array
@@ -55,17 +57,14 @@ class _Search(NamedTuple):
 def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ceiling: Array) -> Point:
     """The last point of the path at which `excess` is not positive.
 
-    Where the task gradients are Pareto-stationary to the precision of a Gramian, no level above 0 is certain to be
-    reached, and the path ends there: of the directions that do no harm, at the one nearest to the mean.
+    Where the task gradients are Pareto-stationary to the precision of a Gramian, it is not certain that any level above
+    0 can be reached. The path then ends at level 0: at the direction nearest to the mean of those that harm no task.
 
     Args:
         scaled: the Gramian.
         bound: float32 `[T]`, the mean's weights in units of `scaled.norm`.
-        excess: of a point, increases along the path.
+        excess: function of a point that increases along the path.
         ceiling: bool `[]`, whether the path ends at level 0 in any case.
-
-    Returns:
-        `Point`.
     """
     matrix, norm, _, nonzero = scaled
     shortest = jnp.min(jnp.where(nonzero, norm, jnp.inf))
@@ -78,8 +77,8 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
     tolerance, limit = finer(TOLERANCE, matrix), 2 * LIMIT if is_wide(matrix) else LIMIT
 
     def point(place: Array, free: Array) -> tuple[Point, Array]:
-        # From -1 to 0 the level rises to 0, if it starts below; from there to 1 it rises by unit place / (1 - place),
-        # all being multiplied by 1 - place.
+        # From place -1 to 0 the level rises to 0, if it starts below 0. From 0 to 1 it rises by
+        # unit place / (1 - place); the whole problem is multiplied by 1 - place.
         beyond = jnp.maximum(place, 0.0)
         level = jnp.maximum(start, 0.0) + jnp.minimum(start, 0.0) * jnp.maximum(-place, 0.0)
         rest = 1.0 - beyond
@@ -87,7 +86,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
         found = nonnegative(matrix, force, nonzero, free=free)
         return Point(rest, found.y, found.error), found.free
 
-    # Made of the Gramian, so that all carried values vary over the devices of a mesh as it does.
+    # Carried values are computed from the Gramian, so that they vary over the devices of a mesh as the Gramian does.
     zero = 0.0 * length
     end, free = point(1.0 + zero, nonzero)
     size = jnp.sum(end.y)
@@ -111,7 +110,7 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
     )
 
     def step(state: _Search) -> _Search:
-        # Halving and regula falsi by turns: the excess may jump where the direction comes out of zero.
+        # Halving and regula falsi take turns, because the excess may jump where the direction is almost zero.
         chord = (state.low * state.over + state.high * state.under) / (state.over + state.under)
         middle = 0.5 * (state.low + state.high)
         between = (chord > state.low) & (chord < state.high) & (state.count % 2 == 0)
@@ -133,13 +132,14 @@ def search(scaled: Scaled, bound: Array, excess: Callable[[Point], Array], *, ce
 
     found = lax.while_loop(lambda s: ~s.done & (s.count < limit), step, first).found
     if is_wide(matrix):
-        # Rows in float32 that are stationary are so up to their own rounding, and a little further d is another.
+        # Float32 rows that are stationary are so to their own rounding only. A little further along the path, d
+        # differs.
         found = found._replace(error=jnp.where(stationary & ~ceiling, jnp.inf, found.error))
     return found
 
 
 def mean_of(scaled: Scaled) -> tuple[Array, Array, Array]:
-    """The mean's weights `[T]`, and in units of `scaled.norm` over a power of two, and that power over `norm`."""
+    """The mean's weights w `[T]`, `w norm / unit` with unit a power of two, and `unit / norm`."""
     _, norm, active, nonzero = scaled
     mean = jnp.where(active, 1.0, 0.0) / jnp.maximum(jnp.sum(active), 1)
     bound = jnp.where(nonzero, mean * norm, 0.0)

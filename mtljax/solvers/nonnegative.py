@@ -1,16 +1,16 @@
 """The quadratic problem that the solvers of this folder share: `min 1/2 y'My - force'y  subject to  y >= 0`.
 
-A Gramian in float32 is rounded: entry (i, j) is known to about `2^-24 |g_i| |g_j|`. So it need not be positive
-semi-definite, and `|d|^2 = y'My` is known to `2^-24 (sum_i y_i |g_i|)^2` and no better: along a combination of task
-gradients that all but cancels, rounding alone decides in which direction the objective falls, and how far. What is
-solved is therefore the problem with a ridge, `M + ridge I`, the ridge being as large as the rounding may be. That
-problem is strictly convex and has one solution however singular M is, which has the smallest y of those that are as
-good to rounding. Its objective is at most 0, that of y = 0, whatever M was before it was rounded.
+A Gramian in float32 is rounded: the error of entry (i, j) is about `2^-24 |g_i| |g_j|`. So the Gramian may not be
+positive semi-definite, and the error of `|d|^2 = y'My` is `2^-24 (sum_i y_i |g_i|)^2`. Along a combination of task
+gradients that almost cancels, only rounding decides where the objective falls, and how far. The solver therefore adds
+a ridge, `M + ridge I`, as large as the rounding may be. The problem with the ridge is strictly convex. It has one
+solution even for a singular M: of the y that are equally good to rounding, the smallest. The objective there is at
+most 0, its value at y = 0, whatever M was before rounding.
 
-Which entries of y are positive, the free set, is found by block principal pivoting: a guess of the set gives y by one
-Cholesky factorisation, and every task on the wrong side of its bound or of its multiplier then changes side at once.
-That mostly ends after a few guesses. Where that makes no progress, which singular Gramians do to it, the
-interior point method of `mtljax.solvers.interior` solves the problem from the start.
+The free set is the set of tasks with positive y. Block principal pivoting finds it: a guess of the set gives y by one
+Cholesky factorisation; then all tasks whose y or multiplier has the wrong sign change sides at once. A few guesses
+suffice for most problems. Singular Gramians may stop the progress. The interior point method of
+`mtljax.solvers.interior` then solves the problem from the start.
 
 References:
     J. J. Judice, F. M. Pires (1994), "A block principal pivoting algorithm for large-scale strictly monotone linear
@@ -29,17 +29,20 @@ from mtljax.solvers.interior import interior
 from mtljax.solvers.scaling import accurate_product, finer, is_wide, multiply
 from mtljax.types import Array
 
-# These are for float32; `finer` has those for float64.
-# Of |g_i|^2: what the rounding of a Gramian, and of its factorisation, amount to.
+# The tolerances hold for float32; `finer` turns them into those for float64.
+# The ridge relative to |g_i|^2: the rounding of a Gramian, 2^-24, and two bits for its factorisation.
 RIDGE = 2.0**-22
+# The ridge grows by this factor where a factorisation breaks down.
 GROWTH = 16.0
-# Of the sum of |z_k g_k|: a direction that is shorter may be what rounding has left of it.
+# A direction shorter than this share of the sum of |z_k g_k| may be rounding alone. Rounding leaves about 2^-12 of that
+# sum, so a direction that counts is right to 1/8.
 CERTAIN = 2.0**-9
-# Of the largest entry of y, and of the sum of y: what y and its multipliers are known to.
+# The error of y relative to its largest entry, and the error of its multipliers relative to the sum of y.
 BOUND_TOLERANCE = 2.0**-20
 SLOPE_TOLERANCE = 2.0**-23
-# Of the sum of |w_k g_k|: what the rounding of weights to float32, and their sum of rows, make of a refined direction.
+# The error of a refined direction relative to the sum of |w_k g_k|: float32 rounds the weights, and the weighted sum.
 WEIGHT_ROUNDING = 2.0**-23
+# So many guesses in a row may fail to lower the count of tasks on the wrong side.
 PATIENCE = 3
 REFINEMENTS = 2
 POLISHES = 2
@@ -51,8 +54,8 @@ class Nonnegative(NamedTuple):
     Attributes:
         y: `[T]`, non-negative, 0 where not valid.
         free: bool `[T]`, the tasks that may be positive.
-        error: `[]`, an estimate of `|d - d*|` for `d = sum_k y_k g_k`, all errors in one: how far y is from
-            optimal, and how far a change of the Gramian by its own rounding moved d.
+        error: `[]`, an estimate of `|d - d*|` for `d = sum_k y_k g_k`. It covers the distance of y from the optimum and
+            the effect of the Gramian's rounding on d.
     """
 
     y: Array
@@ -70,14 +73,14 @@ class _Guess(NamedTuple):
 
 
 def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes: Array | float = 1.0) -> Nonnegative:
-    """Solves the problem at the head of this file.
+    """Solves `min 1/2 y'My - force'y  subject to  y >= 0` as the head of this file says.
 
     Args:
         matrix: float32 or float64 `[T, T]`, a Gramian on the scale of a correlation matrix, entries at most 1.
         force: the same `[T]`.
         valid: bool `[T]`, the tasks that may be positive.
-        free: bool `[T]`, the first guess of those that are.
-        sizes: the same `[T]`, what rounding is relative to, where that is more than the task gradients' lengths.
+        free: bool `[T]`, the first guess of the tasks that are positive.
+        sizes: the same `[T]`, the lengths that rounding is relative to, where they exceed the task gradients' lengths.
 
     Returns:
         The solution as `Nonnegative`.
@@ -107,7 +110,7 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
         below = free & (y < -bound_tolerance * jnp.max(jnp.abs(y)))
         wrong = below | (valid & ~free & (slope_at(y, ridge) < -slope_tolerance * size))
         found = jnp.sum(wrong)
-        # A factorisation that breaks down shows as NaN.
+        # A factorisation that breaks down gives NaN.
         broken = ~jnp.isfinite(size)
         patience = jnp.where(found < guess.fewest, PATIENCE, guess.patience - 1)
         settled = (found == 0) & ~broken
@@ -120,7 +123,7 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
             settled=settled,
         )
 
-    # Every carried value is made from the input, so that it varies over the devices of a mesh as the input does.
+    # Carried values are computed from the input, so that they vary over the devices of a mesh as the input does.
     none = jnp.sum(jnp.where(valid & (matrix[0] + force + noise == 0), 0, 0))
     zero = none.astype(force.dtype)
     guess = _Guess(
@@ -135,8 +138,8 @@ def nonnegative(matrix: Array, force: Array, valid: Array, *, free: Array, sizes
     inner = interior(matrix, force, valid, ridge=first_ridge * noise, needed=~guess.settled)
     start = jnp.where(guess.settled, guess.y, inner.y)
 
-    # Steps without the ridge, as far as the bounds allow, for what M does see of all that. A task that is at its bound
-    # already would allow none.
+    # These steps leave the ridge out, as far as the bounds allow, so that d is exact where M determines it. A task at
+    # its bound takes no part, because it would allow no step.
     free = jnp.where(guess.settled, guess.free & (guess.y > 0), inner.free)
     inverse = factor(free, guess.ridge)
     y = start

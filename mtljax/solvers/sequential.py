@@ -1,4 +1,4 @@
-"""Projections of each task gradient off the others, one after the other, on the Gramian alone."""
+"""Projects each task gradient off the others in turn (PCGrad), computed from the Gramian alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mtljax.types import Array
 
 
 def sequential(gramian: Array, order: Array, *, active: Array | None = None) -> Array:
-    """Coefficients of every task gradient after its projections (PCGrad's inner loop).
+    """Coefficients of each task gradient after its projections (PCGrad's inner loop).
 
-    Row i starts as `g_i`. For each j of `order[i]`, where the row conflicts with `g_j`, it loses its component along
-    `g_j`: `a_i <- a_i - min(<a_i, g_j>, 0) / |g_j|^2 g_j`. All rows advance together, in T steps on a `[T, T]` array.
+    Row i starts as `a_i = g_i`. For each j of `order[i]`, a row that conflicts with `g_j` loses its component along
+    `g_j`: `a_i <- a_i - min(<a_i, g_j>, 0) / |g_j|^2 g_j`. All rows advance together, in S steps on a `[T, T]` array.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds.
-        order: integers `[T, S]`, row i the tasks that row i meets, first to last; i itself, tasks that are inactive
-            and tasks without gradient are passed over.
+        order: integers `[T, S]`. Row i lists the tasks that row i meets, first to last. Task i itself, inactive tasks
+            and tasks without gradient are skipped.
         active: bool `[T]`, the tasks that take part; None for all. Rows and columns of the others are 0 and not read.
 
     Returns:
@@ -26,7 +26,7 @@ def sequential(gramian: Array, order: Array, *, active: Array | None = None) -> 
         differentiation.
 
     Raises:
-        ValueError: shapes do not go together.
+        ValueError: shapes do not match.
         TypeError: `order` does not hold integers.
 
     References:
@@ -54,7 +54,7 @@ def sequential(gramian: Array, order: Array, *, active: Array | None = None) -> 
         loss = jnp.where(meets, jnp.minimum(overlap, 0.0) / diagonal[other], 0.0)
         return z.at[rows, other].add(-loss, unique_indices=True)
 
-    # In units of each row's own norm, every number is about 1 whatever the spread of the norms.
+    # In units of each row's own norm, all numbers are about 1, however different the norms are.
     start = jnp.diag(jnp.where(active, jnp.ones_like(norm + matrix[0]), 0.0))
     z = lax.fori_loop(0, jnp.shape(order)[1], meet, start)
     return z * as_float32(norm)[:, None] / norm[None, :]

@@ -1,4 +1,4 @@
-"""Linear problems over the simplex, by the simplex method on a dense tableau of fixed shape."""
+"""Solves linear problems over the simplex by the simplex method, on a dense tableau of fixed shape."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from jax import lax
 from mtljax.solvers.scaling import Solution, as_float32, multiply
 from mtljax.types import Array
 
-# Costs and columns are scaled to about 1; smaller values count as rounding.
+# Costs and columns are scaled to about 1. Smaller values count as rounding: 2^-24 per exchange adds up over the
+# exchanges, and a division by a small pivot enlarges it.
 COST_TOLERANCE = 2.0**-19
 PIVOT_TOLERANCE = 2.0**-17
+# Ratios that differ by less count as equal.
 TIE = 2.0**-20
 
 
@@ -31,8 +33,8 @@ def simplex_lp(
 ) -> Solution:
     """Weights that solve `max_w cost'w  subject to  rows w >= lower,  w >= 0,  sum(w) = 1`.
 
-    Two phases in one tableau: as long as a constraint is violated, the worst violation is made smaller, then the cost
-    larger. Where no point satisfies all constraints, the worst violation is as small as can be.
+    One tableau serves two phases. The first phase makes the worst violation smaller, until no constraint is violated.
+    The second phase makes the cost larger. Where no point satisfies all constraints, the worst violation is minimal.
 
     Args:
         cost: floating point `[T]`.
@@ -48,11 +50,13 @@ def simplex_lp(
         at most 1. Weights are constants under differentiation.
 
     Raises:
-        ValueError: shapes do not go together.
+        ValueError: shapes do not match.
 
     References:
-        G. B. Dantzig (1951), "Maximization of a linear function of variables subject to linear inequalities". The
-        column of the largest gain enters; an iteration limit takes the place of a rule against cycling.
+        G. B. Dantzig (1951), "Maximization of a linear function of variables subject to linear inequalities".
+
+    Departures:
+        A limit on the number of exchanges replaces a rule against cycling.
 
     Example:
         >>> rows = jnp.array([[1.0, -1.0]])
@@ -66,14 +70,15 @@ def simplex_lp(
     num_rows, num_tasks = rows.shape
     active = jnp.ones_like(cost, dtype=bool) if active is None else active
     holds = jnp.ones_like(lower, dtype=bool) if holds is None else holds
-    # On the simplex rows w >= lower is (rows - lower) w >= 0, without a right side.
+    # On the simplex, rows w >= lower is the same as (rows - lower) w >= 0.
     used = holds[:, None] & active[None, :]
     rows = jnp.where(used, rows - jnp.where(holds, lower, 0.0)[:, None], 0.0)
     rows = rows / _unit(jnp.max(jnp.abs(rows), axis=1))[:, None]
     cost = jnp.where(active, cost, 0.0)
     cost = cost / _unit(jnp.max(jnp.abs(cost)))
 
-    # Columns: weights, slacks, the violation. At the first basis the least bad task has all weight.
+    # The columns are weights, slacks and the violation. In the first basis, the task with the least violation has
+    # weight 1.
     worst = jnp.min(jnp.where(holds[:, None], rows, jnp.inf), axis=0)
     start = jnp.argmax(jnp.where(active, worst, -jnp.inf))
     zero = 0.0 * (cost + jnp.sum(rows, axis=0))
@@ -81,7 +86,7 @@ def simplex_lp(
     here = rows[:, start]
     violated = jnp.min(here) < 0
     shared = jnp.where(violated & holds, -1.0, 0.0)
-    # Basic: the slacks, and the weight of `start` in the last row.
+    # Basic are the slacks, and in the last row the weight of `start`.
     top = jnp.concatenate([here[:, None] - rows, slack, shared[:, None]], axis=1)
     total = jnp.concatenate([jnp.where(active, 1.0, 0.0) + zero, 0.0 * lower, jnp.zeros_like(cost[:1])])
     first = _Tableau(
@@ -102,14 +107,14 @@ def simplex_lp(
     def step(state: _Tableau) -> _Tableau:
         infeasible = candidates & (state.infeasibility > COST_TOLERANCE)
         repairs = jnp.any(infeasible)
-        # Once no constraint is violated, only columns enter that keep it so.
+        # Once no constraint is violated, only those columns enter that violate none.
         gains = candidates & (state.cost > COST_TOLERANCE) & (state.infeasibility > -COST_TOLERANCE)
         price = jnp.where(repairs, state.infeasibility, state.cost)
         enters = jnp.argmax(jnp.where(jnp.where(repairs, infeasible, gains), price, -jnp.inf))
         column = state.body[:, enters]
         blocks = column > PIVOT_TOLERANCE
         ratio = jnp.where(blocks, state.right / jnp.where(blocks, column, 1.0), jnp.inf)
-        # Among rows that block alike, the largest pivot is the safest.
+        # Of rows with equal ratios, the one with the largest pivot has the least rounding.
         leaves = jnp.argmax(jnp.where(ratio <= jnp.min(ratio) + TIE, column, -jnp.inf))
         done = ~(repairs | jnp.any(gains)) | ~jnp.any(blocks)
         moved = _exchange(state, leaves, enters)
@@ -123,7 +128,7 @@ def simplex_lp(
     weights = jnp.where(active, basic, 0.0)
     size = jnp.sum(weights)
     weights = weights / jnp.where(size > 0, size, 1.0)
-    # A constraint's price, from its slack's, bounds the cost over the simplex.
+    # The price of each constraint is that of its slack. Prices bound the cost over the simplex.
     price = jnp.where(holds, jnp.maximum(-last.cost[num_tasks:-1], 0.0), 0.0)
     bound = jnp.max(jnp.where(active, cost + multiply(price, rows), -jnp.inf))
     bound = jnp.where(jnp.any(active), bound, 0.0)
@@ -147,7 +152,7 @@ def _exchange(state: _Tableau, row: Array, column: Array) -> _Tableau:
     here = jnp.arange(state.body.shape[0]) == row
     factor = jnp.where(here, 0.0, state.body[:, column])
     body = jnp.where(here[:, None], line[None, :], state.body - factor[:, None] * line[None, :])
-    # Exactly the unit vector that it is in exact arithmetic.
+    # In exact arithmetic the column is a unit vector; rounding must not change that.
     body = body.at[:, column].set(jnp.where(here, 1.0, 0.0))
     return state._replace(
         body=body,

@@ -23,14 +23,14 @@ def project_simplex(values: Array, *, active: Array | None = None) -> Array:
         [0.75, 0.25, 0.0]
     """
     active = jnp.ones_like(values, dtype=bool) if active is None else active
-    # The projection does not see a common shift; without one, large values would swallow the 1 that they must sum to.
+    # A common shift does not change the projection. Without the shift, rounding of large values would hide the sum 1.
     shifted = jnp.where(active, values - jnp.max(jnp.where(active, values, -jnp.inf)), -jnp.inf)
-    # Where float64 is enabled, the whole numbers in it make float64 of this.
+    # With float64 enabled, integers inside optax's function turn the result into float64.
     return jnp.where(active, projection_simplex(shifted).astype(values.dtype), 0.0)
 
 
 def among_active(weights: Array, active: Array) -> Array:
-    """Weights on the simplex over active tasks: those over all tasks in proportion, or even ones where all are 0.
+    """Weights on the simplex over active tasks, in proportion to the weights given; even weights where all are 0.
 
     Args:
         weights: float32 `[T]`, non-negative.
@@ -47,11 +47,11 @@ def among_active(weights: Array, active: Array) -> Array:
 
 
 def back_among_all(moved: Array, weights: Array, active: Array) -> Array:
-    """The reverse of `among_active`: active tasks share the sum of their old weights, the others keep their weights.
+    """The reverse of `among_active`: active tasks divide the sum of their old weights, all others keep their weights.
 
     Args:
         moved: float32 `[T]`, on the simplex over the active tasks.
-        weights: float32 `[T]`, what `among_active` was given.
+        weights: float32 `[T]`, the weights that `among_active` was given.
         active: bool `[T]`.
 
     Example:

@@ -1,6 +1,6 @@
-"""Closed forms through the eigenvectors of the Gramian: equal projections (IMTL-G, ConFIG) and alignment (Aligned-MTL).
+"""Closed forms in the eigenvectors of the Gramian: equal projections (IMTL-G, ConFIG) and alignment (Aligned-MTL).
 
-Whether an eigenvalue counts as zero is decided relative to the largest one, never absolutely.
+An eigenvalue counts as zero relative to the largest eigenvalue, never below an absolute number.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from mtljax.solvers.scaling import (
 )
 from mtljax.types import Array
 
-# Of the sum of |v_k| squared, v an eigenvector: what the square of a combination of unit gradients is known to.
+# The tolerances hold for float32; `finer` turns them into those for float64.
+# An eigenvalue v'Mv of unit gradients is uncertain by this share of (sum_k |v_k|)^2: twice the rounding of M, 2^-24.
 RANK_TOLERANCE = 2.0**-23
 REFINEMENTS = 2
-# Of the sum of |w_k g_k|: what the rounding of weights makes of a direction.
+# The error of a direction by the rounding of its weights, relative to the sum of |w_k g_k|.
 WEIGHT_ROUNDING = 2.0**-21
-# Of the largest eigenvalue of a Gramian: what the others are known to, by the rounding of the Gramian and of vectors.
+# The error of the eigenvalues by the rounding of the Gramian and of the vectors, relative to the largest eigenvalue.
 ROUNDING = 2.0**-24
-# Of the largest target: gains below it are what rounding leaves of unit gradients that cancel.
+# Gains below this share of the largest target are rounding: unit gradients that cancel leave the root of 2^-24.
 CANCELLED = 2.0**-12
 
 
@@ -42,14 +43,14 @@ class Projections(NamedTuple):
 
     Attributes:
         amounts: float32 `[T]`, the weights of the unit gradients; 0 for tasks that take no part.
-        gains: float32 `[T]`, `<g_i, u> / |g_i|`, what came of the prescription; 0 for tasks that take no part.
+        gains: float32 `[T]`, `<g_i, u> / |g_i|`, the projections attained; 0 for tasks that take no part.
         length: float32 `[]`, `|u|`.
         norms: float32 `[T]`, `|g_i|`; 1 for tasks that take no part.
         takes_part: bool `[T]`, the active tasks with a gradient.
-        errors: float32 `[T, T]`: `x'amounts` is known to about `|errors x|`, for what the Gramian's rounding does.
-        residual: float32 `[]` in [0, 1], the larger of two numbers. How far the prescription is from being met: the
-            largest `|gains_i - targets_i|` over the largest `|targets_i|`, 0 to rounding where the task gradients are
-            linearly independent. And an estimate of the relative error of u, for what the Gramian's rounding does.
+        errors: float32 `[T, T]`. The Gramian's rounding gives `x'amounts` an error of about `|errors x|`.
+        residual: float32 `[]` in [0, 1], the larger of two numbers. The first is the largest `|gains_i - targets_i|`
+            over the largest `|targets_i|`; it is 0 to rounding where the task gradients are linearly independent. The
+            second estimates the relative error of u that the Gramian's rounding causes.
     """
 
     amounts: Array
@@ -62,30 +63,30 @@ class Projections(NamedTuple):
 
 
 def _squares(product: Callable[[Array], Array], vectors: Array) -> Array:
-    """`v'Mv` of every column: an eigenvalue as far as M tells it, which `eigh` has to 2^-24 of the largest only."""
+    """`v'Mv` of each column v, to the precision of M. The error of `eigh`'s eigenvalues is 2^-24 of the largest one."""
     return jnp.sum(vectors * jax.vmap(product, 1, 1)(vectors), axis=0)
 
 
 def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Array | None = None) -> Projections:
     """The shortest direction u with `<g_i, u> / |g_i| = targets_i` for all tasks, in the least-squares sense.
 
-    With U the task gradients divided by their lengths, `u = U^+ targets = U' (UU')^+ targets`, and `UU'` is the
-    Gramian divided by lengths on both sides: no gradient is needed.
+    With U the task gradients divided by their lengths, `u = U^+ targets = U' (UU')^+ targets`. `UU'` is the Gramian
+    divided by the lengths on both sides, so the function needs no gradient.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
             in float64.
-        targets: floating point `[T]`; None for 1 each. Those of tasks that take no part are not read.
+        targets: floating point `[T]`; None for 1 each. The targets of tasks that take no part are not read.
         active: bool `[T]`, the tasks that take part; None for all. The others are not read. A task without gradient
             has no direction and takes no part either.
 
     Returns:
         `Projections`, constants under differentiation. An eigenvalue of `UU'` with the unit eigenvector v counts as
-        zero up to `2^-23 (sum_k |v_k|)^2`, below which the rounding of a Gramian hides it.
-        Where that leaves no gain above 2^-12 of the largest target, as for opposed tasks, u is 0 and the residual 1.
+        zero up to `2^-23 (sum_k |v_k|)^2`, the size of the Gramian's rounding. Where no gain exceeds 2^-12 of the
+        largest target, as for opposed tasks, u is 0 and the residual is 1.
 
     Raises:
-        ValueError: shapes do not go together.
+        ValueError: shapes do not match.
 
     Example:
         >>> found = projections(jnp.array([[4.0, 0.0], [0.0, 1.0]]))
@@ -101,7 +102,7 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     _, vectors = jnp.linalg.eigh(matrix / own[:, None] / own[None, :])
 
     def product(amounts: Array) -> Array:
-        # From the Gramian as it was given, not as the division by `own` rounded it.
+        # The product uses the Gramian that was given: division of its entries by `own` would round them.
         return jnp.where(takes_part, accurate_product(matrix, amounts / own) / own, 0.0)
 
     values = _squares(product, vectors)
@@ -122,15 +123,15 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
     off = jnp.max(jnp.abs(gains - targets)) / jnp.where(largest > 0, largest, 1.0)
     length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * gains), 0.0))
 
-    # A change E of UU' changes amounts by `-(UU')^+ E amounts`, and by `(I - UU'(UU')^+) E (UU')^+ amounts`, which no
-    # direction shows. Entries of E are below the tolerance and have any signs: what they do adds up in squares.
+    # A change E of UU' changes amounts by `-(UU')^+ E amounts` and by `(I - UU'(UU')^+) E (UU')^+ amounts`. The second
+    # does not change u. The entries of E are below the tolerance and have any sign, so their effects add up in squares.
     size = jnp.linalg.norm(amounts)
     turned = jnp.linalg.norm(inverse * multiply(vectors.T, amounts))
     errors = multiply(vectors, tolerance * jnp.where(kept, size * inverse, turned)[:, None] * vectors.T)
     error = tolerance * size * jnp.sqrt(jnp.sum(inverse))
     error = error + WEIGHT_ROUNDING * jnp.sum(jnp.abs(amounts))
-    # What counts as zero has a part in u, as large as its eigenvalue is small, if the targets have more than rounding
-    # along it: then it was not a combination of tasks that cancels.
+    # An eigenvector that counts as zero may still belong to u: it does if the targets along it exceed rounding. Its
+    # part of u is then the larger, the smaller its eigenvalue is, and nothing of u is certain.
     hidden = jnp.any(~kept & (jnp.abs(multiply(vectors.T, targets - gains)) > 2.0 * tolerance * (size + largest)))
     return Projections(
         amounts=amounts,
@@ -144,11 +145,11 @@ def projections(gramian: Array, targets: ArrayLike | None = None, *, active: Arr
 
 
 def smallest(values: Array, kept: Array) -> Array:
-    """The smallest eigenvalue kept, Aligned-MTL's own scale.
+    """The smallest eigenvalue kept, which is the scale in the paper of Aligned-MTL.
 
     Args:
         values: float32 `[T]`, ascending.
-        kept: bool `[T]`, those that are not zero: a run at the end.
+        kept: bool `[T]`, whether an eigenvalue is not zero; True in a run at the end.
 
     Returns:
         float32 `[]`.
@@ -161,7 +162,7 @@ def smallest(values: Array, kept: Array) -> Array:
 
 
 def median(values: Array, kept: Array) -> Array:
-    """The median of the eigenvalues kept, the lower one of two; see `smallest`.
+    """The median of the eigenvalues kept, or the lower one of two medians. Arguments are as in `smallest`.
 
     Example:
         >>> median(jnp.array([0.0, 1.0, 2.0, 4.0]), jnp.array([False, True, True, True])).item()
@@ -171,7 +172,7 @@ def median(values: Array, kept: Array) -> Array:
 
 
 def mean(values: Array, kept: Array) -> Array:
-    """The mean of the eigenvalues kept, "rmse" in the authors' code; see `smallest`.
+    """The mean of the eigenvalues kept, "rmse" in the authors' code. Arguments are as in `smallest`.
 
     Example:
         >>> mean(jnp.array([0.0, 1.0, 1.0, 4.0]), jnp.array([False, True, True, True])).item()
@@ -187,27 +188,27 @@ def alignment(
     level: Callable[[Array, Array], Array] = smallest,
     active: Array | None = None,
 ) -> Solution:
-    """Weights of a combination of task gradients whose principal components are brought to one size.
+    """Weights of a combination of task gradients after their principal components got one size (Aligned-MTL).
 
-    With `G = V diag(lambda) V'` cut to its non-zero eigenvalues, they are
+    With `G = V diag(lambda) V'` restricted to its non-zero eigenvalues, the weights returned are
     `sqrt(level(lambda)) V diag(lambda)^(-1/2) V' weights`.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`, of any scale that float32 holds; in float64 it is solved
             in float64.
-        weights: floating point `[T]`, of the combination before alignment.
-        level: which size: `smallest`, `median`, `mean`, or any function of the eigenvalues, in units of their own
-            (`[T]`, ascending), and of a mask of those that are not zero.
+        weights: floating point `[T]`, the weights of the combination before alignment.
+        level: the size: `smallest`, `median`, `mean`, or any function `(values, kept)` of the eigenvalues (`[T]`,
+            ascending, in a unit of the solver's choice) and of the mask `[T]` of those that are not zero.
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
         `Solution` with weights float32 `[T]`, constants under differentiation. Eigenvalues up to `T 2^-23` of the
-        largest count as zero, T being the number of active tasks, as in the authors' code. A zero Gramian leaves the
-        weights as they are. `residual` estimates the direction's relative error for what the Gramian's rounding does;
-        it is 1 where an eigenvalue is so near to those that count as zero that rounding may decide on it.
+        largest count as zero, as in the authors' code; T is the number of active tasks. A zero Gramian leaves the
+        weights as they are. `residual` estimates the relative error of the direction that the Gramian's rounding
+        causes. It is 1 where rounding may decide whether an eigenvalue counts as zero.
 
     Raises:
-        ValueError: shapes do not go together.
+        ValueError: shapes do not match.
 
     Example:
         >>> alignment(jnp.array([[4.0, 0.0], [0.0, 1.0]]), jnp.ones(2)).weights.tolist()
@@ -218,8 +219,8 @@ def alignment(
     if weights.shape != norm.shape:
         raise ValueError(f"weights must have shape {norm.shape} to match the gramian, found {weights.shape}")
     weights = jnp.where(active, weights, 0.0)
-    # Alignment depends on the tasks' relative sizes: one unit for all of them, then, a power of two.
-    # `norm` exceeds the norms, so that entries are at most 1.
+    # Alignment depends on the tasks' relative sizes, so all tasks are divided by one power of two. `norm` exceeds the
+    # tasks' norms, so entries are at most 1.
     unit = power_of_two(jnp.max(jnp.where(nonzero, norm, 0.0)))
     whole = nonzero[:, None] & nonzero[None, :]
     matrix = jnp.where(whole, as_floating(gramian), 0.0) / unit / unit
@@ -237,14 +238,15 @@ def alignment(
 
 
 def _alignment_error(matrix: Array, vectors: Array, values: Array, parts: Array, cut: Array) -> Array:
-    """How far the aligned direction may be off, relative to its length, which is taken for 1 in each component."""
+    """The relative error of the aligned direction, with the length of each of its components taken as 1."""
     kept = values > cut
     root = jnp.sqrt(jnp.where(kept, values, 1.0))
     largest = jnp.max(jnp.abs(parts))
     parts = parts / jnp.where(largest > 0, largest, 1.0)
-    # A change E of the Gramian, in terms of its eigenvectors, changes the k-th component of the direction by
-    # `sum_l E_kl parts_l / (root_l (root_k + root_l))` where both are kept, by `E_kl parts_l / values_k` where the
-    # l-th is not, and the smallest eigenvalue by an entry of E. These have any signs, and add up in squares.
+    # A change E of the Gramian, in the basis of its eigenvectors, changes the k-th component of the direction by
+    # `sum_l E_kl parts_l / (root_l (root_k + root_l))` where both are kept, and by `E_kl parts_l / values_k` where the
+    # l-th is not kept. It changes the smallest eigenvalue by an entry of E. The entries of E have any sign, so their
+    # effects add up in squares.
     noise = finer(ROUNDING, matrix) * values[-1]
     between = jnp.where(kept[None, :], root[None, :] * (root[:, None] + root[None, :]), values[:, None])
     turned = jnp.where(kept[:, None], parts[None, :] / jnp.where(kept[:, None], between, 1.0), 0.0)

@@ -1,4 +1,4 @@
-"""The shortest convex combination of task gradients that have all been moved towards a reference."""
+"""The shortest convex combination of task gradients after all of them were moved towards a reference gradient."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mtljax.types import Array
 def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: Array | None = None) -> Solution:
     """Weights of the shortest `share g_r + (1 - share) g_w` with `g_r = sum_k r_k g_k` given and w on the simplex.
 
-    `share = 0` is `min_norm`, `share = 1` the reference itself. With `share = p / (1 + p)` it is the direction of
-    `max_d min_i <g_i, d> - |d - p g_r|^2 / 2`. Where r is the mean, every solution of CAGrad, whatever its radius, has
-    the direction of one of these, and so has that of a cone around the mean.
+    `share = 0` gives `min_norm`, and `share = 1` gives the reference. `share = p / (1 + p)` gives the direction of
+    `max_d min_i <g_i, d> - |d - p g_r|^2 / 2`. With the mean as reference, each solution of CAGrad (for any radius) and
+    of ConicGrad (for any angle) has the direction that some share gives.
 
     Args:
         gramian: floating point `[T, T]`, `G_ij = <g_i, g_j>`.
@@ -23,8 +23,8 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
         active: bool `[T]`, the tasks that take part; None for all. The others get weight 0 and are not read.
 
     Returns:
-        `Solution` with weights `[T]` of the direction, `share r + (1 - share) w`. `residual` is that
-        of `min_norm` for the gradients moved, what moving them has rounded away included.
+        `Solution` with the weights `[T]` of the direction, `share r + (1 - share) w`. `residual` is that of `min_norm`
+        for the moved gradients, and covers the rounding of the move.
 
     Raises:
         ValueError: the Gramian is not square, or `active` does not match it.
@@ -41,7 +41,7 @@ def min_norm_towards(gramian: Array, reference: Array, share: Array, *, active: 
     pull = multiply(gramian, reference)
     square = jnp.sum(reference * pull)
     moved = rest * rest * gramian + rest * share * (pull[:, None] + pull[None, :]) + share * share * square
-    # The entries of `moved` are rounded in units of what they were added up from.
+    # The rounding of `moved` is relative to the terms of its sums.
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
     found = min_norm(moved, active=active, sizes=rest * norms + share * jnp.sum(reference * norms))
     return Solution(share * reference + rest * found.weights, found.residual)
