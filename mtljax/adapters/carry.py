@@ -12,10 +12,10 @@ from mtljax.types import Method, MethodState, PyTree
 
 
 def carry(method: Method, num_tasks: int, *, own: Own | None = None) -> optax.GradientTransformation:
-    """A link of an `optax.chain` that carries a method's state, for a loop that keeps no other state than optax's.
+    """A link of an `optax.chain` that holds a method's state, for a loop that keeps only the state of optax.
 
-    The link makes the first state and hands gradients on as they are. `mtljax.value_and_grad` takes and returns a
-    pytree that holds a method's state, such as that of the chain or a Flax `TrainState`, and so does `mtljax.observe`:
+    The link makes the method's first state. It does not change gradients. `mtljax.value_and_grad` and `mtljax.observe`
+    take and return any pytree that holds one method's state, such as the state of the chain or a Flax `TrainState`:
 
         tx = optax.chain(mtljax.carry(method, 2), optax.adam(1e-3))
         losses, grads, opt_state = mtljax.value_and_grad(losses_fn, method)(params, opt_state, batch)
@@ -24,15 +24,16 @@ def carry(method: Method, num_tasks: int, *, own: Own | None = None) -> optax.Gr
     Args:
         method: any method.
         num_tasks: T.
-        own: as for `mtljax.value_and_grad`, for a method whose state is like the shared parameters, such as `moco`,
-            where some are a task's own; None (default) for all shared. Other methods need none.
+        own: as for `mtljax.value_and_grad`: which parameters belong to one task. Only a method whose state has the
+            shape of the shared parameters, such as `moco`, needs it. None (default) if all parameters are shared.
 
     Returns:
         Transformation whose state is the method's `MethodState`. Its `init` takes the parameters, or `mtljax.Params`.
 
     Raises:
-        TypeError: not a method, a number of tasks that is not an integer, own of another type.
-        ValueError: a number of tasks below 1, or that of `Params` is another; from `init`, own that does not fit.
+        TypeError: `method` is not a method, `num_tasks` is not an integer, or `own` is of another type.
+        ValueError: `num_tasks` is below 1; from `init`, `num_tasks` does not match `Params`, or `own` does not match
+            the parameters.
 
     Example:
         >>> import jax.numpy as jnp

@@ -27,11 +27,11 @@ def from_linen(
 ) -> Network:
     """A linen module as a `Network`: a trunk or a head for `mtljax.sharing`.
 
-    The parameters are the collection `"params"`; the state is a dict of all other collections (`"batch_stats"`),
-    empty where there are none. The state moves in training only; in evaluation it is returned as it was given. Values
-    that are sown are dropped. The module is called with one argument, the inputs. It is told whether it trains by
-    those of the keyword arguments `train`, `training`, `is_training` (set to `train`), `deterministic` and
-    `use_running_average` (set to `not train`) that its `__call__` names.
+    The parameters are the collection `"params"`. The state is a dict of all other collections (`"batch_stats"`), and
+    empty where there are none. Training changes the state; evaluation returns the state that it was given. Sown values
+    are dropped. The module is called with one argument, the inputs, and with those keyword arguments of the following
+    that its `__call__` names: `train`, `training`, `is_training` (set to `train`), `deterministic` and
+    `use_running_average` (set to `not train`).
 
     In a trunk that tasks share, one running average of batch statistics serves all of them. If the tasks' inputs
     differ, that average fits none: see `mtljax.sharing.statistics_by_task`.
@@ -46,8 +46,8 @@ def from_linen(
 
     Raises:
         TypeError: `module` is not a linen module.
-        ValueError: (by `init`) dropout or batch normalisation is not told whether it trains; (by `apply`) the module
-            draws random numbers and `key` is None.
+        ValueError: (by `init`) no argument tells dropout or batch normalization whether the module trains; (by `apply`)
+            the module draws random numbers and `key` is None.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,8 +83,8 @@ def from_linen(
             if not untold:
                 raise
             raise ValueError(
-                f"from_linen: {name} holds a layer that needs {untold[0]!r}, but is not told whether it trains: its "
-                f"__call__ names none of {list(FLAGS)} that reaches the layer; add one, or give call_kwargs"
+                f"from_linen: the __call__ of {name} must name one of {list(FLAGS)} for the layer that needs "
+                f"{untold[0]!r}, found none that reaches the layer; add one, or give call_kwargs"
             ) from error
         state = {collection: value for collection, value in variables.items() if collection not in _WRITE_ONLY}
         return state.pop("params", {}), state
@@ -97,8 +97,8 @@ def from_linen(
         try:
             result = module.apply(variables, inputs, **kwargs(train), rngs=streams(key), mutable=mutable)
         except flax.errors.InvalidRngError as error:
-            given = "key is None" if key is None else f"rngs names only {list(rngs)}"
-            raise ValueError(f"from_linen: {name} draws random numbers, but {given}: {error}") from error
+            what, given = ("key must be a random key", None) if key is None else ("rngs must name the stream", rngs)
+            raise ValueError(f"from_linen: {what}, since {name} draws from it, found {given}: {error}") from error
         return (result[0], dict(result[1])) if mutable else (result, state)
 
     return Network(init=init, apply=apply)
@@ -113,9 +113,9 @@ def model_from_linen(
 ) -> Model:
     """A whole multi-task linen module as a `Model`: one module with trunk and heads, returning a dict by task.
 
-    The top-level entries of its parameters that `heads` names belong to their task; all others are shared. Asked for
-    some tasks only, the model calls the whole module and drops the other outputs and the other heads' new state;
-    under `jit` the compiler then drops the work as well.
+    The top-level entries of the parameters that `heads` names belong to their task. All other entries are shared. For
+    some of the tasks, the model calls the whole module, and drops the outputs and the new state of the other tasks.
+    Under `jit`, the compiler drops their work too.
 
     Args:
         module: linen module; `module(inputs, ...)` returns a dict of outputs with the tasks of `heads` as its keys.
@@ -128,8 +128,9 @@ def model_from_linen(
 
     Raises:
         TypeError: `module` is not a linen module.
-        ValueError: no heads; a submodule claimed by two tasks, or (by `init`) without parameters; a module that does
-            not return a dict with the tasks of `heads`; `apply` asked for an unknown task; as `from_linen`.
+        ValueError: `heads` is empty, names a submodule for two tasks, or (by `init`) names a submodule without
+            parameters; (by `apply`) the module does not return a dict with the tasks of `heads`, or `tasks` holds an
+            unknown task; also as `from_linen`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -158,7 +159,8 @@ def model_from_linen(
         for entry in entries:
             if entry in owner:
                 raise ValueError(
-                    f"model_from_linen: submodule {entry!r} is claimed by task {owner[entry]!r} and by task {task!r}"
+                    f"model_from_linen: heads must name submodule {entry!r} for one task, found tasks "
+                    f"{owner[entry]!r} and {task!r}"
                 )
             owner[entry] = task
 
@@ -167,8 +169,7 @@ def model_from_linen(
         for entry, task in owner.items():
             if entry not in params:
                 raise ValueError(
-                    f"model_from_linen: task {task!r} names the submodule {entry!r}, but the parameters have "
-                    f"{sorted(params)}"
+                    f"model_from_linen: heads[{task!r}] must name submodules among {sorted(params)}, found {entry!r}"
                 )
         shared = {entry: value for entry, value in params.items() if entry not in owner}
         tasks = {task: {entry: params[entry] for entry in entries} for task, entries in owned.items()}

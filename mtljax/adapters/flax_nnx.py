@@ -27,14 +27,14 @@ def from_nnx(
 ) -> Network:
     """An NNX module as a `Network`: a trunk or a head for `mtljax.sharing`.
 
-    The parameters are the module's `nnx.Param` and the state its other variables (batch statistics), each a nested
-    dict of plain arrays by attribute name; nothing mutable enters or leaves. Random streams are no state: each starts
-    anew from `key` and its own place in the module, so the same key gives the same dropout mask, and two dropout
-    layers draw apart. Every `apply` builds the module afresh inside the trace that calls it (variables that live
-    outside would raise `TraceContextError`), sets it by `module.train()` or `module.eval()`, and calls it with one
-    argument, the inputs, and with those of the keyword arguments `train`, `training`, `is_training`,
-    `deterministic` and `use_running_average` that its `__call__` names. The state moves in training only. Values
-    that are sown are dropped.
+    The parameters are the module's `nnx.Param`. The state holds its other variables (batch statistics). Both are nested
+    dicts of plain arrays by attribute name; nothing mutable enters or leaves. Random streams do not belong to the
+    state: each `apply` seeds each stream from `key` and from the stream's place in the module. So the same key gives
+    the same dropout mask, and two dropout layers draw different masks. Each `apply` builds the module inside the trace
+    that calls it, because variables from outside raise `TraceContextError`. It calls `module.train()` or
+    `module.eval()`, then the module with one argument, the inputs, and with those keyword arguments of `train`,
+    `training`, `is_training`, `deterministic` and `use_running_average` that its `__call__` names. Training changes the
+    state; evaluation does not. Sown values are dropped.
 
     In a trunk that tasks share, one running average of batch statistics serves all of them. If the tasks' inputs
     differ, that average fits none: see `mtljax.sharing.statistics_by_task`.
@@ -47,7 +47,7 @@ def from_nnx(
         `Network` that works under `jit`, `grad` and `vmap`.
 
     Raises:
-        TypeError: `make_module` is a module itself, or does not return one.
+        TypeError: `make_module` is a module, or does not return a module.
         ValueError: (by `apply`) the module draws random numbers in training and `key` is None. In evaluation the
             streams then start from key 0.
 
@@ -111,20 +111,20 @@ def from_nnx(
         nnx.pop(module, nnx.Intermediate)
         _, _, drawn, after = _split(module)
         if train and key is None and _counts(drawn) != _counts(fresh):
-            raise ValueError(f"from_nnx: {name} draws random numbers, but key is None")
+            raise ValueError(f"from_nnx: key must be a random key, since {name} draws in training, found None")
         return outputs, after if train else state
 
     return Network(init=init, apply=apply)
 
 
 def _split(module: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree, PyTree]:
-    """Graph, parameters, random streams and other variables; all but the graph as nested dicts of arrays."""
+    """The graph, and the parameters, random streams and other variables as nested dicts of arrays."""
     graph, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(streams), nnx.to_pure_dict(state)
 
 
 def _seeded(streams: PyTree, key: Key) -> PyTree:
-    """The streams with a key each, from `key` and their path, and their counters at 0."""
+    """The streams with new keys and counters at 0. Each key is made from `key` and the stream's path."""
 
     def seed(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -136,7 +136,7 @@ def _seeded(streams: PyTree, key: Key) -> PyTree:
 
 
 def _counts(streams: PyTree) -> list[int]:
-    """Identities of the streams' arrays: a draw puts a new counter in the old one's place."""
+    """Identities of the streams' arrays. A draw replaces a counter by a new array."""
     return [id(leaf) for leaf in jax.tree.leaves(streams)]
 
 
@@ -150,13 +150,13 @@ def value_and_grad(
     names: Sequence[str] | None = None,
     own: Own | None = None,
 ) -> Callable[..., Any]:
-    """`mtljax.value_and_grad` of a module, as `nnx.value_and_grad` is `jax.value_and_grad` of one.
+    """`mtljax.value_and_grad` for an NNX module, with the interface of `nnx.value_and_grad`.
 
         optimizer = nnx.Optimizer(module, optax.chain(mtljax.carry(method, 2), optax.adam(1e-3)), wrt=nnx.Param)
         losses, grads, _ = value_and_grad(losses_fn, method)(module, optimizer, batch)
         optimizer.update(module, grads)
 
-    What the module keeps beside its parameters (batch statistics, counts of random streams) moves in place, and so does
+    The module's variables other than parameters (batch statistics, counters of random streams) change in place. So does
     the method's state in an `nnx.Optimizer`.
 
     Args:
@@ -165,18 +165,18 @@ def value_and_grad(
         method: how tasks are reconciled.
         has_aux: see `losses_fn`.
         engine: as in `mtljax.value_and_grad`.
-        wrt: filter of the variables that are parameters; the one that the optimizer is given.
+        wrt: filter of the variables that are parameters; the same as the optimizer's `wrt`.
         names: as in `mtljax.value_and_grad`.
-        own: likewise; a path begins with the module's attribute, such as "depth/kernel".
+        own: as in `mtljax.value_and_grad`; a path begins with the module's attribute, such as "depth/kernel".
 
     Returns:
         `f(module, method_state, *args, key=None, active=None, **extra) -> (losses, grads, method_state)`, or
         `((losses, aux), grads, method_state)` with `has_aux`. `method_state` is as in `mtljax.value_and_grad`, or an
-        `nnx.Optimizer` whose chain holds it, which comes back itself. For a method with `observe` (`famo`) call
-        `observe` below after the update.
+        `nnx.Optimizer` whose chain holds it; f then returns that optimizer. For a method with `observe` (`famo`), call
+        `observe` of this module after the update.
 
     Raises:
-        TypeError: from f, not a module.
+        TypeError: from f, `module` is not an `nnx.Module`.
         ValueError: from f, as `mtljax.value_and_grad`.
 
     Example:
@@ -226,15 +226,15 @@ def value_and_grad(
 
 
 def observe(method: Method, losses: Array | Mapping[str, Array], optimizer: nnx.Optimizer) -> None:
-    """`mtljax.observe` for a method whose state is in an `nnx.Optimizer`, where it moves in place.
+    """`mtljax.observe` for a method whose state is in an `nnx.Optimizer`. The state changes in place.
 
     Args:
-        method: any method. One without `observe` learns nothing here.
-        losses: at the new parameters, `[T]` in task order or a dict of scalars by task.
-        optimizer: after its update.
+        method: any method. For a method without `observe` nothing changes.
+        losses: the losses at the new parameters, `[T]` in task order or a dict of scalars by task.
+        optimizer: the optimizer after its update.
 
     Raises:
-        TypeError: not an `nnx.Optimizer`.
+        TypeError: `optimizer` is not an `nnx.Optimizer`.
         ValueError: as `mtljax.observe`.
     """
     expect(isinstance(optimizer, nnx.Optimizer), "observe", "optimizer", "an nnx.Optimizer", optimizer, TypeError)
@@ -242,7 +242,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], optimizer: nnx.
 
 
 def _put(optimizer: nnx.Optimizer, state: PyTree) -> None:
-    """Writes an optax state into the optimizer's variables, which may be held in nodes of another kind."""
+    """Writes an optax state into the optimizer's variables, which may stand in a tree with other kinds of nodes."""
     values, structure = jax.tree.flatten(state)
     variables = jax.tree.leaves(optimizer.opt_state, is_leaf=lambda node: isinstance(node, nnx.Variable))
     for variable, value in zip(variables, values, strict=True):

@@ -99,8 +99,8 @@ def reconcile(
     check_active(method.name, active, num_tasks)
     if trees.num_elements(jacobian) and trees.num_rows(jacobian) != num_tasks:
         raise ValueError(
-            f"{method.name}: the Jacobian must have {num_tasks} rows, for as many tasks the method was initialised, "
-            f"found {trees.num_rows(jacobian)}"
+            f"{method.name}: jacobian must have {num_tasks} rows, one per task of the state, found "
+            f"{trees.num_rows(jacobian)}"
         )
     if method.reads == "task_grads":
         if method.pick is not None:
@@ -119,7 +119,7 @@ def reconcile(
         gram = gram / found.scale / found.scale
     else:
         if losses is None:
-            raise ValueError(f"{method.name} reads losses: give losses= of shape ({num_tasks},)")
+            raise ValueError(f"{method.name}: losses must be of shape ({num_tasks},), found None")
         weights, state = weigh(method, losses, state, losses=losses, active=active, key=key, **extra)
     return trees.weighted_sum(weights, jacobian), state, gram
 
@@ -188,6 +188,6 @@ def check_jacobian(where: str, jacobian: PyTree) -> None:
         expect(leaf.ndim > 0, where, what, _ROWS, leaf, ValueError)
         if leaf.shape[0] != leaves[0][1].shape[0] or not leaf.shape[0]:
             raise ValueError(
-                f"{where}: {what} must have a row for each task, {leaves[0][1].shape[0]} as the first leaf has and at "
+                f"{where}: {what} must have one row per task, {leaves[0][1].shape[0]} as the first leaf has and at "
                 f"least 1, found {leaf.shape[0]}"
             )

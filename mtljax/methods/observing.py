@@ -57,7 +57,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) 
         )
     vector = in_order(losses)
     if jnp.shape(vector) != nodes[0].weights.shape:
-        raise ValueError(f"observe: losses must be {list(nodes[0].weights.shape)}, found shape {jnp.shape(vector)}")
+        raise ValueError(f"observe: losses must be of shape {nodes[0].weights.shape}, found shape {jnp.shape(vector)}")
     return jax.tree.map(lambda node: told(vector, MethodState(*node)) if _waits(node) else node, state, is_leaf=_waits)
 
 
@@ -82,8 +82,8 @@ def begun(where: str, method: Method, state: Any) -> MethodState:
         >>> begun("value_and_grad", method, Unobserved(*method.init(2)))
         Traceback (most recent call last):
         ...
-        ValueError: value_and_grad: famo learns from the losses after each step: call state = mtljax.observe(method,
-        losses, state), with the losses at the new parameters, before the next step
+        ValueError: value_and_grad: state must be what mtljax.observe(method, losses, state) returned for the losses at
+        the new parameters, since famo learns from them, found the state before that call
     """
     nodes = [node for node in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(node)]
     if len(nodes) > 1:
@@ -92,8 +92,8 @@ def begun(where: str, method: Method, state: Any) -> MethodState:
     state = nodes[0] if nodes else state
     if _waits(state):
         raise ValueError(
-            f"{where}: {method.name} learns from the losses after each step: call state = mtljax.observe(method, "
-            "losses, state), with the losses at the new parameters, before the next step"
+            f"{where}: state must be what mtljax.observe(method, losses, state) returned for the losses at the new "
+            f"parameters, since {method.name} learns from them, found the state before that call"
         )
     return state
 

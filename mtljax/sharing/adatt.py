@@ -92,7 +92,7 @@ def adatt(
     for index, level in enumerate(experts):
         for name in names:
             if not level.specific[name]:
-                raise ValueError(f"adatt: at level {index} task {name!r} has no native expert, expected at least one")
+                raise ValueError(f"adatt: level {index} must have a native expert of task {name!r}, found none")
     # The shared unit fuses below the last level that has shared experts, since only these read it.
     meet = max((index for index, level in enumerate(experts) if level.shared), default=-1)
 

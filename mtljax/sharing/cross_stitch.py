@@ -105,8 +105,8 @@ def cross_stitch(
         def channels(x: Array) -> Array:
             if jnp.ndim(x) < 2:
                 raise ValueError(
-                    "cross_stitch: per_channel needs features [B, ..., C] with channels last, found an array of shape "
-                    f"{jnp.shape(x)}; per_channel=False mixes features of any shape"
+                    "cross_stitch: features must be [B, ..., C] with channels last where per_channel is True, found "
+                    f"an array of shape {jnp.shape(x)}; per_channel=False mixes features of any shape"
                 )
             return jnp.repeat(start.astype(wide_dtype(x))[:, :, None], x.shape[-1], axis=2)
 

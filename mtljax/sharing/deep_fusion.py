@@ -105,7 +105,7 @@ def deep_fusion(
         check_number("deep_fusion", argument, number, above=0, below=1)
     check_flag("deep_fusion", "layers", layers)
     if projections is not None and not layers:
-        raise ValueError("deep_fusion: projections must be None where layers is False, which mixes no layers")
+        raise ValueError("deep_fusion: projections must be None where layers is False, found projections")
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[Array, PyTree]:
         return jnp.log(near_identity(len(names), same)).astype(wide_dtype(columns[names[0]])), ()

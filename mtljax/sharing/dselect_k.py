@@ -117,7 +117,7 @@ def dselect_k(
     check_nonnegative("dselect_k", "entropy", entropy)
     check_flag("dselect_k", "per_example", per_example)
     if gate is not None and not per_example:
-        raise ValueError("dselect_k: per_example must be True where a gate is given, which reads examples, found False")
+        raise ValueError("dselect_k: per_example must be True where a gate is given, found False")
 
     def start(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         """Initial values of the linear gate: zeros for alpha, small values for z."""

@@ -237,8 +237,8 @@ def successive_regularization(
             shapes = [tree[path].shape if path in tree else "no such leaf" for tree in (leaves, fixed)]
             if shapes[0] != shapes[1]:
                 raise ValueError(
-                    f"successive_regularization: leaf {path or 'itself'} is {shapes[0]} in the parameters but "
-                    f"{shapes[1]} in the anchor"
+                    f"successive_regularization: leaf {path or 'itself'} of the parameters must be {shapes[1]}, as in "
+                    f"the anchor, found {shapes[0]}"
                 )
         for path, leaf in leaves.items():
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -278,8 +278,8 @@ def _checked_logits(name: str, logits: Any, level: int, features: Any) -> Array:
     logits = channels_last("hierarchical", f"the output of task {name!r}, which a higher stage reads,", logits)
     if logits.shape[:-1] != features.shape[:-1]:
         raise ValueError(
-            f"hierarchical: the output of task {name!r}, which a higher stage reads, has shape {logits.shape}; all "
-            f"axes but the last must equal those of the features {features.shape}"
+            f"hierarchical: the output of task {name!r}, which a higher stage reads, must have all axes of the "
+            f"features {features.shape} but the last, found shape {logits.shape}"
         )
     return logits
 

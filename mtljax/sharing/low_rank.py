@@ -145,12 +145,12 @@ def _chosen(select: Callable[[str, Any], bool], shared: PyTree) -> list[tuple[st
     chosen = [(path, leaf) for path, leaf in leaves if select(path, leaf)]
     if not chosen:
         found = {path: tuple(leaf.shape) for path, leaf in leaves}
-        raise ValueError(f"low_rank: select chooses none of the trunk's parameters, which are {found}")
+        raise ValueError(f"low_rank: select must choose at least one of the trunk's parameters {found}, found none")
     for path, leaf in chosen:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(f"low_rank: leaf {path} must be of a floating-point type, found {leaf.dtype.name}")
         if len(leaf.shape) < 2:
-            raise ValueError(f"low_rank: leaf {path} has shape {tuple(leaf.shape)}, expected at least two axes")
+            raise ValueError(f"low_rank: leaf {path} must have at least two axes, found shape {tuple(leaf.shape)}")
     return chosen
 
 
@@ -165,7 +165,7 @@ def _changed(shared: PyTree, own: Mapping[str, Mapping[str, Array]], factor: Arr
     known = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(shared)[0]]
     for path in own:
         if path not in known:
-            raise ValueError(f"low_rank: there is a difference for leaf {path}, but the trunk has {known}")
+            raise ValueError(f"low_rank: differences must be for leaves of the trunk {known}, found {path}")
 
     def leaf(path: Any, w: Any) -> Any:
         thin = own.get(jax.tree_util.keystr(path))

@@ -207,12 +207,12 @@ def prune(
     expect(learned, "prune", "params", "parameters of ltb", params, ValueError)
     nodes, routes = params.shared["nodes"], params.shared["routes"]
     if len(nodes) != len(stages):
-        raise ValueError(f"prune: params has nodes of {len(nodes)} stages, but {len(stages)} stages are given")
+        raise ValueError(f"prune: stages must be the {len(nodes)} stages of params, found {len(stages)}")
     if set(params.tasks) != set(names):
-        raise ValueError(f"prune: params has the tasks {sorted(params.tasks)}, but heads are given for {list(names)}")
+        raise ValueError(f"prune: heads must be for the tasks of params, {sorted(params.tasks)}, found {list(names)}")
     ends = {name: params.tasks[name]["route"] for name in names}
     if any(isinstance(leaf, Tracer) for leaf in [*routes, *ends.values()]):
-        raise TypeError("prune: params is traced; call prune outside of jit, since params decides what the tree is")
+        raise TypeError("prune: params must be concrete, found traced arrays; call prune outside of jit")
     likeliest = [np.argmax(np.asarray(route, np.float64), axis=-1) for route in routes]
     paths = {}
     for name in names:
@@ -249,5 +249,5 @@ def _checked_widths(widths: int | Sequence[int] | None, num_stages: int, num_tas
     else:
         sizes = (check_count("ltb", "widths", widths),) * num_stages
     if len(sizes) != num_stages:
-        raise ValueError(f"ltb: widths must be one number per stage, for {num_stages} stages, found {sizes}")
+        raise ValueError(f"ltb: widths must hold one number per stage, {num_stages} numbers, found {sizes}")
     return sizes

@@ -123,7 +123,7 @@ def moe(
             spread = jax.nn.softplus(logits_of("moe", run, "noise", router, features["inputs"], count))
             if train:
                 if key is None:
-                    raise ValueError(f"moe: noisy routing of task {name!r} needs a key in training, found None")
+                    raise ValueError(f"moe: key must be a random key for noisy routing of task {name!r}, found None")
                 logits = logits + spread * jax.random.normal(key, logits.shape, logits.dtype)
         chosen = _largest(logits, k)
         odds = jax.nn.softmax(logits)

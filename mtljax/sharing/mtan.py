@@ -90,7 +90,7 @@ def mtan(
     expect(is_sequence(stages), "mtan", "stages", "a sequence of Network or of pairs", stages, TypeError)
     blocks = [_block(j, stage) for j, stage in enumerate(stages)]
     if not blocks:
-        raise ValueError("mtan: stages must hold at least one stage, found 0")
+        raise ValueError("mtan: stages must hold at least one stage, found none")
     masks = check_networks("mtan", "masks", masks, count=len(blocks))
     forward = check_networks("mtan", "forward", forward, count=len(blocks) - 1)
 
@@ -201,7 +201,7 @@ def _masked(j: int, logits: Any, p: Any) -> Array:
     logits = channels_last("mtan", f"the logits of masks[{j}]", logits)
     if logits.shape != p.shape:
         raise ValueError(
-            f"mtan: the logits of masks[{j}] have shape {logits.shape}, but the features they mask have {p.shape}"
+            f"mtan: masks[{j}] must return logits of the features' shape {p.shape}, found shape {logits.shape}"
         )
     wide = trees.accumulator(p.dtype)
     return (jax.nn.sigmoid(logits.astype(wide)) * p.astype(wide)).astype(p.dtype)

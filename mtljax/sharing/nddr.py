@@ -100,7 +100,7 @@ def nddr(
     def kernel(x: Array) -> Array:
         if jnp.ndim(x) < 2:
             raise ValueError(
-                f"nddr: expected features [B, ..., C] with channels last, found an array of shape {jnp.shape(x)}"
+                f"nddr: features must be [B, ..., C] with channels last, found an array of shape {jnp.shape(x)}"
             )
         channels = x.shape[-1]
         blocks = near_identity(len(names), same)[:, :, None, None] * jnp.eye(channels)[None, None, :, :]

@@ -127,7 +127,7 @@ def extraction(
     for index, level in enumerate(experts):
         for name in names:
             if not level.shared and not level.specific[name]:
-                raise ValueError(f"{where}: at level {index} task {name!r} has neither own nor shared experts to read")
+                raise ValueError(f"{where}: level {index} must have experts for task {name!r}, found none")
     # The last level with shared experts: a task's experts at this level or above are reached by its loss alone.
     meet = max((index for index, level in enumerate(experts) if level.shared), default=-1)
 

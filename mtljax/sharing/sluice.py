@@ -121,7 +121,7 @@ def sluice(
     if orthogonality is not None:
         check_nonnegative("sluice", "orthogonality", orthogonality)
         if subspaces == 1:
-            raise ValueError("sluice: orthogonality must be None where subspaces is 1, since it compares subspaces")
+            raise ValueError(f"sluice: orthogonality must be None where subspaces is 1, found {orthogonality}")
 
     def split(features: PyTree) -> list[PyTree]:
         return [
@@ -132,8 +132,8 @@ def sluice(
     def check(x: Array) -> None:
         if jnp.ndim(x) < 2 or x.shape[-1] % subspaces:
             raise ValueError(
-                f"sluice: features must be [B, ..., C] with a number of channels that {subspaces} subspaces divide, "
-                f"found an array of shape {jnp.shape(x)}"
+                f"sluice: features must be [B, ..., C] with C a multiple of subspaces, {subspaces}, found an "
+                f"array of shape {jnp.shape(x)}"
             )
 
     def init(key: Key, columns: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
@@ -169,7 +169,7 @@ def sluice(
             kernel for column in params.shared["columns"].values() for stage in column for kernel in kernels(stage)
         ]
         if not found:
-            raise ValueError("sluice: orthogonality needs kernels, but kernels(...) returns none for any stage")
+            raise ValueError("sluice: kernels must return an array for at least one stage, found none")
         return orthogonality * functools.reduce(operator.add, (_overlap(kernel, subspaces) for kernel in found))
 
     reading = layer_heads(
@@ -194,8 +194,8 @@ def _overlap(kernel: Array, subspaces: int) -> Array:
     """`sum_{s<u} |G_s^T G_u|_F^2` over the slices `G_s` of a kernel's last axis."""
     if kernel.shape[-1] % subspaces:
         raise ValueError(
-            f"sluice: kernels must have a last axis that {subspaces} subspaces divide, found shape {kernel.shape}; "
-            "give kernels=..., a function that returns the kernels which produce a stage's channels"
+            f"sluice: the last axis of kernels must be a multiple of subspaces, {subspaces}, "
+            f"found shape {kernel.shape}; give kernels=, a function that returns the kernels of a stage's channels"
         )
     parts = jnp.split(kernel.astype(trees.accumulator(kernel.dtype)), subspaces, axis=-1)
     axes = tuple(range(kernel.ndim - 1))

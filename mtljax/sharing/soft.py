@@ -151,7 +151,7 @@ def soft(
         trunks = {name: params.tasks[name]["trunk"] for name in names}
         difference = _difference(trunks)
         if difference:
-            raise ValueError(f"soft: the trunks cannot be stacked: {difference}")
+            raise ValueError(f"soft: the trunks must be alike, found that {difference}")
         return penalty(trees.stack(list(trunks.values())))
 
     return checked_model(names, init, apply, penalty=None if penalty is None else tied)
@@ -185,7 +185,7 @@ def _check_alike(names: Sequence[str], trunks: list[PyTree], states: list[PyTree
     each = zip(names, trunks, states, inputs, strict=True)
     difference = _difference({name: dict(zip(kinds, own, strict=True)) for name, *own in each}, dtypes=True)
     if difference:
-        raise ValueError(f"soft: stacked=True, but the copies differ: {difference}")
+        raise ValueError(f"soft: the copies must be alike for stacked=True, found that {difference}")
 
 
 def _difference(by_task: Mapping[str, PyTree], *, dtypes: bool = False) -> str:

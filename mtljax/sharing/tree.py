@@ -146,11 +146,11 @@ def _check_paths(names: tuple[str, ...], length: int, paths: Mapping[str, Sequen
         expect(is_sequence(paths[name]), "tree", f"paths[{name!r}]", "a sequence of integers", paths[name], TypeError)
         path = tuple(check_count("tree", f"paths[{name!r}][{j}]", node, least=0) for j, node in enumerate(paths[name]))
         if len(path) != length:
-            raise ValueError(f"tree: paths[{name!r}] must have one node per stage, for {length} stages, found {path}")
+            raise ValueError(f"tree: paths[{name!r}] must hold one node per stage, {length} nodes, found {path}")
         for stage, node in enumerate(path):
             other, came = before.setdefault((stage, node), (name, path[:stage]))
             if came != path[:stage]:
                 raise ValueError(
-                    f"tree: tasks {other!r} and {name!r} both pass node {node} of stage {stage}, but come from "
-                    f"different nodes, {came} and {path[:stage]}"
+                    f"tree: tasks {other!r} and {name!r} must reach node {node} of stage {stage} from one path, found "
+                    f"{came} and {path[:stage]}"
                 )

@@ -158,7 +158,7 @@ def test_one_task_runs_alone_and_leaves_the_others_state(model):
     outputs, after = model.apply(params, state, X, tasks=("label",), key=key, train=True)
     equal(outputs, {"label": every["label"]})
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    with pytest.raises(ValueError, match=r"unknown task 'edges'; the model has \['depth', 'label'\]"):
+    with pytest.raises(ValueError, match=r"tasks must be of the model's \['depth', 'label'\], found 'edges'"):
         model.apply(params, state, X, tasks=("edges",))
     if model is MODELS["whole"]:
         equal(after["batch_stats"]["depth_norm"], state["batch_stats"]["depth_norm"])
@@ -202,32 +202,32 @@ def whole(heads, module=None):
         (
             lambda: from_linen(Untold(nn.BatchNorm())).init(jax.random.key(0), X),
             ValueError,
-            "from_linen: Untold holds a layer that needs 'use_running_average', but is not told whether it trains",
+            "for the layer that needs 'use_running_average', found none that reaches the layer",
         ),
         (
             lambda: from_linen(nn.Sequential([nn.Dropout(0.5)])).init(jax.random.key(0), X),
             ValueError,
-            "from_linen: Sequential holds a layer that needs 'deterministic', but is not told whether it trains",
+            "for the layer that needs 'deterministic', found none that reaches the layer",
         ),
         (
             lambda: from_linen(Deterministic()).apply({}, {}, X, train=True),
             ValueError,
-            "from_linen: Deterministic draws random numbers, but key is None",
+            "from_linen: key must be a random key, since Deterministic draws from it, found None",
         ),
         (
             lambda: from_linen(Deterministic(), rngs=()).apply({}, {}, X, key=jax.random.key(0), train=True),
             ValueError,
-            "from_linen: Deterministic draws random numbers, but rngs names only []",
+            "from_linen: rngs must name the stream, since Deterministic draws from it, found ()",
         ),
         (
             lambda: whole({"depth": "depth_head", "label": "lable_head"}),
             ValueError,
-            "model_from_linen: task 'label' names the submodule 'lable_head', but the parameters have ['depth_head', ",
+            "model_from_linen: heads['label'] must name submodules among ['depth_head', ",
         ),
         (
             lambda: whole({"depth": "depth_head", "label": "depth_head"}),
             ValueError,
-            "model_from_linen: submodule 'depth_head' is claimed by task 'depth' and by task 'label'",
+            "model_from_linen: heads must name submodule 'depth_head' for one task, found tasks 'depth' and 'label'",
         ),
         (
             lambda: whole({"depth": "depth_head"}),

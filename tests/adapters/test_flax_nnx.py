@@ -206,12 +206,12 @@ def test_sown_values_are_dropped():
         (
             lambda: from_nnx(Flagged).apply({}, {}, X, train=True),
             ValueError,
-            "from_nnx: Flagged draws random numbers, but key is None",
+            "from_nnx: key must be a random key, since Flagged draws in training, found None",
         ),
         (
             lambda: jax.jit(lambda x: from_nnx(Flagged).apply({}, {}, x, train=True)[0])(X),
             ValueError,
-            "from_nnx: Flagged draws random numbers, but key is None",
+            "from_nnx: key must be a random key, since Flagged draws in training, found None",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_chain_hands_on_losses_active_and_key():
 def test_a_plain_transformation_drops_losses_and_the_method_says_so():
     link = as_optax(LOSSES, names=NAMES)
     chain = optax.chain(optax.GradientTransformation(link.init, link.update), optax.sgd(0.1))
-    with pytest.raises(ValueError, match="by_hand reads losses"):
+    with pytest.raises(ValueError, match="by_hand: losses must be of shape"):
         chain.update(gradients(), chain.init(PARAMS), PARAMS, losses=jnp.ones(T))
 
 
@@ -238,7 +238,7 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
             ValueError,
             "as_optax: own must be None where parameters are mtljax.Params, found {}",
         ),
-        (lambda: call(LOSSES), ValueError, "by_hand reads losses: give losses= of shape (3,)"),
+        (lambda: call(LOSSES), ValueError, "by_hand: losses must be of shape (3,), found None"),
         (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses must be of shape (3,), found shape (2,)"),
         (
             lambda: call(losses={"a": 1.0}),

@@ -79,11 +79,11 @@ BAD = [
     *each(lambda x: aggregate(methods.pcgrad(), J, key=x), ("pcgrad", "key"), [0, "key"], TypeError),
     *each(lambda x: aggregate(MGDA, J, active=x), ("mgda", "active"), [[True, False], jnp.ones(2), 1], TypeError),
     Bad(lambda: aggregate(MGDA, J, active=jnp.ones(3, bool)), ("mgda", "active", "(2,)", "(3,)")),
-    Bad(lambda: aggregate(methods.equal(), J), ("equal", "losses=", "(2,)")),
+    Bad(lambda: aggregate(methods.equal(), J), ("equal", "losses", "(2,)")),
     *each(lambda m: methods.reconcile(m, MGDA.init(2), J), ("reconcile", "method"), NO_METHODS, TypeError),
     *each(lambda s: methods.reconcile(MGDA, s, J), ("mgda", "state"), [None, (), jnp.ones(2)], TypeError),
     *each(lambda m: methods.weigh(m, J, MGDA.init(2)), ("weigh", "method"), NO_METHODS, TypeError),
-    Bad(lambda: methods.reconcile(MGDA, MGDA.init(3), J), ("mgda", "Jacobian", "3 rows", "found 2")),
+    Bad(lambda: methods.reconcile(MGDA, MGDA.init(3), J), ("mgda", "jacobian", "3 rows", "found 2")),
     # value_and_grad and its kin
     *each(lambda f: mtljax.value_and_grad(f, MGDA), ("value_and_grad", "losses_fn"), NO_FUNCTIONS, TypeError),
     *each(lambda m: mtljax.value_and_grad(losses_fn, m), ("value_and_grad", "method"), NO_METHODS, TypeError),

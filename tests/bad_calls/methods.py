@@ -162,7 +162,7 @@ FED = [
     Bad(lambda: methods.graddrop(leak=[0.1, 0.2]).init(3), ("graddrop", "leak", "3", "2")),
     Bad(lambda: methods.gradnorm(initial_losses=[1.0]).init(3), ("gradnorm", "initial_losses", "3 tasks")),
     Bad(lambda: methods.trimmed_mean(2).init(3), ("trimmed_mean", "trim")),
-    Bad(lambda: methods.db_mtl().init(3), ("db_mtl", "shared=")),
+    Bad(lambda: methods.db_mtl().init(3), ("db_mtl", "shared")),
     Bad(
         lambda: jax.eval_shape(
             lambda: methods.config(length=options.track_task(7)).update(GRAMIAN, methods.mgda().init(3))

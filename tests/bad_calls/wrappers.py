@@ -67,7 +67,7 @@ BAD = [
     ),
     Bad(lambda: methods.per_group({}, options.by_leaf), ("per_group", "methods")),
     Bad(lambda: methods.per_group({"a": methods.mgda}, options.by_leaf), ("per_group", "methods"), TypeError),
-    Bad(lambda: methods.per_group(MGDA, options.by_leaf).init(2), ("per_group", "shared=")),
+    Bad(lambda: methods.per_group(MGDA, options.by_leaf).init(2), ("per_group", "shared")),
     Bad(lambda: methods.per_group(MGDA, options.by_leaf, weigh_tasks=1), ("per_group", "weigh_tasks"), TypeError),
     *(
         Bad(lambda method=method: method.update(jnp.eye(3), methods.famo().init(3)), (name, "state", "FamoState"))

@@ -72,7 +72,7 @@ def test_mistakes():
             method.update(jnp.eye(2, dtype=jnp.int32), method.init(2))
         with pytest.raises(ValueError, match="num_tasks must be at least 1, found 0"):
             method.init(0)
-    with pytest.raises(ValueError, match="pcgrad: key is None, but with 3 tasks"):
+    with pytest.raises(ValueError, match="pcgrad: key must be a random key for 3 tasks, found None"):
         pcgrad().update(jnp.eye(3), pcgrad().init(3))
     with pytest.raises(ValueError, match=r"cagrad: c must be at least 0, found -1"):
         cagrad(-1)

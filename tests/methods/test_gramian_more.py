@@ -98,7 +98,10 @@ def test_degenerate_gradients_are_harmless(name, kind):
             lambda: gradnorm(initial_losses=[1.0]).init(2),
             "gradnorm: initial_losses must have an entry for each of 2 tasks",
         ),
-        (lambda: gradnorm().update(jnp.eye(2), gradnorm().init(2)), r"gradnorm .*: give losses= of shape \(2,\)"),
+        (
+            lambda: gradnorm().update(jnp.eye(2), gradnorm().init(2)),
+            r"gradnorm: losses must be of shape \(2,\), found None",
+        ),
         (lambda: sdmgrad(pull=-1.0), "sdmgrad: pull must be at least 0, found -1.0"),
         (lambda: sdmgrad(steps=0), "sdmgrad: steps must be at least 1, found 0"),
         (lambda: sdmgrad(rate=0.0), "sdmgrad: rate must be above 0, found 0.0"),
@@ -108,16 +111,19 @@ def test_degenerate_gradients_are_harmless(name, kind):
         (lambda: conicgrad(1.5), r"conicgrad: c must be at least 0 and at most 1, found 1.5"),
         (lambda: epo(eps=-1.0), "epo: eps must be at least 0, found -1.0"),
         (lambda: epo([[1.0]]), r"epo: preference must be of shape \[T\], found an array of shape \(1, 1\)"),
-        (lambda: epo().update(jnp.eye(2), epo().init(2)), r"epo .*: give losses= of shape \(2,\)"),
+        (lambda: epo().update(jnp.eye(2), epo().init(2)), r"epo: losses must be of shape \(2,\), found None"),
         (
             lambda: mgda(normalization=loss_values).update(jnp.eye(2), mgda().init(2)),
-            "mgda: this normalization divides by the losses",
+            "mgda: losses must be of shape",
         ),
         (
             lambda: step(mgda(normalization=lambda norms, losses: norms[:1]), ROWS),
             r"mgda: what normalization returned must be of shape .*found shape \(1,\)",
         ),
-        (lambda: gradvac().update(jnp.eye(3), gradvac().init(3)), "gradvac: key is None, but with 3 tasks"),
+        (
+            lambda: gradvac().update(jnp.eye(3), gradvac().init(3)),
+            "gradvac: key must be a random key for 3 tasks, found None",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -100,7 +100,7 @@ def test_singular_gramians():
 
 
 def test_mistakes():
-    with pytest.raises(ValueError, match=r"aligned_mtl: give either mean=True or a preference, found both"):
+    with pytest.raises(ValueError, match=r"aligned_mtl: preference must be None where mean is True"):
         aligned_mtl(mean=True, preference=[1.0])
     for make, name in ((aligned_mtl, "aligned_mtl"), (config, "config")):
         with pytest.raises(

@@ -33,28 +33,43 @@ def test_kept_weights_keep_their_units(wrap):
 
 MISTAKES = [
     (lambda: ema(mgda(), 1.5), r"ema: decay must be"),
-    (lambda: ema(graddrop()), "ema: graddrop reads task gradients"),
+    (lambda: ema(graddrop()), "ema: method must return weights, found graddrop"),
     (lambda: ema(mgda(), initial=[1.0]).init(2), r"ema: initial must be of shape \[2\]"),
     (lambda: log_losses(mgda(), eps=-1.0), "log_losses: eps must be"),
-    (lambda: log_losses(picking()), "log_losses: picking reads one task's gradient per step"),
-    (lambda: aggregate(log_losses(mgda()), ROWS), r"log_losses\(mgda\) needs losses"),
-    (lambda: normalize(equal()), "normalize: equal reads losses alone"),
-    (lambda: rescale(equal()), "rescale: equal reads losses alone"),
+    (
+        lambda: log_losses(picking()),
+        "log_losses: method must be one that reads all tasks in each step, .* found picking",
+    ),
+    (lambda: aggregate(log_losses(mgda()), ROWS), r"log_losses\(mgda\): losses must be of shape \(2,\), found None"),
+    (lambda: normalize(equal()), "normalize: method must be one that reads gradients, found equal"),
+    (lambda: rescale(equal()), "rescale: method must be one that reads gradients, found equal"),
     (lambda: rescale(mgda(), 0.0), "rescale: to must be"),
-    (lambda: rescale(picking()), "rescale: picking reads one task's gradient per step, which makes no Gramian"),
+    (lambda: rescale(picking()), "rescale: method must be one that reads all tasks .* found picking"),
     (lambda: clip(mgda(), -1.0), "clip: max_norm must be"),
-    (lambda: clip(equal(), 1.0), "clip: equal reads losses alone"),
+    (lambda: clip(equal(), 1.0), "clip: method must be one that reads gradients, found equal"),
     (lambda: warmup(mgda(), -1), "warmup: steps must be"),
     (
         lambda: warmup(equal(), 1, mgda()),
-        "warmup: mgda reads gramian, but equal, which follows, reads no more than losses",
+        "warmup: first must be a method that reads no more than equal, which reads losses, found mgda",
     ),
-    (lambda: warmup(picking(), 1), "warmup: picking reads one task's gradient"),
-    (lambda: per_group({}, by_leaf), "per_group: methods is empty"),
-    (lambda: per_group(picking(), by_leaf), "per_group: picking reads one task's gradient"),
-    (lambda: per_group(mgda(), by_leaf).init(2), "per_group: init needs shared="),
-    (lambda: per_group({"a": mgda()}, by_leaf).init(2, {"b": ROWS}), r"for \['a'\], but the groups are \['b'\]"),
-    (lambda: per_group(mgda(), {"a": "g"}).init(2, {"b": ROWS}), "per_group: groups has structure"),
+    (lambda: warmup(picking(), 1), "warmup: method must be one that reads all tasks in each step, .* found picking"),
+    (lambda: per_group({}, by_leaf), "per_group: methods must hold one method per group, found none"),
+    (
+        lambda: per_group(picking(), by_leaf),
+        "per_group: method must be one that reads all tasks in each step, .* found picking",
+    ),
+    (
+        lambda: per_group(mgda(), by_leaf).init(2),
+        "per_group: shared must be the shared parameters or their shapes, found None",
+    ),
+    (
+        lambda: per_group({"a": mgda()}, by_leaf).init(2, {"b": ROWS}),
+        r"methods must be for the groups \['b'\], found \['a'\]",
+    ),
+    (
+        lambda: per_group(mgda(), {"a": "g"}).init(2, {"b": ROWS}),
+        "per_group: groups must have the parameters' structure",
+    ),
 ]
 
 

@@ -154,7 +154,7 @@ def test_asked_for_one_task_the_others_last_gate_and_head_do_not_run():
         (
             lambda: adatt([SAME], HEADS, num_specific={"depth": 0, "label": 1}, num_shared=1),
             ValueError,
-            "adatt: at level 0 task 'depth' has no native expert, expected at least one",
+            "adatt: level 0 must have a native expert of task 'depth', found none",
         ),
         (lambda: adatt([], HEADS), ValueError, "adatt: levels must be at least one, found []"),
         (lambda: adatt([SAME], {}), ValueError, "adatt: heads must hold at least one Network by task name, found none"),
@@ -162,7 +162,7 @@ def test_asked_for_one_task_the_others_last_gate_and_head_do_not_run():
         (
             lambda: jax.eval_shape(adatt([SAME], HEADS).init, jax.random.key(0), X[:, :, None]),
             ValueError,
-            "adatt: the default gate reads inputs [B, d], found [4, 3, 1]",
+            "adatt: a default gate's inputs must be [B, d], found [4, 3, 1]",
         ),
     ],
 )

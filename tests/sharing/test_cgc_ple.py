@@ -203,7 +203,7 @@ def started(inputs=X, *, levels=(SAME,), **options):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: started(IMAGE), ValueError, "ple: the default gate reads inputs [B, d], found [4, 8, 8]"),
+        (lambda: started(IMAGE), ValueError, "ple: a default gate's inputs must be [B, d], found [4, 8, 8]"),
         (lambda: started(levels=SAME), TypeError, "ple: levels must be a sequence of Network or Experts"),
         (lambda: started(levels=[]), ValueError, "ple: levels must be at least one, found []"),
         (
@@ -222,7 +222,7 @@ def started(inputs=X, *, levels=(SAME,), **options):
         (
             lambda: started(levels=[SAME, Experts(specific={"a": [SAME]})]),
             ValueError,
-            "ple: at level 1 task 'b' has neither own nor shared experts to read",
+            "ple: level 1 must have experts for task 'b', found none",
         ),
         (
             lambda: started(levels=[Experts([SAME], {"c": [SAME]})]),

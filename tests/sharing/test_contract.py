@@ -253,7 +253,7 @@ def test_apply_is_decode_after_encode(name):
 @each
 def test_unknown_tasks_get_messages(name):
     model, params, state = case(name)
-    with pytest.raises(ValueError, match=r"^apply: unknown task 'edges'; the model has \['depth', 'label'\]$"):
+    with pytest.raises(ValueError, match=r"^apply: tasks must be of the model's \['depth', 'label'\], found 'edges'$"):
         model.apply(params, state, X, tasks=("depth", "edges"))
     with pytest.raises(TypeError, match=r"found the string 'depth'; write \('depth',\)"):
         model.apply(params, state, X, tasks="depth")

@@ -281,7 +281,11 @@ ROUND = Network(lambda key, x: ((), ()), lambda p, state, x, *, key=None, train=
             "cross_stitch: a unit fuses columns that differ after stage 0: "
             "features are float32 (6, 4) for task 'depth' but float32 (4, 4) for task 'label'",
         ),
-        (lambda: cross_stitch([ROUND], HEADS).init(KEY, X), TypeError, "int32 (6, 4) for task 'depth', expected arr"),
+        (
+            lambda: cross_stitch([ROUND], HEADS).init(KEY, X),
+            TypeError,
+            "for task 'depth' must be of a floating-point type, found int32 (6, 4)",
+        ),
         (lambda: cross_stitch(STAGES, HEADS).init(KEY, X[0]), ValueError, "an array of shape (4,); per_channel=False"),
     ],
 )

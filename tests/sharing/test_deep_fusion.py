@@ -171,7 +171,7 @@ def test_float64_features_have_float64_logits():
         (
             lambda: deep_fusion(STAGES, HEADS, layers=False, projections=[None, None]),
             ValueError,
-            "deep_fusion: projections must be None where layers is False, which mixes no layers",
+            "deep_fusion: projections must be None where layers is False, found projections",
         ),
         (
             lambda: deep_fusion([dense(2), layer], HEADS).init(KEY, X),

@@ -275,19 +275,19 @@ WHOLE = Network(lambda key, x: ({"n": jnp.zeros((2, 2), jnp.int32)}, ()), lambda
         (
             lambda: started(low_rank(dense(4), HEADS, 2, select=lambda path, leaf: False)),
             ValueError,
-            "low_rank: select chooses none of the trunk's parameters, which are {\"['w']\": (3, 4)}",
+            "low_rank: select must choose at least one of the trunk's parameters {\"['w']\": (3, 4)}, found",
         ),
         (
             lambda: started(low_rank(dense(4, bias=True), HEADS, 2, select=lambda path, leaf: True)),
             ValueError,
-            "low_rank: leaf ['b'] has shape (4,), expected at least two axes",
+            "low_rank: leaf ['b'] must have at least two axes, found shape (4,)",
         ),
         (
             lambda: started(low_rank(WHOLE, HEADS, 2, select=lambda path, leaf: True)),
             TypeError,
             "low_rank: leaf ['n'] must be of a floating-point type, found int32",
         ),
-        (unknown_leaf, ValueError, "low_rank: there is a difference for leaf ['v'], but the trunk has [\"['w']\"]"),
+        (unknown_leaf, ValueError, "low_rank: differences must be for leaves of the trunk [\"['w']\"], found ['v']"),
     ],
 )
 def test_mistakes_get_messages(attempt, error, text):

@@ -212,7 +212,7 @@ def started(inputs=X, **options):
         (
             lambda: dselect_k(EXPERTS, HEADS, gate=HEADS["depth"]),
             ValueError,
-            "dselect_k: per_example must be True where a gate is given, which reads examples,",
+            "dselect_k: per_example must be True where a gate is given, found False",
         ),
         (
             lambda: started(per_example=True, gate=HEADS["depth"]),
@@ -222,7 +222,7 @@ def started(inputs=X, **options):
         (
             lambda: started(X[:, :, None], per_example=True),
             ValueError,
-            "dselect_k: the default gate reads inputs [B, d], found [4, 3, 1]",
+            "dselect_k: a default gate's inputs must be [B, d], found [4, 3, 1]",
         ),
         (lambda: dselect_k(EXPERTS[0], HEADS), TypeError, "dselect_k: num_experts must be an integer, found None"),
     ],

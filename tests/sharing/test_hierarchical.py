@@ -268,18 +268,18 @@ READ = {"predictions": ("pos",), "label_size": 3}
         (
             lambda: make(heads=HEADS | {"pos": dropping(5)._replace(apply=lambda p, s, x, **_: (x[:, 0], s))}, **READ),
             ValueError,
-            "has shape (2, 4); all axes but the last must equal those of the features (2, 3, 4)",
+            "must have all axes of the features (2, 3, 4) but the last, found shape (2, 4)",
         ),
         (lambda: successive_regularization(ANCHOR, -1.0), ValueError, "strength must be at least 0, found -1.0"),
         (
             lambda: successive_regularization(ANCHOR, 1.0)(Params({"w": jnp.ones(3), "b": [jnp.ones(())]}, {})),
             ValueError,
-            "leaf ['w'] is (3,) in the parameters but (2,) in the anchor",
+            "leaf ['w'] of the parameters must be (2,), as in the anchor, found (3,)",
         ),
         (
             lambda: successive_regularization(ANCHOR, 1.0)(Params({"w": jnp.ones(2)}, {})),
             ValueError,
-            "leaf ['b'][0] is no such leaf in the parameters but () in the anchor",
+            "leaf ['b'][0] of the parameters must be (), as in the anchor, found no such leaf",
         ),
         (
             lambda: successive_regularization(WHOLE, 1.0)(WHOLE),

@@ -242,7 +242,7 @@ def heated(temperature):
             "ltb: stages must be a sequence of Network, found a Network; write (network,)",
         ),
         (lambda: ltb(STAGES, {}), ValueError, "ltb: heads must hold at least one Network by task name, found none"),
-        (lambda: ltb(STAGES, HEADS, widths=(2, 2)), ValueError, "ltb: widths must be one number per stage"),
+        (lambda: ltb(STAGES, HEADS, widths=(2, 2)), ValueError, "ltb: widths must hold one number per stage"),
         (lambda: ltb(STAGES, HEADS, widths=0), ValueError, "ltb: widths must be at least 1, found 0"),
         (lambda: ltb(STAGES, HEADS, temperature=0.0), ValueError, "ltb: temperature must be above 0, found 0.0"),
         (
@@ -254,14 +254,14 @@ def heated(temperature):
         (
             lambda: prune(STAGES[:2], HEADS, *filled(ltb(STAGES, HEADS))),
             ValueError,
-            "prune: params has nodes of 3 stages, but 2 stages are given",
+            "prune: stages must be the 3 stages of params, found 2",
         ),
         (
             lambda: prune(STAGES, {"depth": KEEP}, *filled(ltb(STAGES, HEADS))),
             ValueError,
-            "prune: params has the tasks ['depth', 'edges', 'label'], but heads are given for ['depth']",
+            "prune: heads must be for the tasks of params, ['depth', 'edges', 'label'], found ['depth']",
         ),
-        (pruned_in_jit, TypeError, "prune: params is traced; call prune outside of jit"),
+        (pruned_in_jit, TypeError, "prune: params must be concrete, found traced arrays; call prune outside of jit"),
         (
             lambda: tree(STAGES[:1], HEADS, {"depth": (0,)}),
             ValueError,
@@ -270,7 +270,7 @@ def heated(temperature):
         (
             lambda: tree(STAGES[:2], HEADS, dict.fromkeys(HEADS, (0,))),
             ValueError,
-            "tree: paths['depth'] must have one node per stage, for 2 stages, found (0,)",
+            "tree: paths['depth'] must hold one node per stage, 2 nodes, found (0,)",
         ),
         (
             lambda: tree(STAGES[:1], {"a": KEEP}, {"a": (0.5,)}),
@@ -285,7 +285,7 @@ def heated(temperature):
         (
             lambda: tree(STAGES[:2], {"a": KEEP, "b": KEEP}, {"a": (0, 3), "b": (1, 3)}),
             ValueError,
-            "tree: tasks 'a' and 'b' both pass node 3 of stage 1, but come from different nodes, (0,) and (1,)",
+            "tree: tasks 'a' and 'b' must reach node 3 of stage 1 from one path, found (0,) and (1,)",
         ),
     ],
 )

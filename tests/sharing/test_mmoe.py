@@ -155,16 +155,16 @@ def started(inputs=IMAGE, *, expert=None, **options):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (started, ValueError, "mmoe: the default gate reads inputs [B, d], found [4, 8, 8]; give a gate"),
+        (started, ValueError, "mmoe: a default gate's inputs must be [B, d], found [4, 8, 8]; give a gate"),
         (
             lambda: started({"x": IMAGE}),
             TypeError,
-            "mmoe: the default gate reads a floating array, found <class 'dict'>",
+            "mmoe: a default gate's inputs must be floating, found <class 'dict'>",
         ),
         (
             lambda: started(jax.ShapeDtypeStruct((4, 8), jnp.int32), expert=plain(lambda x: x * 1.0)),
             TypeError,
-            "mmoe: the default gate reads a floating array, found int32",
+            "mmoe: a default gate's inputs must be floating, found int32",
         ),
         (
             lambda: started(gate=plain(lambda x: x[:, 0, :3])),
@@ -174,13 +174,13 @@ def started(inputs=IMAGE, *, expert=None, **options):
         (
             lambda: started(gate=plain(lambda x: x[:1, 0, :2])),
             ValueError,
-            "mmoe: gate weights [1, 2] do not match experts stacked to [[4, 2, 8, 8]]",
+            "mmoe: gate weights must be of shape (4, 2), found shape (1, 2)",
         ),
         (lambda: started(gate=lambda x: x), TypeError, "mmoe: gate must be a Network, found the function '<lambda>'"),
         (
             lambda: started(expert=[plain(lambda x: x), plain(lambda x: x[:, :3])]),
             ValueError,
-            "expert/0 returns float32[4, 8, 8] and expert/1 returns float32[4, 3, 8]",
+            "found float32[4, 8, 8] from expert/0 and float32[4, 3, 8] from expert/1",
         ),
         (
             lambda: started(expert=plain(lambda x: x > 0)),
@@ -208,7 +208,7 @@ def started(inputs=IMAGE, *, expert=None, **options):
         (
             lambda: MODEL.apply(PARAMS, STATE, X, tasks=("edges",)),
             ValueError,
-            "apply: unknown task 'edges'; the model has ['depth', 'label']",
+            "apply: tasks must be of the model's ['depth', 'label'], found 'edges'",
         ),
     ],
 )

@@ -142,7 +142,9 @@ def test_noise_is_added_in_training_alone_and_follows_the_key():
     expected, balance = outputs_by_hand(params, logits + spread * np.asarray(drawn_noise), 2, "depth")
     np.testing.assert_allclose(found.outputs, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.term, 0.01 * balance, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"^moe: noisy routing of task 'depth' needs a key in training, found None$"):
+    with pytest.raises(
+        ValueError, match=r"^moe: key must be a random key for noisy routing of task 'depth', found None$"
+    ):
         model.apply(params, state, X, train=True)
 
 
@@ -196,7 +198,7 @@ def test_the_balance_is_part_of_the_tasks_loss_and_is_trained():
         (
             lambda: jax.eval_shape(moe(ROUTED, HEADS, num_experts=2).init, jax.random.key(0), X[:, :, None]),
             ValueError,
-            "moe: the default gate reads inputs [B, d], found [8, 3, 1]",
+            "moe: a default gate's inputs must be [B, d], found [8, 3, 1]",
         ),
     ],
 )

@@ -307,7 +307,7 @@ def unstackable(change):
         (
             lambda: unstackable(lambda tasks: tasks["label"]["trunk"].update(w=jnp.ones((3, 7)))),
             ValueError,
-            "soft: the trunks cannot be stacked: leaf ['w'] is (3, 4) for task 'depth' but (3, 7) for task 'label'",
+            "soft: the trunks must be alike, found that leaf ['w'] is (3, 4) for task 'depth' but (3, 7)",
         ),
         (
             lambda: unstackable(lambda tasks: tasks["label"]["trunk"].update(b=jnp.ones(4))),
@@ -317,8 +317,8 @@ def unstackable(change):
         (
             lambda: MODELS["soft_stacked"].apply(*fresh("soft"), TaskInputs({"depth": X, "label": X[:2]})),
             ValueError,
-            "soft: stacked=True, but the copies differ: leaf ['inputs'] is ((6, 3), 'float32') for task 'depth' but "
-            "((2, 3), 'float32') for task 'label'",
+            "soft: the copies must be alike for stacked=True, found that leaf ['inputs'] is ((6, 3), 'float32') for "
+            "task 'depth' but ((2, 3), 'float32') for task 'label'",
         ),
         (
             lambda: PARTS.apply(*fresh("soft"), X),

@@ -107,7 +107,7 @@ def test_each_network_may_read_inputs_of_its_own_shape():
             TypeError,
             "single_task: the names of heads must be a sequence of strings, found [0]",
         ),
-        (lambda: MODEL.apply(None, {"tasks": {}}, X, tasks=("edges",)), ValueError, "unknown task 'edges'"),
+        (lambda: MODEL.apply(None, {"tasks": {}}, X, tasks=("edges",)), ValueError, "found 'edges'"),
         (lambda: MODEL.apply(None, {"tasks": {}}, X, tasks="depth"), TypeError, "found the string 'depth'"),
     ],
 )

@@ -173,7 +173,7 @@ def penalized(params, **options):
         (
             lambda: sluice(STAGES, HEADS, subspaces=1, orthogonality=1.0),
             ValueError,
-            "sluice: orthogonality must be None where subspaces is 1, since it compares subspaces",
+            "sluice: orthogonality must be None where subspaces is 1, found 1.0",
         ),
         (
             lambda: sluice(STAGES, HEADS, projections=[layer]),
@@ -189,7 +189,7 @@ def penalized(params, **options):
         (
             lambda: sluice(STAGES, HEADS, subspaces=3).init(KEY, X),
             ValueError,
-            "a number of channels that 3 subspaces divide, found an array of shape (6, 4)",
+            "C a multiple of subspaces, 3, found an array of shape (6, 4)",
         ),
         (
             lambda: sluice([dense(2), layer], HEADS).init(KEY, X),
@@ -200,9 +200,13 @@ def penalized(params, **options):
         (
             lambda: penalized({"w": jnp.ones((4, 3))}),
             ValueError,
-            "axis that 2 subspaces divide, found shape (4, 3); give kern",
+            "axis of kernels must be a multiple of subspaces, 2, found shape (4, 3); give kern",
         ),
-        (lambda: penalized({"b": jnp.ones(4)}), ValueError, "but kernels(...) returns none for any stage"),
+        (
+            lambda: penalized({"b": jnp.ones(4)}),
+            ValueError,
+            "kernels must return an array for at least one stage, found none",
+        ),
     ],
 )
 def test_mistakes_get_messages(make, error, text):

@@ -66,7 +66,7 @@ def aligned_mtl(
     check_flag("aligned_mtl", "mean", mean)
     shares = check_preference("aligned_mtl", preference)
     if mean and preference is not None:
-        raise ValueError("aligned_mtl: give either mean=True or a preference, found both")
+        raise ValueError("aligned_mtl: preference must be None where mean is True, found a preference")
 
     def sized(eigenvalues: Array, kept: Array) -> Array:
         return check_number("aligned_mtl", "what level returned", level(eigenvalues, kept))

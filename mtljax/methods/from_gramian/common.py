@@ -113,7 +113,7 @@ def random_order(name: str, key: Key | None, active: Array) -> Array:
     if num_tasks <= 2:
         return jnp.flip(jnp.arange(num_tasks))[:, None]
     if key is None:
-        raise ValueError(f"{name}: key is None, but with {num_tasks} tasks the order in which they meet is random")
+        raise ValueError(f"{name}: key must be a random key for {num_tasks} tasks, found None")
     rank = jnp.cumsum(active) - 1
 
     def draw(row: Array, column: Array) -> Array:

@@ -71,7 +71,7 @@ def epo(
 
     def rule(gramian: Array, active: Array, inner: PyTree, *, losses: Array | None, **rest: Any) -> Answer:
         if losses is None:
-            raise ValueError(f"epo balances losses: give losses= of shape {active.shape}")
+            raise ValueError(f"epo: losses must be of shape {active.shape}, found None")
         ratio = jnp.ones_like(losses) if shares is None else jnp.asarray(shares)
         weighted = jnp.where(active, ratio * jnp.maximum(losses, 0.0), 0.0)
         unevenness, adjustment = _adjustments(weighted, ratio, active)

@@ -122,7 +122,7 @@ def gradnorm(
         gramian: Array, active: Array, inner: GradNormState, *, losses: Array | None, scale: ArrayLike, **rest: Any
     ) -> Answer:
         if losses is None:
-            raise ValueError(f"gradnorm compares losses with their first values: give losses= of shape {active.shape}")
+            raise ValueError(f"gradnorm: losses must be of shape {active.shape}, found None")
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
         counted = norms > 0
         first = jnp.where(active & ~inner.seen, losses, inner.first_loss)

@@ -45,7 +45,7 @@ def loss_values(norms: Array, losses: Array | None) -> Array:
         [0.5, 1.0]
     """
     if losses is None:
-        raise ValueError("mgda: this normalization divides by the losses: give losses=")
+        raise ValueError("mgda: losses must be of shape [T], since this normalization reads them, found None")
     return losses
 
 

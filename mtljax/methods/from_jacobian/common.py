@@ -94,5 +94,5 @@ def zero_rows(name: str, num_tasks: int, shared: PyTree) -> PyTree:
         (2, 3)
     """
     if shared is None:
-        raise ValueError(f"{name}: init needs shared=, the shared parameters or their shapes")
+        raise ValueError(f"{name}: shared must be the shared parameters or their shapes, found None")
     return jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), trees.accumulator(leaf.dtype)), shared)

@@ -74,7 +74,7 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
 
     def rule(rows: PyTree, active: Array, inner: DBMTLState, *, losses: Array | None, key: Key | None):
         if losses is None:
-            raise ValueError(f"db_mtl takes logarithms of losses: give losses= of shape {active.shape}")
+            raise ValueError(f"db_mtl: losses must be of shape {active.shape}, found None")
         active = active & (losses > 0)
         weights = jnp.where(active, 1.0 / jnp.where(active, losses + eps, 1.0), 0.0)
         steps = inner.steps + active

@@ -83,7 +83,7 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
 
     def rule(rows: PyTree, active: Array, inner: tuple[()], *, losses: Array | None, key: Key | None):
         if key is None:
-            raise ValueError("graddrop draws signs at random: give key=")
+            raise ValueError("graddrop: key must be a random key, found None")
         leaves, structure = jax.tree.flatten(rows)
         keys = list(jax.random.split(key, len(leaves))) if leaves else []
         update = [leaf(values, each) for values, each in zip(leaves, keys, strict=True)]

@@ -52,7 +52,7 @@ def norms_over_losses(norms: Array, losses: Array | None) -> Array:
         [4.0, 3.0]
     """
     if losses is None:
-        raise ValueError("moco: this normalization reads the losses: give losses=")
+        raise ValueError("moco: losses must be of shape [T], since this normalization reads them, found None")
     return divide(norms, losses)
 
 

@@ -52,7 +52,7 @@ def trimmed_mean(trim: int) -> Method:
     def inner(num_tasks: int, shared: PyTree) -> tuple[()]:
         if num_tasks < 2 * trim + 1:
             least = 2 * trim + 1
-            raise ValueError(f"trimmed_mean: trim is {trim}, which needs at least {least} tasks, found {num_tasks}")
+            raise ValueError(f"trimmed_mean: num_tasks must be at least {least} for trim {trim}, found {num_tasks}")
         return ()
 
     def rule(rows: PyTree, active: Array, inner: tuple[()], *, losses: Array | None, key: Key | None):

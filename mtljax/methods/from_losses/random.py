@@ -47,7 +47,7 @@ def random(*, rescale: bool = False) -> Method:
         if num_tasks == 1:
             draws = jnp.zeros_like(losses)
         elif key is None:
-            raise ValueError(f"random: key is None, but with {num_tasks} tasks the weights are drawn")
+            raise ValueError(f"random: key must be a random key for {num_tasks} tasks, found None")
         else:
             ranks = jnp.cumsum(active) - 1
             draws = jax.vmap(lambda rank: jax.random.normal(jax.random.fold_in(key, rank), dtype=jnp.float32))(ranks)

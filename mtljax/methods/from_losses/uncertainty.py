@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax.checks import check_number, check_optimizer, expect
+from mtljax.checks import check_number, check_optimizer, expect, found
 from mtljax.methods.common import PULL
 from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.methods.learning import learn, learner_state
@@ -137,7 +137,7 @@ def uncertainty(
     table = None if callable(forms) else list(forms)
     for form in [forms] if table is None else table:
         if not callable(form):
-            raise TypeError(f"uncertainty: forms must be a function or a sequence of functions, found {form!r}")
+            raise TypeError(f"uncertainty: forms must be a function or a sequence of functions, found {found(form)}")
 
     def inner(num_tasks: int) -> UncertaintyState:
         start = jnp.full((num_tasks,), log_variance, jnp.float32)
@@ -170,9 +170,9 @@ def uncertainty(
 
 
 def _of_form(form: Any, s: Array) -> tuple[Array, Array]:
-    found = form(s)
-    pair = isinstance(found, tuple) and len(found) == 2
-    expect(pair, "uncertainty", "what forms returned", "a pair (weights, regularizer)", found, TypeError)
-    for value in found:
+    answer = form(s)
+    pair = isinstance(answer, tuple) and len(answer) == 2
+    expect(pair, "uncertainty", "what forms returned", "a pair (weights, regularizer)", answer, TypeError)
+    for value in answer:
         check_number("uncertainty", "what forms returned", value, shape=s.shape)
-    return found
+    return answer

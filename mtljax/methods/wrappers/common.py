@@ -69,13 +69,13 @@ def lifted(
 def refuse_pick(name: str, method: Method, why: str) -> None:
     """Raises ValueError for a method that reads one task's gradient per step."""
     if method.pick is not None:
-        raise ValueError(f"{name}: {method.name} reads one task's gradient per step, {why}")
+        raise ValueError(f"{name}: method must be one that reads all tasks in each step, {why}, found {method.name}")
 
 
 def refuse_losses(name: str, method: Method) -> None:
     """Raises ValueError for a method that reads losses alone."""
     if method.reads == "losses":
-        raise ValueError(f"{name}: {method.name} reads losses alone, so there is no gradient to measure")
+        raise ValueError(f"{name}: method must be one that reads gradients, found {method.name}, which reads losses")
 
 
 def titled(wrapper: str, method: Method, setting: Any) -> str:

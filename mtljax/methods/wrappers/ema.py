@@ -75,7 +75,7 @@ def ema(
     if not callable(decay):
         check_number("ema", "decay", decay, least=0, most=1)
     if method.reads == "task_grads":
-        raise ValueError(f"ema: {method.name} reads task gradients and returns no weights that could be averaged")
+        raise ValueError(f"ema: method must return weights, found {method.name}, which returns a gradient")
     start = None if initial is None else check_number("ema", "initial", initial, shape=("T",))
 
     def begin(first: MethodState) -> EmaState:

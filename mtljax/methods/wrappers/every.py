@@ -59,7 +59,7 @@ def every(method: Method, n: int) -> Method:
     check_method_of_evidence("every", "method", method)
     n = check_count("every", "n", n, traced=True)
     if method.reads == "task_grads":
-        raise ValueError(f"every: {method.name} reads task gradients and returns no weights that could be used again")
+        raise ValueError(f"every: method must return weights, found {method.name}, which returns a gradient")
 
     def begin(first: MethodState) -> EveryState:
         return EveryState(jnp.zeros((), jnp.int32), first)

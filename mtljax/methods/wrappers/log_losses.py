@@ -55,7 +55,7 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     """
     check_method_of_evidence("log_losses", "method", method)
     check_number("log_losses", "eps", eps, least=0)
-    refuse_pick("log_losses", method, "chosen before losses are seen")
+    refuse_pick("log_losses", method, "since a task is picked before its loss is known")
     if method.least_loss is not None:
         raise ValueError(
             f"log_losses: method must be one that takes negative losses, as logarithms are, found '{method.name}'"
@@ -65,7 +65,7 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
     def factors(evidence: Any, losses: Array | None, active: Array) -> tuple[Array, Array]:
         values = evidence if method.reads == "losses" else losses
         if values is None:
-            raise ValueError(f"{name} needs losses: give losses= of shape {active.shape}")
+            raise ValueError(f"{name}: losses must be of shape {active.shape}, found None")
         shifted = values.astype(jnp.float32) + eps
         mask = active & (shifted > 0)
         return 1.0 / jnp.where(mask, shifted, 1.0), mask

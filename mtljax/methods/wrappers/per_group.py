@@ -81,10 +81,10 @@ def per_group(
     table = None if isinstance(methods, Method) else dict(methods)
     chosen = [methods] if isinstance(methods, Method) else list(methods.values())
     if not chosen:
-        raise ValueError("per_group: methods is empty, expected a method for every group")
+        raise ValueError("per_group: methods must hold one method per group, found none")
     for method in chosen:
         check_method_of_evidence("per_group", "methods", method)
-        refuse_pick("per_group", method, "and groups may pick different ones")
+        refuse_pick("per_group", method, "since groups might pick different tasks")
 
     bounds = [method.least_loss for method in chosen if method.least_loss is not None]
 
@@ -96,13 +96,13 @@ def per_group(
         else:
             names, given = jax.tree.flatten(groups)
             if given != structure:
-                raise ValueError(f"per_group: groups has structure {given}, but the shared parameters have {structure}")
+                raise ValueError(f"per_group: groups must have the parameters' structure {structure}, found {given}")
         found: dict[str, list[int]] = {}
         for position, name in enumerate(names):
             expect(isinstance(name, str), "per_group", "groups", "a string for each leaf", name, TypeError)
             found.setdefault(str(name), []).append(position)
         if table is not None and set(found) != set(table):
-            raise ValueError(f"per_group: methods are given for {sorted(table)}, but the groups are {sorted(found)}")
+            raise ValueError(f"per_group: methods must be for the groups {sorted(found)}, found {sorted(table)}")
         return dict(sorted(found.items()))
 
     def method_of(name: str) -> Method:
@@ -110,7 +110,7 @@ def per_group(
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
         if shared is None:
-            raise ValueError("per_group: init needs shared=, the parameters or their shapes, to know the groups")
+            raise ValueError("per_group: shared must be the shared parameters or their shapes, found None")
         leaves = jax.tree.leaves(shared)
         own = {
             name: method_of(name).init(num_tasks, [leaves[position] for position in positions])

@@ -102,7 +102,7 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         check_number("rescale", "to", to, above=0)
     refuse_losses("rescale", method)
     if callable(to):
-        refuse_pick("rescale", method, "which makes no Gramian: give to= a number")
+        refuse_pick("rescale", method, "since only the Gramian tells the length, or to= must be a number")
 
     def factor(length: Array, gramian: Callable[[], Ranged], active: Array) -> Array:
         target: Any = to

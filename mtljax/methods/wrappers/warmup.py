@@ -63,14 +63,14 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
     """
     check_method_of_evidence("warmup", "method", method)
     steps = check_count("warmup", "steps", steps, least=0, traced=True)
-    refuse_pick("warmup", method, "but warming up takes all")
+    refuse_pick("warmup", method, "as a warm-up does")
     if first is not None:
         check_method_of_evidence("warmup", "first", first)
-        refuse_pick("warmup", first, "which has no place before another method")
+        refuse_pick("warmup", first, "as a first method does")
         if PRICE[first.reads] > PRICE[method.reads]:
             raise ValueError(
-                f"warmup: {first.name} reads {first.reads}, but {method.name}, which follows, reads no more than "
-                f"{method.reads}"
+                f"warmup: first must be a method that reads no more than {method.name}, which reads {method.reads}, "
+                f"found {first.name}, which reads {first.reads}"
             )
 
     def init(num_tasks: int, shared: PyTree = None) -> MethodState:
@@ -166,5 +166,5 @@ def _for(first: Method, method: Method, evidence: Any, losses: Array | None) -> 
     if first.reads == "gramian":
         return trees.gramian(evidence)
     if losses is None:
-        raise ValueError(f"warmup: {first.name} reads losses: give losses=")
+        raise ValueError(f"warmup: losses must be of shape [T], since {first.name} reads them, found None")
     return losses

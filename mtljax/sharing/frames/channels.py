@@ -57,7 +57,7 @@ def concatenated(where: str, parts: dict[str, Any]) -> Array:
     for name, array in zip(names[1:], arrays[1:], strict=True):
         if array.shape[:-1] != arrays[0].shape[:-1]:
             raise ValueError(
-                f"{where}: {name} has shape {array.shape}, which does not match {names[0]} of shape {arrays[0].shape}: "
-                "the two are joined along the last axis, so all other axes must be equal"
+                f"{where}: {name} must have the axes of {names[0]}, {arrays[0].shape}, all but the last, found shape "
+                f"{array.shape}"
             )
     return jnp.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]

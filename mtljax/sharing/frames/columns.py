@@ -205,7 +205,7 @@ def check_alike(what: str, found: Mapping[str, PyTree]) -> None:
     }
     (first, leaves), *others = known.items()
     if not leaves:
-        raise ValueError(f"{what}: there are no arrays in the features {first}")
+        raise ValueError(f"{what}: features {first} must hold arrays, found none")
     for other, theirs in others:
         for leaf in [*leaves, *theirs]:
             if leaves.get(leaf) != theirs.get(leaf):
@@ -214,7 +214,7 @@ def check_alike(what: str, found: Mapping[str, PyTree]) -> None:
                 )
     for leaf, shape in leaves.items():
         if not shape.startswith(("float", "bfloat")):
-            raise TypeError(f"{what}: {leaf} are {shape} {first}, expected arrays of a floating-point type")
+            raise TypeError(f"{what}: {leaf} {first} must be of a floating-point type, found {shape}")
 
 
 def _check_after(where: str, after: Sequence[int] | None, count: int) -> tuple[int, ...]:

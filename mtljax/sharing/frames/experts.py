@@ -159,8 +159,8 @@ def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyT
     for (block, *_), kind in zip(blocks, kinds, strict=True):
         if kind != kinds[0]:
             raise ValueError(
-                f"{where}: experts that are mixed must return outputs of one structure, shape and dtype, but "
-                f"{blocks[0][0]} returns {kinds[0]} and {block} returns {kind}"
+                f"{where}: experts that are mixed must return outputs of one structure, shape and dtype, found "
+                f"{kinds[0]} from {blocks[0][0]} and {kind} from {block}"
             )
     for leaf in jax.tree.leaves(outputs[0]):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or not jnp.ndim(leaf):
@@ -194,8 +194,9 @@ def mix_experts(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
             raise ValueError(
                 f"{where}: experts that are mixed must return outputs of one shape and dtype, found stacks {shapes}"
             )
-        if weights.shape != (leaves[0].shape[0], sum(each.shape[1] for each in leaves)):
-            raise ValueError(f"{where}: gate weights {list(weights.shape)} do not match experts stacked to {shapes}")
+        expected = (leaves[0].shape[0], sum(each.shape[1] for each in leaves))
+        if weights.shape != expected:
+            raise ValueError(f"{where}: gate weights must be of shape {expected}, found shape {weights.shape}")
         dtype = accumulator(jnp.promote_types(leaves[0].dtype, weights.dtype))
         parts, first = [], 0
         for each in leaves:
@@ -235,9 +236,11 @@ def linear(where: str, size: int, *, init: Initializer | None = None) -> Network
         advice = f"give a gate from those inputs to logits [B, {size}], or an encoder"
         kind = getattr(inputs, "dtype", None)
         if kind is None or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"{where}: the default gate reads a floating array, found {kind or type(inputs)}; {advice}")
+            raise TypeError(
+                f"{where}: a default gate's inputs must be floating, found {kind or type(inputs)}; {advice}"
+            )
         if len(inputs.shape) != 2:
-            raise ValueError(f"{where}: the default gate reads inputs [B, d], found {list(inputs.shape)}; {advice}")
+            raise ValueError(f"{where}: a default gate's inputs must be [B, d], found {list(inputs.shape)}; {advice}")
         make = jax.nn.initializers.lecun_normal() if init is None else init
         return make(key, (inputs.shape[1], size), accumulator(inputs.dtype)), ()
 

@@ -24,7 +24,7 @@ def input_of(inputs: PyTree, name: str) -> PyTree:
         return inputs
     expect(isinstance(inputs.by_task, Mapping), "apply", "TaskInputs.by_task", "a dict", inputs.by_task, TypeError)
     if name not in inputs.by_task:
-        raise ValueError(f"apply: TaskInputs has no inputs for task {name!r}, only for {sorted(inputs.by_task)}")
+        raise ValueError(f"apply: TaskInputs must hold task {name!r}, found {sorted(inputs.by_task)}")
     return inputs.by_task[name]
 
 

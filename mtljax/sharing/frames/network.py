@@ -186,7 +186,7 @@ def selected(known: tuple[str, ...], tasks: Iterable[str] | None) -> tuple[str, 
         >>> selected(("depth", "normals"), ("edges",))
         Traceback (most recent call last):
         ...
-        ValueError: apply: unknown task 'edges'; the model has ['depth', 'normals']
+        ValueError: apply: tasks must be of the model's ['depth', 'normals'], found 'edges'
     """
     if tasks is None:
         return known
@@ -197,5 +197,5 @@ def selected(known: tuple[str, ...], tasks: Iterable[str] | None) -> tuple[str, 
     tasks = tuple(tasks)
     for task in tasks:
         if task not in known:
-            raise ValueError(f"apply: unknown task {task!r}; the model has {list(known)}")
+            raise ValueError(f"apply: tasks must be of the model's {list(known)}, found {task!r}")
     return tuple(name for name in known if name in tasks)

@@ -54,11 +54,11 @@ def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTr
     new_params, new_state = model.init(key, inputs)
     old, new = sorted(params.tasks), sorted(new_params.tasks)
     if not set(old) < set(new):
-        raise ValueError(f"add_task: the new model has tasks {new}, expected all of {old} and at least one more")
+        raise ValueError(f"add_task: model must have the old tasks {old} and at least one more, found {new}")
     moved, moved_state = matched("add_task", new_params, params), matched("add_task", new_state, state)
     for found, what in ((moved, "parameters"), (moved_state, "state")):
         if found.dropped:
-            raise ValueError(f"add_task: the new model's {what} lack {found.dropped[0]}, which the old model has")
+            raise ValueError(f"add_task: the {what} of model must have the old leaf {found.dropped[0]}, found none")
     return moved.tree, moved_state.tree
 
 
@@ -94,11 +94,11 @@ def without_task(params: Params, state: PyTree, model: Model, inputs: PyTree) ->
     new_params, new_state = jax.eval_shape(model.init, jax.random.key(0), inputs)
     old, new = sorted(params.tasks), sorted(new_params.tasks)
     if not set(new) < set(old):
-        raise ValueError(f"without_task: the new model has tasks {new}, expected some of {old} and not all")
+        raise ValueError(f"without_task: model must have some of the old tasks {old} and not all, found {new}")
     moved, moved_state = matched("without_task", new_params, params), matched("without_task", new_state, state)
     for found, what in ((moved, "parameters"), (moved_state, "state")):
         if found.fresh:
-            raise ValueError(f"without_task: the old model's {what} lack {found.fresh[0]}, which the new model has")
+            raise ValueError(f"without_task: the old {what} must have the new leaf {found.fresh[0]}, found none")
     return moved.tree, moved_state.tree
 
 

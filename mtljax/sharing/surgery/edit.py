@@ -45,8 +45,8 @@ def carry_over(new: PyTree, old: PyTree) -> PyTree:
     found = matched("carry_over", new, old)
     if not found.carried and jax.tree.leaves(new) and jax.tree.leaves(old):
         raise ValueError(
-            f"carry_over: the trees have no path in common; the new tree has for example {found.fresh[0]}, "
-            f"the old tree {found.dropped[0]}"
+            f"carry_over: new and old must have a path in common, found for example {found.fresh[0]} in new and "
+            f"{found.dropped[0]} in old"
         )
     return found.tree
 
@@ -93,7 +93,7 @@ def matched(where: str, new: PyTree, old: PyTree) -> Match:
             continue
         value = before.pop(path)
         if _kind(value) != _kind(leaf):
-            raise ValueError(f"{where}: leaf {name} is {_kind(leaf)} in the new tree but {_kind(value)} in the old one")
+            raise ValueError(f"{where}: leaf {name} must be {_kind(leaf)} in the old tree, found {_kind(value)}")
         carried.append(name)
         values.append(value)
     return Match(structure.unflatten(values), carried, fresh, [jax.tree_util.keystr(path) for path in before])

@@ -60,7 +60,7 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
         for k, (where, label) in enumerate(rules):
             if leaves and k not in firsts:
                 known = sorted({"/".join(_names(path)) for path in paths})
-                raise ValueError(f"part_labels: the rule ({where!r}, {label!r}) matches no leaf; the paths are {known}")
+                raise ValueError(f"part_labels: the rule ({where!r}, {label!r}) must match a path, found {known}")
         return structure.unflatten([default if k is None else rules[k][1] for k in firsts])
 
     return labels

@@ -219,41 +219,41 @@ def added(old, new, heads=MORE):
         (
             lambda: added(BUILD["hard"], BUILD["hard"], {"depth": dense(1), "edges": dense(2)}),
             ValueError,
-            "add_task: the new model has tasks ['depth', 'edges'], expected all of ['depth', 'label'] and at least one",
+            "add_task: model must have the old tasks ['depth', 'label'] and at least one more, found",
         ),
         (
             lambda: added(with_matrix, with_matrix),
             ValueError,
-            "add_task: leaf .shared['mix'] is float32[3, 3] in the new tree but float32[2, 2] in the old one",
+            "add_task: leaf .shared['mix'] must be float32[3, 3] in the old tree, found float32[2, 2]",
         ),
         (
             lambda: added(BUILD["hard"], lambda heads: hard(dense(4), heads)),
             ValueError,
-            "add_task: the new model's parameters lack .shared['scale'], which the old model has",
+            "add_task: the parameters of model must have the old leaf .shared['scale'], found none",
         ),
         (
             lambda: without_task(*BUILD["hard"](HEADS).init(jax.random.key(0), X), BUILD["hard"](HEADS), X),
             ValueError,
-            "without_task: the new model has tasks ['depth', 'label'], expected some of ['depth', 'label'] and not all",
+            "without_task: model must have some of the old tasks ['depth', 'label'] and not all, found",
         ),
         (
             lambda: without_task(
                 *hard(dense(4), HEADS).init(jax.random.key(0), X), BUILD["hard"]({"depth": dense(1)}), X
             ),
             ValueError,
-            "without_task: the old model's parameters lack .shared['scale'], which the new model has",
+            "without_task: the old parameters must have the new leaf .shared['scale'], found none",
         ),
         (
             lambda: carry_over({"a": X}, {"b": X}),
             ValueError,
-            "carry_over: the trees have no path in common; the new tree",
+            "carry_over: new and old must have a path in common, found",
         ),
         (
             lambda: freeze(ADAMW, ("tasks", 0)),
             TypeError,
             "freeze: where must be a prefix such as 'shared' or ('tasks', 'depth'), or a function",
         ),
-        (lambda: freeze(ADAMW, "heads").init(parameters()), ValueError, "the rule ('heads', 'held') matches no leaf"),
+        (lambda: freeze(ADAMW, "heads").init(parameters()), ValueError, "the rule ('heads', 'held') must match a path"),
         (
             lambda: thaw(ADAMW, ()),
             TypeError,
