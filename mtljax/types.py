@@ -86,8 +86,7 @@ class Method(NamedTuple):
             as if it were not there, and gets weight 0. Unknown `extra` are ignored. A Gramian comes as
             that of the gradients times `scale`, float32 `[]`, a power of two that is 1 unless they are very large or
             small (`mtljax.ranges`): a rule whose weights change with the gradients' scale reads it; the true Gramian is
-            `gramian / scale**2`, the true norms `norms / scale`. Methods of the library raise at
-            trace time where evidence, mask, losses, key or state are not what their `init` was made for.
+            `gramian / scale**2`, the true norms `norms / scale`.
         observe: `observe(losses_after, state) -> state`, called with the losses of the same batch after the
             parameters moved, `[T]` or a dict by task, for methods that learn from the decrease; None for the others. A
             training step calls it; who makes steps by hand calls it, or `mtljax.observe`, which takes any method.
@@ -107,6 +106,15 @@ class Method(NamedTuple):
             state are float32 all the same.
         num_batches: how many batches a step takes, where `reads` is "batches": with more than one, a tuple of batches
             stands where a step takes one.
+
+    Every method of the library raises at trace time, with a message that names the argument, what was expected and what
+    was found. Docstrings of methods list further errors only.
+
+    Raises:
+        TypeError: an argument is of another type; from `update`, evidence or losses are not floating, `active` is not
+            boolean, or `key` or `state` is of another type.
+        ValueError: an argument is out of its range; from `init`, an argument per task does not have T entries; from
+            `update` and `observe`, evidence, losses, `active` or `state` do not match the T of `init`.
     """
 
     reads: Reads
@@ -164,6 +172,16 @@ class Model(NamedTuple):
             the heads. Where both are present, `apply` equals decode after encode, with the same use of `key`.
         penalty: `penalty(params) -> []`, what the sharing scheme adds to the objective (soft sharing), or None.
             `training.make_train_step` adds it by itself.
+
+    Every architecture of the library raises at trace time, with a message that names the argument, what was expected
+    and what was found. Docstrings of architectures list further errors only.
+
+    Raises:
+        TypeError: an argument is of another type; task names are not strings; features or logits that the architecture
+            reads are not floating arrays; `tasks` of `apply` is one string.
+        ValueError: an argument is out of its range or has entries for other tasks; there are no heads or no stages;
+            features that the architecture combines differ in structure, shape or dtype, or have too few axes; `apply`
+            or `decode` gets a task that the model does not have, or `TaskInputs` without one of the tasks.
     """
 
     init: Callable[..., tuple[Params, PyTree]]

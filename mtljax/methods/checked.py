@@ -20,9 +20,6 @@ def checked(method: Method) -> Method:
     Args:
         method: a method whose functions need not check evidence, state, `losses`, `active` and `key`.
 
-    Raises:
-        TypeError: `weigh_tasks` is not a bool.
-
     Example:
         >>> import mtljax
         >>> method = mtljax.methods.mgda()

@@ -32,7 +32,7 @@ def observe(method: Method, losses: Array | Mapping[str, Array], state: PyTree) 
         The state for the next step. Without `observe` it is the given one.
 
     Raises:
-        ValueError: losses that are not `[T]`; a state that has been told already, or is of another method.
+        ValueError: losses are not `[T]`; the state is of another method, or has received its losses already.
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,7 +74,7 @@ def begun(where: str, method: Method, state: Any) -> MethodState:
         state: its state, or a pytree that holds it: the state of an optax chain, a `TrainState`.
 
     Raises:
-        ValueError: it has not; or there is more than one state.
+        ValueError: the state waits for losses; or there is more than one state.
 
     Example:
         >>> import mtljax

@@ -37,9 +37,7 @@ def alternating_structure(dim: int, strength: Array | float = 1.0, *, eta: Array
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; eta is not positive; h is
-            below 1, or larger than P; leaves without one common leading task axis.
-        TypeError: h is not an integer; a leaf is not of a floating-point type.
+        ValueError: h is larger than P.
         NotImplementedError: second derivatives are taken.
 
     References:

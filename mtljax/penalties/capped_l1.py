@@ -37,11 +37,6 @@ def capped_l1(strength: Array | float = 1.0, cap: Array | float = 1.0) -> Penalt
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: `strength` or `cap` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one
-            common leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Gong, Ye and Zhang, "Multi-Stage Multi-Task Feature Learning", NIPS 2012; JMLR 14, 2013. Departures: the paper
         solves a sequence of weighted lassos, whose limit is a critical point too.

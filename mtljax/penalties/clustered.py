@@ -52,9 +52,7 @@ def clustered(num_clusters: int, strength: Array | float = 1.0, *, eta: Array | 
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; eta is not positive; k is
-            below 1, or larger than T; leaves without one common leading task axis.
-        TypeError: k is not an integer; a leaf is not of a floating-point type.
+        ValueError: k is larger than T.
         NotImplementedError: second derivatives are taken.
 
     References:

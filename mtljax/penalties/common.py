@@ -27,6 +27,14 @@ class Penalty(NamedTuple):
         parts: names of the summands, if the parameters are a sum whose summands have different structures. `stacked` is
             then a dict by these names of trees with the same structure. `()` if the parameters are not a sum.
 
+    Every penalty of the library raises at trace time, with a message that names the argument, what was expected and
+    what was found. Docstrings of penalties list further errors only.
+
+    Raises:
+        TypeError: an argument or a leaf is of another type or dtype; leaves must be floating.
+        ValueError: an argument is out of its range: a strength and the `step_size` of `prox` are scalars of at least 0;
+            the leaves have no common leading task axis; the parts have other names, structures or shapes.
+
     Example:
         >>> double = Penalty(value=lambda w: 2.0 * w.sum(), prox=lambda w, step_size: w - 2.0 * step_size)
         >>> float(double(jnp.ones((3, 1))))

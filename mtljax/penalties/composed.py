@@ -29,8 +29,7 @@ def total(*penalties: Penalty) -> Penalty:
         `Penalty`; its prox is that of a single penalty, and None for more.
 
     Raises:
-        ValueError: no penalties, or penalties of different `parts`.
-        TypeError: an argument is not a `Penalty`.
+        ValueError: there are no penalties, or they have different `parts`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean
@@ -65,7 +64,6 @@ def weighted(penalty: Penalty, weights: PyTree) -> Penalty:
 
     Raises:
         ValueError: a weight is negative or not a scalar; `weights` is not a prefix of the stacked tree.
-        TypeError: `penalty` is not a `Penalty`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean
@@ -133,8 +131,7 @@ def on(penalty: Penalty, where: Callable[[str], object]) -> Penalty:
         `Penalty`, with a prox if `penalty` has one; it leaves the other leaves unchanged.
 
     Raises:
-        ValueError: at a call, no leaf of a tree with leaves is selected.
-        TypeError: `where` is not a function, or `penalty` is not a `Penalty`.
+        ValueError: at a call, `where` selects no leaf of a tree with leaves.
 
     Example:
         >>> import re
@@ -167,7 +164,6 @@ def by_path(*rules: tuple[Callable[[str], object], Penalty]) -> Penalty:
     Raises:
         ValueError: there are no rules, or penalties have different `parts`; at a call, a rule matches no leaf of a tree
             with leaves.
-        TypeError: a rule is not a pair of a function and a `Penalty`.
 
     Example:
         >>> from mtljax.penalties import l2_to_mean

@@ -32,11 +32,6 @@ def dirty(strength_block: Array | float = 1.0, strength_element: Array | float =
         `Penalty` with `parts` `("block", "element")`. Its argument is a dict by these names of two pytrees with the
         same structure and leaves `[T, *p]`, whose sum is the parameters.
 
-    Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; the parts have other names,
-            or differ in structure or shapes; leaves without one common leading task axis.
-        TypeError: `stacked` is not a dict by part; a leaf is not of a floating-point type.
-
     References:
         Jalali, Ravikumar, Sanghavi and Ruan, "A Dirty Model for Multi-task Learning", NIPS 2010.
 

@@ -59,11 +59,6 @@ def fused(
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; `per` as in `l21`; leaves
-            without one common leading task axis.
-        TypeError: `per` is of another type; a leaf is not of a floating-point type.
-
     References:
         Zhou, Liu, Narayan and Ye, "Modeling disease progression via fused sparse group lasso", KDD 2012.
         Friedman, Hastie, Hoefling and Tibshirani, "Pathwise Coordinate Optimization", Annals of Applied Statistics 1,

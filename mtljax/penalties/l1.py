@@ -26,11 +26,6 @@ def l1(strength: Array | float = 1.0) -> Penalty:
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal Statistical Society B 58,
         1996.

@@ -28,11 +28,6 @@ def l1_inf(strength: Array | float = 1.0) -> Penalty:
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Turlach, Venables and Wright, "Simultaneous Variable Selection", Technometrics 47, 2005.
         Quattoni, Carreras, Collins and Darrell, "An Efficient Projection for l1,inf Regularization", ICML 2009.

@@ -45,10 +45,7 @@ def l21(strength: Array | float = 1.0, *, per: int | Sequence[int] | None = None
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; `per` holds a number that is
-            not negative, one number twice, or an axis that a leaf does not have; leaves without one common leading
-            task axis.
-        TypeError: `per` has another type; a leaf is not of a floating-point type.
+        ValueError: `per` holds a number that is not negative, one axis twice, or an axis that a leaf does not have.
 
     References:
         Obozinski, Taskar and Jordan, "Joint covariate selection and joint subspace selection for multiple

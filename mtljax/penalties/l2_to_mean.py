@@ -36,11 +36,6 @@ def l2_to_mean(strength: Array | float = 1.0) -> Penalty:
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Evgeniou and Pontil, "Regularized Multi-Task Learning", KDD 2004. Departures: the paper writes
         `w_i = w_0 + v_i` and penalises `|v_i|^2` and `|w_0|^2`. Without the penalty on `w_0`, the best `w_0` is the

@@ -41,9 +41,6 @@ def learned_relation(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
 
     References:
@@ -100,10 +97,6 @@ def task_covariance(stacked: PyTree) -> Array:
         `[T, T]`, float32, or float64 if a leaf is, symmetric, a constant under differentiation. `I / T` if all
         parameters are zero, when all covariances are equally good.
 
-    Raises:
-        ValueError: there are no leaves, or leaves do not have one common leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010.
 
@@ -148,8 +141,7 @@ def relation(omega: np.ndarray | Array, strength: Array | float = 1.0) -> Penalt
 
     Raises:
         ValueError: `omega` is not square, or is known and is not finite, symmetric and positive semidefinite, or is
-            zero; `strength` (or the `step_size` of `prox`) is negative or not a scalar; a leaf's leading axis is not T.
-        TypeError: a leaf is not of a floating-point type.
+            zero.
 
     References:
         Zhang and Yeung, "A Convex Formulation for Learning Task Relationships in Multi-Task Learning", UAI 2010, with

@@ -56,9 +56,7 @@ def pairwise_l2(relation: np.ndarray | Array, *, strength: Array | float = 1.0) 
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `relation` is not square, finite, non-negative and symmetric, or is traced; `strength` (or the
-            `step_size` of `prox`) is negative or not a scalar; a leaf whose leading axis is not T.
-        TypeError: a leaf is not of a floating-point type.
+        ValueError: `relation` is not square, finite, non-negative and symmetric, or is traced.
 
     References:
         Evgeniou, Micchelli and Pontil, "Learning Multiple Tasks with Kernel Methods", JMLR 6, 2005.

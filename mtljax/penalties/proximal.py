@@ -65,9 +65,7 @@ def proximal(
         gradient step, but the prox still pulls it towards the others.
 
     Raises:
-        TypeError: `penalty` is not a `Penalty`; `where` returns something other than a dict of parts of the parameters.
-        ValueError: the penalty has no prox; `learning_rate` is negative or not a scalar; `update` gets no `params`;
-            trees of tasks differ in structure or shape; and the errors of the penalty.
+        ValueError: the penalty has no prox; `update` gets no `params`; trees of tasks differ in structure or shape.
 
     Example:
         >>> from mtljax.penalties.l21 import l21

@@ -36,9 +36,6 @@ def sparse_low_rank(
         same structure and leaves `[T, *p]`, whose sum is the parameters.
 
     Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; the parts have other names,
-            or differ in structure or shapes; leaves without one common leading task axis.
-        TypeError: `stacked` is not a dict by part; a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
 
     References:

@@ -28,11 +28,6 @@ def task_l2(strength: Array | float = 1.0) -> Penalty:
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
-
     References:
         Chen, Zhou and Ye, "Integrating Low-Rank and Group-Sparse Structures for Robust Multi-Task Learning", KDD 2011,
         and Gong, Ye and Zhang, "Robust Multi-Task Feature Learning", KDD 2012, as the penalty of the second summand.

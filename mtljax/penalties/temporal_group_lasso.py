@@ -46,11 +46,6 @@ def temporal_group_lasso(
     Returns:
         `Penalty` on pytrees with leaves `[T, *p]`.
 
-    Raises:
-        ValueError: a strength (or the `step_size` of `prox`) is negative or not a scalar; `per` as in `l21`; leaves
-            without one common leading task axis.
-        TypeError: `per` has another type; a leaf is not of a floating-point type.
-
     References:
         Zhou, Yuan, Liu and Ye, "A Multi-Task Learning Formulation for Predicting Disease Progression", KDD 2011.
         Departures: the paper takes gradient steps on the two squares and the prox of the last term alone; here the prox

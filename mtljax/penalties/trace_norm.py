@@ -39,9 +39,6 @@ def trace_norm(strength: Array | float = 1.0, *, joint: bool = False) -> Penalty
         `Penalty` on pytrees with leaves `[T, *p]`.
 
     Raises:
-        ValueError: `strength` (or the `step_size` of `prox`) is negative or not a scalar; leaves without one common
-            leading task axis.
-        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
 
     References:
@@ -109,8 +106,6 @@ def tucker_trace_norm(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
 
     Raises:
-        ValueError: `strength` is negative or not a scalar; leaves without one common leading task axis.
-        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
 
     References:
@@ -146,8 +141,6 @@ def tensor_train_trace_norm(strength: Array | float = 1.0) -> Penalty:
         `Penalty` on pytrees with leaves `[T, *p]`, without `prox`.
 
     Raises:
-        ValueError: `strength` is negative or not a scalar; leaves without one common leading task axis.
-        TypeError: a leaf is not of a floating-point type.
         NotImplementedError: second derivatives are taken.
 
     References:

@@ -48,12 +48,6 @@ def adapters(
         `Model`; `encode`, `decode` and `penalty` are None. Adapters have the features' dtype at `init`; their sum with
         the features has the features' dtype.
 
-    Raises:
-        TypeError: `size` is not an integer; an entry of `stages` is not a `Network`; a task name is not a string; a
-            stage's output is not one floating array.
-        ValueError: `size` is below 1; there are no stages or no heads; a stage's output has fewer than two axes;
-            `apply` gets an unknown task.
-
     References:
         Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan and Gelly, "Parameter-Efficient
         Transfer Learning for NLP", ICML 2019. Departures: the paper starts both matrices near zero; here U starts at

@@ -63,11 +63,7 @@ def adatt(
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
-        TypeError: a task name is not a string; a level or an expert has another type; a number is not an integer; from
-            `init`, the default gate cannot read the features.
-        ValueError: there are no heads or no levels; a task has no native experts at some level; numbers or experts are
-            for other tasks; from `init`, features of the default gate are not `[B, d]`, logits have another shape, or
-            features of the experts of one level differ in structure, shape or dtype; from `apply`, an unknown task.
+        ValueError: a task has no native expert at some level.
 
     References:
         Li, Zhang, Yuan, Gao, Zhang, Yang, Liu and Yang, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask

@@ -46,9 +46,6 @@ def cgc(
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
-    Raises:
-        TypeError, ValueError: as `ple`.
-
     References:
         Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for
         Personalized Recommendations", RecSys 2020, section 4.

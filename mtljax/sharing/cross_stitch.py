@@ -60,12 +60,6 @@ def cross_stitch(
     Returns:
         `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
-    Raises:
-        TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
-            that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; `after` or `same` out of range; (by `init` and `apply`) columns that differ in
-            shape or dtype where a unit stands, features without a channel axis; (by `apply`) an unknown task.
-
     References:
         Misra, Shrivastava, Gupta and Hebert, "Cross-Stitch Networks for Multi-task Learning", CVPR 2016, equation 1,
         for two tasks. The paper trains the units with a learning rate 100 to 1000 times that of the network; see the

@@ -76,11 +76,7 @@ def deep_fusion(
         `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
     Raises:
-        TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
-            that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; an argument out of range; `projections` that are not one per stage, or that are
-            given without `layers`; (by `init` and `apply`) columns, or layers, that differ in shape or dtype; (by
-            `apply`) an unknown task.
+        ValueError: `projections` are given where `layers` is False.
 
     References:
         Peters et al., "Deep Contextualized Word Representations", NAACL 2018, for the scalar mix. The others are cited

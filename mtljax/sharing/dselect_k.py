@@ -85,11 +85,7 @@ def dselect_k(
         `Regularized`.
 
     Raises:
-        TypeError: a task name that is not a string, an expert or a gate that is not a `Network`, a number that is not
-            an integer; from `init`, inputs that the default gate cannot read.
-        ValueError: no heads, no experts, k that is not from 1 to E, gamma that is not positive, negative entropy, a
-            gate without `per_example`; from `init`, inputs that are not `[B, d]` without a gate; logits of another
-            shape; experts whose features differ in shape or dtype; from `apply`, an unknown task.
+        ValueError: a gate is given where `per_example` is False.
 
     References:
         Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong and Chi, "DSelect-k: Differentiable Selection in

@@ -42,9 +42,7 @@ def encoders(
         `Model` without `encode` and `decode`, since tasks share no features before the body; its `penalty` is None.
 
     Raises:
-        TypeError: a task name that is not a string; `tasks` of `apply` is one string.
-        ValueError: no heads; a task without a kind, a kind without an encoder, an encoder that no task uses; `apply`
-            gets an unknown task.
+        ValueError: a kind has no encoder, or an encoder is of no task's kind.
 
     References:
         Caruana, "Multitask Learning", Machine Learning 28, 1997.

@@ -50,11 +50,6 @@ def esmm(
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
-    Raises:
-        TypeError: a task name that is not a string; heads that do not return one floating array.
-        ValueError: heads for other tasks than these two; both tasks have one name; logits have different shapes; from
-            `apply`, an unknown task.
-
     References:
         Ma, Zhao, Huang, Wang, Hu, Zhu and Gai, "Entire Space Multi-Task Model: An Effective Approach for Estimating
         Post-Click Conversion Rate", SIGIR 2018. Departures: the paper multiplies probabilities; here the product is

@@ -36,12 +36,6 @@ def film(stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: boo
         `Model`; `encode`, `decode` and `penalty` are None. Scales and shifts have the features' dtype at `init`; they
         are applied in float32 at least, and the result has the features' dtype.
 
-    Raises:
-        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; a stage's output is not one
-            floating array.
-        ValueError: there are no stages or no heads; a stage's output has fewer than two axes; `apply` gets an unknown
-            task.
-
     References:
         Perez, Strub, de Vries, Dumoulin and Courville, "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI
         2018. As here, the paper learns the scale's difference from one. Departures: in the paper a network computes

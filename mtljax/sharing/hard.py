@@ -29,11 +29,6 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
-    Raises:
-        TypeError: a trunk or a head that is not a `Network`; a task name that is not a string; `tasks` of `apply` is
-            one string.
-        ValueError: no heads; `apply` or `decode` gets an unknown task.
-
     References:
         Caruana, "Multitask Learning", Machine Learning 28, 1997.
 

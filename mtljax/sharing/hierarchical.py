@@ -78,11 +78,8 @@ def hierarchical(
         are computed in float32 at least; what is joined to the features has the features' dtype.
 
     Raises:
-        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; features or logits that are
-            concatenated are not one floating array.
-        ValueError: no stages, no heads; layers for other tasks than the heads, out of range, or that leave the last
-            stage unread; predictions of an unknown task, or that no stage reads; a missing or superfluous `label_size`,
-            or one below 1; shapes that do not match; `apply` gets an unknown task.
+        ValueError: no task reads the last stage; `predictions` names a task of the last stage; `label_size` is given
+            without `predictions`.
 
     References:
         Søgaard and Goldberg, "Deep Multi-Task Learning with Low Level Tasks Supervised at Lower Layers", ACL 2016.
@@ -207,9 +204,7 @@ def successive_regularization(
         `penalty(params) -> []`, float32, or float64 if a leaf is; its gradient has each leaf's dtype.
 
     Raises:
-        ValueError: `strength` is negative or NaN; from the penalty, the leaves have other paths or shapes than those of
-            the anchor.
-        TypeError: from the penalty, a leaf is not of a floating-point type.
+        ValueError: from the penalty, the parameters' leaves have other paths or shapes than the anchor's.
 
     References:
         Hashimoto, Xiong, Tsuruoka and Socher, "A Joint Many-Task Model: Growing a Neural Network for Multiple NLP

@@ -62,10 +62,8 @@ def low_rank(
         `Model`; `encode`, `decode` and `penalty` are None. `A_k` and `B_k` have the leaf's dtype at `init`.
 
     Raises:
-        TypeError: `rank` is not an integer; a task name that is not a string; (by `init`) a chosen leaf that is not of
-            a floating-point type.
-        ValueError: `rank` below 1, `alpha` that is not positive; no heads; (by `init`) no leaf is chosen, or one of
-            fewer than two axes; `apply` gets an unknown task, or a difference for a leaf that the trunk does not have.
+        ValueError: from `init`, `select` chooses no leaf, or a leaf with fewer than two axes; from `apply`, the trunk
+            lacks a leaf that has a difference.
 
     References:
         Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen, "LoRA: Low-Rank Adaptation of Large Language Models", ICLR

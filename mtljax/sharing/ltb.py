@@ -66,11 +66,6 @@ def ltb(
         `Model` with `encode` and `decode`; its `penalty` is None. Logits are float32; what a child reads has the
         features' dtype.
 
-    Raises:
-        TypeError: an entry of `stages` is not a `Network`; a task name is not a string.
-        ValueError: no stages, no heads, widths that are not one per stage or are below 1; a temperature that is not
-            positive or not a scalar, or a negative `warmup`; `apply` or `decode` gets an unknown task.
-
     References:
         Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020. As here, each child reads one
         discrete parent in the forward pass. Here the candidate parents are all nodes of the stage before.

@@ -56,13 +56,6 @@ def mmoe(
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
 
-    Raises:
-        TypeError: a task name that is not a string, an expert that is not a `Network`; from `init`, inputs that the
-            default gate cannot read.
-        ValueError: no heads, no experts, a number of experts that does not match; from `init`, inputs that are not
-            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in shape or dtype; from
-            `apply`, an unknown task.
-
     References:
         Ma, Zhao, Yi, Chen, Hong and Chi, "Modeling Task Relationships in Multi-task Learning with Multi-gate
         Mixture-of-Experts", KDD 2018, section 4. The paper does not give initial values of gates; the default gates

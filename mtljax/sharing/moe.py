@@ -81,11 +81,7 @@ def moe(
         `Regularized`.
 
     Raises:
-        TypeError: a task name that is not a string, an expert or a gate that is not a `Network`, a number that is not
-            an integer; from `init`, inputs that the default router cannot read.
-        ValueError: no heads, no experts, k that is not from 1 to E, negative balance; from `init`, inputs that are not
-            `[B, d]` without a gate; logits that are not `[B, E]`; experts whose features differ in shape or dtype; from
-            `apply`, an unknown task, noisy training without a key.
+        ValueError: from `apply`, `key` is None in training with `noise`.
 
     References:
         Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton and Dean, "Outrageously Large Neural Networks: The

@@ -61,12 +61,6 @@ def mtan(
         `Model` with `encode` and `decode`; its `penalty` is None. Sigmoids are computed in float32 at least; masked
         features have the features' dtype.
 
-    Raises:
-        TypeError: an entry of `stages`, `masks` or `forward` is not a `Network`; a task name is not a string; features
-            are not one floating array.
-        ValueError: no stages, no heads, a number of `masks` or `forward` networks that does not match the stages;
-            shapes that do not match; `apply` or `decode` gets an unknown task.
-
     References:
         Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. In the paper `mask_k^j` is
         two 1x1 convolutions (`g` and `h`) and `f^j` a 3x3 convolution with pooling, all with batch normalisation.

@@ -66,12 +66,6 @@ def nddr(
     Returns:
         `Model` with `encode`, `decode` and `penalty` None: each head reads its own column.
 
-    Raises:
-        TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
-            that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; `after` or `same` out of range; (by `init` and `apply`) columns that differ in
-            shape or dtype where a unit stands, features without a channel axis; (by `apply`) an unknown task.
-
     References:
         Gao, Ma, Zhao, Liu and Yuille, "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
         Dimensionality Reduction", CVPR 2019. Departures: the paper's columns start from trained single-task networks,

@@ -85,11 +85,7 @@ def ple(
         `Model` with `encode` and `decode`; its `penalty` is None.
 
     Raises:
-        TypeError: a task name that is not a string, a level or an expert of another type, numbers that are not
-            integers; from `init`, features that the default gate cannot read.
-        ValueError: no heads, no levels, negative numbers, numbers or experts for other tasks, a task with no experts to
-            read at a level; from `init`, features that are not `[B, d]` without a gate; logits of another shape;
-            experts of one level whose features differ in shape or dtype; from `apply`, an unknown task.
+        ValueError: a task has no experts to read at some level.
 
     References:
         Tang, Liu, Zhao and Gong, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for
@@ -188,10 +184,6 @@ def levels_of(
     num_specific: int | Mapping[str, int],
 ) -> list[Experts]:
     """Every level as `Experts`, with one entry per task.
-
-    Raises:
-        TypeError: a level is neither a `Network` nor `Experts`; a number is not an integer.
-        ValueError: there are no levels; a number is negative; numbers or experts are for unknown tasks.
 
     Example:
         >>> double = Network(lambda key, x: ((), ()), lambda params, state, x, *, key=None, train=False: (2 * x, state))

@@ -37,11 +37,6 @@ def single_task(networks: Mapping[str, Network] | Network, heads: Mapping[str, N
     Returns:
         `Model` with `penalty`, `encode` and `decode` None.
 
-    Raises:
-        TypeError: one network without heads, a dict of networks with heads, or a task name that is not a string; from
-            `apply`, `tasks` is one string.
-        ValueError: no tasks; `apply` asked for an unknown task; `TaskInputs` that lack a task.
-
     Example:
         >>> import jax, jax.numpy as jnp
         >>> def dense(size):

@@ -84,12 +84,8 @@ def sluice(
         `orthogonality`, `penalty` is None.
 
     Raises:
-        TypeError: a stage that is not a `Network`; `heads` that are not a dict, or names that are not strings; `after`
-            that is not a sequence of integers; (by `init` and `apply`) features that are not floating.
-        ValueError: no stages, no heads; an argument out of range; `orthogonality` with one subspace; `projections` that
-            are not one per stage; (by `init` and `apply`) columns, or layers, that differ in shape or dtype, or
-            channels that S does not divide; (by `apply`) an unknown task; (by `penalty`) a kernel whose last axis S
-            does not divide.
+        ValueError: `orthogonality` is given with one subspace; S does not divide the number of channels, or the last
+            axis of a kernel.
 
     References:
         Ruder, Bingel, Augenstein and Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019 (arXiv 1705.08142).
@@ -227,10 +223,6 @@ def layer_heads(
         projections: `P_l`, one per stage; None leaves the features of a stage, or of all stages, unchanged.
         start: returns the initial value of `"layers"`, `[L]`.
         weigh: from `"layers"`, in float32 at least, to the weights `w_k`, `[L]`.
-
-    Raises:
-        TypeError: a projection is neither a `Network` nor None.
-        ValueError: projections are not one per stage.
     """
     if projections is None:
         projections = [None] * count

@@ -62,10 +62,8 @@ def soft(
         None, since tasks have no features in common.
 
     Raises:
-        TypeError: a task name is not a string; `tasks` is one string.
-        ValueError: there are no tasks, or one is repeated; `apply` gets an unknown task, trunks whose parts are not the
-            penalty's, or, with `stacked=True`, copies that differ; `penalty(params)` gets trunks that differ in
-            structure or shape; `TaskInputs` lack a task.
+        ValueError: from `apply`, copies differ where `stacked` is True; from `penalty`, trunks differ in structure or
+            shape.
 
     References:
         Duong, Cohn, Bird and Cook, "Low Resource Dependency Parsing", ACL 2015, with the L2 penalty between two

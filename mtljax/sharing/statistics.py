@@ -37,9 +37,6 @@ def statistics_by_task(model: Model) -> Model:
     Returns:
         `Model` with the model's `penalty`. `encode` and `decode` are None, since no features are common to all tasks.
 
-    Raises:
-        TypeError: `model` is not a `Model`.
-
     References:
         Li, Wang, Shi, Liu and Hou, "Revisiting Batch Normalization For Practical Domain Adaptation", ICLR workshop
         2017. Departures: the trainable scale and shift stay shared.

@@ -45,10 +45,7 @@ def tree(stages: Sequence[Network], heads: Mapping[str, Network], paths: Mapping
         `Model`; `encode` and `decode` are None, since paths branch at several stages, and `penalty` is None.
 
     Raises:
-        TypeError: an entry of `stages` is not a `Network`; a task name is not a string; a node number is not an
-            integer.
-        ValueError: no stages, no heads; paths for other tasks than the heads, of a wrong length, with a negative
-            number, or that meet again after they have branched; `apply` gets an unknown task.
+        ValueError: paths meet again after they have branched.
 
     References:
         Vandenhende, Georgoulis, De Brabandere and Van Gool, "Branched Multi-Task Networks: Deciding What Layers To

@@ -269,11 +269,9 @@ def bargaining(
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
         learning as a bargaining game", ICML, arXiv 2202.01017.
         H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638.
-
-    Departures:
-        Newton's method solves the equation to rounding, instead of a sequence of convex programs or least squares. The
-        tests hold for alpha from 0.1 to 10. For a larger alpha the steps may run out near stationary points;
-        `residual` is then large.
+        Departures: Newton's method solves the equation to rounding, instead of a sequence of convex programs or least
+        squares. The tests hold for alpha from 0.1 to 10. For a larger alpha the steps may run out near stationary
+        points; `residual` is then large.
 
     Example:
         >>> bargaining(jnp.array([[4.0, 0.0], [0.0, 1.0]])).weights.round(4).tolist()

@@ -70,9 +70,7 @@ def cone_projection(gramian: Array, lower: Array, *, active: Array | None = None
         D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv
         1706.08840.
         P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232.
-
-    Departures:
-        The ridge on the Gramian is as large as the Gramian's rounding, and has no parameter.
+        Departures: The ridge on the Gramian is as large as the Gramian's rounding, and has no parameter.
 
     Example:
         >>> gramian = jnp.array([[1.0, -0.5], [-0.5, 1.0]])

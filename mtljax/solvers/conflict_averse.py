@@ -45,11 +45,8 @@ def conflict_averse(gramian: Array, c: Array | float, *, active: Array | None = 
     References:
         B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
         NeurIPS, arXiv 2110.14048.
-
-    Departures:
-        The problem is solved exactly: by the largest level t for which the ball around `g_0` meets
-        `{d : <g_i, d> >= t for all i}`. Where many directions attain the maximum, the choice among them is the one
-        above.
+        Departures: The problem is solved exactly: by the largest level t for which the ball around `g_0` meets `{d :
+        <g_i, d> >= t for all i}`. Where many directions attain the maximum, the choice among them is the one above.
 
     Example:
         >>> conflict_averse(jnp.eye(2), 0.5).weights.round(4).tolist()

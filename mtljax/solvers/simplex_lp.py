@@ -54,9 +54,7 @@ def simplex_lp(
 
     References:
         G. B. Dantzig (1951), "Maximization of a linear function of variables subject to linear inequalities".
-
-    Departures:
-        A limit on the number of exchanges replaces a rule against cycling.
+        Departures: A limit on the number of exchanges replaces a rule against cycling.
 
     Example:
         >>> rows = jnp.array([[1.0, -1.0]])

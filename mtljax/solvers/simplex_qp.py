@@ -41,9 +41,7 @@ def min_norm(gramian: Array, *, active: Array | None = None, sizes: Array | None
         Rendus Mathematique 350.
         O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv
         1810.04650.
-
-    Departures:
-        The active set is found exactly, instead of Frank-Wolfe steps.
+        Departures: The active set is found exactly, instead of Frank-Wolfe steps.
 
     Example:
         >>> min_norm(jnp.array([[3.0, 0.0], [0.0, 1.0]])).weights.round(4).tolist()

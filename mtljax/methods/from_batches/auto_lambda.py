@@ -53,9 +53,6 @@ def auto_lambda(
     Returns:
         `Method` that reads two batches, training and validation. `state.weights` are the w of the step's gradients.
 
-    Raises:
-        ValueError: `primary` negative or not `[T]`.
-
     References:
         S. Liu, S. James, A. J. Davison, E. Johns (2022), "Auto-Lambda: disentangling dynamic task relationships",
         TMLR, arXiv 2202.03091.

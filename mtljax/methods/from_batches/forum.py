@@ -118,10 +118,6 @@ def forum(
         starts even. The gradients hold both the training and
         the validation batch. `state.residual` is that of the last solve for l.
 
-    Raises:
-        ValueError: `inner_lr` or `rho` not positive, `steps` below 1.
-        TypeError: `steps` not an integer.
-
     References:
         F. Ye, B. Lin, X. Cao, Y. Zhang, I. W. Tsang (2024), "A first-order multi-gradient algorithm for
         multi-objective bi-level optimization", ECAI, arXiv 2401.09257.

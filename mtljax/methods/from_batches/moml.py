@@ -97,10 +97,6 @@ def moml(
         `Method` that reads two batches, training and validation. `state.weights` are the softmax, sum 1; it starts
         even. `state.residual` is that of the solve for c.
 
-    Raises:
-        ValueError: `inner_lr` not positive, `steps` below 1.
-        TypeError: `steps` not an integer.
-
     References:
         F. Ye, B. Lin, Z. Yue, P. Guo, Q. Xiao, Y. Zhang (2021), "Multi-objective meta learning", NeurIPS, arXiv
         2102.07121.

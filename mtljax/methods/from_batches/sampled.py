@@ -35,7 +35,7 @@ def sampled(method: Method, batches: int = 3) -> Method:
         task takes part where it has labels and finite gradients in all of them.
 
     Raises:
-        ValueError: the method does not read the Gramian; fewer than two batches.
+        ValueError: the method does not read the Gramian.
 
     References:
         L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning:

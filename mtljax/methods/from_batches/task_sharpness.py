@@ -48,7 +48,7 @@ def fs_mtl(
         perturbed ones; memory 2 T x P. Written out task by task: compile it.
 
     Raises:
-        ValueError: rho or rho_tasks negative or not finite; a method that reads one task's gradient, or batches.
+        ValueError: the method reads batches, or one task's gradient per step.
 
     References:
         H. Phan, L. Tran, Q. Tran, N. Tran, T. Truong, Q. Lei, N. Ho, D. Phung, T. Le (2025), "Beyond losses

@@ -45,10 +45,7 @@ def aligned_mtl(
         the direction, 1 where an eigenvalue counts as zero or not by rounding.
 
     Raises:
-        ValueError: the preference is not a vector, has an entry that is negative or not finite, is all zero, or is
-            given beside `mean`; from `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does
-            not match the number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        ValueError: `preference` is given where `mean` is True.
 
     References:
         D. Senushkin, N. Patakin, A. Kuznetsov, A. Konushin (2023), "Independent component alignment for multi-task

@@ -30,11 +30,6 @@ def cagrad(c: float = 0.5, *, rescale: bool = False, weigh_tasks: bool = False) 
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`; `state.residual` bounds the
         relative error of the direction, see `mtljax.solvers.conflict_averse`.
 
-    Raises:
-        ValueError: c is negative or not finite; from `update`, where the Gramian or `active` does not match the
-            number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu (2021), "Conflict-averse gradient descent for multi-task learning",
         NeurIPS, arXiv 2110.14048. Departures: the dual is solved exactly; with a single active task the weight is

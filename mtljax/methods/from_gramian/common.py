@@ -103,7 +103,7 @@ def random_order(name: str, key: Key | None, active: Array) -> Array:
         int32 `[T, T]`, row i the order for task i; `[T, 1]` up to two tasks.
 
     Raises:
-        ValueError: the key is None with more than two tasks.
+        ValueError: `key` is None with more than two tasks.
 
     Example:
         >>> random_order("pcgrad", jax.random.key(0), jnp.ones(3, bool)).shape

@@ -43,12 +43,6 @@ def config(
         of how far projections are from the prescription, `max_i |<g_i, u> / |g_i| - 1|`, and of the relative error of
         u, for what the Gramian's rounding does. It is small unless task gradients are linearly dependent, or nearly.
 
-    Raises:
-        ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
-            tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural
         networks", ICLR, arXiv 2408.11104. Departures: linearly dependent gradients in the least-squares sense, with

@@ -27,11 +27,6 @@ def conicgrad(c: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         `state.residual` is that of `mtljax.solvers.max_min_around_mean`, the relative error of the direction. The
         update is zero where the mean gradient is. A task without gradient counts in the mean alone: the others go on.
 
-    Raises:
-        ValueError: c is outside [0, 1]; from `update`, where the Gramian or `active` does not match the number of
-            tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         N. Hassanpour, M. K. Janjua, K. Zhang, S. Lavasani, X. Zhang, C. Zhou, C. Gao (2025), "Fantastic multi-task
         gradient updates and how to find them in a cone", arXiv 2502.00217. Departures: the paper fixes the

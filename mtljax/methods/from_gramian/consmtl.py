@@ -1,4 +1,4 @@
-"""ConsMTL: the shared part."""
+"""ConsMTL: the update of the shared parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from mtljax.types import Array, Method, PyTree
 
 
 def consmtl(*, weigh_tasks: bool = False) -> Method:
-    """How ConsMTL combines the gradients of shared parameters: `G w = w^(-1/2), w > 0`, `fairgrad` at alpha = 2.
+    """Consistent multi-task learning, the update of the shared parameters: `fairgrad` at alpha = 2.
+
+    The weights solve `G w = w^(-1/2), w > 0`. With `d = sum_k w_k g_k`, this is `w_i = <g_i, d>^(-2)`.
 
     Args:
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
@@ -20,19 +22,16 @@ def consmtl(*, weigh_tasks: bool = False) -> Method:
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, positive, 0 for a task
-        that has no gradient; `state.residual` bounds the relative error of the direction, see
+        that has no gradient. `state.residual` bounds the relative error of the direction, see
         `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point.
-
-    Raises:
-        ValueError: from `update`, where the Gramian or `active` does not match the number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
     References:
         X. Qin, X. Wang, J. Yan (2025), "Towards consistent multi-task learning: unlocking the potential of
-        task-specific parameters", CVPR. Departures: this is the upper level only. The lower level, which adds to
-        every head's loss the inner product of its feature gradient with the joint one, needs second derivatives of the
-        heads and is not a function of the Gramian. The authors' code also multiplies the update by T and clips it at
-        length 1, which is left to the optimiser here.
+        task-specific parameters", CVPR.
+        Departures: This is the upper level only. The lower level adds to each head's loss the inner product of its
+        feature gradient with the joint feature gradient. It needs second derivatives of the heads and is not a function
+        of the Gramian. The authors' code also multiplies the update by T and clips it at length 1; here this is left to
+        the optimizer.
 
     Example:
         >>> import jax.numpy as jnp

@@ -30,12 +30,6 @@ def dualproj(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) 
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`; `state.residual` bounds the
         conflict and the relative error of the direction, see `mtljax.solvers.cone_projection`.
 
-    Raises:
-        ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
-            tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         D. Lopez-Paz, M. Ranzato (2017), "Gradient episodic memory for continual learning", NeurIPS, arXiv
         1706.08840; named by P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv

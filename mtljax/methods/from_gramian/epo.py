@@ -44,10 +44,7 @@ def epo(
         and violation of constraints of the problem solved.
 
     Raises:
-        ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; eps
-            is negative; from `init`, where the preference is not `[T]`; from `update`, where losses are None, or the
-            Gramian, the losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where an array is not floating point or `active` is not boolean.
+        ValueError: from `update`, losses are None.
 
     References:
         D. Mahapatra, V. Rajan (2020), "Multi-task learning with user preferences: gradient descent with controlled

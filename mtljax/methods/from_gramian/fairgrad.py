@@ -16,7 +16,7 @@ from mtljax.types import Array, Method, PyTree
 
 
 def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
-    """Fair resource allocation: the direction that is best for the sum of alpha-fair utilities of the gains.
+    """Fair resource allocation: the direction maximises the sum of the alpha-fair utilities of the tasks' gains.
 
     `max_d sum_i <g_i, d>^(1 - alpha) / (1 - alpha)` over a ball leads to `d = sum_k w_k g_k` with
 
@@ -25,30 +25,25 @@ def fairgrad(alpha: float = 1.0, *, weigh_tasks: bool = False) -> Method:
     Task gradients scaled by s give an update scaled by `s^((1 - alpha) / (1 + alpha))`.
 
     Args:
-        alpha: what counts as fair, at least 0. 0 is the sum of task gradients, the direction of the mean (which is
-            also the limit of small alpha if no task conflicts with it; otherwise the limit is the projection of the sum
-            on the directions without conflict); 1 is proportional fairness, `nash_mtl`; 2 is minimum potential delay;
-            large values approach max-min fairness, the direction of `mgda`.
+        alpha: the kind of fairness, at least 0. 0 gives the sum of task gradients. 1 gives proportional fairness,
+            `nash_mtl`. 2 gives minimum potential delay. Large values approach max-min fairness, the direction of
+            `mgda`. For small positive values, the direction approaches the sum if no task conflicts with it, else the
+            projection of the sum on the directions without conflict.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
             authors' code.
 
     Returns:
-        `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, positive; for alpha > 0
-        they are 0 for a task that has no gradient, and every task gains, except at a Pareto-stationary point.
-        `state.residual` bounds the relative error of the direction, see `mtljax.solvers.bargaining`, which also says
-        where far from alpha = 1 it is a cautious bound.
-
-    Raises:
-        ValueError: alpha is negative or not finite; from `update`, where the Gramian or `active` does not match the
-            number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, positive. For alpha > 0 a
+        task that has no gradient has weight 0, and every task gains, except at a Pareto-stationary point.
+        `state.residual` bounds the relative error of the direction, see `mtljax.solvers.bargaining`. Far below alpha =
+        1 the bound may be 1 at a good direction.
 
     References:
-        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638. Departures:
-        solved by Newton's method to rounding rather than by least squares from equal weights, which stops early
-        where gradients are small. The authors' code also multiplies the update by T and then clips it at length 1,
-        which is left to the optimiser here. LibMTL neither multiplies nor clips and weighs the heads:
-        `weigh_tasks=True`. TorchJD: the default.
+        H. Ban, K. Ji (2024), "Fair resource allocation in multi-task learning", ICML, arXiv 2402.15638.
+        Departures: Newton's method solves the equation to rounding. The authors' code solves it by least squares from
+        equal weights, which stops early where gradients are small; it also multiplies the update by T and then clips it
+        at length 1. Here clipping is left to the optimizer. LibMTL neither multiplies nor clips, and weighs the heads:
+        `weigh_tasks=True`. TorchJD has the default.
 
     Example:
         >>> method = fairgrad(alpha=2.0)

@@ -75,10 +75,7 @@ def gradnorm(
         inactive task move. `state.residual` is 0: nothing is solved for.
 
     Raises:
-        ValueError: alpha is negative or not finite, or initial losses are not positive and finite; from `init`, where
-            those are not `[T]`; from `update`, where losses are None, or the Gramian, the losses or `active` do not go
-            with the number of tasks.
-        TypeError: from `update`, where an array is not floating point or `active` is not boolean.
+        ValueError: from `update`, losses are None.
 
     References:
         Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich (2018), "GradNorm: gradient normalization for adaptive

@@ -54,9 +54,7 @@ def gradvac(*, beta: float = 0.01, follow_all: bool = True, mean: bool = False, 
         nothing is solved for.
 
     Raises:
-        ValueError: beta outside [0, 1]; from `update`, where the Gramian or `active` does not match the number of
-            tasks, or `key` is None with more than two tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        ValueError: from `update`, `key` is None with more than two tasks.
 
     References:
         Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine: investigating and improving multi-task

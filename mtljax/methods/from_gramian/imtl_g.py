@@ -36,10 +36,6 @@ def imtl_g(*, weigh_tasks: bool = False) -> Method:
         u, for what the Gramian's rounding does; with the relative error of `sum(v)` added. It is small unless task
         gradients are linearly dependent, or nearly.
 
-    Raises:
-        ValueError: from `update`, where the Gramian or `active` does not match the number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         L. Liu, Y. Li, Z. Kuang, J. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial multi-task
         learning", ICLR. Departures: linearly dependent gradients are taken in the least-squares sense, by the

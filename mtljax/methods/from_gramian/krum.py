@@ -32,12 +32,6 @@ def krum(n_byzantine: int = 1, *, n_selected: int = 1, squared: bool = True, wei
         single nearest gradient is counted, and where it is below `n_selected` all are averaged. Ties go to the task
         that comes first. `state.residual` is 0: nothing is solved for.
 
-    Raises:
-        TypeError: `n_byzantine` or `n_selected` is not an integer; from `update`, where the Gramian is not floating
-            point or `active` is not boolean.
-        ValueError: `n_byzantine` is below 0 or `n_selected` below 1; from `update`, where the Gramian or `active` does
-            not match the number of tasks.
-
     References:
         P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer (2017), "Machine learning with adversaries:
         Byzantine tolerant gradient descent", NeurIPS. Departures: too few tasks are not an error, as above, because the

@@ -93,9 +93,7 @@ def mgda(
         (with `normalized_update`), see `mtljax.solvers.min_norm`.
 
     Raises:
-        ValueError: from `update`, where the Gramian, the losses, the divisors or `active` do not match the number of
-            tasks, or a normalization lacks the losses it asks for.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        ValueError: from `update`, losses are None where the normalization reads them.
 
     References:
         J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes

@@ -50,11 +50,6 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, on the simplex over active
         tasks. The share of an inactive task is held. `state.residual` is 0: nothing is solved for.
 
-    Raises:
-        ValueError: gamma or rho is negative or not finite; from `update`, where the Gramian or `active` does not go
-            with the number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning:
         optimization, generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057. Departures: the parameters move

@@ -18,9 +18,10 @@ from mtljax.types import Array, Method, PyTree
 def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Method:
     """Multi-task learning as a bargaining game.
 
-    `G w = 1 / w, w > 0`: with `d = sum_k w_k g_k`, every task's gain is one over its weight, `<g_i, d> = 1 / w_i`. It
-    is the direction that maximises the product of gains, `sum_i log <g_i, d>`, over a ball. Its length is the root of
-    the number of tasks, at any scale of the gradients. Rescaling a task's loss does not change it.
+    The weights solve `G w = 1 / w, w > 0`. With `d = sum_k w_k g_k`, each task's gain is one over its weight,
+    `<g_i, d> = 1 / w_i`. The direction d maximises `sum_i log <g_i, d>`, the logarithm of the product of gains, over a
+    ball. The length of d is the root of the number of tasks, at any scale of the gradients. A factor on a task's loss
+    does not change d.
 
     Args:
         max_norm: the largest length of the update; None for no bound. The length of d is `sqrt(T)`, so `max_norm=1`
@@ -30,22 +31,17 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, positive, 0 for a task
-        that has no gradient; `state.residual` bounds the relative error of the direction, see
+        that has no gradient. `state.residual` bounds the relative error of the direction, see
         `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point.
-
-    Raises:
-        ValueError: max_norm is not positive; from `update`, where the Gramian or `active` does not match the
-            number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
 
     References:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
-        learning as a bargaining game", ICML, arXiv 2202.01017. Departures: solved by Newton's method to rounding
-        rather than by up to 20 convex programs that start from the last weights, so there is no state. The default
-        follows the paper's Algorithm 1, which does not clip; its authors' code, LibMTL and TorchJD clip at length
-        1: `max_norm=1.0`, where TorchJD leaves the heads unweighted, `weigh_tasks=False`, and the other two clip
-        the shared gradient alone and weigh the heads by the weights before the clip. To solve at every n-th step
-        only, wrap in `every`.
+        learning as a bargaining game", ICML, arXiv 2202.01017.
+        Departures: Newton's method solves the equation to rounding. The paper solves up to 20 convex programs that
+        start from the last weights; here there is no state. The default follows the paper's Algorithm 1, which does not
+        clip. The authors' code, LibMTL and TorchJD clip at length 1: `max_norm=1.0`. TorchJD leaves the heads
+        unweighted: `weigh_tasks=False`. The other two clip the shared gradient only, and weigh the heads by the weights
+        before the clip. To solve at every n-th step only, wrap the method in `every`.
 
     Example:
         >>> method = nash_mtl()
@@ -59,7 +55,7 @@ def nash_mtl(*, max_norm: float | None = None, weigh_tasks: bool = True) -> Meth
     def rule(gramian: Array, active: Array, inner: PyTree, *, scale: ArrayLike, **rest: Any) -> Answer:
         weights, residual = bargaining(gramian, active=active, magnified=scale)
         if max_norm is not None:
-            # One side's norms go to the weights first: the Gramian's own range may be that of float32.
+            # Weights times norms stay in the range of float32; the Gramian itself may use that range fully.
             scaled = divided(gramian, active)
             amounts = weights / scale * scaled.norm
             length = jnp.sqrt(jnp.maximum(jnp.sum(amounts * multiply(scaled.matrix, amounts)), 0.0))

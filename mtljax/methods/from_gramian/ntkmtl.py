@@ -28,11 +28,6 @@ def ntkmtl(exponent: float = 0.5, *, weigh_tasks: bool = False) -> Method:
         float32 `[T]`, at least 1 for a non-negative exponent. A task without gradient gets weight 0. `state.residual`
         is 0: nothing is solved for.
 
-    Raises:
-        ValueError: the exponent is not finite; from `update`, where the Gramian or `active` does not match the
-            number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         X. Qin, X. Wang, N. Liao, J. Yan (2025), "NTKMTL: mitigating task imbalance in multi-task learning from
         neural tangent kernel perspective", NeurIPS, arXiv 2510.18258. Departures: one mini-batch loss per task, the

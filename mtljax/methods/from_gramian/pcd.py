@@ -64,11 +64,6 @@ def pcd(
         of what it is the sum of, the update is 0 and `state.residual` 1. Otherwise `state.residual` is that of
         `mtljax.solvers.cone_projection`.
 
-    Raises:
-        ValueError: an argument outside its range, or not a number where one is wanted; from `init`, where priority or
-            tau do not match the number of tasks.
-        TypeError: priority is not an integer.
-
     References:
         D. Varam, M. I. AlHajri (2026), "Not all objectives are born equal: priority-constrained descent for
         hierarchical multi-objective optimization", TMLR, arXiv 2606.29521. Departures: no epsilon beside v; each

@@ -29,9 +29,7 @@ def pcgrad(*, mean: bool = False, weigh_tasks: bool = False) -> Method:
         `[T]`. Each row's order is drawn on its own. `state.residual` is 0: nothing is solved for.
 
     Raises:
-        ValueError: from `update`, where the Gramian or `active` does not match the number of tasks, or `key` is None
-            with more than two tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        ValueError: from `update`, `key` is None with more than two tasks.
 
     References:
         T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn (2020), "Gradient surgery for multi-task

@@ -29,38 +29,35 @@ class PivrgState(NamedTuple):
 def pivrg(*, bound: float = 2.0, min_temperature: float = 10.0, weigh_tasks: bool = False) -> Method:
     """Performance-informed variance reduction of gradients.
 
-    `G w = (omega / w)^(1/2), w > 0`, where omega gives more bargaining power to tasks that do worse than they do alone:
+    The weights solve `G w = (omega / w)^(1/2), w > 0`. Omega gives more bargaining power to the tasks whose performance
+    is below that of single-task training:
 
         omega = T softmax(score / tau),   tau = max((max score - min score) / log(bound), min_temperature).
 
-    The scores are given from outside, now and then, as the keyword `scores` of `update`: float `[T]`, each task's
-    drop in performance against single-task training in per cent, positive where it is worse, as
-    `mtljax.metrics.delta_m` has it for a single task. The state keeps the scores, so passing them once per evaluation
-    is enough; `state._replace(inner=PivrgState(scores))` has the same effect. Until the first scores all scores are
-    equal, and the method equals `consmtl`.
+    The caller gives the scores as the keyword `scores` of `update`: float `[T]`, each task's drop in performance
+    against single-task training in per cent. A score is positive where the task is worse, as `mtljax.metrics.delta_m`
+    is for one task. The state keeps the scores, so it is enough to give them once per evaluation.
+    `state._replace(inner=PivrgState(scores))` has the same effect. Before the first scores, all scores are equal, and
+    the method equals `consmtl`.
 
     Args:
         bound: the largest ratio between two tasks' omega, above 1.
-        min_temperature: the least tau, positive, in the scores' unit: scores closer than that hardly matter.
+        min_temperature: the least tau, positive, in the unit of the scores. Smaller differences of scores have little
+            effect.
         weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
             authors' code.
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`, with a `PivrgState`. Weights are float32 `[T]`,
-        positive, 0 for a task that has no gradient; `state.residual` bounds the relative error of the direction, see
-        `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point. T, the extremes and the
-        softmax are over active tasks.
-
-    Raises:
-        ValueError: bound is not above 1 or min_temperature not positive; from `update`, where the scores, the Gramian
-            or `active` do not match the number of tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
+        positive, 0 for a task that has no gradient. `state.residual` bounds the relative error of the direction, see
+        `mtljax.solvers.bargaining`. Every task gains, except at a Pareto-stationary point. T, the maximum, the minimum
+        and the softmax are over active tasks.
 
     References:
         X. Qin, X. Wang, J. Yan (2025), "Revisiting fairness in multitask learning: a performance-driven approach
-        for variance reduction", CVPR. Departures: solved by Newton's method to rounding rather than by least
-        squares. The authors' code also multiplies the update by T and then clips it at length 1, which is left to
-        the optimiser here.
+        for variance reduction", CVPR.
+        Departures: Newton's method solves the equation to rounding, instead of least squares. The authors' code also
+        multiplies the update by T and then clips it at length 1; here this is left to the optimizer.
 
     Example:
         >>> method = pivrg()

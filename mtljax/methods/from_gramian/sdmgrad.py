@@ -1,4 +1,4 @@
-"""SDMGrad: the shortest combination of task gradients, drawn towards their mean."""
+"""SDMGrad: the shortest convex combination of task gradients, pulled towards their mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class SDMGradState(NamedTuple):
     """State of SDMGrad.
 
     Attributes:
-        share: float32 `[T]`, w, on the simplex up to a factor; each step's descent starts from it.
+        share: float32 `[T]`, w, non-negative, on the simplex up to a factor. The next training step's descent starts
+            from it.
     """
 
     share: Array
@@ -38,50 +39,46 @@ def sdmgrad(
 ) -> Method:
     """Stochastic direction-oriented multi-objective gradient descent.
 
-    With `g_0 = sum_k p_k g_k` the direction to stay near and l the pull towards it, the update is
+    With `g_w = sum_k w_k g_k`, a target direction `g_0 = sum_k p_k g_k` and a pull l towards it, the update is
 
-        d = (g_w + l g_0) / (1 + l),    w = argmin over the simplex of 1/2 |g_w + l g_0|^2,
+        d = (g_w + l g_0) / (1 + l),    w = argmin over the simplex of 1/2 |g_w + l g_0|^2.
 
-    where a few steps of projected gradient descent with momentum approach w, from the w of the last training step:
-    `v <- momentum v + G (w + l p)`, `w <- P(w - rate v)`. `pull = 0` is MGDA, a large one the mean.
+    In each training step, a few steps of projected gradient descent with momentum approach w, from the w of the last
+    training step: `v <- momentum v + G (w + l p)`, `w <- P(w - rate v)`, with P the projection on the simplex.
+    `pull = 0` gives MGDA. For a large pull the update approaches `g_0`.
 
-    `G` may be `J_1 J_2'` of two independent batches, neither symmetric nor positive semi-definite, which makes the
-    slope unbiased, as in the paper: `methods.sampled` makes a method of that. Engines give the Gramian of one
-    batch, a biased estimate: its expectation is too large by the gradients' covariance.
+    G may be `J_1 J_2'` of two independent batches, which is neither symmetric nor positive semi-definite. The slope
+    `G (w + l p)` is then unbiased, as in the paper; `methods.sampled` makes this method. Engines give the Gramian of
+    one batch. Its slope is biased: the expectation of G exceeds the true one by the gradients' covariance.
 
     Args:
         pull: l (the paper's lambda), at least 0; 0.3 in the authors' supervised runs, 0.6 in reinforcement learning.
-        steps: number of descent steps, at least 1; None solves for w exactly instead, which asks for a true Gramian
-            (symmetric, of one batch), has no use for `rate`, `momentum` and `normalize`, and always scales with the
-            gradients.
-        rate: step size, positive. The default is the authors' and goes with `normalize`; it is too long a step to
-            converge, so rounding grows from step to step, and the weights repeat to two digits or so across devices,
-            orders of tasks and scales. Below 2 over the largest eigenvalue (1, with few tasks) it is stable.
-        momentum: in [0, 1), from zero at each training step.
-        normalize: whether the Gramian is divided by the squared mean of the task gradients' norms, the root of the
-            sizes of its diagonal (the authors' code); otherwise the rule has a scale of its own.
-        preference: p, numbers `[T]`, non-negative and not all zero; those of active tasks are scaled to sum to 1. None
-            for the mean.
-        weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; False (default) in the
+        steps: number of descent steps, at least 1. None solves for w exactly: G must then be a true Gramian (symmetric,
+            of one batch), `rate`, `momentum` and `normalize` are not used, and the update scales with the gradients.
+        rate: step size, positive. The default is the authors' and presumes `normalize`. With it the descent does not
+            converge: rounding grows from step to step, and the weights agree to about two digits across devices, orders
+            of tasks and scales. The descent is stable for a rate below 2 over the largest eigenvalue of the G used (1
+            suffices for few tasks).
+        momentum: in [0, 1). The velocity v starts at zero in each training step.
+        normalize: whether G is divided by the square of the mean norm of the task gradients, as in the authors' code.
+            The norms are the roots of the sizes of G's diagonal. Without it the weights depend on the gradients' scale.
+        preference: p, numbers `[T]`, non-negative and not all zero. The numbers of active tasks are scaled to sum to 1.
+            None for the mean.
+        weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
             authors' code, LibMTL and TorchJD.
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, `(w + l p) / (1 + l)`, on
-        the simplex over active tasks. The share of an inactive task is held. `state.residual` is 0 with steps, which
-        promise no solution; without, it bounds the relative error of the direction.
-
-    Raises:
-        ValueError: an argument outside its range; from `init`, where the preference is not `[T]`; from `update`, where
-            the Gramian or `active` does not match the number of tasks.
-        TypeError: steps is neither an integer nor None; from `update`, where the Gramian is not floating point or
-            `active` is not boolean.
+        the simplex over active tasks. The share of an inactive task does not change. `state.residual` is 0 with steps,
+        since the descent promises no solution. With `steps=None` it bounds the relative error of the direction.
 
     References:
         P. Xiao, H. Ban, K. Ji (2023), "Direction-oriented multi-objective learning: simple and provable stochastic
-        algorithms", NeurIPS, arXiv 2305.18409. Departures: the parameters move along the gradient of the batch at
-        hand, not of a third one; no epsilon in `normalize`. The authors' code: the defaults and the update times T.
-        TorchJD: the defaults. LibMTL: `rate=5`, its first two batches for the weights and the third for the update,
-        and the heads' gradients of all three added up.
+        algorithms", NeurIPS, arXiv 2305.18409.
+        Departures: The parameters move along the gradient of the current batch, not of a third batch. `normalize` has
+        no epsilon. The authors' code has the defaults and multiplies the update by T. TorchJD has the defaults. LibMTL
+        has `rate=5`, computes the weights from its first two batches and the update from the third, and adds up the
+        heads' gradients of all three.
 
     Example:
         >>> method = sdmgrad(pull=0.5, steps=None)
@@ -111,7 +108,7 @@ def sdmgrad(
             velocity = momentum * velocity + multiply(matrix, share + pull * target)
             return project_simplex(share - rate * velocity, active=active), velocity
 
-        # Made of the Gramian too, so that both vary over the devices of a mesh as it does.
+        # Both are computed from the Gramian too, so that they vary over the devices of a mesh as the Gramian does.
         still = 0.0 * matrix[0]
         share, _ = lax.fori_loop(0, steps, descend, (among_active(inner.share, active) + still, still))
         weights = (share + pull * target) / (1.0 + pull)

@@ -30,12 +30,6 @@ def upgrad(*, preference: ArrayLike | None = None, weigh_tasks: bool = False) ->
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`; `state.residual` is
         that of `mtljax.solvers.projected_rows`, the errors of the projections over the length of the update.
 
-    Raises:
-        ValueError: the preference is not a vector, or has an entry that is negative or not finite, or is all zero; from
-            `init`, where it is not `[T]`; from `update`, where the Gramian or `active` does not match the number of
-            tasks.
-        TypeError: from `update`, where the Gramian is not floating point or `active` is not boolean.
-
     References:
         P. Quinton, V. Rey (2024), "Jacobian descent for multi-objective optimization", arXiv 2406.16232. Departure:
         the Gramian is regularised by its own rounding only. The preference is the weighting of rows of the authors'

@@ -38,9 +38,7 @@ def adatask(optimizer: optax.GradientTransformation) -> Method:
         for active tasks: task-specific gradients are left alone. `state.residual` is 0.
 
     Raises:
-        TypeError: `optimizer` is not an optax transformation; from `update`, where `active` is not boolean.
-        ValueError: from `init`, without `shared`; from `update`, where gradients or `active` do not match the number
-            of tasks.
+        ValueError: from `init`, `shared` is None.
 
     References:
         E. Yang, J. Pan, X. Wang, H. Yu, L. Shen, X. Chen, L. Xiao, J. Jiang, G. Guo (2023), "AdaTask: a task-aware

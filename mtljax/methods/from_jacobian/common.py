@@ -41,9 +41,6 @@ def method_of_gradients(
     Returns:
         `Method` that reads task gradients.
 
-    Raises:
-        ValueError, TypeError: from `update`, where rows, losses or `active` do not match the number of tasks.
-
     Example:
         >>> def add(rows, active, inner, **rest):
         ...     return jnp.sum(rows, axis=0), jnp.ones(2), inner

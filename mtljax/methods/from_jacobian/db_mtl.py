@@ -46,9 +46,7 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         zero stays zero.
 
     Raises:
-        ValueError: an argument out of its range; from `init`, without `shared`; from `update`, without losses, or where
-            gradients, losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
+        ValueError: from `init`, `shared` is None; from `update`, losses are None.
 
     References:
         B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. Tsang, J. Kwok (2023), "Dual-balancing

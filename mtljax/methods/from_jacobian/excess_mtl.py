@@ -65,9 +65,7 @@ def excess_mtl(
         non-negative. `state.residual` is 0.
 
     Raises:
-        ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients or
-            `active` do not match the number of tasks.
-        TypeError: from `update`, where `active` is not boolean.
+        ValueError: from `init`, `shared` is None.
 
     References:
         Y. He, S. Zhou, G. Zhang, H. Yun, Y. Xu, B. Zeng, T. Chilimbi, H. Zhao (2024), "Robust multi-task learning

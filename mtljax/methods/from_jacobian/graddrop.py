@@ -20,7 +20,7 @@ def _identity(purity: Array) -> Array:
 
 
 def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[[Array], Array] = _identity) -> Method:
-    """Gradient sign dropout: each entry keeps one sign, drawn by how pure that sign is.
+    """Gradient sign dropout: each entry keeps its positive or its negative task gradients, at random.
 
     For every entry of the shared gradient, with task gradients g_k,
 
@@ -28,9 +28,7 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
         keep positive entries where f(P) > U, negative ones elsewhere,
         update = sum_k (l_k + (1 - l_k) [sign of g_k kept]) g_k.
 
-    All tasks share U, so entries on which they agree pass whole. Chen, Ngiam, Huang, Luong, Kretzschmar, Chai and
-    Anguelov, "Just pick a sign: optimizing deep multitask models with gradient sign dropout", NeurIPS 2020,
-    arXiv:2010.06808.
+    All tasks share U. An entry on which all tasks agree in sign passes unchanged.
 
     Args:
         leak: l in [0, 1], the part of a task's gradient that is never dropped; default 0. A number for all tasks, or T
@@ -38,18 +36,19 @@ def graddrop(*, leak: float | Sequence[float] | Array = 0.0, monotone: Callable[
         monotone: f, an increasing function of P from [0, 1] to [0, 1], entry by entry; default the identity.
 
     Returns:
-        `Method` that reads task gradients. Stochastic: `update` needs `key`. `weights` are
-        reported as 1 for active tasks. Entries of a zero sum of |g| give 0. Exact under scaling by powers of 2.
+        `Method` that reads task gradients. It is stochastic: `update` needs `key`. `weights` are 1 for active tasks. An
+        entry where all task gradients are 0 gives 0. A power of 2 on the gradients scales the update exactly.
 
     Raises:
-        ValueError: a `leak` outside [0, 1], or neither a number nor a vector; from `init`, a `leak` that is not `[T]`;
-            from `update`, if `key` is None.
+        ValueError: from `update`, `key` is None.
 
     References:
-        Departures: the paper applies the rule to activations' gradients, times the activations' sign and summed
-        over the batch; here it reads whatever the engine provides (the parameters' gradients, or the
-        representation's with `engines.features`). TorchJD: the defaults, with the same `leak`. The authors of FAMO
-        and Nash-MTL: the defaults.
+        Z. Chen, J. Ngiam, Y. Huang, T. Luong, H. Kretzschmar, Y. Chai, D. Anguelov (2020), "Just pick a sign:
+        optimizing deep multitask models with gradient sign dropout", NeurIPS, arXiv 2010.06808.
+        Departures: The paper applies the rule to the gradients of activations, times the sign of the activations and
+        summed over the batch. Here the rule reads what the engine provides: the gradients of the parameters, or of the
+        representation with `engines.features`. TorchJD has the defaults and the same `leak`. The authors' code of FAMO
+        and of Nash-MTL has the defaults.
 
     Example:
         >>> import jax

@@ -65,9 +65,7 @@ def m_config(*, beta: float = 0.9) -> Method:
         task that has not had a turn yet; task-specific gradients are left alone. `state.residual` is as in `config`.
 
     Raises:
-        ValueError: `beta` outside [0, 1); from `init`, without `shared`; from `update`, where the gradient is not like
-            the shared parameters, or `active` does not match the number of tasks.
-        TypeError: from `update`, where `active` is not boolean.
+        ValueError: from `init`, `shared` is None.
 
     References:
         Q. Liu, M. Chu, N. Thuerey (2025), "ConFIG: towards conflict-free training of physics informed neural

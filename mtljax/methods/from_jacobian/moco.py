@@ -113,9 +113,7 @@ def moco(
         over active tasks. `state.residual` is 0: nothing is solved for.
 
     Raises:
-        ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients, losses,
-            divisors or `active` do not match the number of tasks, or a normalization lacks its losses.
-        TypeError: from `update`, where `active` is not boolean.
+        ValueError: from `init`, `shared` is None; from `update`, losses are None where the normalization reads them.
 
     References:
         H. Fernando, H. Shen, M. Liu, S. Chaudhury, K. Murugesan, T. Chen (2023), "Mitigating gradient bias in

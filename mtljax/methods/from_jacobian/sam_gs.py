@@ -56,9 +56,7 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
         its learning rate has another unit.
 
     Raises:
-        ValueError: an argument out of its range; from `init`, without `shared`; from `update`, where gradients or
-            `active` do not match the number of tasks.
-        TypeError: from `update`, where `active` is not boolean.
+        ValueError: from `init`, `shared` is None.
 
     References:
         T. Borsani, A. Rosani, G. Nicosia, G. Di Fatta (2025), "Gradient similarity surgery in multi-task deep

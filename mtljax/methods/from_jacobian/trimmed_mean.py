@@ -32,9 +32,7 @@ def trimmed_mean(trim: int) -> Method:
         gradients, whose arithmetic grows with `trim`.
 
     Raises:
-        TypeError: `trim` is not an integer; from `update`, where `active` is not boolean.
-        ValueError: `trim` is negative; from `init`, where fewer than `2 trim + 1` tasks are given; from `update`, where
-            gradients or `active` do not match the number of tasks.
+        ValueError: from `init`, there are fewer than `2 trim + 1` tasks.
 
     References:
         D. Yin, Y. Chen, K. Ramchandran, P. Bartlett (2018), "Byzantine-robust distributed learning: towards optimal

@@ -37,9 +37,6 @@ def method_of_losses(
     Returns:
         `Method` that reads losses; task-specific gradients are weighted too.
 
-    Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
-
     Example:
         >>> method = method_of_losses("halves", lambda losses, active, inner, **rest: (0.5 * losses, inner))
         >>> method.update(jnp.array([2.0, 4.0]), method.init(2))[0]

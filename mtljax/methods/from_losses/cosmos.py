@@ -28,11 +28,6 @@ def cosmos(penalty: float = 1.0, *, preference: Sequence[float] | Array | None =
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
         gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: penalty is negative or preference out of range; from `init`, where it is not of length T; from
-            `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         M. Ruchte, J. Grabocka (2021), "Scalable Pareto front approximation for deep multi-objective learning",
         ICDM, arXiv 2103.13392.

@@ -48,10 +48,6 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]` and sum to 1.
         Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: epsilon is negative; from `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         R. Groenendijk, S. Karaoglu, T. Gevers, T. Mensink (2021), "Multi-loss weighting with coefficient of
         variations", WACV, arXiv 2009.01717.

@@ -47,11 +47,6 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]` and sum to the
         number of active tasks. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: period below 1 or temperature not a positive number; from `update`, where losses or `active` do not
-            go with the number of tasks.
-        TypeError: period is not an integer; from `update`, losses are not floating point or `active` is not boolean.
-
     References:
         S. Liu, E. Johns, A. J. Davison (2019), "End-to-end multi-task learning with attention", CVPR, arXiv
         1803.10704.

@@ -65,11 +65,6 @@ def dynamic_task_priority(
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
         gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: an argument out of range; from `init`, where `gamma` is not of length T; from `update`, where
-            losses, `active` or `kpi` do not match the number of tasks.
-        TypeError: from `update`, where losses or `kpi` are not floating point or `active` is not boolean.
-
     References:
         M. Guo, A. Haque, D.-A. Huang, S. Yeung, L. Fei-Fei (2018), "Dynamic task prioritization for multitask
         learning", ECCV.

@@ -72,11 +72,6 @@ def famo(
         Weights are float32 `[T]`. No loss may be below its bound. Task-specific gradients are weighted too.
         `state.residual` is 0.
 
-    Raises:
-        ValueError: an argument out of range; from `init`, where `min_losses` is not of length T; from `update` and
-            `observe`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         B. Liu, Y. Feng, P. Stone, Q. Liu (2023), "FAMO: fast adaptive multitask optimization", NeurIPS, arXiv
         2306.03792.

@@ -21,9 +21,6 @@ def fixed(weights: Sequence[float] | Array) -> Method:
         `Method` that reads losses; one backward pass. Task-specific gradients are weighted too, as the gradient of the
         scalarised loss is.
 
-    Raises:
-        ValueError: weights are not one-dimensional or not finite; from `init`, if there are not T of them.
-
     Example:
         >>> import jax.numpy as jnp
         >>> import mtljax

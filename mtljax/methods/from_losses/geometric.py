@@ -18,9 +18,6 @@ def geometric() -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
-
     References:
         S. Chennupati, G. Sistu, S. Yogamani, S. Rawashdeh (2019), "MultiNet++: multi-stream feature aggregation and
         geometric loss strategy for multi-task learning", CVPR workshops, arXiv 1904.08492.

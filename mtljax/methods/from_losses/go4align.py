@@ -93,12 +93,6 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: num_groups below 1 or step_size negative; from `update`, where losses or `active` do not match the
-            number of tasks.
-        TypeError: num_groups is not an integer; from `update`, where losses are not floating point or `active` is not
-            boolean.
-
     References:
         J. Shen, Q. Wang, Z. Xiao, N. van Noord, M. Worring (2024), "GO4Align: group optimization for multi-task
         alignment", NeurIPS, arXiv 2404.06486.

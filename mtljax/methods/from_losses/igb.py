@@ -43,12 +43,6 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: period below 1 or start below 0; from `update`, where losses or `active` do not match the number
-            of tasks.
-        TypeError: period or start is not an integer; from `update`, where losses are not floating point or `active` is
-            not boolean.
-
     References:
         Y. Dai, N. Fei, Z. Lu (2023), "Improvable gap balancing for multi-task learning", UAI, arXiv 2307.10154.
         Departures: a task whose loss is not positive gets weight 0 for that step, does not count in T, and does not

@@ -45,9 +45,6 @@ def imtl_l(*, optimizer: optax.GradientTransformation | None = None) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative: s would diverge. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
-
     References:
         L. Liu, Y. Li, Z. Kuang, J.-H. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang (2021), "Towards impartial
         multi-task learning", ICLR.

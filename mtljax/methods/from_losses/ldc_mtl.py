@@ -92,10 +92,6 @@ def ldc_mtl(
         large penalty asks for it. Losses must not be negative. Task-specific gradients are weighted too.
         `state.residual` is 0.
 
-    Raises:
-        ValueError: penalty is negative; from `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         P. Xiao, C. Dong, S. Zou, K. Ji (2025), "LDC-MTL: balancing multi-task learning through scalable loss
         discrepancy control", arXiv 2502.08585.

@@ -44,11 +44,6 @@ def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses may be
         negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: step_size is not in (0, 1] or floor negative; from `update`, where losses or `active` do not match
-            the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         H. van Hasselt, A. Guez, M. Hessel, V. Mnih, D. Silver (2016), "Learning values across many orders of
         magnitude", NeurIPS, arXiv 1602.07714; M. Hessel et al. (2019), "Multi-task deep reinforcement learning with

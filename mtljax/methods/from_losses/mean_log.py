@@ -21,9 +21,6 @@ def mean_log(*, mean: bool = False) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError, TypeError: from `update`, where losses or `active` do not match the number of tasks.
-
     References:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task
         learning as a bargaining game", ICML, arXiv 2202.01017 (baseline SI).

@@ -40,11 +40,6 @@ def pbi(
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Task-specific
         gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: theta is negative, preference or reference are out of range; from `init`, where they are not of
-            length T; from `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         Q. Zhang, H. Li (2007), "MOEA/D: a multiobjective evolutionary algorithm based on decomposition", IEEE
         Transactions on Evolutionary Computation 11(6).

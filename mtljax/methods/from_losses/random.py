@@ -24,9 +24,7 @@ def random(*, rescale: bool = False) -> Method:
         float32 `[T]`. Task-specific gradients are weighted too. `state.residual` is 0.
 
     Raises:
-        ValueError: from `update`, where losses or `active` do not match the number of tasks, or `key` is None with
-            more than one task.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
+        ValueError: from `update`, `key` is None with more than one task.
 
     References:
         B. Lin, F. Ye, Y. Zhang, I. W. Tsang (2022), "Reasonable effectiveness of random weighting: a litmus test

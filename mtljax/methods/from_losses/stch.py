@@ -34,11 +34,6 @@ def stch(
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses may be
         negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: mu is not positive, preference or reference are out of range; from `init`, where they are not of
-            length T; from `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         X. Lin, X. Zhang, Z. Yang, F. Liu, Z. Wang, Q. Zhang (2024), "Smooth Tchebycheff scalarization for
         multi-objective optimization", ICML, arXiv 2402.19078.

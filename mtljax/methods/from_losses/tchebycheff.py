@@ -32,11 +32,6 @@ def tchebycheff(
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses may be
         negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: preference or reference are out of range; from `init`, where they are not of length T; from
-            `update`, where losses or `active` do not match the number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         V. J. Bowman (1976), "On the relationship of the Tchebycheff norm and the efficient frontier of
         multiple-criteria objectives", Springer LNEMS 130.

@@ -102,11 +102,6 @@ def uncertainty(
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative: s would diverge. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        TypeError: a form is not a function.
-        ValueError: from `init`, where there are not T forms; from `update`, where losses or `active` do not match the
-            number of tasks.
-
     References:
         A. Kendall, Y. Gal, R. Cipolla (2018), "Multi-task learning using uncertainty to weigh losses for scene
         geometry and semantics", CVPR, arXiv 1705.07115 (`laplace`: its section 4 uses absolute errors).

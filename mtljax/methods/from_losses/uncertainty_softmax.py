@@ -23,11 +23,6 @@ def uncertainty_softmax(temperature: float = 1.0) -> Method:
         `Method` that reads losses, floating point `[T]`; one backward pass. Weights are float32 `[T]`. Losses must not
         be negative. Task-specific gradients are weighted too. `state.residual` is 0.
 
-    Raises:
-        ValueError: temperature is not a positive number; from `update`, where losses or `active` do not match the
-            number of tasks.
-        TypeError: from `update`, where losses are not floating point or `active` is not boolean.
-
     References:
         L. Kirchdorfer, C. Elich, S. Kutsche, H. Stuckenschmidt, L. Schott, J. M. Köhler (2024), "Analytical
         uncertainty-based loss weighting in multi-task learning", GCPR, arXiv 2408.07985.

@@ -50,8 +50,7 @@ def ema(
         `Method` that reads what `method` reads. Heads follow the averages where the method weighs them.
 
     Raises:
-        ValueError: a decay outside [0, 1]; a method that reads task gradients, which has no weights to average; from
-            `init`, if `initial` has not T entries.
+        ValueError: the method returns a gradient, so it has no weights to average.
 
     References:
         S. Zhou, W. Zhang, J. Jiang, W. Zhong, J. Gu, W. Zhu (2022), "On the convergence of stochastic

@@ -27,24 +27,28 @@ class EveryState(NamedTuple):
 
 
 def every(method: Method, n: int) -> Method:
-    """Ask a method for new weights only every n-th step, and use the last ones in between.
+    """Run a method at every n-th step only, and use its last weights at the other steps.
 
-    Steps 0, n, 2n, ... run the method; the others take one weighted backward pass, so the mean cost falls from T to
-    `1 + (T - 1) / n` passes. From Nash-MTL (Navon et al., ICML 2022, arXiv:2202.01017, `update_weights_every`).
+    Steps 0, n, 2n, ... run the method. Each other step takes one weighted backward pass, so the mean cost falls from T
+    to `1 + (T - 1) / n` passes per step.
 
-    A task that is inactive at the step that computes weights has weight 0 until the next one; a task that is inactive
-    in between gets weight 0 for that step, the others keep theirs.
+    A task that is inactive when the method runs has weight 0 until the method runs again. A task that is inactive at
+    another step has weight 0 at that step; the weights of the other tasks do not change.
 
     Args:
         method: reads "losses" or "gramian".
         n: number of steps, at least 1; 1 changes nothing.
 
     Returns:
-        `Method` that reads what `method` reads. Its `due` and `reuse` let a training step skip the Jacobian altogether.
-        Under vmap, where steps of several runs are computed together, nothing can be skipped.
+        `Method` that reads what `method` reads. Its `due` and `reuse` let a training step skip the Jacobian. Under
+        vmap, which computes the steps of several runs together, no step skips it.
 
     Raises:
-        ValueError: n below 1, or a method that reads task gradients, which has no weights to keep.
+        ValueError: the method returns a gradient, so it has no weights to keep.
+
+    References:
+        A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task learning
+        as a bargaining game", ICML, arXiv 2202.01017 (`update_weights_every` in the authors' code).
 
     Example:
         >>> import jax.numpy as jnp

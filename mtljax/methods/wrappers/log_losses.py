@@ -30,8 +30,8 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
         `Method` that reads what `method` reads; `update` needs `losses` whatever it reads.
 
     Raises:
-        ValueError: eps negative; a method that reads one task's gradient per step, or that takes logarithms or ratios
-            of losses itself; from `update`, without losses.
+        ValueError: the method reads one task's gradient per step, or takes logarithms or ratios of losses itself; from
+            `update`, losses are None.
 
     References:
         A. Navon, A. Shamsian, I. Achituve, H. Maron, K. Kawaguchi, G. Chechik, E. Fetaya (2022), "Multi-task

@@ -29,7 +29,7 @@ def normalize(method: Method) -> Method:
         `Method` that reads what `method` reads. Where the method weighs heads, so does this, by `w_k / |g_k|`.
 
     Raises:
-        ValueError: a method that reads losses alone.
+        ValueError: the method reads losses only.
 
     References:
         O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv

@@ -42,18 +42,15 @@ def per_group(
     """Reconcile tasks separately in each group of shared parameters, by one method for all groups or one per group.
 
     In each group, the method reads the group's columns of the Jacobian and decides their update. The whole update is
-    not a combination `J^T w` with one w. A guarantee of the method, such as no conflict, holds within every group.
-
-    Layer-wise and leaf-wise groups are those of Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine",
-    ICLR, arXiv 2010.05874.
+    not a combination `J^T w` with one w. A guarantee of the method, such as no conflict, holds within each group.
 
     Args:
         methods: a method for all groups, each with a state of its own; or a dict of methods by group name.
         groups: a function from a leaf's path, for example `"encoder/dense_0/kernel"`, to its group's name, such as
             `by_leaf`, `by_layer` or `lambda path: path.split("/")[0]`; or a pytree of names of the shared parameters'
             form.
-        weigh_tasks: whether heads, which belong to no group, are multiplied by the mean of the groups' weights; default
-            False, every head its own gradient.
+        weigh_tasks: whether the gradients of heads, which belong to no group, are multiplied by the mean of the groups'
+            weights; default False.
 
     Returns:
         `Method` that reads task gradients: T backward passes, and T rows stored, whatever its methods read.
@@ -61,9 +58,12 @@ def per_group(
         dict of `MethodState` by group name.
 
     Raises:
-        ValueError: no methods; a method that reads one task's gradient per step; from `init`, without `shared`, or
-            where a group has no method, a method no group, or names are not of the form of `shared`.
-        TypeError: a group's name is not a string.
+        ValueError: a method reads one task's gradient per step; from `init`, `shared` is None, the names do not have
+            the structure of `shared`, or the methods are not for the groups.
+
+    References:
+        Z. Wang, Y. Tsvetkov, O. Firat, Y. Cao (2021), "Gradient vaccine: investigating and improving multi-task
+        optimization in massively multilingual models", ICLR, arXiv 2010.05874: layer-wise and leaf-wise groups.
 
     Example:
         >>> import jax.numpy as jnp

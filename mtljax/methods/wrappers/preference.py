@@ -27,9 +27,6 @@ def preference(method: Method, vector: Sequence[float] | Array) -> Method:
     Returns:
         `Method` that reads what `method` reads.
 
-    Raises:
-        ValueError: from `init`, if there are not T entries.
-
     Example:
         >>> import jax.numpy as jnp
         >>> import mtljax

@@ -87,8 +87,7 @@ def rescale(method: Method, to: float | Length = sum_norm) -> Method:
         `Method` that reads what `method` reads. Weights are multiplied, so heads follow where the method weighs them.
 
     Raises:
-        ValueError: `to` not positive; a method that reads losses alone; a function with a method that reads one task's
-            gradient per step.
+        ValueError: the method reads losses only; `to` is a function and the method reads one task's gradient per step.
 
     Example:
         >>> import jax.numpy as jnp
@@ -132,7 +131,7 @@ def clip(method: Method, max_norm: float) -> Method:
         `Method` that reads what `method` reads. Weights are multiplied, so heads follow where the method weighs them.
 
     Raises:
-        ValueError: `max_norm` not positive; a method that reads losses alone (clip with optax).
+        ValueError: the method reads losses only. Clip its update with optax.
 
     Example:
         >>> import jax.numpy as jnp

@@ -48,8 +48,7 @@ def warmup(method: Method, steps: int, first: Method | None = None) -> Method:
         `Method` that reads what `method` reads. Whether heads are weighed is as in `method` throughout.
 
     Raises:
-        ValueError: a negative number of steps; a first method that reads more; a method that reads one task's gradient
-            a step.
+        ValueError: a method reads one task's gradient per step, or `first` reads more than `method`.
 
     Example:
         >>> import jax.numpy as jnp

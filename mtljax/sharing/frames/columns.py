@@ -62,10 +62,6 @@ def column_model(
 
     Returns:
         `Model` whose `encode` and `decode` are None.
-
-    Raises:
-        TypeError: stages or `after` of the wrong type.
-        ValueError: there are no stages; a position does not exist; columns differ where a unit stands.
     """
     names, stages = check_heads(where, heads), check_networks(where, "stages", stages)
     positions = _check_after(where, after, len(stages))

@@ -121,10 +121,6 @@ def _running(
 def expert_list(where: str, expert: Network | Sequence[Network], number: int | None) -> tuple[Network, ...]:
     """The experts: `number` copies of one network, each with its own initial values, or several networks as given.
 
-    Raises:
-        TypeError: an expert is not a `Network`; the number is not an integer.
-        ValueError: there are no experts; or there are several networks, and the number is another.
-
     Example:
         >>> double = Network(lambda key, x: ((), ()), lambda params, state, x, *, key=None, train=False: (2 * x, state))
         >>> len(expert_list("mmoe", double, 3)), len(expert_list("mmoe", [double, double], None))
@@ -146,10 +142,6 @@ def run_experts(where: str, run: Run, *groups: tuple[str, Sequence[Network], PyT
     The experts of a group are the blocks `"block/0"`, `"block/1"` and so on. The result is a list with one pytree
     `[B, E, ...]`, the outputs of all experts in order; the list is empty if there are no experts. The experts run one
     after the other in a loop, because on CPU convolutions vmapped over their weights are slow.
-
-    Raises:
-        ValueError: outputs of experts differ in structure, shape or dtype.
-        TypeError: outputs are not floating.
     """
     blocks = [(f"{block}/{i}", expert, inputs) for block, experts, inputs in groups for i, expert in enumerate(experts)]
     if not blocks:
@@ -178,9 +170,6 @@ def mix_experts(where: str, weights: Array, stacks: Sequence[PyTree]) -> PyTree:
 
     Returns:
         Pytree `[B, ...]`, in the experts' dtype; summed in float32 at least.
-
-    Raises:
-        ValueError: the stacks do not match one another or the weights.
 
     Example:
         >>> weights, stack = jnp.array([[0.25, 0.75]]), jnp.array([[[4.0, 0.0], [0.0, 4.0]]])
@@ -261,11 +250,7 @@ def gate_or_linear(where: str, gate: Network | None, size: int, *, init: Initial
 
 
 def logits_of(where: str, run: Run, block: str, gate: Network, inputs: PyTree, size: int) -> Array:
-    """A gate's logits `[B, size]`, float32 at least.
-
-    Raises:
-        ValueError: logits of another shape.
-    """
+    """A gate's logits `[B, size]`, float32 at least."""
     logits = jnp.asarray(run(block, gate, inputs))
     if logits.ndim != 2 or logits.shape[1] != size:
         raise ValueError(f"{where}: the gate must return logits [B, {size}], found {list(logits.shape)}")

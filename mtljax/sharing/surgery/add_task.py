@@ -32,7 +32,7 @@ def add_task(params: Params, state: PyTree, model: Model, key: Key, inputs: PyTr
         donates its state consumes them.
 
     Raises:
-        ValueError: the new model lacks an old task, or has no new one; the new model lacks a leaf of the old parameters
+        ValueError: the new model lacks an old task, or has no new one. The new model lacks a leaf of the old parameters
             or state, or has it in another shape or dtype (as with architectures whose parameters are `[T, ...]`).
 
     Example:

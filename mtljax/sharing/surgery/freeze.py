@@ -38,7 +38,6 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
         Function from the parameters to a tree of labels with the same structure.
 
     Raises:
-        TypeError: a rule is not such a pair.
         ValueError: from the function, a rule matches no leaf of a tree with leaves.
 
     Example:
@@ -85,8 +84,7 @@ def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradi
         `carry_over(frozen.init(params), optax.PartitionState({"trained": optax.MaskedState(opt_state)}))`.
 
     Raises:
-        TypeError: `where` is neither a prefix nor a function.
-        ValueError: from `init` and `update`, no leaf of a tree with leaves is selected.
+        ValueError: from `init` and `update`, `where` selects no leaf of a tree with leaves.
 
     Example:
         >>> import jax.numpy as jnp
@@ -124,7 +122,7 @@ def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradien
         Transformation whose state is `optax.PartitionState` with the groups "trained" and "held".
 
     Raises:
-        TypeError, ValueError: as `freeze`.
+        ValueError: as `freeze`.
 
     Example:
         >>> import jax.numpy as jnp
