@@ -1,6 +1,6 @@
 """Who takes part in a step. Every way of taking one asks here, so that all of them answer alike.
 
-A task takes part where it is asked for, has labelled examples and has a finite loss, which is known before any evidence
+A task takes part where it is asked for, has labels of positive weight and has a finite loss, which is known before any evidence
 is made; and where its gradient is finite, which is known once its head was pulled. All devices decide alike, before
 anything is summed. A task that does not take part is as good as absent: its rows and its own gradients are zero and its
 part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN gradient.
@@ -37,14 +37,16 @@ class Present(NamedTuple):
     Attributes:
         losses: `[T]`, averaged over devices; non-finite where they were.
         clean: `[T]`, the same with 0 for tasks that do not take part.
-        share: `[T]`, this device's share of each task's examples (1 on one device).
-        asked: bool `[T]`, the tasks that are asked for and have labelled examples.
+        share: `[T]`, this device's share of each task's sum of weights (1 on one device).
+        weight_sum: `[T]`, each task's sum of weights over devices.
+        asked: bool `[T]`, the tasks that are asked for and have weight.
         active: bool `[T]`, those of them whose loss is finite, and not below what the method takes.
     """
 
     losses: Array
     clean: Array
     share: Array
+    weight_sum: Array
     asked: Array
     active: Array
 
@@ -52,7 +54,7 @@ class Present(NamedTuple):
 def present(
     losses: Array,
     *,
-    examples: Array | None = None,
+    weight_sum: Array | None = None,
     active: Array | None = None,
     reduce: Reduce | None = None,
     method: Method | None = None,
@@ -62,7 +64,7 @@ def present(
 
     Args:
         losses: `[T]`, this device's.
-        examples: `[T]`, how many labelled examples each loss averages on this device; None for equally many of all.
+        weight_sum: `[T]`, the sum of weights that each loss is a mean over, on this device; None where all are alike.
         active: bool `[T]`, who is asked for; None for all.
         reduce: sums a pytree over devices; None on one device.
         method: the method, whose `least_loss` counts; None for one that takes any losses.
@@ -72,23 +74,23 @@ def present(
         ValueError: a concrete loss that is below what the method takes.
 
     Example:
-        >>> found = present(jnp.array([1.0, jnp.nan, 3.0]), examples=jnp.array([4, 4, 0]))
+        >>> found = present(jnp.array([1.0, jnp.nan, 3.0]), weight_sum=jnp.array([4, 4, 0]))
         >>> print(found.asked, found.active, found.clean)
         [ True  True False] [ True False False] [1. 0. 0.]
     """
-    count = jnp.ones_like(losses) if examples is None else examples.astype(losses.dtype)
-    total = count if reduce is None else reduce(count)
+    here = jnp.ones_like(losses) if weight_sum is None else weight_sum.astype(losses.dtype)
+    total = here if reduce is None else reduce(here)
     if reduce is None:
         share = jnp.ones_like(losses)
     else:
-        share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1.0), 0.0)
+        share = jnp.where(total > 0, here / jnp.where(total > 0, total, 1.0), 0.0)
         losses = reduce(jnp.where(share > 0, losses * share, 0.0))
     asked = total > 0 if active is None else active & (total > 0)
     taking_part = asked & jnp.isfinite(_witness(losses, True) if squared else losses)
     if method is not None and method.least_loss is not None:
         check_least_loss(method.name, losses, asked, method.least_loss)
         taking_part = taking_part & (losses >= jnp.asarray(method.least_loss))
-    return Present(losses, jnp.where(taking_part, losses, 0.0), share, asked, taking_part)
+    return Present(losses, jnp.where(taking_part, losses, 0.0), share, total, asked, taking_part)
 
 
 def sound(

@@ -195,8 +195,13 @@ class Task(NamedTuple):
     """How one task is judged.
 
     Attributes:
-        loss: `(outputs [B, ...], targets [B, ...]) -> per-example loss [B]`.
-        metrics: dict of functions of the same form, `-> per-example value [B]`, averaged over labelled examples.
+        loss: `(outputs [B, ...], targets [B, ...]) -> elements [B, ...]`: one value for each example, pixel, token or
+            label. The task's loss is `sum_e w_e l_e / sum_e w_e` over all elements of the batch, with w the task's
+            `Batch.mask`. A loss that sees in its targets which elements count (padding, holes) returns
+            `(elements, weights)`: bool, or floating and at least 0, of the shape of the first axes of the elements.
+            These weights multiply the mask. Where its own weight is 0 the loss must have no NaN on the way from its
+            outputs, so it replaces targets and outputs there; where the mask is 0, `losses.masked_loss` does so.
+        metrics: dict of functions of the same form; each is a mean over its own elements and weights.
         prior: static preference, a positive number that multiplies whatever weight the method decides.
     """
 
@@ -212,7 +217,10 @@ class Batch(NamedTuple):
         inputs: pytree of arrays `[B, ...]`.
         targets: dict by task name, pytrees of arrays `[B, ...]`. Where a label is missing the value is never read,
             but must be of the right shape and type.
-        mask: dict by task name, bool `[B]`: True where the label is present. An absent name means all present.
+        mask: dict by task name, bool, True where the label is present, or floating weights, finite and at least 0. The
+            shape is that of the first axes of the elements of the task's loss: `[B]`, or `[B, H, W]` for a map with
+            holes, or `[B, L]` for rows of labels. What has weight 0 reaches neither loss nor gradient, even if it is
+            NaN. An absent name means that all weights are 1.
     """
 
     inputs: PyTree
@@ -253,21 +261,25 @@ class Aux(NamedTuple):
 
     Attributes:
         state: the network's new state.
-        examples: `[T]`, how many labelled examples each loss averages; a task with none is inactive. None: all alike.
+        weight_sum: `[T]`, the sum of weights that each loss is a mean over; a task with 0 is inactive. The mean over
+            several devices is that of all elements together. None: all alike.
         prior: `[T]`, static preferences; they multiply the weights that a method returns, and the rows that a method
             without weights reads. None: all 1.
         extra: arrays `[T]` by name, which the method gets as keyword arguments (such as `kpi` of
             `methods.dynamic_task_priority`); averaged over devices as losses are.
         metrics: by task, pytrees of scalars that a step reports; averaged over devices as losses are.
         penalty: float32 `[]`, the value of the model's penalty, which the losses do not contain; None without one.
+        metric_weight_sum: by task, dicts by metric of the sum of weights that the metric is a mean over, where it is
+            not the loss's.
     """
 
     state: PyTree = ()
-    examples: Array | None = None
+    weight_sum: Array | None = None
     prior: Array | None = None
     extra: Mapping[str, Array] = {}
     metrics: Mapping[str, Any] = {}
     penalty: Array | None = None
+    metric_weight_sum: Mapping[str, Mapping[str, Array]] = {}
 
 
 class TrainState(NamedTuple):

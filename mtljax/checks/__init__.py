@@ -5,7 +5,15 @@ are concrete; the range of a traced array is not checked.
 """
 
 from mtljax.checks.messages import expect, found
-from mtljax.checks.numbers import check_count, check_mask, check_nonnegative, check_number, check_preference, is_zero
+from mtljax.checks.numbers import (
+    check_count,
+    check_mask,
+    check_nonnegative,
+    check_number,
+    check_preference,
+    check_weights,
+    is_zero,
+)
 from mtljax.checks.objects import (
     check_alone,
     check_axis_name,
@@ -45,6 +53,7 @@ __all__ = [
     "check_refine",
     "check_task",
     "check_values",
+    "check_weights",
     "expect",
     "found",
     "is_zero",

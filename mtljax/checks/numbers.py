@@ -137,6 +137,24 @@ def check_mask(where: str, what: str, value: Any, shape: tuple[int, ...]) -> Arr
     return value
 
 
+def check_weights(where: str, what: str, value: Any) -> Array:
+    """The weights of elements, after checking that they are bool, or floating, and finite and at least 0 if concrete.
+
+    Example:
+        >>> check_weights("masked_mean", "mask", np.array([1.0, -1.0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: masked_mean: mask must be at least 0, found [ 1. -1.]
+    """
+    is_array = isinstance(value, jax.Array | np.ndarray | np.bool_)
+    expect(is_array, where, what, "an array of bool, or of weights", value, TypeError)
+    if value.dtype != np.bool_:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{where}: {what} must be of dtype bool, or floating weights, found {value.dtype.name}")
+        check_number(where, what, value, least=0, shape=None)
+    return value
+
+
 def check_preference(where: str, value: Any, *, what: str = "preference") -> Any:
     """A preference over tasks as float32 `[T]`: non-negative and not all zero. May be traced. None stays None.
 

@@ -39,13 +39,13 @@ def on_batches(
     first = as_scalars(found[0][0], names)
     who = participation.present(
         jnp.stack([loss.astype(trees.accumulator(loss.dtype)) for loss in first]),
-        examples=known[0].examples,
+        weight_sum=known[0].weight_sum,
         active=active,
         method=method,
         squared=squared,
     )
     asked = jnp.ones(len(names), bool) if active is None else active
-    labeled = [asked if each.examples is None else asked & (each.examples > 0) for each in known[1:]]
+    labeled = [asked if each.weight_sum is None else asked & (each.weight_sum > 0) for each in known[1:]]
     prior = known[0].prior
 
     def losses_at(params: Params, index: int) -> dict[str, Array]:
@@ -54,7 +54,7 @@ def on_batches(
         return dict(zip(names, weighed, strict=True))
 
     evidence = Batches(losses_at, params, jnp.stack([who.active, *labeled]))
-    told = {**told, "losses": who.clean, **known[0].extra}
+    told = {"weight_sum": who.weight_sum, **told, "losses": who.clean, **known[0].extra}
     (grads, present), after = method.update(evidence, state, active=who.active, **told)
 
     def restore(values: tuple[Array, ...]) -> Any:

@@ -18,7 +18,7 @@ class Gradients(NamedTuple):
         method_state: the method's new state.
         active: bool `[T]`, the tasks that took part.
         nonfinite: bool `[T]`, the tasks left out because their loss or their gradient was NaN or infinite.
-        share: `[T]`, this device's share of each task's examples (1 on one device).
+        share: `[T]`, this device's share of each task's sum of weights (1 on one device).
         gramian: `[T, T]` where one was built, of gradients times `scale`; else None.
         scale: float32 `[]`, a power of two, 1 for gradients of ordinary size; None where no Gramian was built.
         restore: puts T scalars into the form in which `losses_fn` returns losses.

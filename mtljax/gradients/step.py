@@ -42,8 +42,7 @@ def differentiate(
     """`value_and_grad` with all its results as `Gradients`, also across devices.
 
     With `axis_name` each device holds a part of the batch. A task's loss over all devices is
-    `L_k = sum_d (n_dk / n_k) L_dk` with n the numbers of labelled examples, so that labels spread unevenly over devices
-    change nothing; gradients and Gramians are reduced first and reconciled after, so all devices decide alike.
+    `L_k = sum_d (n_dk / n_k) L_dk` with n the sums of weights, so that labels spread unevenly over devices change nothing; gradients and Gramians are reduced first and reconciled after, so all devices decide alike.
 
     Args:
         losses_fn: as in `value_and_task_grads`.
@@ -51,7 +50,7 @@ def differentiate(
         params: parameters, the same on every device.
         method_state: the method's state, likewise.
         args: the rest of what `losses_fn` takes; where the method reads more than one batch, a tuple of these for each.
-        has_aux: whether `losses_fn` returns `(losses, aux)`. Where aux is `mtljax.Aux`, its counts of examples, its
+        has_aux: whether `losses_fn` returns `(losses, aux)`. Where aux is `mtljax.Aux`, its sums of weights, its
             priors and its extra arrays are used.
         engine: as in `value_and_grad`.
         key: the same on every device, so that stochastic methods draw alike.
@@ -84,11 +83,11 @@ def differentiate(
     linear = linearize(losses_fn, params, args, has_aux)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()
     who = participation.present(
-        losses_of(linear), examples=known.examples, active=active, reduce=reduce, method=method, squared=squared
+        losses_of(linear), weight_sum=known.weight_sum, active=active, reduce=reduce, method=method, squared=squared
     )
     if known.prior is not None:
         method = preference(method, known.prior)
-    told = {"losses": who.clean, "key": key, **extra}
+    told = {"losses": who.clean, "key": key, "weight_sum": who.weight_sum, **extra}
     for name, each in known.extra.items():
         here = jnp.where(who.share > 0, who.share * each, 0.0)
         told[name] = here if reduce is None else reduce(here)

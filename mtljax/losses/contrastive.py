@@ -1,7 +1,7 @@
 """Contrastive losses, which distinguish the other view of an example, or a word's neighbour, from negatives.
 
-They return one value per example, `[B]`, but compare the examples of a batch with one another. Under `pmap` and
-`shard_map` the batch is that of one device; under `mtljax.training.sharded` it is the whole batch.
+`info_nce` and `nt_xent` return one value per example, `[B]`, but compare the examples of a batch with one another.
+Under `pmap` and `shard_map` the batch is that of one device; under `mtljax.training.sharded` it is the whole batch.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def nt_xent(*, temperature: float = 0.1) -> Callable[[Any, Any], Array]:
     return loss
 
 
-def negative_sampling(outputs: Array, targets: Array) -> Array:
+def negative_sampling(outputs: Array, targets: Array) -> tuple[Array, Array]:
     r"""The loss of negative sampling: binary classification of every candidate.
 
     For a pair with scores z_0 (the true candidate) and z_1, ..., z_K (the negatives)
 
         l = -log sigmoid(z_0) - sum_k log sigmoid(-z_k)
 
-    and an example's loss is the mean over its pairs that have a true candidate.
+    The mean is over the pairs that have a true candidate.
 
     Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed representations of words and phrases and their
     compositionality", NeurIPS 2013.
@@ -124,7 +124,8 @@ def negative_sampling(outputs: Array, targets: Array) -> Array:
             as from `mtljax.data.views.skip_gram`.
 
     Returns:
-        `[B]` in nats, float32 at least; 0 for an example without pairs, NaN for an example with another traced target.
+        `(elements, weights)`: losses of pairs `[B, P]` in nats, float32 at least, NaN for a pair with another traced
+        target; and bool `[B, P]`, whether the pair has a true candidate.
 
     Raises:
         TypeError: scores that are not floating, targets that are not integers.
@@ -132,8 +133,9 @@ def negative_sampling(outputs: Array, targets: Array) -> Array:
 
     Example:
         >>> targets = jnp.array([[[1, 0, -1], [-1, -1, -1]]])
-        >>> [f"{value:.3f}" for value in negative_sampling(jnp.zeros((1, 2, 3)), targets)]
-        ['1.386']
+        >>> elements, weights = negative_sampling(jnp.zeros((1, 2, 3)), targets)
+        >>> [f"{value:.3f}" for value in elements[0]], weights[0].tolist()
+        (['1.386', '0.000'], [True, False])
     """
     known, outputs, targets = targets, check_outputs("negative_sampling", outputs), jnp.asarray(targets)
     if not jnp.issubdtype(targets.dtype, jnp.signedinteger):
@@ -144,10 +146,11 @@ def negative_sampling(outputs: Array, targets: Array) -> Array:
             f"found outputs {list(outputs.shape)} and targets {list(targets.shape)}"
         )
     known = check_values("negative_sampling", known, lambda y: (y >= -1) & (y <= 1), "-1, 0 or 1")
-    each = optax.losses.sigmoid_binary_cross_entropy(outputs, (targets == 1).astype(outputs.dtype))
-    pairs = jnp.sum((targets == 1).any(-1), axis=1, dtype=outputs.dtype)
+    # Replaced before the loss, since the derivative at a NaN score that does not count is NaN.
+    scores = jnp.where(targets < 0, 0, outputs)
+    each = optax.losses.sigmoid_binary_cross_entropy(scores, (targets == 1).astype(outputs.dtype))
     counted = jnp.where(targets >= 0, each, 0)
-    return jnp.sum(jnp.where(known, counted, jnp.nan), axis=(1, 2)) / jnp.maximum(pairs, 1)
+    return jnp.sum(jnp.where(known, counted, jnp.nan), axis=2), (targets == 1).any(-1) | ~known.all(-1)
 
 
 def _check_temperature(name: str, temperature: float) -> None:

@@ -11,28 +11,28 @@ import optax
 
 from mtljax.checks import check_callable, check_labels, check_number, check_outputs, check_values
 from mtljax.losses.class_weights import checked_counts
-from mtljax.losses.per_example import Loss, class_cross_entropy, example_mean, yes_or_no
+from mtljax.losses.per_example import Loss, class_cross_entropy, yes_or_no
 from mtljax.types import Array
 
 
 def class_weighted(loss: Loss, weights: Any) -> Loss:
-    """A loss in which each example has the weight of its class: `w[y] loss(z, y)`.
+    """A loss in which each element has the weight of its class: `w[y] loss(z, y)`.
 
-    The mean over a batch divides by the number of labelled examples, not by the sum of their weights. So a batch with
-    more examples of a heavy class has a larger loss, and the expectation over batches is the weighted mean.
+    The mean over a batch divides by the number of labelled elements, not by the sum of their class weights. So a batch
+    with more elements of a heavy class has a larger loss, and the expectation over batches is the weighted mean.
 
     Args:
-        loss: `(outputs, targets) -> [B]`.
+        loss: `(outputs, targets) -> elements [B, ...]` of the shape of the targets, or `(elements, weights)`.
         weights: `[C]`, finite, not negative; for binary targets C is 2.
 
     Returns:
-        Loss for targets `[B]`: integer or bool classes, or whole numbers in a floating type (not soft targets such as
-        0.5). A traced target that is not a class gives NaN.
+        Loss for targets `[B, ...]`: integer or bool classes, or whole numbers in a floating type (not soft targets such
+        as 0.5). A traced target that is not a class gives NaN.
 
     Raises:
         TypeError: a loss that is not a function, weights that are not numbers.
-        ValueError: weights that are not `[C]`, not finite or negative; from the loss, targets or losses that are not
-            `[B]`, or a concrete target that is not a class.
+        ValueError: weights that are not `[C]`, not finite or negative; from the loss, elements that do not have the
+            shape of the targets, or a concrete target that is not a class.
 
     Example:
         >>> from mtljax.losses import binary_cross_entropy
@@ -44,19 +44,24 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
     table = jnp.asarray(check_number("class_weighted", "weights", weights, least=0, shape=("C",)), jnp.float32)
     size = len(table)
 
-    def weighted(outputs: Any, targets: Any) -> Array:
+    def weighted(outputs: Any, targets: Any) -> Any:
         classes = jnp.asarray(targets)
-        if classes.ndim != 1:
-            raise ValueError(f"class_weighted: targets must be [B], one class per example, found {list(classes.shape)}")
+        if classes.ndim < 1:
+            raise ValueError(f"class_weighted: targets must be [B, ...], found {list(classes.shape)}")
         if jnp.issubdtype(classes.dtype, jnp.complexfloating):
             raise TypeError(f"class_weighted: targets must be real numbers, found {classes.dtype}")
         known = check_values(
             "class_weighted", targets, lambda y: (y >= 0) & (y < size) & (y == y // 1), f"classes from 0 to {size - 1}"
         )
-        values = loss(outputs, targets)
+        found = loss(outputs, targets)
+        values, *own = found if type(found) is tuple else (found,)
         if jnp.shape(values) != classes.shape:
-            raise ValueError(f"class_weighted: the loss must be [{len(classes)}], found {list(jnp.shape(values))}")
-        return jnp.where(known, table[jnp.where(known, classes, 0).astype(jnp.int32)] * values, jnp.nan)
+            raise ValueError(
+                f"class_weighted: the loss must be {list(classes.shape)}, as the targets are, "
+                f"found {list(jnp.shape(values))}"
+            )
+        values = jnp.where(known, table[jnp.where(known, classes, 0).astype(jnp.int32)] * values, jnp.nan)
+        return (values, *own) if own else values
 
     return weighted
 
@@ -64,7 +69,7 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
 def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
     """Make the focal loss of independent binary labels, from logits.
 
-    `loss = -a_y (1 - p_y)^gamma log p_y`, averaged over trailing axes, with p_y the probability of the right label,
+    `loss = -a_y (1 - p_y)^gamma log p_y` with p_y the probability of the right label,
     `a_1 = alpha` and `a_0 = 1 - alpha` (both 1 if alpha is None); gamma = 0 is the cross-entropy. For a soft target y
     between 0 and 1, a_y is `y a_1 + (1 - y) a_0`, the p_y of the power is `y p_1 + (1 - y) p_0`, and `-log p_y` is the
     cross-entropy. The loss is `optax.losses.sigmoid_focal_loss`.
@@ -76,7 +81,8 @@ def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
         alpha: weight of the positive class, from 0 to 1, or None (default); the paper's best, with gamma 2, is .25.
 
     Returns:
-        Loss for logits `[B, ...]` and targets of the same shape, bool or numbers from 0 to 1; `[B]`, float32 at least.
+        Loss for logits `[B, ...]` and targets of the same shape, bool or numbers from 0 to 1; elements like the
+        targets, float32 at least.
 
     Raises:
         ValueError: gamma or alpha outside its range; from the loss, shapes that differ.
@@ -100,7 +106,7 @@ def sigmoid_focal(*, gamma: float = 2.0, alpha: float | None = None) -> Loss:
 
 
 def softmax_focal(*, gamma: float = 2.0) -> Loss:
-    """Make the focal loss of one class among several: `-(1 - p_y)^gamma log p_y`, averaged over trailing positions.
+    """Make the focal loss of one class among several: `-(1 - p_y)^gamma log p_y`.
 
     For class weights, the paper's alpha, wrap it in `class_weighted`. Both factors are computed from the log-odds
     against the right class, which keeps their digits for p_y near 1.
@@ -111,7 +117,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
         gamma: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
-        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
+        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; elements like the targets, float32 at least.
 
     Raises:
         ValueError: gamma outside its range; from the loss, shapes that do not match, or fewer than 2 classes.
@@ -133,7 +139,7 @@ def softmax_focal(*, gamma: float = 2.0) -> Loss:
         others = jnp.where(right, -jnp.inf, jnp.maximum(outputs, jnp.finfo(outputs.dtype).min / 2))
         odds = jax.nn.logsumexp(others, axis=-1) - own  # log of (1 - p_y) / p_y
         values = jnp.exp(-gamma * jax.nn.softplus(-odds)) * jax.nn.softplus(odds)
-        return example_mean(jnp.where(known, values, jnp.nan))
+        return jnp.where(known, values, jnp.nan)
 
     return loss
 
@@ -152,7 +158,7 @@ def logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
         tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
-        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; `[B]` in float32 at least.
+        Loss for logits `[B, ..., C]` and integer targets `[B, ...]`; elements like the targets, float32 at least.
 
     Raises:
         ValueError: counts that are not `[C]`, finite and all positive, tau outside its range; from the loss, shapes
@@ -185,7 +191,7 @@ def sigmoid_logit_adjusted(counts: Any, *, tau: float = 1.0) -> Loss:
         tau: at least 0, finite; 0 is the cross-entropy.
 
     Returns:
-        Loss for logits and targets `[B, ...]` as in `losses.binary_cross_entropy`; `[B]`.
+        Loss for logits and targets `[B, ...]` as in `losses.binary_cross_entropy`; elements like the targets.
 
     Raises:
         ValueError, TypeError: as `logit_adjusted` and `losses.binary_cross_entropy`.

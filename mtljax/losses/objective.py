@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import DictKey
 
-from mtljax.checks import check_mask, check_names, check_task, expect
-from mtljax.losses.masked import masked_loss
+from mtljax.checks import check_names, check_task, check_weights, expect
+from mtljax.losses.masked import elements_of, masked_mean
 from mtljax.losses.per_example import Loss
 from mtljax.types import Array, Aux, Batch, Key, Model, Params, PyTree, Regularized, Task
 
@@ -24,11 +24,12 @@ LossesFn = Callable[..., tuple[dict[str, Array], Aux]]
 def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     """The loss function of a model on its tasks, for training steps.
 
-    `L_k = sum_i m_ki loss_k(outputs_ki, targets_ki) / sum_i m_ki` over the labelled examples i of task k.
+    `L_k = sum_e w_ke l_ke / sum_e w_ke` over the elements e that task k's loss returns: examples, pixels, tokens or
+    labels of the batch. The weights w are the task's mask times those that the loss returns, if it returns any.
 
     A `Batch` runs the model once for all tasks. A dict of `Batch` by task name (multi-input) runs each task on its own
-    inputs, in sorted order of names, and passes the model's state from one task to the next. A task without labelled
-    examples does not change the state, so an absent task has no effect on batch statistics.
+    inputs, in sorted order of names, and passes the model's state from one task to the next. A task without labels, whose
+    weights sum to 0, does not change the state, so an absent task has no effect on batch statistics.
 
     With a plain `Batch`, all examples count in the state of the trunk, labelled or not. The state of a task without
     labels, which is the leaves whose path holds the task's name, does not change. If no task has labels, no state
@@ -43,10 +44,11 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
 
         * `losses`: dict of float32 scalars by task; 0 for a task without labels.
         * `aux.state`: the model's new state.
-        * `aux.examples`: float32 `[T]`, numbers of labelled examples; a task with 0 is inactive.
+        * `aux.weight_sum`: float32 `[T]`, sums of weights; a task with 0 is inactive.
         * `aux.prior`: float32 `[T]`, each task's `prior`; None if all are 1.
-        * `aux.metrics`: dict by task of dicts by metric of scalars, means over labelled examples. If the model's output
-          is `Regularized`, the entry `"regularization"` is its term, which is part of the loss.
+        * `aux.metrics`: dict by task of dicts by metric of scalars, means over their own elements. If the model's output is
+          `Regularized`, the entry `"regularization"` is its term, which is part of the loss.
+        * `aux.metric_weight_sum`: likewise, the sums of weights of these means.
         * `aux.penalty`: float32 `[]`, the value of `model.penalty`; None if the model has no penalty.
 
         The losses do not contain the penalty: `training.make_train_step` adds it. `f` has the attributes `model`,
@@ -56,9 +58,10 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
 
     Raises:
         ValueError: no tasks, a prior that is not positive, a metric named "loss" or "regularization"; from f, at trace
-            time, a batch without a task's target or own batch, a target or mask of an unknown task, a mask of the wrong
-            shape, outputs that miss a task, a loss that does not return one value per example.
-        TypeError: from f, a mask that is not bool, a batch that is not a `Batch`.
+            time, a batch without a task's target or own batch, a target or mask of an unknown task, a mask of another
+            shape than the first axes of the elements, a concrete weight that is negative or not finite, outputs that
+            miss a task, a loss that does not return a value for each example.
+        TypeError: from f, a mask that is neither bool nor floating, a batch that is not a `Batch`.
 
     Example:
         >>> import jax
@@ -72,7 +75,7 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         >>> params, state = model.init(jax.random.key(0), None)
         >>> batch = mtljax.Batch(jnp.ones((2, 1)), {"a": jnp.array([3.0, 9.0])}, {"a": jnp.array([True, False])})
         >>> losses, aux = f(params, state, batch)
-        >>> float(losses["a"]), aux.examples.tolist()
+        >>> float(losses["a"]), aux.weight_sum.tolist()
         (4.0, [1.0])
     """
     expect(isinstance(model, Model), "make_losses_fn", "model", "a mtljax.Model", model, TypeError)
@@ -90,33 +93,6 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     priors = [tasks[name].prior for name in names]
     alike = all(not isinstance(prior, Tracer) and float(prior) == 1 for prior in priors)
 
-    def run(
-        params: Params, state: PyTree, batch: Batch | dict[str, Batch], key: Key | None, train: bool
-    ) -> tuple[dict[str, Any], PyTree, dict[str, Batch]]:
-        if isinstance(batch, Batch):
-            _check_batch(batch, names, "the batch")
-            outputs, moved = model.apply(params, state, batch.inputs, key=key, train=train)
-            _check_outputs(outputs, names)
-            state = _moved_by({name: batch.mask.get(name) for name in names}, moved, state)
-            return outputs, state, dict.fromkeys(names, batch)
-        if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
-            kind = type(batch).__name__
-            raise TypeError(f"losses_fn: batch must be a mtljax.Batch, or a dict of Batch by task name, found a {kind}")
-        if sorted(batch, key=str) != names:
-            raise ValueError(
-                f"losses_fn: the multi-input batch must have the tasks {names}, found {list(batch)}; "
-                "for an absent task, give a batch of any values with mask False"
-            )
-        outputs = {}
-        for index, name in enumerate(names):
-            _check_batch(batch[name], [name], f"the batch of task '{name}'")
-            own_key = None if key is None else jax.random.fold_in(key, index)
-            out, moved = model.apply(params, state, batch[name].inputs, tasks=(name,), key=own_key, train=train)
-            state = _moved_by({name: batch[name].mask.get(name)}, moved, state)
-            _check_outputs(out, [name])
-            outputs[name] = out[name]
-        return outputs, state, batch
-
     def f(
         params: Params,
         state: PyTree,
@@ -124,29 +100,27 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Array], Aux]:
-        outputs, state, batches = run(params, state, batch, key, train)
-        losses, counts, metrics = {}, [], {}
-        for name in names:
-            task, own = tasks[name], batches[name]
-            targets, mask = own.targets[name], own.mask.get(name)
-            found, term = outputs[name], None
-            if isinstance(found, Regularized):
-                found, term = found
-            losses[name], count = _judged(f"the loss of task '{name}'", task.loss, found, targets, mask)
-            counts.append(count.astype(jnp.float32))
-            metrics[name] = {
-                metric: _judged(
-                    f"metric '{metric}' of task '{name}'", fun, jax.lax.stop_gradient(found), targets, mask
-                )[0]
-                for metric, fun in task.metrics.items()
-            }
-            if term is not None:
-                losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)
-                metrics[name]["regularization"] = jax.lax.stop_gradient(term)
+        judged: dict[str, _Judged] = {}
+        for index, (own, each) in enumerate(_passes(batch, names)):
+            if isinstance(batch, Batch):
+                outputs, moved = model.apply(params, state, each.inputs, key=key, train=train)
+            else:
+                own_key = None if key is None else jax.random.fold_in(key, index)
+                outputs, moved = model.apply(params, state, each.inputs, tasks=tuple(own), key=own_key, train=train)
+            _check_outputs(outputs, own)
+            judged |= {name: _judged(name, tasks[name], outputs[name], each) for name in own}
+            state = _moved_by({name: judged[name] for name in own}, moved, state)
         # From this value a step knows that the model has a penalty, even if a wrapper has lost the attribute.
         penalty = None if model.penalty is None else model.penalty(jax.lax.stop_gradient(params))
         prior = None if alike else jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
-        return losses, Aux(state, jnp.stack(counts), prior, metrics=metrics, penalty=penalty)
+        return {name: judged[name].loss for name in names}, Aux(
+            state,
+            jnp.stack([judged[name].weight_sum.astype(jnp.float32) for name in names]),
+            prior,
+            metrics={name: judged[name].metrics for name in names},
+            penalty=penalty,
+            metric_weight_sum={name: judged[name].metric_weight_sum for name in names},
+        )
 
     f.__dict__.update(model=model, penalty=model.penalty, tasks=tuple(names))
     return f
@@ -171,25 +145,59 @@ def attribute(function: Callable[..., Any], name: str) -> Any:
     return getattr(found, name, None)
 
 
-def _judged(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array]:
-    """`masked_loss`, with the name of the task in front of its TypeErrors and ValueErrors."""
+class _Judged(NamedTuple):
+    """One task on one batch.
+
+    Attributes:
+        loss: `[]`, with the architecture's term.
+        weight_sum: `[]`.
+        all_one: whether the weights are known to be 1, all of them.
+        metrics: dict of scalars.
+        metric_weight_sum: likewise, without that of the architecture's term.
+    """
+
+    loss: Array
+    weight_sum: Array
+    all_one: bool
+    metrics: dict[str, Array]
+    metric_weight_sum: dict[str, Array]
+
+
+def _judged(name: str, task: Task, outputs: Any, batch: Batch) -> _Judged:
+    targets, mask = batch.targets[name], batch.mask.get(name)
+    outputs, term = outputs if isinstance(outputs, Regularized) else (outputs, None)
+    elements, weights = _named(f"the loss of task '{name}'", task.loss, outputs, targets, mask)
+    loss, weight_sum = masked_mean(elements, weights)
+    seen = jax.lax.stop_gradient(outputs)
+    found = {
+        metric: masked_mean(*_named(f"metric '{metric}' of task '{name}'", function, seen, targets, mask))
+        for metric, function in task.metrics.items()
+    }
+    metrics = {metric: mean for metric, (mean, _) in found.items()}
+    if term is not None:
+        loss = loss + jnp.where(weight_sum > 0, term, 0.0)
+        metrics["regularization"] = jax.lax.stop_gradient(term)
+    return _Judged(loss, weight_sum, weights is None, metrics, {metric: each for metric, (_, each) in found.items()})
+
+
+def _named(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array | None]:
+    """`elements_of`, with the name of the task in front of its TypeErrors and ValueErrors."""
     try:
-        return masked_loss(loss, outputs, targets, mask=mask, name=name)
+        return elements_of(loss, outputs, targets, mask, name)
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError) or name in str(error):
             raise
         raise type(error)(f"{name}: {error}") from error
 
 
-def _moved_by(masks: dict[str, Array | None], moved: PyTree, state: PyTree) -> PyTree:
-    """The state after a forward pass for some tasks, without changes by tasks that have no labelled example.
+def _moved_by(judged: dict[str, _Judged], moved: PyTree, state: PyTree) -> PyTree:
+    """The state after a forward pass for some tasks, without changes by tasks that have no label.
 
-    A leaf whose path holds a task's name belongs to that task; other leaves belong to all tasks of the pass. A mask of
-    None means that all examples have labels.
+    A leaf whose path holds a task's name belongs to that task; other leaves belong to all tasks of the pass.
     """
-    if all(mask is None for mask in masks.values()):
+    if all(each.all_one for each in judged.values()):
         return moved
-    labeled = {name: jnp.array(True) if mask is None else jnp.any(mask) for name, mask in masks.items()}
+    labeled = {name: each.weight_sum > 0 for name, each in judged.items()}
     anyone = functools.reduce(jnp.logical_or, labeled.values())
 
     def leaf(path: tuple[Any, ...], new: Any, old: Any) -> Any:
@@ -197,6 +205,24 @@ def _moved_by(masks: dict[str, Array | None], moved: PyTree, state: PyTree) -> P
         return jnp.where(owners[-1] if owners else anyone, new, old)
 
     return jax.tree_util.tree_map_with_path(leaf, moved, state)
+
+
+def _passes(batch: Batch | dict[str, Batch], names: list[str]) -> list[tuple[list[str], Batch]]:
+    """The forward passes of a batch: one for all tasks, or one for each task on its own batch."""
+    if isinstance(batch, Batch):
+        _check_batch(batch, names, "the batch")
+        return [(names, batch)]
+    if not isinstance(batch, dict) or not all(isinstance(each, Batch) for each in batch.values()):
+        kind = type(batch).__name__
+        raise TypeError(f"losses_fn: batch must be a mtljax.Batch, or a dict of Batch by task name, found a {kind}")
+    if sorted(batch, key=str) != names:
+        raise ValueError(
+            f"losses_fn: the multi-input batch must have the tasks {names}, found {list(batch)}; "
+            "for an absent task, give a batch of any values with mask False"
+        )
+    for name in names:
+        _check_batch(batch[name], [name], f"the batch of task '{name}'")
+    return [([name], batch[name]) for name in names]
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:
@@ -217,7 +243,12 @@ def _check_batch(batch: Batch, names: list[str], what: str) -> None:
             raise ValueError(f"losses_fn: {kind} of {what} must be of tasks {names}, found {unknown[0]!r}")
     size = _length(batch.inputs)
     for name, mask in batch.mask.items():
-        check_mask("losses_fn", f"mask['{name}'] of {what}", mask, jnp.shape(mask) if size is None else (size,))
+        shape = jnp.shape(check_weights("losses_fn", f"mask['{name}'] of {what}", mask))
+        if not shape or shape[0] != (shape[0] if size is None else size):
+            raise ValueError(
+                f"losses_fn: mask['{name}'] of {what} must be [B, ...]{'' if size is None else f' with B = {size}'}, "
+                f"found {list(shape)}"
+            )
 
 
 def _check_outputs(outputs: dict[str, Any], names: list[str]) -> None:

@@ -1,11 +1,12 @@
-"""Losses of single examples.
+"""Losses element by element.
 
-A loss is a function `(outputs [B, ...], targets [B, ...]) -> [B]`, as for `Task.loss` and `Task.metrics`. Trailing axes
-(pixels, tokens, several outputs) are averaged. Values are float32 at least, for every dtype of outputs. The shapes of
-outputs and targets must match exactly: broadcasting would silently turn `[B, 1]` and `[B]` into `[B, B]`.
+A loss is a function `(outputs [B, ...], targets [B, ...]) -> elements [B, ...]`, as for `Task.loss` and `Task.metrics`:
+one value for each example, pixel, position or output. The mean over the batch's elements is taken later, with the
+weights of the mask (`masked_loss`). Values are float32 at least, for every dtype of outputs. The shapes of outputs and
+targets must match exactly: broadcasting would silently turn `[B, 1]` and `[B]` into `[B, B]`.
 
 A label out of range is a mistake. A concrete one raises ValueError. A traced one, as under `jit`, makes the loss of its
-example NaN: the task is then inactive in the training step, and the step's metrics name the task. Mask the examples
+element NaN: the task is then inactive in the training step, and the step's metrics name the task. Mask the elements
 without a label: their targets are never read.
 """
 
@@ -25,20 +26,20 @@ from mtljax.checks import (
 )
 from mtljax.types import Array
 
-Loss = Callable[[Any, Any], Array]
+Loss = Callable[[Any, Any], Any]  # elements, or elements and their weights
 
 
 def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
     r"""Cross-entropy of softmax probabilities with class labels.
 
-    `loss = logsumexp(z) - z[y]`, averaged over trailing positions.
+    `loss = logsumexp(z) - z[y]` at each position.
 
     Args:
         outputs: logits `[B, ..., C]`, floating.
         targets: labels `[B, ...]`, integer, from 0 to C - 1.
 
     Returns:
-        `[B]`, in nats; NaN for an example with a traced label out of range.
+        Elements like the targets, in nats; NaN for a traced label out of range.
 
     Raises:
         TypeError: logits that are not floating or labels that are not integers.
@@ -55,14 +56,14 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
 def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
     """Cross-entropy of independent binary labels, from logits.
 
-    `loss = -y log sigmoid(z) - (1 - y) log sigmoid(-z)`, averaged over trailing axes.
+    `loss = -y log sigmoid(z) - (1 - y) log sigmoid(-z)`.
 
     Args:
         outputs: logits `[B, ...]`, floating.
         targets: `[B, ...]` of the same shape, bool or numbers from 0 to 1.
 
     Returns:
-        `[B]`, in nats; NaN for an example with a traced target outside [0, 1].
+        Elements like the targets, in nats; NaN for a traced target outside [0, 1].
 
     Raises:
         TypeError: logits that are not floating, targets that are not real.
@@ -77,14 +78,14 @@ def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
-    """Squared error `(z - y)^2`, averaged over trailing axes, without the factor 1/2 of some libraries.
+    """Squared error `(z - y)^2`, without the factor 1/2 of some libraries.
 
     Args:
         outputs: `[B, ...]`, floating.
         targets: `[B, ...]` of the same shape, any real type.
 
     Returns:
-        `[B]`, in squared units of the targets.
+        Elements like the targets, in their units squared.
 
     Raises:
         TypeError: outputs that are not floating, targets that are not real.
@@ -93,21 +94,21 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     Example:
         >>> import jax.numpy as jnp
         >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1, 1]])).tolist()
-        [2.0]
+        [[0.0, 4.0]]
     """
     outputs, targets = check_pair("squared_error", outputs, targets)
-    return example_mean(jnp.square(outputs - targets))
+    return jnp.square(outputs - targets)
 
 
 def absolute_error(outputs: Array, targets: Array) -> Array:
-    """Absolute error `|z - y|`, averaged over trailing axes.
+    """Absolute error `|z - y|`.
 
     Args:
         outputs: `[B, ...]`, floating.
         targets: `[B, ...]` of the same shape, any real type.
 
     Returns:
-        `[B]`, in units of the targets.
+        Elements like the targets, in their units.
 
     Raises:
         TypeError: outputs that are not floating, targets that are not real.
@@ -116,17 +117,16 @@ def absolute_error(outputs: Array, targets: Array) -> Array:
     Example:
         >>> import jax.numpy as jnp
         >>> absolute_error(jnp.array([[1.0, 3.0]]), jnp.array([[1, 1]])).tolist()
-        [1.0]
+        [[0.0, 2.0]]
     """
     outputs, targets = check_pair("absolute_error", outputs, targets)
-    return example_mean(jnp.abs(outputs - targets))
+    return jnp.abs(outputs - targets)
 
 
 def huber(delta: float = 1.0) -> Loss:
     """Make the Huber loss, quadratic for small errors and linear for large ones.
 
-    `loss = e^2 / 2` where `|e| <= delta` and `delta (|e| - delta / 2)` elsewhere, with `e = z - y`, averaged over
-    trailing axes.
+    `loss = e^2 / 2` where `|e| <= delta` and `delta (|e| - delta / 2)` elsewhere, with `e = z - y`.
 
     P. J. Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35, 1964.
 
@@ -134,7 +134,7 @@ def huber(delta: float = 1.0) -> Loss:
         delta: the size of the error where the two parts meet, positive, in units of the targets.
 
     Returns:
-        Loss `(outputs [B, ...], targets [B, ...]) -> [B]`; raises as `squared_error` does.
+        Loss `(outputs [B, ...], targets [B, ...]) -> [B, ...]`; raises as `squared_error` does.
 
     Raises:
         ValueError: `delta` that is not positive.
@@ -148,7 +148,7 @@ def huber(delta: float = 1.0) -> Loss:
 
     def loss(outputs: Array, targets: Array) -> Array:
         outputs, targets = check_pair("huber", outputs, targets)
-        return example_mean(optax.losses.huber_loss(outputs, targets, delta=delta))
+        return optax.losses.huber_loss(outputs, targets, delta=delta)
 
     return loss
 
@@ -157,16 +157,11 @@ def class_cross_entropy(caller: str, outputs: Array, targets: Array) -> Array:
     """`softmax_cross_entropy`, with `caller` in its messages."""
     outputs, labels, known = check_labels(caller, outputs, targets)
     values = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
-    return example_mean(jnp.where(known, values, jnp.nan))
+    return jnp.where(known, values, jnp.nan)
 
 
 def yes_or_no(caller: str, loss: Loss, outputs: Array, targets: Array) -> Array:
     """A loss of logits and targets from 0 to 1, with `caller` in its messages; NaN at other targets."""
     found, wanted = check_pair(caller, outputs, targets)
     known = check_values(caller, targets, lambda y: (y >= 0) & (y <= 1), "from 0 to 1")
-    return example_mean(jnp.where(known, loss(found, wanted), jnp.nan))
-
-
-def example_mean(values: Array) -> Array:
-    """The mean over all axes except the first."""
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+    return jnp.where(known, loss(found, wanted), jnp.nan)

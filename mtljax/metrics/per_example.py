@@ -1,16 +1,15 @@
-"""Metrics of single examples, for `Task.metrics`; error metrics are the losses of the same name."""
+"""Metrics element by element, for `Task.metrics`; error metrics are the losses of the same name."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
 from mtljax.checks import check_labels
-from mtljax.losses.per_example import example_mean
 from mtljax.types import Array
 
 
 def accuracy(outputs: Array, targets: Array) -> Array:
-    """Whether the largest logit is the label's: 1 or 0, averaged over trailing positions.
+    """Whether the largest logit is the label's: 1 or 0 at each position.
 
     Of several largest logits the first one counts, as in `argmax`.
 
@@ -19,7 +18,7 @@ def accuracy(outputs: Array, targets: Array) -> Array:
         targets: labels `[B, ...]`, integer, from 0 to C - 1.
 
     Returns:
-        float32 `[B]`, from 0 to 1; NaN for an example with a NaN logit or a traced label out of range.
+        float32 elements like the targets; NaN at a NaN logit or a traced label out of range.
 
     Raises:
         TypeError: logits that are not floating or labels that are not integers.
@@ -32,4 +31,4 @@ def accuracy(outputs: Array, targets: Array) -> Array:
     """
     outputs, labels, known = check_labels("accuracy", outputs, targets)
     hits = (jnp.argmax(outputs, axis=-1) == labels).astype(jnp.float32)
-    return example_mean(jnp.where(known & ~jnp.isnan(outputs).any(axis=-1), hits, jnp.nan))
+    return jnp.where(known & ~jnp.isnan(outputs).any(axis=-1), hits, jnp.nan)

@@ -16,7 +16,8 @@ from mtljax.types import Batch, Model, Task, TrainState
 def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainState, Iterable[Any]], dict[str, Any]]:
     """Make a function that evaluates a state on a split.
 
-    Means are over all labelled examples of the split: batch means are weighted by their numbers of labels. `fit` needs
+    Means are over all labelled elements of the split: those of batches are merged by their sums of weights, each metric
+    by its own, so what they are does not depend on the batches. `fit` needs
     a function of the state only: `evaluate=lambda state: evaluate(state, evaluation_batches(split, 256))`.
 
     Args:
@@ -24,7 +25,8 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
         tasks: as for `mtljax.make_losses_fn`.
 
     Returns:
-        `evaluate(state, batches) -> {task: {"loss": float, metric: float, ...}}`; NaN for a task without any label.
+        `evaluate(state, batches) -> {task: {"loss": float, metric: float, ...}}`; NaN where the sum of weights is 0,
+        as for a task without any label.
         `batches` is an iterable of batches of one shape, for example `mtljax.data.evaluation_batches(split, 256)`.
 
     Raises:
@@ -47,33 +49,36 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
     names = sorted(tasks)
 
     @jax.jit
-    def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> dict[str, Any]:
         losses, aux = objective(params, model_state, batch)
-        assert aux.examples is not None
-        counts = {name: aux.examples[k] for k, name in enumerate(names)}
-        return {name: {"loss": losses[name], **aux.metrics[name]} for name in names}, counts
+        assert aux.weight_sum is not None
+        found = {}
+        for k, name in enumerate(names):
+            found[name] = {"loss": (losses[name], aux.weight_sum[k])}
+            for metric, weight_sum in aux.metric_weight_sum[name].items():
+                found[name][metric] = (aux.metrics[name][metric], weight_sum)
+        return found
 
     def evaluate(state: TrainState, batches: Iterable[Any]) -> dict[str, Any]:
         iterable = isinstance(batches, Iterable) and not isinstance(batches, Batch | str)
         expect(iterable, "evaluate", "batches", "an iterable of batches", batches, TypeError)
         # Summed on the host in float64, since float32 cannot count beyond 2^24.
-        examples = dict.fromkeys(names, 0.0)
-        sums: dict[str, dict[str, float]] = {name: {} for name in names}
+        sums: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in names}
         computing = None
         for batch in itertools.chain(batches, [None]):
             ready, computing = computing, None if batch is None else means(state.params, state.model_state, batch)
             if ready is None:  # one batch behind, so that the device does not wait for the host
                 continue
-            values, counts = jax.device_get(ready)
-            for name in names:
-                count = float(counts[name])
-                examples[name] += count
-                for metric, value in values[name].items():
-                    sums[name][metric] = sums[name].get(metric, 0.0) + (count * float(value) if count else 0.0)
+            for name, each in jax.device_get(ready).items():
+                for metric, (mean, weight_sum) in each.items():
+                    total, weights = sums[name].get(metric, (0.0, 0.0))
+                    if weight_sum > 0:
+                        total, weights = total + float(weight_sum) * float(mean), weights + float(weight_sum)
+                    sums[name][metric] = total, weights
         if not sums[names[0]]:
             raise ValueError("evaluate: batches must give at least one batch, found none")
         return {
-            name: {metric: total / examples[name] if examples[name] else float("nan") for metric, total in each.items()}
+            name: {metric: total / weights if weights else float("nan") for metric, (total, weights) in each.items()}
             for name, each in sums.items()
         }
 

@@ -12,10 +12,18 @@ from mtljax.types import Array, PyTree
 
 
 def over_devices(value: Array, share: Array, axis_name: Any) -> Array:
-    """A per-task mean over one device's examples, averaged over all devices' examples."""
+    """A per-task mean over one device's elements, with its share of their weights, as the mean over all devices'."""
     if axis_name is None:
         return value
     return lax.psum(jnp.where(share > 0, value * share, 0.0), axis_name)
+
+
+def share_over_devices(weight_sum: Array, axis_name: Any) -> Array:
+    """This device's share of a sum of weights; 0 where the sum over devices is 0."""
+    if axis_name is None:
+        return jnp.ones_like(weight_sum)
+    total = lax.psum(weight_sum, axis_name)
+    return weight_sum / jnp.where(total > 0, total, 1)
 
 
 def mean_over_devices(new: PyTree, old: PyTree, axis_name: str | tuple[str, ...] | None) -> PyTree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,16 +9,16 @@ import jax.numpy as jnp
 
 from mtljax import trees
 from mtljax.gradients.result import Gradients
-from mtljax.training.merging import over_devices
+from mtljax.training.merging import over_devices, share_over_devices
 from mtljax.training.penalized import Penalized
-from mtljax.types import Array, TrainState
+from mtljax.types import Array, Aux, TrainState
 
 
 def report(
     names: list[str],
     found: Gradients,
     state: TrainState,
-    metrics: Mapping[str, Any],
+    aux: Aux,
     penalty: Penalized | None,
     axis_name: Any,
     least_loss: Any,
@@ -44,9 +43,17 @@ def report(
     if found.gramian is not None and found.scale is not None:
         told["cosines"] = trees.cosines(found.gramian)
         told["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
-    if metrics:
-        told["tasks"] = {
-            name: jax.tree.map(lambda value, k=k: over_devices(value, found.share[k], axis_name), metrics[name])
-            for k, name in enumerate(names)
-        }
+    if aux.metrics:
+        told["tasks"] = {name: _merged(aux, name, found.share[k], axis_name) for k, name in enumerate(names)}
     return told
+
+
+def _merged(aux: Aux, name: str, share: Array, axis_name: Any) -> Any:
+    """One task's metrics over devices: each by its own sum of weights, or by the loss's where it has none."""
+    own = aux.metric_weight_sum.get(name, {})
+    if not own:
+        return jax.tree.map(lambda value: over_devices(value, share, axis_name), aux.metrics[name])
+    shares = {metric: share_over_devices(weight_sum, axis_name) for metric, weight_sum in own.items()}
+    return {
+        metric: over_devices(value, shares.get(metric, share), axis_name) for metric, value in aux.metrics[name].items()
+    }

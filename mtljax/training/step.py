@@ -233,7 +233,7 @@ def make_train_step(
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, report(part.names, found, new, aux.metrics, total, axis_name, method.least_loss)
+        return new, report(part.names, found, new, aux, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
