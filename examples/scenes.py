@@ -94,12 +94,12 @@ def cosines(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 def normal_loss(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """One minus cosine."""
-    return (1 - cosines(outputs, targets)).mean((1, 2))
+    return 1 - cosines(outputs, targets)
 
 
 def angle(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Angle between normals, in degrees."""
-    return jnp.rad2deg(jnp.arccos(jnp.clip(cosines(outputs, targets), -1, 1))).mean((1, 2))
+    return jnp.rad2deg(jnp.arccos(jnp.clip(cosines(outputs, targets), -1, 1)))
 
 
 def edge_overlap(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -117,7 +117,8 @@ def box_error(outputs: dict[str, jax.Array], targets: dict[str, jax.Array]) -> j
 
 def box_loss(outputs: dict[str, jax.Array], targets: dict[str, jax.Array]) -> jax.Array:
     """Absolute error of corners, and cross-entropy of presence."""
-    return box_error(outputs, targets) + mtljax.losses.binary_cross_entropy(outputs["present"], targets["present"])
+    presence = mtljax.losses.binary_cross_entropy(outputs["present"], targets["present"])
+    return box_error(outputs, targets) + presence.mean(1)
 
 
 TASKS = {

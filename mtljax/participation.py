@@ -1,9 +1,10 @@
 """Who takes part in a step. Every way of taking one asks here, so that all of them answer alike.
 
-A task takes part where it is asked for, has labels of positive weight and has a finite loss, which is known before any evidence
-is made; and where its gradient is finite, which is known once its head was pulled. All devices decide alike, before
-anything is summed. A task that does not take part is as good as absent: its rows and its own gradients are zero and its
-part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN gradient.
+A task takes part where it is asked for, has labels (a positive sum of weights) and has a finite loss, which is known
+before any evidence is made; and where its gradient is finite, which is known once its head was pulled. All devices
+decide alike, before anything is summed. A task that does not take part is as good as absent: its rows and its own
+gradients are zero and its part of a method's state is held. `jnp.sqrt` or a norm at 0 gives a finite loss with a NaN
+gradient.
 
 Where an optimizer follows, a loss or gradient whose square is not finite counts as one that is not: one beyond 1.8e19.
 Adam's second moment, once infinite, stays so for ever. A loss below what the method can make sense of

@@ -137,8 +137,14 @@ def check_mask(where: str, what: str, value: Any, shape: tuple[int, ...]) -> Arr
     return value
 
 
-def check_weights(where: str, what: str, value: Any) -> Array:
+def check_weights(where: str, what: str, value: Any, size: int | None = None) -> Array:
     """The weights of elements, after checking that they are bool, or floating, and finite and at least 0 if concrete.
+
+    Args:
+        where: the public function's name, which opens the message.
+        what: the argument's name.
+        value: the weights; may be traced.
+        size: the length of the first axis; None where it is not checked.
 
     Example:
         >>> check_weights("masked_mean", "mask", np.array([1.0, -1.0]))
@@ -152,6 +158,8 @@ def check_weights(where: str, what: str, value: Any) -> Array:
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(f"{where}: {what} must be of dtype bool, or floating weights, found {value.dtype.name}")
         check_number(where, what, value, least=0, shape=None)
+    if size is not None and value.shape[:1] != (size,):
+        raise ValueError(f"{where}: {what} must be [B, ...] with B = {size}, found {list(value.shape)}")
     return value
 
 

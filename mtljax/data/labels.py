@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.checks import check_mask, check_number, expect
+from mtljax.checks import check_count, check_mask, check_number, check_weights, expect
+from mtljax.losses.masked import product
 from mtljax.types import Array, Batch, PyTree
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Batch])
@@ -19,7 +20,7 @@ class LabelCounts(NamedTuple):
     """Numbers of labels per task; dicts of int by task.
 
     Attributes:
-        labels: number of examples with a label.
+        labels: number of examples with a label, of an element at least.
         examples: number of examples, labelled or not.
         empty: number of batches without a label of the task.
     """
@@ -34,15 +35,17 @@ def mask_missing(
     *,
     sentinel: float | Mapping[str, float] | None = None,
     present: Mapping[str, Array] | None = None,
+    axes: int | Mapping[str, int] = 1,
 ) -> AnyBatch:
     """Mask the labels that are missing, and replace them by zeros.
 
-    A task's label of an example is missing in three cases: the target has NaN or the sentinel in any entry, the mask
-    of the batch is False, or `present` is False. The whole target then becomes 0, so that no NaN enters arithmetic.
-    Every task gets a mask, so that the structure of the result does not depend on which labels are missing.
+    A label is missing in three cases: the target has NaN or the sentinel in any of its entries, the mask of the batch
+    is False or 0, or `present` is False. All its entries then become 0, so that no NaN enters arithmetic. Every task
+    gets a mask, so that the structure of the result does not depend on which labels are missing.
 
-    A mask has one entry per example: a depth map with one NaN pixel is missing as a whole. If the other pixels should
-    count, replace NaN by numbers, and give the pixels weights in the loss.
+    What a label is, `axes` says: the number of axes of the mask. With 1, each example has one label: a depth map with
+    one NaN pixel is missing as a whole. With `axes=3`, a map `[B, H, W]` has one per pixel, and a map of normals
+    `[B, H, W, 3]` too; with `axes=2`, a row of labels `[B, L]` has L of them.
 
     A task may have no labels in a batch, or in the whole data set: its loss is 0, the task is inactive, and the step
     treats other tasks as if it were absent (`mtljax.make_losses_fn`).
@@ -52,15 +55,19 @@ def mask_missing(
             JAX arrays.
         sentinel: number that marks a missing label, for all tasks or by task name; None (default) for no sentinel. NaN
             needs no sentinel.
-        present: dict by task of bool `[B]`, True where the label is present; may leave out tasks.
+        present: dict by task of bool `[B, ...]`, True where the label is present; may leave out tasks.
+        axes: number of axes of the masks, for all tasks or by task name (1 for a name that is left out). A mask of the
+            batch, or of `present`, that has more axes keeps them.
 
     Returns:
-        The same batch with targets `[B, ...]` of the same dtypes, and a mask bool `[B]` for every task.
+        The same batch with targets `[B, ...]` of the same dtypes, and a mask for every task: bool, or weights where the
+        batch's own mask holds weights.
 
     Raises:
-        ValueError: `sentinel`, `present` or the batch's mask names an unknown task; a mask that is not `[B]`; a target
-            whose arrays have several lengths; a task's own sentinel that the target's dtype cannot hold.
-        TypeError: a mask that is not bool; a batch that is not a `Batch`.
+        ValueError: `sentinel`, `present`, `axes` or the batch's mask names an unknown task; a mask that does not have
+            the shape of the first axes of the targets; a target whose arrays have several lengths, or fewer axes than
+            the mask; a task's own sentinel that the target's dtype cannot hold.
+        TypeError: a mask that is neither bool nor floating; a batch that is not a `Batch`.
 
     Example:
         >>> batch = Batch(np.arange(3), {"a": np.array([1.0, np.nan, 2.0]), "b": np.array([4, 5, -1])})
@@ -71,14 +78,17 @@ def mask_missing(
     known = {name for each in _batches(batch, "mask_missing").values() for name in each.targets}
     if present is not None:
         expect(isinstance(present, Mapping), "mask_missing", "present", "a dict by task", present, TypeError)
-    for argument, given in (("sentinel", sentinel), ("present", present)):
+    for argument, given in (("sentinel", sentinel), ("present", present), ("axes", axes)):
         if isinstance(given, Mapping) and set(given) - known:
             raise ValueError(f"mask_missing: {argument} must be for the targets {sorted(known)}, found {sorted(given)}")
     for number in sentinel.values() if isinstance(sentinel, Mapping) else () if sentinel is None else (sentinel,):
         check_number("mask_missing", "sentinel", number, finite=False)
+    for number in axes.values() if isinstance(axes, Mapping) else (axes,):
+        check_count("mask_missing", "axes", number)
+    axes = dict(axes) if isinstance(axes, Mapping) else dict.fromkeys(known, axes)
     if isinstance(batch, Batch):
-        return _masked(batch, sentinel, present or {})
-    found = {name: _masked(each, sentinel, present or {}) for name, each in batch.items()}
+        return _masked(batch, sentinel, present or {}, axes)
+    found = {name: _masked(each, sentinel, present or {}, axes) for name, each in batch.items()}
     return found  # pyright: ignore[reportReturnType]
 
 
@@ -109,7 +119,8 @@ def label_counts(batches: Batch | dict[str, Batch] | Iterable[Batch | dict[str, 
             for name, target in each.targets.items():
                 size = _size(target, f"label_counts: targets[{name!r}]")
                 mask = _mask_of(each, name, size, "label_counts")
-                counts[name] = (size if mask is None else int(np.asarray(mask).sum()), size)
+                labeled = size if mask is None else int((np.asarray(mask) != 0).reshape(size, -1).any(1).sum())
+                counts[name] = (labeled, size)
         found.append(counts)
     names = sorted({name for counts in found for name in counts})
 
@@ -146,7 +157,7 @@ def check_masks_named(where: str, batch: Batch) -> None:
 
 def _mask_of(batch: Batch, name: str, size: int, caller: str) -> Array | None:
     mask = batch.mask.get(name)
-    return None if mask is None else check_mask(caller, f"mask[{name!r}]", mask, (size,))
+    return None if mask is None else check_weights(caller, f"mask[{name!r}]", mask, size)
 
 
 def _size(target: PyTree, what: str) -> int:
@@ -157,7 +168,7 @@ def _size(target: PyTree, what: str) -> int:
     return shapes[0][0]
 
 
-def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
+def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any], axes: Mapping[str, int]) -> Batch:
     targets, masks = {}, {}
     for name, target in batch.targets.items():
         size = _size(target, f"mask_missing: targets[{name!r}]")
@@ -166,25 +177,36 @@ def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any]) -> Batch:
             _check_sentinel(name, own, target)
         known = [_mask_of(batch, name, size, "mask_missing")]
         if name in present:
-            known.append(check_mask("mask_missing", f"present[{name!r}]", present[name], (size,)))
-        known += [_there(leaf, own) for leaf in jax.tree.leaves(target)]
-        mask = np.ones(size, bool)
-        for each in known:
-            mask = mask if each is None else mask & each
+            what = f"present[{name!r}]"
+            known.append(check_mask("mask_missing", what, present[name], (size, *jnp.shape(present[name])[1:])))
+        given = [each for each in known if each is not None]
+        count = max([axes.get(name, 1), *(each.ndim for each in given)])
+        leaves = jax.tree.leaves(target)
+        shape = leaves[0].shape[:count]
+        fits = all(leaf.shape[:count] == shape for leaf in leaves) and len(shape) == count
+        if not fits or any(each.shape != shape[: each.ndim] for each in given):
+            found = [list(each.shape) for each in given]
+            raise ValueError(
+                f"mask_missing: targets[{name!r}] must be arrays with the {count} axes of the mask in front, "
+                f"found {[list(leaf.shape) for leaf in leaves]}{f' and masks {found}' if found else ''}"
+            )
+        mask = np.ones(shape, bool)
+        for each in (*given, *(_there(leaf, own, count) for leaf in leaves)):
+            mask = product(mask, each)
         masks[name] = mask
-        targets[name] = jax.tree.map(lambda leaf, mask=mask: _hidden(leaf, mask), target)
+        targets[name] = jax.tree.map(lambda leaf, mask=mask: _hidden(leaf, mask != 0), target)
     return batch._replace(targets=targets, mask=masks)
 
 
-def _there(leaf: Any, sentinel: float | None) -> Any:
-    """Bool `[B]`: True where no entry of the leaf is NaN or the sentinel."""
+def _there(leaf: Any, sentinel: float | None, axes: int) -> Any:
+    """Bool, of the leaf's first axes: True where no entry behind them is NaN or the sentinel."""
     xp = jnp if isinstance(leaf, jax.Array) else np
     there = xp.ones(leaf.shape, bool)
     if jnp.issubdtype(leaf.dtype, jnp.floating):  # jnp's: for np.issubdtype, bfloat16 is not a floating type
         there = there & ~xp.isnan(leaf)
     if sentinel is not None and _holds(leaf.dtype, sentinel):
         there = there & (leaf != xp.asarray(sentinel, leaf.dtype))
-    return there.all(axis=tuple(range(1, leaf.ndim)))
+    return there.all(axis=tuple(range(axes, leaf.ndim)))
 
 
 def _hidden(leaf: Any, mask: Any) -> Any:

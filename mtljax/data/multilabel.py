@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.checks import check_count, check_mask, check_names, check_number, expect
+from mtljax.checks import check_count, check_mask, check_names, check_number, check_weights, expect
 from mtljax.data.labels import check_masks_named
+from mtljax.losses.masked import product
 from mtljax.sharing.frames.network import task_names
 from mtljax.types import Batch
 
@@ -30,7 +31,8 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
 
     Args:
         labels: `[N, L]` of 0 and 1, bool, integer or floating, NumPy or JAX; or a `Batch` with these labels as its only
-            target. The mask of this target, if there is one, holds for all L labels. NaN marks a missing label.
+            target. The mask of this target, if there is one, is `[N]`, for all L labels, or `[N, L]`; bool, or weights.
+            NaN marks a missing label.
         names: L task names; None for `label_0`, `label_1`, ..., with leading zeros, so that sorted order is the order
             of columns.
         sentinel: another number that marks a missing label, for example -1.
@@ -42,9 +44,9 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
 
     Raises:
         ValueError: labels that are not `[N, L]` with L at least 1; names that are not L different strings; a `Batch`
-            with several targets, or with a mask that is not `[N]` or is of another target; in NumPy arrays, whose
-            values are known, a label other than 0, 1, NaN and the sentinel.
-        TypeError: a name that is not a string, a mask that is not bool.
+            with several targets, or with a mask that is not `[N]` or `[N, L]` or is of another target; in NumPy arrays,
+            whose values are known, a label other than 0, 1, NaN and the sentinel.
+        TypeError: a name that is not a string, a mask that is neither bool nor floating.
 
     Example:
         >>> targets, mask = tasks_from_multilabel(np.array([[1, 0], [np.nan, 1]]), names=["toxic", "active"])
@@ -60,9 +62,15 @@ def tasks_from_multilabel(labels: Any, *, names: Sequence[str] | None = None, se
         check_masks_named("tasks_from_multilabel", labels)
         targets, mask = tasks_from_multilabel(array, names=names, sentinel=sentinel)
         if name in labels.mask:
-            known = check_mask("tasks_from_multilabel", f"mask[{name!r}]", labels.mask[name], (len(array),))
-            mask = {each: present & known for each, present in mask.items()}
-            targets = {each: _zeroed(targets[each], mask[each]) for each in targets}
+            known = check_weights("tasks_from_multilabel", f"mask[{name!r}]", labels.mask[name], len(array))
+            if known.shape not in (array.shape[:1], array.shape):
+                raise ValueError(
+                    f"tasks_from_multilabel: mask[{name!r}] must be [N] or [N, L] of {list(array.shape)}, "
+                    f"found {list(known.shape)}"
+                )
+            columns = [known] * len(mask) if known.ndim == 1 else list(known.T)
+            mask = {each: product(mask[each], column) for each, column in zip(mask, columns, strict=True)}
+            targets = {each: _zeroed(targets[each], mask[each] != 0) for each in targets}
         return labels._replace(targets=targets, mask=mask)
     if jnp.ndim(labels) != 2 or not jnp.shape(labels)[1]:
         raise ValueError(f"tasks_from_multilabel: labels must be [N, L], L at least 1, found {list(jnp.shape(labels))}")

@@ -42,7 +42,8 @@ def differentiate(
     """`value_and_grad` with all its results as `Gradients`, also across devices.
 
     With `axis_name` each device holds a part of the batch. A task's loss over all devices is
-    `L_k = sum_d (n_dk / n_k) L_dk` with n the sums of weights, so that labels spread unevenly over devices change nothing; gradients and Gramians are reduced first and reconciled after, so all devices decide alike.
+    `L_k = sum_d (n_dk / n_k) L_dk` with n the sums of weights, so that labels spread unevenly over devices change
+    nothing; gradients and Gramians are reduced first and reconciled after, so all devices decide alike.
 
     Args:
         losses_fn: as in `value_and_task_grads`.

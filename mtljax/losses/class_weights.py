@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.checks import check_count, check_mask, check_number, expect
+from mtljax.checks import check_count, check_number, check_weights, expect
 from mtljax.types import Batch
 
 
 def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndarray:
-    """The number of labelled examples per class.
+    """The number of labelled elements per class.
 
     Args:
         targets: labels `[N, ...]`, integer or bool, or floating 0 and 1; not traced.
         num_classes: C.
-        mask: bool `[N]`, True where there is a label; None (default) if all examples have one.
+        mask: bool, or weights, of which only the zeros count, of the shape of the first axes of targets: True where
+            there is a label. None (default) if all elements have one.
 
     Returns:
         int64 `[C]`.
 
     Raises:
-        ValueError: a label that is not one of 0 to C - 1; a mask of another length.
+        ValueError: a label that is not one of 0 to C - 1; a mask of another shape.
 
     Example:
         >>> class_counts(np.array([0, 2, 2, -1]), 3, mask=np.array([True, True, True, False])).tolist()
@@ -33,7 +34,11 @@ def class_counts(targets: Any, num_classes: int, *, mask: Any = None) -> np.ndar
     targets = np.asarray(targets)
     expect(targets.dtype.kind in "biuf", "class_counts", "targets", "classes", targets, TypeError)
     if mask is not None:
-        targets = targets[np.asarray(check_mask("class_counts", "mask", mask, targets.shape[:1]))]
+        mask = np.asarray(check_weights("class_counts", "mask", mask))
+        expected = f"of the shape of the first axes of {list(targets.shape)}"
+        leads = mask.ndim > 0 and mask.shape == targets.shape[: mask.ndim]
+        expect(leads, "class_counts", "mask", expected, list(mask.shape), ValueError)
+        targets = targets[mask != 0]
     with np.errstate(invalid="ignore"):  # NaN becomes an arbitrary class; the comparison below detects it
         classes = targets.astype(np.int64).ravel()
     wrong = classes[(classes < 0) | (classes >= num_classes) | (classes != targets.ravel())]
@@ -143,7 +148,11 @@ def sampling_weights(batch: Batch, weights: Mapping[str, Any]) -> np.ndarray:
         if classes.ndim != 1:
             raise ValueError(f"sampling_weights: targets[{name!r}] must be [N], found {list(classes.shape)}")
         mask = batch.mask.get(name, np.ones(classes.shape, bool))
-        present = np.asarray(check_mask("sampling_weights", f"mask[{name!r}]", mask, classes.shape))
+        known = np.asarray(check_weights("sampling_weights", f"mask[{name!r}]", mask))
+        expect(
+            known.shape == classes.shape, "sampling_weights", f"mask[{name!r}]", "[N]", list(known.shape), ValueError
+        )
+        present = known != 0
         class_counts(classes, len(table), mask=present)
         total = total + np.where(present, table[np.where(present, classes, 0).astype(np.int64)], 0.0)
         tasks = tasks + present

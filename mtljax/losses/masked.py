@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtljax.checks import check_callable, check_outputs, check_weights
 from mtljax.losses.per_example import Loss
@@ -163,10 +164,7 @@ def elements_of(loss: Loss, outputs: Any, targets: Any, mask: Array | None, name
         _check_leads(mask, elements, name)
     if own is None or mask is None:
         return elements, mask if own is None else own
-    if own.dtype == jnp.bool_ and mask.dtype == jnp.bool_:
-        return elements, _over(mask, own) & _over(own, mask)
-    # A selection, since 0 times a NaN of the loss's own weights at a hidden element would be NaN.
-    return elements, jnp.where(_over(mask != 0, own), _over(mask, own) * _over(own, mask), 0)
+    return elements, product(mask, own)
 
 
 def hidden(tree: Any, shown: Array) -> Any:
@@ -182,6 +180,21 @@ def hidden(tree: Any, shown: Array) -> Any:
         return jnp.where(_over(shown, leaf), leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(hide, tree)
+
+
+def product(first: Any, second: Any) -> Any:
+    """The product of two masks, of which one may have more axes behind; bool where both are.
+
+    Example:
+        >>> product(np.array([2.0, 0.0]), np.array([[True, False], [True, True]])).tolist()
+        [[2.0, 0.0], [0.0, 0.0]]
+    """
+    first, second = _over(first, second), _over(second, first)
+    if first.dtype == np.bool_ and second.dtype == np.bool_:
+        return first & second
+    xp = np if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) else jnp
+    # A selection, since 0 times NaN is NaN.
+    return xp.where((first != 0) & (second != 0), first * second, 0)
 
 
 def _examples(outputs: Any, targets: Any) -> int:
@@ -228,6 +241,6 @@ def _leads(mask: Array, leaf: Any) -> bool:
     return mask.ndim > 0 and jnp.shape(leaf)[: mask.ndim] == mask.shape
 
 
-def _over(short: Array, long: Array) -> Array:
+def _over(short: Any, long: Any) -> Any:
     """The array with axes of length 1 behind, up to as many axes as the other has."""
     return short.reshape(short.shape + (1,) * max(long.ndim - short.ndim, 0))

@@ -28,8 +28,8 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     labels of the batch. The weights w are the task's mask times those that the loss returns, if it returns any.
 
     A `Batch` runs the model once for all tasks. A dict of `Batch` by task name (multi-input) runs each task on its own
-    inputs, in sorted order of names, and passes the model's state from one task to the next. A task without labels, whose
-    weights sum to 0, does not change the state, so an absent task has no effect on batch statistics.
+    inputs, in sorted order of names, and passes the model's state from one task to the next. A task without labels,
+    whose weights sum to 0, does not change the state, so an absent task has no effect on batch statistics.
 
     With a plain `Batch`, all examples count in the state of the trunk, labelled or not. The state of a task without
     labels, which is the leaves whose path holds the task's name, does not change. If no task has labels, no state
@@ -46,8 +46,8 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         * `aux.state`: the model's new state.
         * `aux.weight_sum`: float32 `[T]`, sums of weights; a task with 0 is inactive.
         * `aux.prior`: float32 `[T]`, each task's `prior`; None if all are 1.
-        * `aux.metrics`: dict by task of dicts by metric of scalars, means over their own elements. If the model's output is
-          `Regularized`, the entry `"regularization"` is its term, which is part of the loss.
+        * `aux.metrics`: dict by task of dicts by metric of scalars, means over their own elements. If the model's
+          output is `Regularized`, the entry `"regularization"` is its term, which is part of the loss.
         * `aux.metric_weight_sum`: likewise, the sums of weights of these means.
         * `aux.penalty`: float32 `[]`, the value of `model.penalty`; None if the model has no penalty.
 
@@ -243,12 +243,7 @@ def _check_batch(batch: Batch, names: list[str], what: str) -> None:
             raise ValueError(f"losses_fn: {kind} of {what} must be of tasks {names}, found {unknown[0]!r}")
     size = _length(batch.inputs)
     for name, mask in batch.mask.items():
-        shape = jnp.shape(check_weights("losses_fn", f"mask['{name}'] of {what}", mask))
-        if not shape or shape[0] != (shape[0] if size is None else size):
-            raise ValueError(
-                f"losses_fn: mask['{name}'] of {what} must be [B, ...]{'' if size is None else f' with B = {size}'}, "
-                f"found {list(shape)}"
-            )
+        check_weights("losses_fn", f"mask['{name}'] of {what}", mask, size)
 
 
 def _check_outputs(outputs: dict[str, Any], names: list[str]) -> None:

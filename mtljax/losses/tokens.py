@@ -71,8 +71,8 @@ def token_accuracy(outputs: Array, targets: Array) -> tuple[Array, Array]:
         targets: likewise.
 
     Returns:
-        `(elements, weights)` like the targets: elements 1 or 0, NaN at a NaN logit of a token that counts or at a traced
-        label out of range; weights bool.
+        `(elements, weights)` like the targets: elements 1 or 0, NaN at a NaN logit of a token that counts or at a
+        traced label out of range; weights bool.
 
     Raises:
         TypeError, ValueError: as `token_cross_entropy`.

@@ -95,6 +95,7 @@ Y, N, W = True, False, None
 # Name, reads, passes, no conflict, loss-scale invariant, homogeneous, sum or mean, any order, preference, paper.
 _ROWS = (
     ("equal", "losses", "1", N, N, Y, "sum", Y, N, ""),
+    ("pooled", "losses", "1", N, N, Y, "mean", Y, N, ""),
     ("fixed", "losses", "1", N, N, Y, "sum", Y, Y, ""),
     ("mean_log", "losses", "1", N, Y, Y, "other", Y, N, "Navon et al., ICML 2022, arXiv:2202.01017 (SI)"),
     ("geometric", "losses", "1", N, Y, Y, "mean", Y, N, "Chennupati et al., CVPR Workshops 2019, arXiv:1904.08492"),

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from mtljax.checks import check_callable, check_count, check_names, found
+from mtljax.losses.masked import product
 from mtljax.sharing.surgery.freeze import HELD, TRAINED, freeze, part_labels
 from mtljax.training.stages import Stage, check_stage
 from mtljax.training.step import Step
@@ -169,9 +170,9 @@ def begin_at(starts: Mapping[str, int]) -> Schedule:
 
 
 def scheduled(step: Step, schedule: Schedule) -> Step:
-    """A step in which a schedule makes some tasks inactive: their masks are False for every example.
+    """A step in which a schedule makes some tasks inactive: their masks are False, or 0, for every example.
 
-    A task without examples is inactive: it gives no gradient, and the other tasks train as if it were absent. Its own
+    A task without labels is inactive: it gives no gradient, and the other tasks train as if it were absent. Its own
     parameters do not change (see `make_train_step`). Its losses are still computed. To combine several schedules, wrap
     the step several times.
 
@@ -212,9 +213,8 @@ def scheduled(step: Step, schedule: Schedule) -> Step:
 def _masked(batch: Batch, active: dict[str, Array]) -> Batch:
     size = jax.tree.leaves(batch.inputs)[0].shape[0]
     every = jnp.ones(size, bool)
-    return batch._replace(
-        mask={**batch.mask, **{name: batch.mask.get(name, every) & on for name, on in active.items()}}
-    )
+    masks = {name: product(batch.mask.get(name, every), every & on) for name, on in active.items()}
+    return batch._replace(mask={**batch.mask, **masks})
 
 
 def _with_middle(name: str, argument: str, first: Stage, middle: Stage, steps: int, last: Stage) -> tuple[Stage, ...]:

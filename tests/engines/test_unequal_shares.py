@@ -27,7 +27,7 @@ def losses_fn(params, state, batch, key, train):
     for k, name in enumerate(NAMES):
         error = hidden @ params.tasks[name] + params.shared["bias"][k] * params.shared["bias"][0] - targets[:, k]
         losses[name] = jnp.sum(jnp.where(labeled[:, k], error**2, 0.0)) / jnp.maximum(counts[k], 1.0)
-    return losses, mtljax.Aux(state, examples=counts)
+    return losses, mtljax.Aux(state, weight_sum=counts)
 
 
 def gramian(engine, devices):

@@ -30,7 +30,7 @@ READING = [methods.equal(), methods.mgda(), methods.trimmed_mean(0), methods.fs_
 
 @pytest.mark.parametrize("method", READING, ids=lambda method: method.name)
 def test_a_task_without_examples_is_absent(method):
-    grads, state = gradients(method, mtljax.Aux(examples=jnp.array([2.0, 0.0, 1.0])))
+    grads, state = gradients(method, mtljax.Aux(weight_sum=jnp.array([2.0, 0.0, 1.0])))
     f = mtljax.value_and_grad(losses_fn, method, has_aux=True)
     start, active = method.init(3, PARAMS.shared), jnp.array([True, False, True])
     _, expected, _ = jax.jit(lambda: f(PARAMS, start, mtljax.Aux(), active=active, key=jax.random.key(0)))()
@@ -40,7 +40,7 @@ def test_a_task_without_examples_is_absent(method):
 
 def test_who_is_asked_for_and_has_no_examples_is_absent_too():
     f, start = mtljax.value_and_grad(losses_fn, methods.equal(), has_aux=True), methods.equal().init(3)
-    aux, everyone = mtljax.Aux(examples=jnp.array([2.0, 0.0, 1.0])), jnp.ones(3, bool)
+    aux, everyone = mtljax.Aux(weight_sum=jnp.array([2.0, 0.0, 1.0])), jnp.ones(3, bool)
     _, grads, state = jax.jit(lambda: f(PARAMS, start, aux, active=everyone))()
     assert (state.weights > 0).tolist() == [True, False, True] and grads.tasks["b"] == 0
 

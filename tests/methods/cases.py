@@ -53,6 +53,7 @@ from mtljax.methods import (
     pcgrad,
     per_group,
     pivrg,
+    pooled,
     preference,
     random,
     rescale,
@@ -75,6 +76,7 @@ FAIR: dict[str, Any] = dict(alone=None, nonconflicting=True, strong=True)
 CASES = [
     # Read losses. Weights that are read off losses do not depend on the gradients: the update is linear in those.
     Case("equal", lambda t: equal(), linear=True, identical="sum"),
+    Case("pooled", lambda t: pooled(), linear=True),
     Case("fixed", lambda t: fixed([1.0] * t), linear=True, identical="sum"),
     Case("mean_log", lambda t: mean_log(), alone=None, linear=True, invariant=True, identical="other"),
     Case("geometric", lambda t: geometric(), linear=True, invariant=True),

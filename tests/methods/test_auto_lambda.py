@@ -62,7 +62,7 @@ def test_an_auxiliary_task_of_auto_lambda_needs_no_labels_for_validation(labeled
     params, train, val = problem()
 
     def with_counts(params, inputs, targets, count):
-        return losses_fn(params, inputs, targets), Aux(examples=count)
+        return losses_fn(params, inputs, targets), Aux(weight_sum=count)
 
     method = auto_lambda(inner_lr=0.1, optimizer=optax.sgd(1.0), primary=[1.0, 0.0, 1.0])
     f = jax.jit(value_and_grad(with_counts, method, has_aux=True))

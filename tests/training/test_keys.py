@@ -141,7 +141,7 @@ def test_devices_with_unequal_shares_of_the_labels():
         losses = {name: 1.0 + value + 0.0 * jnp.sum(params.shared) for name in "ab"}
         metrics = {name: {"value": value} for name in "ab"}
         extra = {"kpi": jnp.stack([value, value])}
-        return losses, mtljax.Aux(state, examples=jnp.stack([count, count]), extra=extra, metrics=metrics)
+        return losses, mtljax.Aux(state, weight_sum=jnp.stack([count, count]), extra=extra, metrics=metrics)
 
     state, step = made(losses_fn, method, axis_name="batch")
     after, metrics = over_two_devices(step)(state, jnp.stack([VALUES, COUNTS], axis=1))

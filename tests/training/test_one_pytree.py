@@ -24,7 +24,7 @@ LABELED, WITHOUT_B = jnp.ones(2), jnp.array([1.0, 0.0])
 def losses_fn(tree, state, examples, key, train):
     hidden = jnp.tanh(X @ tree["trunk"])
     losses = {k: jnp.mean((hidden @ tree["heads"][k] - n) ** 2) for n, k in enumerate("ab", start=1)}
-    return losses, mtljax.Aux(state, examples=examples)
+    return losses, mtljax.Aux(state, weight_sum=examples)
 
 
 def by_hand(params, *rest):

@@ -174,7 +174,7 @@ def test_a_step_without_tasks_is_no_best_value():
     """Nor is a penalty that is not finite."""
 
     def absent(params, state, batch, key, train):
-        return of_tasks(params, X), Aux(state, examples=jnp.full(2, batch))
+        return of_tasks(params, X), Aux(state, weight_sum=jnp.full(2, batch))
 
     optimizer = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau())
     init, step = training.make_train_step(

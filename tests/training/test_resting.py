@@ -21,7 +21,7 @@ def losses_fn(params, state, present, key, train):
     """Losses of which that of b, which is labelled where `present` says so, does not look at what is shared."""
     a = jnp.sum((params.shared["w"] - params.tasks["a"]["v"]) ** 2)
     examples = jnp.stack([1.0, present * 1.0])
-    return {"a": a, "b": (params.tasks["b"]["v"] - 1.0) ** 2}, mtljax.Aux(state, examples=examples)
+    return {"a": a, "b": (params.tasks["b"]["v"] - 1.0) ** 2}, mtljax.Aux(state, weight_sum=examples)
 
 
 def runner(optimizer, *, start=START, losses_fn=losses_fn, **rest):
@@ -108,7 +108,7 @@ TIED = Params((), {name: {"trunk": jnp.array(x), "head": jnp.array(1.0)} for nam
 
 def soft_losses(params, state, present, key, train):
     losses = {name: own["trunk"] ** 2 + own["head"] ** 2 for name, own in params.tasks.items()}
-    return losses, mtljax.Aux(state, examples=jnp.stack([1.0, present * 1.0]))
+    return losses, mtljax.Aux(state, weight_sum=jnp.stack([1.0, present * 1.0]))
 
 
 def test_a_penalty_moves_the_copy_that_it_ties_and_not_the_head():

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtljax.checks import check_callable, check_count, check_mask, check_number, expect, found
+from mtljax.checks import check_callable, check_count, check_number, check_weights, expect, found
 from mtljax.data.batches import Stream
 from mtljax.data.lengths import leading_length
 from mtljax.data.mixing.draws import Draw, one_task
 from mtljax.data.mixing.rates import LossDriven, Rates
+from mtljax.losses.masked import product
 from mtljax.sharing.frames.network import check_entries, task_names
 from mtljax.types import Batch
 
@@ -206,7 +207,7 @@ class _Deck:
         self._name, self._capacity, self._taken = name, capacity, 0
         self._size = leading_length(source._replace(mask={}), f"mix: sources[{name!r}]")
         own = source.mask.get(name, np.ones(self._size, bool))
-        own = np.asarray(check_mask("mix", f"the mask of sources[{name!r}]", own, (self._size,)))
+        own = np.asarray(check_weights("mix", f"the mask of sources[{name!r}]", own, self._size))
         self._arrays = jax.tree.map(np.asarray, source._replace(mask={name: own}))
         self._absent = _filler(name, self._arrays, capacity)
         stem = [seed, zlib.crc32(name.encode())]
@@ -225,7 +226,8 @@ class _Deck:
             rows[:count][here] = self._order(epoch)[places[here] % self._size]
         self._taken += count
         found = jax.tree.map(lambda array: array[rows], self._arrays)
-        return found._replace(mask={self._name: found.mask[self._name] & (np.arange(self._capacity) < count)})
+        drawn = np.arange(self._capacity) < count
+        return found._replace(mask={self._name: product(found.mask[self._name], drawn)})
 
     def skip(self, count: int) -> None:
         self._taken += count
@@ -276,7 +278,8 @@ class _Whole:
 def _filler(name: str, arrays: Batch, capacity: int) -> Batch:
     """Masked copies of the first example. A real example, since zeros are harmful to some networks."""
     filler = jax.tree.map(lambda array: np.repeat(array[:1], capacity, axis=0), arrays)
-    filler = filler._replace(mask={name: np.zeros(capacity, bool)})
+    mask = arrays.mask.get(name, np.zeros(1, bool))
+    filler = filler._replace(mask={name: np.zeros((capacity, *mask.shape[1:]), mask.dtype)})
     for leaf in jax.tree.leaves(filler):
         leaf.setflags(write=False)  # handed out at every step without the task
     return filler

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.checks import check_callable, check_count, check_key, expect
+from mtljax.checks import check_callable, check_count, check_key, check_weights, expect
 from mtljax.data import evaluation
+from mtljax.losses.masked import product
 from mtljax.sharing.frames.network import key_for
 from mtljax.types import Batch, Key, PyTree, TaskInputs
 
 View = Callable[[Key, Any], tuple[Any, ...]]
-"""`view(key, inputs) -> (inputs, targets)` or `(inputs, targets, mask bool [B])`; pure JAX, shapes static."""
+"""`view(key, inputs) -> (inputs, targets)` or `(inputs, targets, mask [B, ...])`; pure JAX, shapes static."""
 
 
 def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
@@ -41,8 +42,8 @@ def add(batch: Any, key: Key, views: Mapping[str, View]) -> Any:
         `Batch` with `TaskInputs`; or a dict of `Batch`.
 
     Raises:
-        TypeError: `batch` of another type; a view that does not return a tuple of two or three; a mask that is not
-            bool.
+        TypeError: `batch` of another type; a view that does not return a tuple of two or three; a mask that is
+            neither bool nor floating.
         ValueError: no views; a task that has targets already; inputs that are `TaskInputs` or hold no arrays; inputs,
             targets or a mask of a view that are not `[B, ...]`.
 
@@ -192,11 +193,8 @@ def _look(name: str, view: View, key: Key, batch: Batch) -> Batch:
                 raise ValueError(f"add: {part} of view '{name}' must be [{size}, ...], found {list(jnp.shape(leaf))}")
     masks = [jnp.asarray(mask) for mask in (parts.get("mask"), batch.mask.get(name)) if mask is not None]
     for mask in masks:
-        if mask.dtype != jnp.bool_ or mask.shape != (size,):
-            raise TypeError(
-                f"add: the mask of view '{name}' must be bool [{size}], found {mask.dtype} {list(mask.shape)}"
-            )
-    own = {name: masks[0] if len(masks) == 1 else masks[0] & masks[1]} if masks else {}
+        check_weights("add", f"the mask of view '{name}'", mask, size)
+    own = {name: masks[0] if len(masks) == 1 else product(*masks)} if masks else {}
     return Batch(parts["inputs"], {name: parts["targets"]}, own)
 
 

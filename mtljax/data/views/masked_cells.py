@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from mtljax.checks import check_callable, check_flag, check_number, expect
 from mtljax.data.views.common import divides, height_and_width, images
-from mtljax.losses.masked import masked_loss
+from mtljax.losses.masked import hidden
 from mtljax.types import Array, Key
 
 
@@ -85,41 +85,41 @@ def masked_cells(
     return view
 
 
-def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixels], Array]:
+def hidden_loss(loss: Callable[[Any, Any], Array]) -> Callable[[Any, HiddenPixels], tuple[Array, Array]]:
     """A loss of images that counts only hidden pixels.
 
-        hidden_loss(loss)(z, (y, m)) = sum_p m_p loss(z_p, y_p) / sum_p m_p
+        hidden_loss(loss)(z, (y, m)) = (loss(z, y), m)
 
-    It is `mtljax.losses.masked_loss` over the pixels of each image: visible pixels do not reach the gradient.
+    The mean is over the hidden pixels of the batch; visible pixels do not reach the gradient.
 
     Args:
-        loss: per-example loss, such as `mtljax.losses.squared_error`; each pixel `[C]` is one example.
+        loss: `(outputs, targets) -> elements [B, H, W, ...]`, such as `mtljax.losses.squared_error`.
 
     Returns:
-        Loss `(outputs [B, H, W, ...], HiddenPixels) -> [B]`, float32 at least; 0 for an image without hidden pixels.
+        Loss `(outputs [B, H, W, ...], HiddenPixels) -> (elements [B, H, W, ...], weights bool [B, H, W])`.
 
     Raises:
         TypeError: (by the loss) targets that are not `HiddenPixels`.
         ValueError: (by the loss) outputs of another B, H or W; whatever `loss` raises.
 
     Example:
-        >>> from mtljax.losses import squared_error
+        >>> from mtljax.losses import masked_loss, squared_error
         >>> targets = HiddenPixels(jnp.zeros((1, 1, 2, 1)), jnp.array([[[True, False]]]))
-        >>> hidden_loss(squared_error)(jnp.array([3.0, 5.0]).reshape(1, 1, 2, 1), targets).tolist()
-        [9.0]
+        >>> outputs = jnp.array([3.0, 5.0]).reshape(1, 1, 2, 1)
+        >>> [float(each) for each in masked_loss(hidden_loss(squared_error), outputs, targets)]
+        [9.0, 1.0]
     """
     check_callable("hidden_loss", "loss", loss)
 
-    def masked(outputs: Any, targets: HiddenPixels) -> Array:
+    def masked(outputs: Any, targets: HiddenPixels) -> tuple[Array, Array]:
         if not isinstance(targets, HiddenPixels):
             raise TypeError(f"hidden_loss: targets must be HiddenPixels, found {type(targets).__name__}")
-        values, hidden = targets
+        values, chosen = targets
         outputs = jnp.asarray(outputs)
-        if outputs.shape[:3] != hidden.shape:
+        if outputs.shape[:3] != chosen.shape:
             raise ValueError(
-                f"hidden_loss: outputs must be [B, H, W, ...] with {list(hidden.shape)}, found {list(outputs.shape)}"
+                f"hidden_loss: outputs must be [B, H, W, ...] with {list(chosen.shape)}, found {list(outputs.shape)}"
             )
-        pixels = (array.reshape(array.shape[0], -1, *array.shape[3:]) for array in (outputs, values, hidden))
-        return jax.vmap(lambda z, y, m: masked_loss(loss, z, y, mask=m)[0])(*pixels)
+        return loss(hidden(outputs, chosen), hidden(values, chosen)), chosen
 
     return masked

@@ -15,6 +15,7 @@ from mtljax.methods.from_losses.ldc_mtl import ldc_mtl
 from mtljax.methods.from_losses.loss_normalization import loss_normalization
 from mtljax.methods.from_losses.mean_log import mean_log
 from mtljax.methods.from_losses.pbi import pbi
+from mtljax.methods.from_losses.pooled import pooled
 from mtljax.methods.from_losses.random import random
 from mtljax.methods.from_losses.stch import stch
 from mtljax.methods.from_losses.tchebycheff import tchebycheff
@@ -37,6 +38,7 @@ __all__ = [
     "loss_normalization",
     "mean_log",
     "pbi",
+    "pooled",
     "random",
     "stch",
     "tchebycheff",
