@@ -178,7 +178,7 @@ def _masked(batch: Batch, sentinel: Any, present: Mapping[str, Any], axes: Mappi
         known = [_mask_of(batch, name, size, "mask_missing")]
         if name in present:
             what = f"present[{name!r}]"
-            known.append(check_mask("mask_missing", what, present[name], (size, *jnp.shape(present[name])[1:])))
+            known.append(check_mask("mask_missing", what, present[name], (size, *np.shape(present[name])[1:])))
         given = [each for each in known if each is not None]
         count = max([axes.get(name, 1), *(each.ndim for each in given)])
         leaves = jax.tree.leaves(target)
@@ -211,7 +211,7 @@ def _there(leaf: Any, sentinel: float | None, axes: int) -> Any:
 
 def _hidden(leaf: Any, mask: Any) -> Any:
     xp = np if isinstance(leaf, np.ndarray) and isinstance(mask, np.ndarray) else jnp
-    return xp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), leaf, xp.zeros_like(leaf))
+    return xp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, xp.zeros_like(leaf))
 
 
 def _holds(dtype: Any, number: float) -> bool:

@@ -17,7 +17,7 @@ TASKS = {"a": Task(losses.squared_error), "b": Task(losses.squared_error)}
 PARAMS = Params({"w": jnp.ones((2, 3))}, {"a": (), "b": ()})
 TARGETS = {"a": jnp.zeros((SIZE, 3)), "b": jnp.zeros((SIZE, 3))}
 BATCH = Batch(jnp.ones((SIZE, 2)), TARGETS)
-NO_MASKS = (jnp.ones(SIZE), None, True, [True])
+NO_MASKS = (jnp.ones(SIZE, int), None, True, [True])
 
 
 def apply(params, state, inputs, *, tasks=None, key=None, train=False):
@@ -48,10 +48,16 @@ BAD = [
     *(Bad(given(BATCH._replace(targets=each)), ("losses_fn", "targets"), TypeError) for each in (None, TARGETS["a"])),
     *(Bad(given(BATCH._replace(mask=each)), ("losses_fn", "mask"), TypeError) for each in (None, jnp.ones(4, bool))),
     Bad(masked(z=jnp.ones(SIZE, bool)), ("losses_fn", "mask", "'z'")),
-    Bad(masked(b=jnp.ones(3, bool)), ("losses_fn", "mask['b']", "(4,)", "(3,)")),
+    Bad(masked(b=jnp.ones(3, bool)), ("losses_fn", "mask['b']", "B = 4", "[3]")),
+    *(Bad(masked(b=each), ("losses_fn", "mask['b']", "bool"), TypeError) for each in NO_MASKS),
+    # Of the elements, [4, 3], it has to be the first axes.
     *(
-        Bad(masked(b=each), ("losses_fn", "mask['b']", "bool"), TypeError)
-        for each in (jnp.ones(SIZE), None, True, [True])
+        Bad(masked(b=jnp.ones(shape)), ("the loss of task 'b'", "mask", "[4, 3]", str(list(shape))))
+        for shape in ((SIZE, 1), (SIZE, 2), (SIZE, 3, 1))
+    ),
+    *(
+        Bad(masked(b=jnp.ones((SIZE, 3)).at[1, 2].set(wrong)), ("losses_fn", "mask['b']", "at least 0"))
+        for wrong in (-1.0, jnp.nan, jnp.inf)
     ),
     Bad(given(BATCH._replace(targets={**TARGETS, "b": jnp.zeros((SIZE, 1))})), ("'b'", "[4, 1]")),
     *(Bad(given(each), ("losses_fn", "batch", "Batch"), TypeError) for each in ((1, 2), None, TARGETS, {"a": 1})),

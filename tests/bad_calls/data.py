@@ -23,7 +23,8 @@ IMAGES = np.ones((2, 4, 4, 3), np.float32)
 TOKENS = np.ones((2, 5), np.int32)
 VIEWS = {"jigsaw": views.jigsaw()}
 NO_BATCHES = (None, X, {"a": X}, "train", BATCH.targets)
-NO_MASKS = (None, [True] * 4, "all", np.ones(4), np.ones(4, np.int32))
+NO_WEIGHTS = (None, [True] * 4, "all", np.ones(4, np.int32))
+NO_MASKS = (*NO_WEIGHTS, np.ones(4))
 SHAPES = {"num_clusters": 2, "tasks_per_cluster": 2, "num_examples": 3, "within": 0.1}
 
 
@@ -95,7 +96,7 @@ BAD = [
     *each(
         lambda mask: data.evaluation_batches(BATCH._replace(mask={"a": mask}), 2),
         ("evaluation_batches", "mask['a']"),
-        NO_MASKS,
+        NO_WEIGHTS,
         TypeError,
     ),
     Bad(
@@ -120,7 +121,7 @@ BAD = [
     *each(
         lambda mask: data.mask_missing(BATCH._replace(mask={"a": mask})),
         ("mask_missing", "mask['a']"),
-        NO_MASKS[1:],
+        NO_WEIGHTS[1:],
         TypeError,
     ),
     *each(
@@ -134,6 +135,15 @@ BAD = [
         lambda x: data.mask_missing(BATCH, present=x), ("mask_missing", "present"), ("a", np.ones(4, bool)), TypeError
     ),
     *each(lambda x: data.mask_missing(BATCH, sentinel=x), ("mask_missing", "sentinel"), ("-1", 1j, True), TypeError),
+    *each(
+        lambda x: data.mask_missing(BATCH, axes=x), ("mask_missing", "axes"), ("1", 1.0, None, {"a": 1.5}), TypeError
+    ),
+    *each(lambda x: data.mask_missing(BATCH, axes=x), ("mask_missing", "axes"), (0, {"a": -1}, {"b": 1})),
+    Bad(lambda: data.mask_missing(BATCH, axes=2), ("mask_missing", "targets['a']", "2 axes", "[[4]]")),
+    Bad(
+        lambda: data.mask_missing(BATCH, present={"a": np.ones((4, 2), bool)}),
+        ("mask_missing", "targets['a']", "[[4]]", "[[4, 2]]"),
+    ),
     Bad(lambda: data.mask_missing(BATCH, sentinel={"b": -1}), ("mask_missing", "sentinel", "'b'")),
     Bad(lambda: data.mask_missing(BATCH, sentinel={"a": 0.5}), ("mask_missing", "sentinel", "'a'")),
     Bad(lambda: data.mask_missing(RAGGED._replace(targets={"a": np.float32(1)})), ("mask_missing", "targets['a']")),
@@ -451,7 +461,7 @@ BAD = [
     ),
     Bad(lambda: losses.class_counts(np.arange(4), 3), ("class_counts", "targets")),
     *each(
-        lambda m: losses.class_counts(np.zeros(4, int), 2, mask=m), ("class_counts", "mask"), NO_MASKS[1:], TypeError
+        lambda m: losses.class_counts(np.zeros(4, int), 2, mask=m), ("class_counts", "mask"), NO_WEIGHTS[1:], TypeError
     ),
     Bad(lambda: losses.class_counts(np.zeros(4, int), 2, mask=np.ones(3, bool)), ("class_counts", "mask")),
     *each(

@@ -85,7 +85,8 @@ BAD = [
         )
     ),
     *each(lambda y: WEIGHTED(SCORES, [0, y, 1]), ("class_weighted", "targets", "0 to 1"), [2, -1, 0.5, NAN]),
-    *each(lambda y: WEIGHTED(SCORES, y), ("class_weighted", "targets", "[B]"), [LOGITS, 0.0]),
+    Bad(lambda: WEIGHTED(SCORES[0], 0.0), ("class_weighted", "targets", "[B, ...]")),
+    Bad(lambda: losses.class_weighted(lambda z, y: z, [1.0])(SCORES, LOGITS), ("class_weighted", "loss", "[3, 4]")),
     Bad(lambda: WEIGHTED(SCORES, 1j * SCORES), ("class_weighted", "targets"), TypeError),
     *each(lambda w: losses.class_weighted(PLAIN, w), ("class_weighted", "weights"), NO_NUMBERS, TypeError),
     *each(lambda w: losses.class_weighted(PLAIN, w), ("class_weighted", "weights"), [[1, -1], [NAN], [[1.0]], 2.0]),
@@ -102,21 +103,19 @@ BAD = [
     Bad(lambda: FOCAL(np.zeros((3, 1)), LABELS * 0), ("softmax_focal", "2 classes")),
     *(
         bad
-        for name, make in (
+        for name, loss in (
             ("token_cross_entropy", losses.token_cross_entropy),
             ("token_accuracy", losses.token_accuracy),
         )
         for bad in (
-            *each(make, (name, "tokens_per_example"), [x for x in NO_NUMBERS if x is not None], TypeError),
-            *each(make, (name, "tokens_per_example"), [0, -1, NAN, INF]),
             *each(
-                lambda y, make=make: make()(np.zeros((3, 2, 4)), TOKENS + y),
+                lambda y, loss=loss: loss(np.zeros((3, 2, 4)), TOKENS + y),
                 (name, "targets", "-2 to 3"),
                 [4, -3, -100],
             ),
-            Bad(functools.partial(make(), np.zeros((3, 2, 4)), np.zeros((3, 2))), (name, "targets"), TypeError),
-            Bad(functools.partial(make(), np.zeros((3, 2, 4), int), TOKENS), (name, "outputs"), TypeError),
-            Bad(functools.partial(make(), LOGITS, LABELS), (name, "axis of tokens")),
+            Bad(functools.partial(loss, np.zeros((3, 2, 4)), np.zeros((3, 2))), (name, "targets"), TypeError),
+            Bad(functools.partial(loss, np.zeros((3, 2, 4), int), TOKENS), (name, "outputs"), TypeError),
+            Bad(functools.partial(loss, LOGITS, LABELS), (name, "axis of tokens")),
         )
     ),
     *number(lambda x: losses.info_nce(temperature=x), ("info_nce", "temperature"), 0, -1, INF),
@@ -135,20 +134,42 @@ BAD = [
     *each(judged, ("masked_loss", "the loss"), NO_FUNCTIONS, TypeError),
     *each(
         judged,
-        ("masked_loss", "the loss", "[3]"),
-        [lambda z, y: z.mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: z.mean(), lambda z, y: z[:, None]],
+        ("masked_loss", "the loss", "[3, ...]"),
+        [lambda z, y: z.mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: z.mean(), lambda z, y: z[None]],
     ),
     *each(judged, ("masked_loss", "the loss"), [lambda z, y: y > 0, lambda z, y: None, lambda z, y: "0"], TypeError),
-    *each(lambda mask: judged(PLAIN, mask), ("masked_loss", "mask"), [SCORES, [True] * 3, 1, "all"], TypeError),
-    *each(lambda mask: judged(PLAIN, mask), ("masked_loss", "mask"), [np.ones((3, 1), bool), np.ones(2, bool)]),
+    *each(
+        lambda mask: judged(PLAIN, mask), ("masked_loss", "mask"), [LABELS, 1j * SCORES, [True] * 3, 1, "a"], TypeError
+    ),
+    *each(lambda mask: judged(PLAIN, mask), ("masked_loss", "mask", "[3]"), [np.ones((3, 1)), np.ones(2, bool)]),
+    *each(lambda w: judged(PLAIN, np.array([1.0, w, 1.0])), ("masked_loss", "mask", "at least 0"), [-1.0, NAN, INF]),
+    *each(
+        lambda w: judged(lambda z, y: (z, w)),
+        ("masked_loss", "weights that the loss returns"),
+        [np.ones((3, 1)), np.ones(2, bool), -np.ones(3)],
+    ),
+    *each(lambda w: judged(lambda z, y: (z, w)), ("masked_loss", "weights"), [LABELS, "all", [1.0] * 3], TypeError),
+    Bad(
+        lambda: losses.masked_loss(lambda z, y: z.sum(1), LOGITS, LOGITS, mask=LOGITS > 0),
+        ("mask of the loss", "what the loss returns, [3]", "found [3, 4]"),
+    ),
+    Bad(
+        lambda: losses.masked_loss(lambda z, y: z, LOGITS, SCORES, mask=np.ones((3, 4))),
+        ("mask of the loss", "outputs and targets, [[3, 4], [3]]", "found [3, 4]", "(elements, weights)"),
+    ),
     Bad(lambda: losses.masked_loss(PLAIN, SCORES, np.zeros(4)), ("masked_loss", "one B")),
     *each(lambda x: losses.masked_mean(x), ("masked_mean", "values"), [LABELS, LABELS > 0, "1", None], TypeError),
-    Bad(lambda: losses.masked_mean(LOGITS), ("masked_mean", "values", "[B]")),
+    Bad(lambda: losses.masked_mean(np.float32(1.0)), ("masked_mean", "values", "[B, ...]")),
+    *each(
+        lambda w: losses.masked_mean(LOGITS, w), ("masked_mean", "mask"), [np.ones(4), np.ones((3, 4, 1)), np.bool_(1)]
+    ),
     *each(lambda task: model(a=task), ("losses_fn", "'a'"), [None, "mse", PLAIN, mtljax.Task("mse")], TypeError),
     *each(lambda name: model(a=mtljax.Task(PLAIN, {name: PLAIN})), ("losses_fn", "'a'"), ["loss", "regularization"]),
     *each(lambda prior: model(a=mtljax.Task(PLAIN, prior=prior)), ("losses_fn", "prior", "'a'"), [0, -1, NAN, INF]),
-    Bad(lambda: model(a=mtljax.Task(lambda z, y: z.mean())), ("the loss of task 'a'", "[4]", "[]")),
-    Bad(lambda: model(a=mtljax.Task(PLAIN, {"m": lambda z, y: z.mean()})), ("metric 'm' of task 'a'", "[4]", "[]")),
+    Bad(lambda: model(a=mtljax.Task(lambda z, y: z.mean())), ("the loss of task 'a'", "[4, ...]", "[]")),
+    Bad(
+        lambda: model(a=mtljax.Task(PLAIN, {"m": lambda z, y: z.mean()})), ("metric 'm' of task 'a'", "[4, ...]", "[]")
+    ),
     Bad(lambda: model(a=mtljax.Task(lambda z, y: PLAIN(z[:, None], y))), ("the loss of task 'a'", "squared_error")),
     Bad(lambda: model(a=mtljax.Task(losses.softmax_cross_entropy)), ("loss of task 'a'", "integer"), TypeError),
 ]

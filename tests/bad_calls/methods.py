@@ -126,6 +126,8 @@ FED = [
     # Another number of tasks.
     *(Bad(fed(name, GRAMIAN, tasks=2), (name, "gramian", "(2, 2)", "(3, 3)")) for name in ("krum", "mgda", "pcgrad")),
     *(Bad(fed(name, LOSSES, tasks=2), (name, "losses", "(2,)", "(3,)")) for name in ("go4align", "equal", "famo")),
+    Bad(fed("pooled", LOSSES, weight_sum=jnp.ones(2)), ("pooled", "weight_sum", "(3,)", "(2,)")),
+    Bad(fed("pooled", LOSSES, weight_sum=jnp.ones(3, int)), ("pooled", "weight_sum", "floating"), TypeError),
     *(Bad(fed(name, jnp.ones((3, 2)), tasks=2), (name, "task gradients")) for name in ("db_mtl", "graddrop")),
     *(
         Bad(fed(name, GRAMIAN, losses=jnp.ones(2)), (name, "losses", "(3,)", "(2,)"))

@@ -55,8 +55,8 @@ def test_one_trace_serves_all_evaluation_batches():
         ),
         (
             TypeError,
-            r"mask\['b'\] must be of dtype bool, found float64",
-            lambda: evaluation_batches(numbered(4)._replace(mask={"b": np.ones(4)}), 2),
+            r"mask\['b'\] must be of dtype bool, or floating weights, found int64",
+            lambda: evaluation_batches(numbered(4)._replace(mask={"b": np.ones(4, int)}), 2),
         ),
         (ValueError, "one leading length, at least 1", lambda: evaluation_batches(numbered(0), 2)),
     ],

@@ -98,7 +98,7 @@ def test_mistakes():
         (
             lambda: tasks_from_multilabel(Batch(0, {"a": LABELS}, {"a": np.ones((2, 1), bool)})),
             ValueError,
-            r"mask\['a'\] must be of shape \(2,\), found .* \(2, 1\)",
+            r"mask\['a'\] must be \[N\] or \[N, L\] of .*, found \[2, 1\]",
         ),
         (
             lambda: multilabel_from_tasks({"a": np.zeros(2)}, {"b": np.ones(2, bool)}),

@@ -136,10 +136,10 @@ def test_focal_loss_of_classes(name, gamma):
     close(found()["classes"][name], -((1 - right) ** gamma) * np.log(right), rtol=5e-6)
 
 
-def test_both_focal_losses_agree_on_two_classes_and_average_over_positions():
+def test_both_focal_losses_agree_on_two_classes_at_every_position():
     one = found()["binary"]["focal 2"]
     close(found()["two"]["focal 2"], one, rtol=5e-6)
-    np.testing.assert_allclose(found()["pairs"], np.asarray(one).reshape(2, 2).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found()["pairs"], np.asarray(one).reshape(2, 2), rtol=1e-6)
     np.testing.assert_allclose(found()["tokens"], found()["pairs"], rtol=5e-6)
 
 
@@ -159,7 +159,7 @@ def test_logit_adjustment():
     close(found()["classes"]["adjusted"], -np.log(softmax(shifted)[np.arange(4), LABELS]))
     close(found()["classes"]["adjusted 0"], found()["classes"]["plain"])
     close(found()["binary"]["adjusted"], found()["two"]["adjusted"])
-    assert found()["half"].shape == (2,) and found()["half"].dtype == jnp.float32
+    assert found()["half"].shape == (2, 5) and found()["half"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_mistakes():
             "class_counts: targets must be from 0 to 2, found 1 that are not",
         ),
         (lambda: losses.class_counts([0.5, np.nan], 2), ValueError, "targets must be from 0 to 1, found 2 that"),
-        (lambda: losses.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be of shape \(1,\)"),
+        (lambda: losses.class_counts([0], 2, mask=np.ones(2, bool)), ValueError, r"mask must be of the shape .* \[1\]"),
         (lambda: losses.inverse_frequency([0, 0]), ValueError, "inverse_frequency: counts must be"),
         (lambda: losses.inverse_frequency([-1, 2]), ValueError, "must be at least 0, found"),
         (
@@ -251,7 +251,7 @@ def test_mistakes():
         (
             lambda: losses.class_weighted(lambda z, y: losses.squared_error(z, y).mean(), [1.0])(YES, 0 * LABELS),
             ValueError,
-            r"class_weighted: the loss must be \[4\], found \[\]",
+            r"class_weighted: the loss must be \[4\], .* found \[\]",
         ),
         (lambda: losses.sigmoid_focal(gamma=-1), ValueError, "sigmoid_focal: gamma must be at least 0, found -1"),
         (

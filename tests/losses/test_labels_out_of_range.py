@@ -143,5 +143,5 @@ def test_a_loss_returns_a_value_for_each_example():
     values = jnp.zeros(4)
     for wrong in (lambda z, y: (z - y).mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: (z - y).mean()):
         for mask in (None, jnp.ones(4, bool)):
-            with pytest.raises(ValueError, match=r"masked_loss: what the loss returns must be .* \[4, ...\], .* found \["):
+            with pytest.raises(ValueError, match=r"masked_loss: what the loss returns must .* \[4, ...\], .* found \["):
                 masked_loss(wrong, values, values, mask=mask)

@@ -1,4 +1,4 @@
-"""Metrics of single examples."""
+"""Metrics element by element."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mtljax.metrics import accuracy
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_accuracy_averages_over_positions(dtype):
+def test_accuracy_of_every_position(dtype):
     logits = jnp.asarray(np.eye(3)[np.array([[0, 1], [2, 2], [1, 1]])], dtype)
     values = accuracy(logits, jnp.array([[0, 1], [2, 0], [0, 0]]))
     assert values.dtype == jnp.float32
-    assert values.tolist() == [1.0, 0.5, 0.0]
+    assert values.tolist() == [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 
 
 def test_accuracy_mistakes():

@@ -19,11 +19,11 @@ def pooled() -> Method:
     entries of a label matrix `[B, T]` that are there, divided by their number, as in chemprop. `equal` is the
     macro-average, times T: there a task with one label in the batch has the weight of one with a thousand.
 
-    The caller passes the sums, `update(losses, state, weight_sum=[T])`; a training step and `mtljax.value_and_grad` do so
-    by themselves, from `mtljax.Aux`. Without them all are alike, and the weights are 1/T.
+    The caller passes the sums, `update(losses, state, weight_sum=[T])`; a training step and `mtljax.value_and_grad` do
+    so by themselves, from `mtljax.Aux`. Without them all are alike, and the weights are 1/T.
 
-    Weights sum to 1, and not to T as those of `equal`: a learning rate means the same as for the one loss of all labels.
-    `Task.prior` multiplies the weights, without new normalisation.
+    Weights sum to 1, and not to T as those of `equal`: a learning rate means the same as for the one loss of all
+    labels. `Task.prior` multiplies the weights, and their sum changes.
 
     Returns:
         `Method` that reads losses; one backward pass. Weights are float32 `[T]`; 0 for a task that is not active.

@@ -221,18 +221,18 @@ def test_mistakes():
         (SOURCES, loss_driven(SOURCES), {"start_step": 1}, ValueError, "start_step must be 0 with streams or loss"),
         ({"a": SOURCES["b"]}, {"a": 1.0}, {}, ValueError, r"sources\['a'\] must have the target 'a' alone"),
         (
-            {"a": SOURCES["a"]._replace(mask={"a": np.ones(7)})},
+            {"a": SOURCES["a"]._replace(mask={"a": np.ones(7, int)})},
             {"a": 1.0},
             {},
             TypeError,
-            "must be of dtype bool, found float",
+            "must be of dtype bool, or floating weights, found int64",
         ),
         (
-            {"a": SOURCES["a"]._replace(mask={"a": np.ones((7, 1), bool)})},
+            {"a": SOURCES["a"]._replace(mask={"a": np.ones((6, 1), bool)})},
             {"a": 1.0},
             {},
             ValueError,
-            r"the mask of sources\['a'\] must be of shape \(7,\), found .* \(7, 1\)",
+            r"the mask of sources\['a'\] must be \[B, ...\] with B = 7, found \[6, 1\]",
         ),
         ({"a": iter([])}, {"a": 1.0}, {}, TypeError, r"sources\['a'\] must be a Batch, or a stream"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 MASKED = "tests/losses/test_per_example.py::"
+MEANS = "tests/losses/test_means.py::"
 IMBALANCE = "tests/losses/test_imbalance.py::"
 TRACKING = "tests/metrics/test_tracking.py::"
 
@@ -17,33 +18,57 @@ MUTANTS = (
     ),
     Mutant(
         "losses/masked.py",
-        "values = jnp.where(mask, values, 0)",
-        "values = values * mask.astype(values.dtype)",
+        "total = jnp.sum(jnp.where(_over(mask, values), values, 0))",
+        "total = jnp.sum(values * _over(mask, values).astype(values.dtype))",
         MASKED + "test_masked_mean_never_reads_a_masked_value",
     ),
     Mutant(
         "losses/masked.py",
-        "outputs, targets = _hidden(outputs, mask), _hidden(targets, mask)",
-        "targets = _hidden(targets, mask)",
+        "outputs, targets = hidden(outputs, shown), hidden(targets, shown)",
+        "targets = hidden(targets, shown)",
         MASKED + "test_masked_loss_makes_no_nan_on_the_way",
     ),
     Mutant(
-        "losses/per_example.py",
-        "return jnp.mean(values, axis=tuple(range(1, values.ndim)))",
-        "return jnp.sum(values, axis=tuple(range(1, values.ndim)))",
-        MASKED + "test_values_equal_the_formula_averaged_over_trailing_axes",
+        "losses/masked.py",
+        "shares = weights / jnp.where(weight_sum > 0, weight_sum, 1)",
+        "shares = weights / jnp.maximum(weight_sum, 1)",
+        MEANS + "test_the_ratio_is_exact_for_weights_of_any_size",
+    ),
+    Mutant(
+        "losses/masked.py",
+        "weight_sum = jnp.sum(weights) * behind",
+        "weight_sum = jnp.sum(weights)",
+        MEANS + "test_elements_of_an_example_have_its_weight_each",
+    ),
+    Mutant(
+        "losses/masked.py",
+        "weights = jnp.where(sound, weights, 1)",
+        "weights = jnp.where(sound, weights, 0)",
+        MEANS + "test_a_traced_weight_that_is_wrong_leaves_the_task_out",
+    ),
+    Mutant(
+        "losses/masked.py",
+        "return elements, product(mask, own)",
+        "return elements, own",
+        MEANS + "test_a_mask_multiplies_the_losses_own_weights",
+    ),
+    Mutant(
+        "training/report.py",
+        "over_devices(value, shares.get(metric, share), axis_name)",
+        "over_devices(value, share, axis_name)",
+        MEANS + "test_devices_with_unequal_sums_of_weights_take_the_step_of_one",
     ),
     Mutant(
         "losses/per_example.py",
-        "return example_mean(jnp.square(outputs - targets))",
-        "return example_mean(jnp.square(outputs - targets)) / 2",
-        MASKED + "test_values_equal_the_formula_averaged_over_trailing_axes",
+        "return jnp.square(outputs - targets)",
+        "return jnp.square(outputs - targets) / 2",
+        MASKED + "test_elements_equal_the_formula",
     ),
     Mutant(
         "losses/tokens.py",
-        "jnp.maximum(jnp.sum(counted, axis=axes), 1)",
-        "jnp.maximum(jnp.sum(counted), 1)",
-        "tests/losses/test_tokens.py::test_means_are_over_the_labeled_tokens_of_each_example",
+        "outputs = jnp.where(labeled[..., None], outputs, 0)",
+        "outputs = outputs + 0",
+        "tests/losses/test_tokens.py::test_nothing_at_a_token_without_label_reaches_value_or_gradient",
     ),
     Mutant(
         "losses/tokens.py",
@@ -110,16 +135,14 @@ MUTANTS = (
     ),
     Mutant(
         "losses/objective.py",
-        "losses[name] = losses[name] + jnp.where(count > 0, term, 0.0)",
-        "losses[name] = losses[name] + term",
+        "loss = loss + jnp.where(weight_sum > 0, term, 0.0)",
+        "loss = loss + term",
         "tests/losses/test_objective.py::test_a_task_without_labels_is_not_regularized_either",
     ),
     Mutant(
         "losses/objective.py",
-        "metric: _judged(\n                    f\"metric '{metric}' of task '{name}'\", fun, "
-        "jax.lax.stop_gradient(found), targets, mask",
-        "metric: _judged(\n                    f\"metric '{metric}' of task '{name}'\", fun, "
-        "jax.lax.stop_gradient(found), targets, None",
+        "function, seen, targets, mask))",
+        "function, seen, targets, None))",
         "tests/training/test_step.py::test_metrics_are_means_over_labeled_examples",
     ),
     Mutant(
@@ -150,7 +173,7 @@ MUTANTS = (
         "metrics/per_example.py",
         "jnp.argmax(outputs, axis=-1)",
         "jnp.argmax(outputs, axis=1)",
-        "tests/metrics/test_per_example.py::test_accuracy_averages_over_positions",
+        "tests/metrics/test_per_example.py::test_accuracy_of_every_position",
     ),
     Mutant(
         "metrics/tracking.py",

@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "participation.py",
-        "share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1.0), 0.0)",
+        "share = jnp.where(total > 0, here / jnp.where(total > 0, total, 1.0), 0.0)",
         "share = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)",
         "tests/training/test_keys.py::test_devices_with_unequal_shares_of_the_labels",
     ),

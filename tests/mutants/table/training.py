@@ -96,8 +96,8 @@ MUTANTS = (
     ),
     Mutant(
         "training/evaluate.py",
-        "total / examples[name] if examples[name]",
-        "total / len(names) if examples[name]",
+        "total / weights if weights",
+        "total / len(names) if weights",
         TRAINING + "test_evaluate.py",
     ),
     Mutant(
