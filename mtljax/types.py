@@ -205,8 +205,8 @@ class Task(NamedTuple):
         prior: static preference, a positive number that multiplies whatever weight the method decides.
     """
 
-    loss: Callable[[Any, Any], Array]
-    metrics: dict[str, Callable[[Any, Any], Array]] = {}
+    loss: Callable[[Any, Any], Array | tuple[Array, Array]]
+    metrics: dict[str, Callable[[Any, Any], Array | tuple[Array, Array]]] = {}
     prior: float = 1.0
 
 

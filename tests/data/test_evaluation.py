@@ -44,6 +44,12 @@ def test_one_trace_serves_all_evaluation_batches():
     assert sum(int(count(batch)) for batch in evaluation_batches(numbered(10), 4)) == 10
 
 
+def test_weights_and_masks_of_elements_are_0_at_the_copies():
+    masks = {"a": np.arange(1.0, 4.0), "b": np.ones((3, 2), bool)}
+    last = list(evaluation_batches(numbered(3)._replace(mask=masks), 2))[-1]
+    assert last.mask["a"].tolist() == [3.0, 0.0] and last.mask["b"].tolist() == [[True] * 2, [False] * 2]
+
+
 @pytest.mark.parametrize(
     ("error", "message", "call"),
     [

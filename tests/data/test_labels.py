@@ -46,6 +46,30 @@ def test_nan_sentinel_given_and_former_masks_are_combined():
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(masked))
 
 
+def test_labels_of_pixels_and_of_entries_are_missing_one_by_one():
+    rng = np.random.default_rng(0)
+    depth, normals = rng.normal(size=(2, 3, 4)).astype(np.float32), rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
+    depth[0, 1, 2] = normals[1, 0, 0, 1] = NAN
+    batch = Batch(np.zeros(2), {"depth": depth, "normals": normals, "value": np.array([NAN, 1.0])})
+    masked = mask_missing(batch, axes={"depth": 3, "normals": 3}, present={"depth": np.arange(6).reshape(2, 3) > 0})
+    there = ~np.isnan(depth) & (np.arange(6) > 0).reshape(2, 3, 1)
+    np.testing.assert_array_equal(masked.mask["depth"], there)
+    np.testing.assert_array_equal(masked.targets["depth"], np.where(there, depth, 0))
+    there = ~np.isnan(normals).any(-1)
+    np.testing.assert_array_equal(masked.mask["normals"], there)
+    np.testing.assert_array_equal(masked.targets["normals"], np.where(there[..., None], normals, 0))
+    assert masked.mask["value"].tolist() == [False, True]
+    assert label_counts(masked).labels == {"depth": 2, "normals": 2, "value": 1}
+
+
+def test_weights_stay_weights():
+    batch = Batch(np.zeros(3), {"a": np.array([[1.0, NAN], [2.0, 3.0], [4.0, 5.0]])}, {"a": np.float32([0.5, 2, 0])})
+    masked = mask_missing(batch, axes=2)
+    assert masked.mask["a"].dtype == np.float32 and masked.mask["a"].tolist() == [[0.5, 0], [2, 2], [0, 0]]
+    assert masked.targets["a"].tolist() == [[1, 0], [2, 3], [0, 0]]
+    assert label_counts(masked).labels == {"a": 2}
+
+
 def test_one_sentinel_holds_for_every_task_that_can_hold_it():
     masked = mask_missing(example()._replace(mask={}), sentinel=-1)
     assert masked.mask["class"].tolist() == [True, False, True, True]

@@ -208,6 +208,15 @@ def test_capacities():
         next(mix(SOURCES, RATES, batch_size=8, seed=0, capacity=7))
 
 
+def test_weights_and_masks_of_elements_are_mixed_too():
+    masks = {"a": np.arange(1.0, 8.0), "b": np.ones((3, 2), bool)}
+    sources = SOURCES | {name: SOURCES[name]._replace(mask={name: mask}) for name, mask in masks.items()}
+    drawn = next(mix(sources, RATES, batch_size=2, seed=0, draw=lambda *_: np.array([1, 0, 1]), capacity=2))
+    number = int(drawn["a"].mask["a"][0]) - 1
+    assert drawn["a"].mask["a"][1] == 0 and (drawn["a"].inputs[0] == SOURCES["a"].inputs[number]).all()
+    assert drawn["b"].mask["b"].tolist() == [[False] * 2] * 2
+
+
 def test_mistakes():
     good = {"batch_size": 2, "seed": 0}
     for sources, rates, more, error, message in (

@@ -37,21 +37,27 @@ MUTANTS = (
     ),
     Mutant(
         "data/evaluation.py",
-        "yield part._replace(mask={name: present & real for name, present in part.mask.items()})",
+        "yield part._replace(mask={name: product(own, real) for name, own in part.mask.items()})",
         "yield part",
         "tests/data/test_evaluation.py::test_evaluation_sees_every_example_once_in_one_shape",
     ),
     Mutant(
         "data/labels.py",
-        "mask = mask if each is None else mask & each",
-        "mask = mask if each is None else each",
+        "mask = product(mask, each)",
+        "mask = each",
         "tests/data/test_labels.py::test_nan_sentinel_given_and_former_masks_are_combined",
     ),
     Mutant(
         "data/labels.py",
-        "return there.all(axis=tuple(range(1, leaf.ndim)))",
-        "return there.any(axis=tuple(range(1, leaf.ndim)))",
+        "return there.all(axis=tuple(range(axes, leaf.ndim)))",
+        "return there.any(axis=tuple(range(axes, leaf.ndim)))",
         "tests/data/test_labels.py::test_nan_sentinel_given_and_former_masks_are_combined",
+    ),
+    Mutant(
+        "data/labels.py",
+        "return there.all(axis=tuple(range(axes, leaf.ndim)))",
+        "return there.all(axis=tuple(range(axes - 1, leaf.ndim - 1)))",
+        "tests/data/test_labels.py::test_labels_of_pixels_and_of_entries_are_missing_one_by_one",
     ),
     Mutant(
         "data/multilabel.py",
@@ -103,8 +109,8 @@ MUTANTS = (
     ),
     Mutant(
         "data/mixing/stream.py",
-        "(np.arange(self._capacity) < count)",
-        "(np.arange(self._capacity) <= count)",
+        "drawn = np.arange(self._capacity) < count",
+        "drawn = np.arange(self._capacity) <= count",
         STREAM + "test_batches_have_one_shape_and_say_what_is_there",
     ),
     Mutant(
