@@ -189,10 +189,11 @@ def guess(train: mtljax.Batch, test: mtljax.Batch) -> dict[str, float]:
     }
     length = len(test.inputs)
     outputs = jax.tree.map(lambda leaf: np.broadcast_to(leaf.astype(np.float32), (length, *leaf.shape)), one)
-    return {
-        task: factor * float(TASKS[task].metrics[metric](outputs[task], test.targets[task]).mean())
-        for task, (metric, factor, _) in COLUMNS.items()
-    }
+    found = {}
+    for task, (metric, factor, _) in COLUMNS.items():
+        mean, _ = mtljax.losses.masked_loss(TASKS[task].metrics[metric], outputs[task], test.targets[task])
+        found[task] = factor * float(mean)
+    return found
 
 
 def picture(batch: mtljax.Batch, columns: int = 8) -> Figure:
