@@ -10,6 +10,7 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import columns, prepare
 from mtljax.data.sets.raw import fetch
 from mtljax.types import Batch
@@ -49,7 +50,7 @@ _CITATION = """
 """
 
 
-class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
+class ComputerSurvey(Frame):
     """TFDS builder of the computer survey; `load_computer_survey` describes the tasks.
 
     A row is a computer. Features: `computer` int8 `[14]`, a constant 1 and attributes that are -1 or 1; `ratings` uint8
@@ -61,27 +62,16 @@ class ComputerSurvey(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
-
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "computer": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.int8),
+                "ratings": tfds.features.Tensor(shape=(_PEOPLE,), dtype=np.uint8),
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "computer": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.int8),
-                    "ratings": tfds.features.Tensor(shape=(_PEOPLE,), dtype=np.uint8),
-                }
-            ),
             homepage="https://doi.org/10.1287/mksc.15.2.173",
             citation=_CITATION,
             license="none stated",
-            disable_shuffling=True,  # keeps the order of rating
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

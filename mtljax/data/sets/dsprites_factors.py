@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from mtljax.checks import check_choice, check_count, check_names
 from mtljax.data.sets import raw
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import columns, prepare
 from mtljax.types import Batch
 
@@ -46,7 +47,7 @@ _CITATION = """
 """
 
 
-class DspritesFactors(tfds.core.GeneratorBasedBuilder):
+class DspritesFactors(Frame):
     """TFDS builder of the downsampled dSprites; `load_dsprites_factors` describes the tasks and makes the splits.
 
     Preparation needs `dsprites_downsampled.npz`, which has no public URL, see `mtljax.data.sets.raw.fetch`. It does not
@@ -65,32 +66,21 @@ class DspritesFactors(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
-
     def _info(self) -> tfds.core.DatasetInfo:
         tensor = tfds.features.Tensor
         # As integers, TFDS's default, pixels take several times as long to write.
         in_bytes = tfds.features.Encoding.BYTES
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "image": tensor(shape=(_SIDE, _SIDE, 1), dtype=np.uint8, encoding=in_bytes),
+                "classes": tensor(shape=(len(_FACTORS),), dtype=np.int32),
+                "values": tensor(shape=(len(_FACTORS),), dtype=np.float32),
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tensor(shape=(_SIDE, _SIDE, 1), dtype=np.uint8, encoding=in_bytes),
-                    "classes": tensor(shape=(len(_FACTORS),), dtype=np.int32),
-                    "values": tensor(shape=(len(_FACTORS),), dtype=np.float32),
-                }
-            ),
             homepage="https://github.com/deepmind/dsprites-dataset",
             citation=_CITATION,
             license="Apache-2.0",
             metadata=tfds.core.MetadataDict(factors=list(_FACTORS), num_classes=list(_FACTORS.values())),
-            disable_shuffling=True,  # the order of the grid
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

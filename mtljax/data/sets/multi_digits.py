@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mtljax.checks import check_count
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import columns, prepare
 from mtljax.types import Batch
 
@@ -62,7 +63,7 @@ class MultiDigitsConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
 
-class MultiDigits(tfds.core.GeneratorBasedBuilder):
+class MultiDigits(Frame):
     """TFDS builder of two overlaid digits; `load_multi_digits` describes the tasks.
 
     Preparation needs scikit-learn, but no TensorFlow and no network; reading does not need scikit-learn. The prepared
@@ -81,34 +82,25 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [MultiDigitsConfig(name="seed_0", seed=0, description="Drawn from seed 0.")]
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         level = tfds.features.Tensor(shape=_CANVAS, dtype=np.uint8)
         number = tfds.features.Scalar(np.int32)
         digit = tfds.features.ClassLabel(num_classes=10)
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "canvas": level,
+                "masked": level,
+                "cell": number,
+                "left": digit,
+                "right": digit,
+                "sum": tfds.features.Scalar(np.float32),
+                "sum_mask": tfds.features.Scalar(np.bool_),
+                "left_source": number,
+                "right_source": number,
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "canvas": level,
-                    "masked": level,
-                    "cell": number,
-                    "left": digit,
-                    "right": digit,
-                    "sum": tfds.features.Scalar(np.float32),
-                    "sum_mask": tfds.features.Scalar(np.bool_),
-                    "left_source": number,
-                    "right_source": number,
-                }
-            ),
             homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
             citation=_CITATION,
             license="CC BY 4.0, as the UCI Machine Learning Repository states for the scans",
@@ -126,8 +118,6 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
                     "counts": {name: len(scans) for name, scans in _source_digits(self._seed()).items()},
                 },
             ),
-            # Pairs are drawn at random already.
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

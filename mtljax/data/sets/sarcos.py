@@ -11,6 +11,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from mtljax.checks import check_count, check_flag
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import columns, prepare
 from mtljax.data.sets.raw import fetch
 from mtljax.types import Batch
@@ -44,7 +45,7 @@ _CITATION = """
 """
 
 
-class Sarcos(tfds.core.GeneratorBasedBuilder):
+class Sarcos(Frame):
     """TFDS builder of the robot arm's inverse dynamics; `load_sarcos` describes the tasks.
 
     Split "full" has all rows of the file, in order. Features: `inputs` float32 `[21]`, positions, velocities
@@ -55,27 +56,16 @@ class Sarcos(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
-
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "inputs": tfds.features.Tensor(shape=(_INPUTS,), dtype=np.float32),
+                "torques": tfds.features.Tensor(shape=(_TORQUES,), dtype=np.float32),
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "inputs": tfds.features.Tensor(shape=(_INPUTS,), dtype=np.float32),
-                    "torques": tfds.features.Tensor(shape=(_TORQUES,), dtype=np.float32),
-                }
-            ),
             homepage="http://www.gaussianprocess.org/gpml/data/",
             citation=_CITATION,
             license="none stated with the file; MIT in the repository that it was taken from",
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

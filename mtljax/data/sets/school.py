@@ -12,6 +12,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from mtljax.checks import check_count, check_number
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import columns, prepare
 from mtljax.data.sets.raw import fetch
 from mtljax.types import Batch
@@ -46,7 +47,7 @@ _CITATION = """
 """
 
 
-class School(tfds.core.GeneratorBasedBuilder):
+class School(Frame):
     """TFDS builder of examination scores by school; `load_school` describes the tasks.
 
     The published file has no split: all pupils are in split "full" (TFDS reserves the name "all").
@@ -57,28 +58,17 @@ class School(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
-
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "inputs": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.uint8),
+                "score": tfds.features.Scalar(np.uint8),
+                "school": tfds.features.Scalar(np.int32),
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "inputs": tfds.features.Tensor(shape=(_COLUMNS,), dtype=np.uint8),
-                    "score": tfds.features.Scalar(np.uint8),
-                    "school": tfds.features.Scalar(np.int32),
-                }
-            ),
             homepage="https://github.com/jiayuzhou/MALSAR",
             citation=_CITATION,
             license="none stated",
-            disable_shuffling=True,  # keeps pupils school by school
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

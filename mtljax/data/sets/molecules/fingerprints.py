@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,29 +127,6 @@ def index_split(table: Table) -> dict[str, Table]:
         name: Table(table.smiles[part], table.labels[part], table.present[part])
         for name, part in zip(SPLITS, parts, strict=True)
     }
-
-
-def examples(table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table as a TFDS builder yields them."""
-    for key, (smiles, labels, present) in enumerate(zip(*table, strict=True)):
-        yield key, {"smiles": smiles, "labels": labels, "present": present}
-
-
-def dataset_info(builder: Any, tasks: Sequence[str], *, description: str, homepage: str, citation: str) -> Any:
-    """The `DatasetInfo` of a builder whose rows are those of `examples`, in the order of the file."""
-    import tensorflow_datasets as tfds  # slow to import, and fingerprints do not need it
-
-    flags = tfds.features.Tensor(shape=(len(tasks),), dtype=np.uint8)
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=description,
-        features=tfds.features.FeaturesDict({"smiles": tfds.features.Text(), "labels": flags, "present": flags}),
-        homepage=homepage,
-        citation=citation,
-        license="MIT, as DeepChem, which publishes the file, states",
-        metadata=tfds.core.MetadataDict(tasks=list(tasks)),
-        disable_shuffling=True,  # the split is by index
-    )
 
 
 def load_splits(builder: Any, tasks: Sequence[str], *, radius: int, bits: int) -> dict[str, Batch]:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import tensorflow_datasets as tfds
-
-from mtljax.data.sets.molecules.fingerprints import (
-    Table,
-    check_fingerprints,
-    dataset_info,
-    examples,
-    index_split,
-    load_splits,
-    read_table,
-)
+from mtljax.data.sets.molecules.fingerprints import check_fingerprints, load_splits
+from mtljax.data.sets.molecules.frame import MoleculeTable
 from mtljax.data.sets.prepared import prepare
-from mtljax.data.sets.raw import fetch
 from mtljax.types import Batch
 
-_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/sider.csv.gz"
 _TASKS = (
     "Hepatobiliary disorders",
     "Metabolism and nutrition disorders",
@@ -81,7 +68,7 @@ _CITATION = """
 """
 
 
-class Sider(tfds.core.GeneratorBasedBuilder):
+class Sider(MoleculeTable):
     """TFDS builder of side effects; `load_sider` describes the tasks.
 
     Features: `smiles`, the drug; `labels` uint8 `[27]`, 1 where side effects are known, one per class; `present` uint8
@@ -93,24 +80,10 @@ class Sider(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return dataset_info(
-            self, _TASKS, description=_DESCRIPTION, homepage="http://sideeffects.embl.de/", citation=_CITATION
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        (path,) = fetch(dl_manager, "sider", [_URL])
-        return {name: self._generate_examples(part) for name, part in index_split(read_table(path, _TASKS)).items()}
-
-    def _generate_examples(self, table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
-        return examples(table)
+    FOLDER = "sider"
+    URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/sider.csv.gz"
+    TASKS = _TASKS
+    KNOWN = {"description": _DESCRIPTION, "homepage": "http://sideeffects.embl.de/", "citation": _CITATION}
 
 
 def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int = 1024) -> dict[str, Batch]:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mtljax.checks import check_choice, check_count
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.multi_mnist.canvas import layout, overlay, pair, resize
 from mtljax.data.sets.multi_mnist.idx import ROOTS, read_published
 
@@ -101,7 +102,7 @@ class TwoDigitsConfig(tfds.core.BuilderConfig):
         self.description = self.description or f"{self.family}, laid out as {self.variant}, drawn from {self.seed}."
 
 
-class TwoDigits(tfds.core.GeneratorBasedBuilder):
+class TwoDigits(Frame):
     """TFDS builder of the Multi-MNIST family; `load_multi_mnist` describes the tasks.
 
     Preparation needs the publisher's four files of each source, see `mtljax.data.sets.raw.fetch`, but no TensorFlow.
@@ -117,15 +118,9 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
         'mnist_fashion_mgda_overlap_22_seed_0'
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
         TwoDigitsConfig(family=family, variant=variant) for variant in ("pareto", "mgda") for family in _FAMILIES
     ]
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self._config()
@@ -135,12 +130,9 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
         # As integers, TFDS's default, pixels take several times as long to write.
         in_bytes = tfds.features.Encoding.BYTES
         image = tfds.features.Tensor(shape=(_BLOCK, side, side, 1), dtype=np.uint8, encoding=in_bytes)
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {"image": image, "left": number, "right": number, "left_source": number, "right_source": number},
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {"image": image, "left": number, "right": number, "left_source": number, "right_source": number}
-            ),
             homepage=_PAGES[folders[0]],
             citation="".join(_CITATIONS[folder] for folder in folders),
             license="; ".join(_LICENSES[folder] for folder in folders),
@@ -153,7 +145,6 @@ class TwoDigits(tfds.core.GeneratorBasedBuilder):
                 sources=dict(zip(("left", "right"), _FAMILIES[config.family], strict=True)),
                 tasks={"left": "classification, 10 classes", "right": "classification, 10 classes"},
             ),
-            disable_shuffling=True,  # pairs are in random order already
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from mtljax.checks import check_count, expect
 from mtljax.data.sets import raw
+from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.prepared import prepare
 from mtljax.data.sets.ud.batches import sentence_batch, sentence_vocabularies
 from mtljax.data.sets.ud.conllu import UPOS, Sentence, Token, read_conllu
@@ -40,7 +41,7 @@ _CITATION = """
 """
 
 
-class UdEnglish(tfds.core.GeneratorBasedBuilder):
+class UdEnglish(Frame):
     """TFDS builder of UD English-EWT 2.10, one sentence per row; `load_ud_english` makes tasks of it.
 
     Features, as in the files: `sent_id` and `text`; and per word, in arrays `[length]`, `form`, `lemma`, `upos`,
@@ -55,32 +56,23 @@ class UdEnglish(tfds.core.GeneratorBasedBuilder):
         Version('1.0.0')
     """
 
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Universal Dependencies 2.10."}
-
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
-        """Make the builder; arguments are those of `tfds.core.GeneratorBasedBuilder`."""
-        super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Tensor, not Sequence(Text): the same arrays, prepared in half the time.
         columns = {name: tfds.features.Tensor(shape=(None,), dtype=np.str_) for name in _COLUMNS}
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.describe(
+            {
+                "sent_id": tfds.features.Text(),
+                "text": tfds.features.Text(),
+                **columns,
+                "head": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            },
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "sent_id": tfds.features.Text(),
-                    "text": tfds.features.Text(),
-                    **columns,
-                    "head": tfds.features.Tensor(shape=(None,), dtype=np.int32),
-                }
-            ),
             homepage="https://universaldependencies.org/treebanks/en_ewt/",
             citation=_CITATION,
             license="CC BY-SA 4.0, as the publisher states",
             metadata=tfds.core.MetadataDict(upos=list(UPOS)),
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
