@@ -83,7 +83,8 @@ class Method(NamedTuple):
             `(weights [T], state)` where `reads` is "losses" or "gramian", `(update like shared, state)` where it is
             "task_grads", and `(Update, state)` where it is "batches".
             `active` is bool `[T]`: a task that is not active leaves every other number exactly
-            as if it were not there, and gets weight 0. Unknown `extra` are ignored. A Gramian comes as
+            as if it were not there, and gets weight 0. Unknown `extra` are ignored; among them is always
+            `weight_sum`, `[T]`, the sum of weights that each loss is a mean over. A Gramian comes as
             that of the gradients times `scale`, float32 `[]`, a power of two that is 1 unless they are very large or
             small (`mtljax.ranges`): a rule whose weights change with the gradients' scale reads it; the true Gramian is
             `gramian / scale**2`, the true norms `norms / scale`.

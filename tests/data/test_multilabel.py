@@ -71,6 +71,12 @@ def test_a_batch_keeps_its_inputs_and_its_mask():
         "c": [False, False],
     }
     assert found.targets["b"].tolist() == [0, 0]
+    weights = np.float32([[1, 0, 2], [3, 4, 5]])
+    found = tasks_from_multilabel(batch._replace(mask={"labels": weights}), names=["a", "b", "c"])
+    there = ~np.isnan(LABELS)
+    for k, name in enumerate("abc"):
+        np.testing.assert_array_equal(found.mask[name], np.where(there[:, k], weights[:, k], 0))
+        np.testing.assert_array_equal(found.targets[name], np.where(found.mask[name] > 0, LABELS[:, k], 0))
 
 
 def test_one_vs_rest_and_back():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import mtljax
 from mtljax import losses, training
@@ -102,6 +102,10 @@ def by_hand():
         return jax.tree.map(np.asarray, (found, slopes))
 
 
+def devices():
+    return jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:DEVICES])
+
+
 def test_dense_tasks_and_tagging_have_the_published_means():
     batch = dense()
 
@@ -134,11 +138,16 @@ def test_evaluation_does_not_depend_on_the_batches():
     state = mtljax.TrainState(0, PARAMS, (), (), (), None)
     evaluate = training.make_evaluate(MODEL, DENSE)
     whole = evaluate(state, [dense()])
-    padded = evaluate(state, mtljax.data.evaluation_batches(dense(), 3))
-    for name, each in whole.items():
-        np.testing.assert_allclose(each["loss"], by_hand()[0][name], rtol=2e-6)
-        for metric, value in each.items():
-            np.testing.assert_allclose(padded[name][metric], value, rtol=2e-6)
+    parts = [mtljax.data.evaluation_batches(dense(), 3)]
+    if jax.device_count() >= DEVICES:
+        spread = NamedSharding(devices(), PartitionSpec("batch"))
+        parts.append(iter([jax.device_put(dense(), spread)]))
+    for batches in parts:
+        found = evaluate(state, batches)
+        for name, each in whole.items():
+            np.testing.assert_allclose(each["loss"], by_hand()[0][name], rtol=2e-6)
+            for metric, value in each.items():
+                np.testing.assert_allclose(found[name][metric], value, rtol=2e-6)
 
 
 @needs_devices
@@ -148,9 +157,8 @@ def test_devices_with_unequal_sums_of_weights_take_the_step_of_one():
         init, step = training.make_train_step(F, mtljax.methods.pooled(), optax.sgd(0.1), axis_name=axis_name)
         run = jax.jit(step)
         if axis_name:
-            mesh = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:DEVICES])
             specs = (PartitionSpec(), PartitionSpec("batch"))
-            run = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
+            run = jax.jit(jax.shard_map(step, mesh=devices(), in_specs=specs, out_specs=PartitionSpec()))
         state, metrics = run(init(PARAMS, key=jax.random.key(0)), dense())
         found.append((state.params, metrics["losses"], metrics["weights"], metrics["tasks"]))
     one, many = map(jax.tree.leaves, found)

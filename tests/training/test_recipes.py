@@ -117,6 +117,10 @@ def test_schedules_reach_masks_of_views_and_of_multi_input_batches():
     assert batch["view"].mask["view"].tolist() == [False] * 8
     _, batch = scheduled(step, late)(make_state(1), multi)
     assert batch["view"].mask["view"].all()
+    weights = np.arange(16.0).reshape(8, 2)
+    for now, expected in ((0, 0 * weights), (1, weights)):
+        _, batch = scheduled(step, begin_at({"a": 1}))(make_state(now), BATCH._replace(mask={"a": weights}))
+        np.testing.assert_array_equal(batch.mask["a"], expected)
     with pytest.raises(ValueError, match=r"batch must have an entry for task 'view', found \['a'\]"):
         scheduled(step, late)(state, {"a": multi["a"]})
 

@@ -9,6 +9,18 @@ SOLVERS = "tests/solvers/"
 
 MUTANTS = (
     Mutant(
+        "methods/from_losses/pooled.py",
+        "total = jnp.sum(counted)",
+        "total = jnp.max(counted)",
+        "tests/methods/test_pooled.py::test_a_step_is_that_of_the_pooled_mean",
+    ),
+    Mutant(
+        "gradients/step.py",
+        '"weight_sum": who.weight_sum,',
+        '"weight_sum": known.weight_sum,',
+        "tests/losses/test_means.py::test_devices_with_unequal_sums_of_weights_take_the_step_of_one",
+    ),
+    Mutant(
         "methods/from_losses/dwa.py",
         "weights = number(active) * softmax(rates / temperature, active)",
         "weights = softmax(rates / temperature, active)",
