@@ -7,6 +7,7 @@ are concrete; the range of a traced array is not checked.
 from mtljax.checks.messages import expect, found
 from mtljax.checks.numbers import (
     check_count,
+    check_losses,
     check_mask,
     check_nonnegative,
     check_number,
@@ -40,6 +41,7 @@ __all__ = [
     "check_key",
     "check_labels",
     "check_least_loss",
+    "check_losses",
     "check_mask",
     "check_method",
     "check_method_of_evidence",

@@ -163,6 +163,20 @@ def check_weights(where: str, what: str, value: Any, size: int | None = None) ->
     return value
 
 
+def check_losses(where: str, losses: Array | None, num_tasks: int | str) -> Array:
+    """The losses, after checking that they are given; T is for the message.
+
+    Example:
+        >>> check_losses("epo", None, 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: epo: losses must be of shape (3,), found None
+    """
+    if losses is None:
+        raise ValueError(f"{where}: losses must be of shape ({num_tasks},), found None")
+    return losses
+
+
 def check_preference(where: str, value: Any, *, what: str = "preference") -> Any:
     """A preference over tasks as float32 `[T]`: non-negative and not all zero. May be traced. None stays None.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import ranges, trees
-from mtljax.checks import check_method_of_evidence, check_refine, expect
+from mtljax.checks import check_losses, check_method_of_evidence, check_refine, expect
 from mtljax.methods.common import check_active
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -118,8 +118,7 @@ def reconcile(
         weights, state = weigh(method, gram, state, **told)
         gram = gram / found.scale / found.scale
     else:
-        if losses is None:
-            raise ValueError(f"{method.name}: losses must be of shape ({num_tasks},), found None")
+        losses = check_losses(method.name, losses, num_tasks)
         weights, state = weigh(method, losses, state, losses=losses, active=active, key=key, **extra)
     return trees.weighted_sum(weights, jacobian), state, gram
 

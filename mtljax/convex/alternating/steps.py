@@ -104,16 +104,7 @@ def from_relations(data: Regression, weights: Array, perturbation: Array, square
 
     `W = Omega^1/2 V` with V the minimiser of `sum_t |y_t - X_t w_t|^2 + a |W|_F^2 + g |V|_F^2`, `[k, p]` in the basis
     of Omega's eigenvectors. Conjugate gradients start from the V of the given W; each of their steps lowers that sum.
-
-    Args:
-        data: `Regression`.
-        weights: W `[T, p]`.
-        perturbation: e.
-        square: a.
-        trace: g.
-
-    Returns:
-        The new W.
+    Arguments and result are those of `from_features`.
     """
     parts = decomposed(weights)
     share = shares(parts.values, perturbation)

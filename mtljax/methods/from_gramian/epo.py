@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_flag, check_number, check_preference
+from mtljax.checks import check_flag, check_losses, check_number, check_preference
 from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers.scaling import multiply
 from mtljax.solvers.simplex_lp import simplex_lp
@@ -67,8 +67,7 @@ def epo(
     check_flag("epo", "relax", relax)
 
     def rule(gramian: Array, active: Array, inner: PyTree, *, losses: Array | None, **rest: Any) -> Answer:
-        if losses is None:
-            raise ValueError(f"epo: losses must be of shape {active.shape}, found None")
+        losses = check_losses("epo", losses, active.shape[0])
         ratio = jnp.ones_like(losses) if shares is None else jnp.asarray(shares)
         weighted = jnp.where(active, ratio * jnp.maximum(losses, 0.0), 0.0)
         unevenness, adjustment = _adjustments(weighted, ratio, active)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_flag, check_number, check_optimizer
+from mtljax.checks import check_flag, check_losses, check_number, check_optimizer
 from mtljax.methods.arithmetic import mean
 from mtljax.methods.common import hold_inactive, weights_of
 from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
@@ -118,8 +118,7 @@ def gradnorm(
     def rule(
         gramian: Array, active: Array, inner: GradNormState, *, losses: Array | None, scale: ArrayLike, **rest: Any
     ) -> Answer:
-        if losses is None:
-            raise ValueError(f"gradnorm: losses must be of shape {active.shape}, found None")
+        losses = check_losses("gradnorm", losses, active.shape[0])
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
         counted = norms > 0
         first = jnp.where(active & ~inner.seen, losses, inner.first_loss)

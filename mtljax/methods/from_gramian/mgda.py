@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax.checks import check_callable, check_flag
+from mtljax.checks import check_callable, check_flag, check_losses
 from mtljax.methods.common import check_evidence
 from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.solvers import min_norm
@@ -44,9 +44,7 @@ def loss_values(norms: Array, losses: Array | None) -> Array:
         >>> loss_values(jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0])).tolist()
         [0.5, 1.0]
     """
-    if losses is None:
-        raise ValueError("mgda: losses must be of shape [T], since this normalization reads them, found None")
-    return losses
+    return check_losses("mgda", losses, "T")
 
 
 def loss_times_l2(norms: Array, losses: Array | None) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
-from mtljax.checks import check_number
+from mtljax.checks import check_losses, check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
 from mtljax.methods.rows import along, keep_rows, row_norms
@@ -71,8 +71,7 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
         return DBMTLState(zero_rows("db_mtl", num_tasks, shared), jnp.zeros((num_tasks,), jnp.int32))
 
     def rule(rows: PyTree, active: Array, inner: DBMTLState, *, losses: Array | None, key: Key | None):
-        if losses is None:
-            raise ValueError(f"db_mtl: losses must be of shape {active.shape}, found None")
+        losses = check_losses("db_mtl", losses, active.shape[0])
         active = active & (losses > 0)
         weights = jnp.where(active, 1.0 / jnp.where(active, losses + eps, 1.0), 0.0)
         steps = inner.steps + active

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import ranges, trees
-from mtljax.checks import check_callable, check_number
+from mtljax.checks import check_callable, check_losses, check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import check_evidence
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
@@ -51,9 +51,7 @@ def norms_over_losses(norms: Array, losses: Array | None) -> Array:
         >>> norms_over_losses(jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0])).tolist()
         [4.0, 3.0]
     """
-    if losses is None:
-        raise ValueError("moco: losses must be of shape [T], since this normalization reads them, found None")
-    return divide(norms, losses)
+    return divide(norms, check_losses("moco", losses, "T"))
 
 
 def simplex_softmax(values: Array, *, active: Array) -> Array:

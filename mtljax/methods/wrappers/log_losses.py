@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mtljax.checks import check_method_of_evidence, check_number
+from mtljax.checks import check_losses, check_method_of_evidence, check_number
 from mtljax.methods.wrappers.common import refuse_pick
 from mtljax.methods.wrappers.scaled import scale_tasks
 from mtljax.types import Array, Method
@@ -64,8 +64,7 @@ def log_losses(method: Method, *, eps: float = 1e-8) -> Method:
 
     def factors(evidence: Any, losses: Array | None, active: Array) -> tuple[Array, Array]:
         values = evidence if method.reads == "losses" else losses
-        if values is None:
-            raise ValueError(f"{name}: losses must be of shape {active.shape}, found None")
+        values = check_losses(name, values, active.shape[0])
         shifted = values.astype(jnp.float32) + eps
         mask = active & (shifted > 0)
         return 1.0 / jnp.where(mask, shifted, 1.0), mask

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
-from mtljax.checks import check_count, check_method_of_evidence
+from mtljax.checks import check_count, check_losses, check_method_of_evidence
 from mtljax.methods.checked import checked
 from mtljax.methods.common import weights_of
 from mtljax.methods.wrappers.common import refuse_pick, titled
@@ -164,6 +164,4 @@ def _for(first: Method, method: Method, evidence: Any, losses: Array | None) -> 
         return evidence
     if first.reads == "gramian":
         return trees.gramian(evidence)
-    if losses is None:
-        raise ValueError(f"warmup: losses must be of shape [T], since {first.name} reads them, found None")
-    return losses
+    return check_losses("warmup", losses, "T")

@@ -12,6 +12,19 @@ from mtljax.data.sets.frame import Frame
 from mtljax.data.sets.molecules.fingerprints import Table, index_split, read_table
 from mtljax.data.sets.raw import fetch
 
+# The last entry of each citation.
+MOLECULENET = """\
+@article{wu2018moleculenet,
+  author = {Wu, Zhenqin and Ramsundar, Bharath and Feinberg, Evan N. and Gomes, Joseph and Geniesse, Caleb and Pappu,
+    Aneesh S. and Leswing, Karl and Pande, Vijay},
+  title = {{MoleculeNet}: A Benchmark for Molecular Machine Learning},
+  journal = {Chemical Science},
+  volume = {9},
+  pages = {513--530},
+  year = {2018}
+}
+"""
+
 
 class MoleculeTable(Frame, skip_registration=True):
     """Base class of the builders of DeepChem's tables. Rows keep the order of the file, since the split is by index.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtljax.data.sets.molecules.fingerprints import check_fingerprints, load_splits
-from mtljax.data.sets.molecules.frame import MoleculeTable
+from mtljax.data.sets.molecules.frame import MOLECULENET, MoleculeTable
 from mtljax.data.sets.prepared import prepare
 from mtljax.types import Batch
 
@@ -44,15 +44,6 @@ _CITATION = """
   pages = {85},
   year = {2016}
 }
-@article{wu2018moleculenet,
-  author = {Wu, Zhenqin and Ramsundar, Bharath and Feinberg, Evan N. and Gomes, Joseph and Geniesse, Caleb and Pappu,
-    Aneesh S. and Leswing, Karl and Pande, Vijay},
-  title = {{MoleculeNet}: A Benchmark for Molecular Machine Learning},
-  journal = {Chemical Science},
-  volume = {9},
-  pages = {513--530},
-  year = {2018}
-}
 """
 
 
@@ -71,7 +62,11 @@ class Tox21(MoleculeTable):
     FOLDER = "tox21"
     URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
     TASKS = _TASKS
-    KNOWN = {"description": _DESCRIPTION, "homepage": "https://tripod.nih.gov/tox21/challenge/", "citation": _CITATION}
+    KNOWN = {
+        "description": _DESCRIPTION,
+        "homepage": "https://tripod.nih.gov/tox21/challenge/",
+        "citation": _CITATION + MOLECULENET,
+    }
 
 
 def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int = 1024) -> dict[str, Batch]:
