@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,17 @@ def test_options_are_keyword_only():
 
 def test_every_public_function_has_an_example():
     assert [name for name, function in PUBLIC.items() if ">>>" not in (inspect.getdoc(function) or "")] == []
+
+
+def test_only_the_function_of_its_own_name_stands_before_a_module():
+    for found in pkgutil.walk_packages(mtljax.__path__, "mtljax."):
+        if found.name.startswith("mtljax.data.sets"):
+            continue  # modules that TFDS makes slow to import
+        importlib.import_module(found.name)
+        package, _, name = found.name.rpartition(".")
+        exported = getattr(sys.modules[package], name)
+        if not inspect.ismodule(exported):
+            assert (exported.__module__, exported.__name__) == (found.name, name)
 
 
 def test_files_are_short():
