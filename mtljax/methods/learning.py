@@ -22,7 +22,7 @@ def learner_state(learner: optax.GradientTransformation, values: Array) -> PyTre
 def learn(
     learner: optax.GradientTransformation, gradient: Array, state: PyTree, values: Array, active: Array
 ) -> tuple[Array, PyTree]:
-    """One optimiser step of every active entry of `values [T]`; neither an inactive one nor its state moves.
+    """One optimiser step of every active entry of `values [T]`; an inactive entry and its state do not change.
 
     Args:
         learner: the optimiser.

@@ -66,7 +66,7 @@ def _waits(node: Any) -> bool:
 
 
 def begun(where: str, method: Method, state: Any) -> MethodState:
-    """A method's state at the start of a step made by hand, after checking that it has been told of the last one.
+    """A method's state at the start of a step made by hand, after checking that it does not wait for losses.
 
     Args:
         where: the public function asking, which opens the message.
@@ -115,7 +115,7 @@ def _is_state(node: Any) -> bool:
 
 
 def ended(method: Method, state: MethodState) -> MethodState | Unobserved:
-    """A method's state after a step made by hand: one that observes waits for the losses after the step.
+    """A method's state after a step made by hand. With `observe`, the state waits for the losses after the step.
 
     Example:
         >>> import mtljax

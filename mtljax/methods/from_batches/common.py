@@ -76,7 +76,7 @@ def slope_of(batches: Batches, index: int) -> SlopeAt:
 
 
 def agreed(attempt: Callable[[Array], tuple[PyTree, Array]], asked: Array) -> tuple[PyTree, Array]:
-    """`attempt(asked) -> (found, present)`; once more without those that it found not to take part, if there are any.
+    """The result of `attempt(asked) -> (found, present)`, repeated without tasks that do not take part, if any.
 
     Example:
         >>> found, present = agreed(lambda asked: (asked.sum(), asked.at[1].set(False)), jnp.ones(3, bool))

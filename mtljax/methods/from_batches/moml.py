@@ -38,7 +38,7 @@ def hypergradients(
     rate: float,
     count: int,
 ) -> tuple[Array, Array]:
-    """Derivatives of validation losses by the logits of the weights that training was done with, `[T, T]`.
+    """Derivatives of the validation losses with respect to the logits of the training weights, `[T, T]`.
 
     Row i is `d L_i(theta_S(a); val) / da` where `theta_S(a)` is S steps of gradient descent on
     `sum_k softmax(a)_k L_k(theta; train)` away. The tangents of theta obey

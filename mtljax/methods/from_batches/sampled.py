@@ -1,4 +1,4 @@
-"""Gramians of independent batches, for methods that want an unbiased one."""
+"""Gramians of independent batches, for methods that need an unbiased Gramian."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtljax.types import Batches, Key, Method, MethodState, Params, Update
 
 
 def sampled(method: Method, batches: int = 3) -> Method:
-    """Gives a method that reads the Gramian one across independent batches.
+    """A method that reads the Gramian, given the product `J_1 J_2'` of independent batches.
 
     With task gradients `J_1`, `J_2`, ... of several batches, the method reads `J_1 J_2'`, an unbiased estimate of the
     Gramian of the expected gradients where `J J'` of one batch is too large by their covariance. It is neither

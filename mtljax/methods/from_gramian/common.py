@@ -29,7 +29,7 @@ def method_of_gramian(
     least_loss: Any = None,
     refines: bool = False,
 ) -> Method:
-    """A method out of a rule that need not know of missing masks, of dtypes or of `MethodState`.
+    """Makes a method of a rule. The frame handles missing masks, dtypes and `MethodState`.
 
     Args:
         name: the method's name.
@@ -84,7 +84,7 @@ def method_of_gramian(
 
 
 def exact(weights: Array) -> Solution:
-    """Weights for which nothing is solved: residual 0."""
+    """A solution whose weights are exact by definition: residual 0."""
     return Solution(weights, jnp.zeros((), jnp.float32))
 
 
@@ -124,7 +124,7 @@ def random_order(name: str, key: Key | None, active: Array) -> Array:
 
 
 def unscaled(matrix: Array, scale: ArrayLike) -> Array:
-    """The Gramian of the gradients themselves, out of that of their multiples by `scale`; never inf.
+    """The Gramian of the gradients, from the Gramian of the gradients times `scale`; never inf.
 
     Gradients longer than 2^45 count as so much shorter: a descent step on the simplex ends at a vertex for either.
 
@@ -142,7 +142,7 @@ def unscaled(matrix: Array, scale: ArrayLike) -> Array:
 
 
 def in_mean_norms(matrix: Array, active: Array) -> Array:
-    """A Gramian, or what stands for one, over the squared mean norm of the task gradients.
+    """A Gramian, or a product `J_1 J_2'`, divided by the squared mean norm of the task gradients.
 
     Args:
         matrix: float32 `[T, T]`, 0 where a task is inactive.

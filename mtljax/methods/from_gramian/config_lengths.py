@@ -20,7 +20,7 @@ def _sum(values: Array, takes_part: Array) -> Array:
 
 
 def projection(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """`sum_i <g_i, u>`, the paper's: the task gradients' projections on the direction, added up.
+    """`sum_i <g_i, u>`, the paper's length: the sum of the task gradients' projections on the direction.
 
     Example:
         >>> projection(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.25]), jnp.array([True, True])).item()
@@ -30,7 +30,7 @@ def projection(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_min(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """As `projection`, every gradient taken at the length of the shortest one.
+    """As `projection`, with every gradient scaled to the length of the shortest one.
 
     Example:
         >>> track_min(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.25]), jnp.array([True, True])).item()
@@ -41,7 +41,7 @@ def track_min(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_max(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """As `projection`, every gradient taken at the length of the longest one.
+    """As `projection`, with every gradient scaled to the length of the longest one.
 
     Example:
         >>> track_max(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.25]), jnp.array([True, True])).item()
@@ -51,7 +51,7 @@ def track_max(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_harmonic(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """As `projection`, every gradient taken at the harmonic mean of the lengths.
+    """As `projection`, with every gradient scaled to the harmonic mean of the lengths.
 
     Example:
         >>> print(track_harmonic(jnp.array([1.0, 3.0]), jnp.array([0.5, 0.5]), jnp.array([True, True])).round(4))
@@ -63,7 +63,7 @@ def track_harmonic(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_arithmetic(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """As `projection`, every gradient taken at the arithmetic mean of the lengths.
+    """As `projection`, with every gradient scaled to the arithmetic mean of the lengths.
 
     Example:
         >>> track_arithmetic(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.5]), jnp.array([True, True])).item()
@@ -74,7 +74,7 @@ def track_arithmetic(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_geometric(norms: Array, cosines: Array, takes_part: Array) -> Array:
-    """As `projection`, every gradient taken at the geometric mean of the lengths.
+    """As `projection`, with every gradient scaled to the geometric mean of the lengths.
 
     Example:
         >>> track_geometric(jnp.array([1.0, 4.0]), jnp.array([0.5, 0.5]), jnp.array([True, True])).item()
@@ -86,7 +86,7 @@ def track_geometric(norms: Array, cosines: Array, takes_part: Array) -> Array:
 
 
 def track_task(task: int) -> Callable[[Array, Array, Array], Array]:
-    """As `projection`, every gradient taken at the length of one task's; 0 while that task takes no part.
+    """As `projection`, with every gradient scaled to the length of one task's; 0 while that task takes no part.
 
     Args:
         task: its index in sorted order of task names.

@@ -1,4 +1,4 @@
-"""GradVac: each task gradient turned towards the others until their cosines are what they usually are."""
+"""GradVac: each task gradient turned towards the others until each cosine reaches its running average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Krum: the task gradient that has the others closest around it."""
+"""Krum: the task gradient whose nearest neighbours are closest."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def loss_values(norms: Array, losses: Array | None) -> Array:
     """Divisors `L_k`: gradients of log losses ("loss" in the authors' code).
 
     Args:
-        norms: float32 `[T]`, not looked at.
+        norms: float32 `[T]`, not read.
         losses: float32 `[T]`.
 
     Raises:
@@ -72,22 +72,22 @@ def mgda(
 ) -> Method:
     """The multiple-gradient descent algorithm.
 
-    `w = argmin_w |sum_k w_k g_k / n_k|^2` over the simplex `w >= 0, sum(w) = 1`, with divisors `n_k = 1` unless a
-    normalization is given; the update is `sum_k w_k g_k / n_k`. It conflicts with no task and is zero where the
-    parameters are Pareto-stationary, thus also where a task has a zero gradient.
+    `w = argmin_w |sum_k w_k g_k / n_k|^2` over the simplex `w >= 0, sum(w) = 1`. The divisors are `n_k = 1` without a
+    normalization. The update is `sum_k w_k g_k / n_k`. It conflicts with no task. It is zero where the parameters are
+    Pareto-stationary, for example where a task has a zero gradient.
 
     Args:
         normalization: `normalization(norms [T], losses [T] or None) -> divisors [T]`, for example `l2_norms`,
             `loss_values` or `loss_times_l2` of this module; None (default) for none. A divisor that is not a positive
             finite number counts as 1. Entries of inactive tasks hold 1.
-        normalized_update: whether the update is made of the normalised gradients (default); otherwise w multiplies
-            the gradients themselves, `sum_k w_k g_k`, which is no longer free of conflict.
-        weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too. False (default) in the
-            paper's algorithm, LibMTL and TorchJD, True in the authors' code and the nash-mtl family.
+        normalized_update: whether the update combines the normalised gradients (default). Otherwise the update is
+            `sum_k w_k g_k`, which may conflict with tasks.
+        weigh_tasks: whether task-specific (head) gradients are multiplied by the weights too; default False, as in the
+            paper's algorithm, LibMTL and TorchJD. The authors' code and the nash-mtl family have True.
 
     Returns:
         `Method` that reads the Gramian, floating point `[T, T]`. Weights are float32 `[T]`, `w_k / n_k`, and sum to 1
-        over active tasks where nothing is normalised; `state.residual` bounds the relative error of the direction
+        over active tasks without a normalization. `state.residual` bounds the relative error of the direction
         (with `normalized_update`), see `mtljax.solvers.min_norm`.
 
     Raises:
@@ -97,8 +97,9 @@ def mgda(
         J.-A. Desideri (2012), "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", Comptes
         Rendus Mathematique 350.
         O. Sener, V. Koltun (2018), "Multi-task learning as multi-objective optimization", NeurIPS, arXiv
-        1810.04650. Departures: the problem is solved exactly rather than by Frank-Wolfe steps. TorchJD's numbers:
-        the defaults, up to its solver's error. LibMTL's: the same, or with a normalization. The authors' code:
+        1810.04650.
+        Departures: The problem is solved exactly, instead of by Frank-Wolfe steps. The defaults give TorchJD's numbers,
+        up to the error of its solver, and LibMTL's; LibMTL also has normalizations. The authors' code is
         `normalized_update=False, weigh_tasks=True`.
 
     Example:

@@ -1,4 +1,4 @@
-"""MoDo: weights that descend on the length of the combined gradient, seen through two batches."""
+"""MoDo: weights that descend on the length of the combined gradient, estimated from two batches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def modo(*, gamma: float = 0.1, rho: float = 0.0, normalize: bool = False, weigh
     References:
         L. Chen, H. Fernando, Y. Ying, T. Chen (2023), "Three-way trade-off in multi-objective learning:
         optimization, generalization and conflict-avoidance", NeurIPS, arXiv 2305.20057. Departures: the parameters move
-        along the gradient of the batch at hand, not of a third one. The authors' code: `rho=0.1`; LibMTL:
+        along the gradient of the current batch, not of a third batch. The authors' code: `rho=0.1`; LibMTL:
         `gamma=1e-3, rho=0.1`; TorchJD: `rho=0.1`.
 
     Example:

@@ -25,7 +25,7 @@ def method_of_gradients(
     weigh_tasks: bool = False,
     least_loss: Any = None,
 ) -> Method:
-    """Makes a method of a rule; the rule sees no missing masks, no narrow dtypes and no `MethodState`.
+    """Makes a method of a rule. The frame handles missing masks, narrow dtypes and `MethodState`.
 
     Args:
         name: the method's name.

@@ -22,7 +22,7 @@ def method_of_losses(
     observe: Callable[[Array, MethodState], MethodState] | None = None,
     least_loss: Any = None,
 ) -> Method:
-    """A method out of a rule that need not know of missing masks, of dtypes or of `MethodState`.
+    """Makes a method of a rule. The frame handles missing masks, dtypes and `MethodState`.
 
     Args:
         name: the method's name.

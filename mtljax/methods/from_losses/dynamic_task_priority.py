@@ -27,7 +27,7 @@ class DynamicTaskPriorityState(NamedTuple):
 
 
 def likelihood(losses: Array) -> Array:
-    """The performance that a cross-entropy stands for: `exp(-L)`, the geometric mean probability of the right answer.
+    """The performance that belongs to a cross-entropy L: `exp(-L)`, the geometric mean probability of the right answer.
 
     Args:
         losses: float32 `[T]`.

@@ -17,7 +17,7 @@ LARGEST = 2.0**100
 
 
 class Go4AlignState(NamedTuple):
-    """What GO4Align remembers.
+    """State of GO4Align.
 
     Attributes:
         log_share: float32 `[T]`, logarithms of the shares p up to a constant: their mean over the tasks of a step is 0.

@@ -29,9 +29,6 @@ def pooled() -> Method:
         `Method` that reads losses; one backward pass. Weights are float32 `[T]`; 0 for a task that is not active.
         Task-specific gradients are weighted too.
 
-    Raises:
-        ValueError, TypeError: from `update`, where losses, `active` or `weight_sum` do not match the number of tasks.
-
     Example:
         >>> import mtljax
         >>> method = mtljax.methods.pooled()

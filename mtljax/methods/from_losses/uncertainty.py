@@ -77,7 +77,7 @@ def uncertainty(
     optimizer: optax.GradientTransformation | None = None,
     log_variance: float = 0.0,
 ) -> Method:
-    """Homoscedastic uncertainty weighting: each task's noise is learned beside the network.
+    """Homoscedastic uncertainty weighting: each task's noise is learned with the network.
 
     The form of a task is its likelihood: the loss is the negative logarithm of it. The objective is the sum over tasks
     of

@@ -15,7 +15,7 @@ from mtljax.types import Array, Method, MethodState
 
 
 class EmaState(NamedTuple):
-    """The averages.
+    """State of `ema`: the averages.
 
     Attributes:
         count: int32 `[T]`, steps at which each task was active.

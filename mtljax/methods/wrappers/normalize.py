@@ -1,4 +1,4 @@
-"""Normalize: every task's gradient at length 1."""
+"""Normalize: every task's gradient has length 1."""
 
 from __future__ import annotations
 
