@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import trees
+from mtljax.banks import Entries, rows_scaled
 from mtljax.checks import check_least_loss
 from mtljax.sweeps import throughout
 from mtljax.types import Array, Method, PyTree
@@ -100,6 +101,7 @@ def sound(
     *,
     squared: bool = False,
     factors: Sequence[Sequence[tuple[Array, ...]]] | None = None,
+    sizes: Sequence[int | None] | None = None,
 ) -> Array:
     """Whether each task's gradients are finite on every device, bool `[T]`.
 
@@ -109,6 +111,7 @@ def sound(
         squared: whether their squares must be, too.
         factors: for each task the leaves of its gradient, each as the two arrays whose product it is, or alone; all
             gradients are read only where these do not show that they are finite. None to read them at once.
+        sizes: for each pytree None, or n where its leaves are `[n, ...]`, of n tasks; None for single tasks.
 
     Example:
         >>> sound([jnp.ones(2), jnp.array([0.0, jnp.nan])]).tolist()
@@ -116,15 +119,25 @@ def sound(
         >>> sound([jnp.array([1e19]), jnp.array([1e20])], squared=True).tolist()
         [True, False]
     """
+    sizes = [None] * len(gradients) if sizes is None else sizes
+    num_tasks = sum(1 if size is None else size for size in sizes)
 
     def read() -> Array:
-        return jnp.stack([_finite(each, squared) for each in gradients])
+        if num_tasks == len(gradients):
+            return jnp.stack([_finite(each, squared) for each in gradients])
+        each = zip(gradients, sizes, strict=True)
+        return jnp.concatenate(
+            [
+                _finite(tree, squared)[None] if size is None else sound_rows(tree, size, squared=squared)
+                for tree, size in each
+            ]
+        )
 
     if factors is None:
         finite = read()
     else:
         fine = _bounded([pair for leaves in factors for pair in leaves])
-        finite = lax.cond(throughout(fine), lambda: jnp.broadcast_to(fine, (len(gradients),)), read)
+        finite = lax.cond(throughout(fine), lambda: jnp.broadcast_to(fine, (num_tasks,)), read)
     return finite if reduce is None else reduce((~finite).astype(jnp.int32)) == 0
 
 
@@ -202,33 +215,41 @@ def held(new: PyTree, old: PyTree, active: Array) -> PyTree:
 
 
 def own_gradients(
-    own: dict[str, PyTree], active: Array, weights: Array | None = None, *, squared: bool = False
+    own: dict[str, PyTree],
+    active: Array,
+    weights: Array | None = None,
+    *,
+    entries: Entries | None = None,
+    squared: bool = False,
 ) -> dict[str, PyTree]:
     """Task-specific gradients: times their task's weight where there are weights, zero where it does not take part.
 
     Args:
-        own: dict by task name.
+        own: dict by entry of the tasks.
         active: bool `[T]`.
         weights: `[T]`, or None for each head's own gradient.
+        entries: of the tasks; None for single tasks.
         squared: as in `guarded`.
 
     Example:
         >>> own_gradients({"a": jnp.ones(1), "b": jnp.ones(1)}, jnp.array([True, False]), jnp.array([2.0, 2.0]))["a"]
         Array([2.], dtype=float32)
     """
+    names = tuple(sorted(own))
+    entries = entries or Entries(names, (None,) * len(names))
     found = {}
-    for k, name in enumerate(sorted(own)):
-        each = own[name] if weights is None else trees.scale(weights[k], own[name])
-        found[name] = guarded(each, active[k], squared=squared)
+    for name, place in zip(names, entries.places(), strict=True):
+        each = own[name] if weights is None else rows_scaled(weights[place], own[name])
+        found[name] = guarded(each, active[place], squared=squared)
     return found
 
 
 def guarded(tree: PyTree, keep: Array, *, squared: bool = False) -> PyTree:
-    """The last guard: the entries of an update that are finite where `keep` (bool `[]`) holds, 0 elsewhere.
+    """The last guard: the entries of an update that are finite where `keep` holds, 0 elsewhere.
 
     Args:
         tree: the update.
-        keep: whether anything is kept.
+        keep: bool `[]`, whether anything is kept; or `[n]`, which rows of leaves `[n, ...]`.
         squared: whether an entry's square must be finite, too.
 
     Example:
@@ -240,7 +261,7 @@ def guarded(tree: PyTree, keep: Array, *, squared: bool = False) -> PyTree:
         # One comparison for both, since XLA:CPU pays for each in every entry. A square overflows from 2^64 on.
         dtype = trees.accumulator(each.dtype)
         most = 2.0 ** (jnp.finfo(dtype).maxexp // 2) if squared else jnp.inf
-        limit = jnp.where(keep, most, 0.0).astype(dtype)
+        limit = jnp.where(keep, most, 0.0).astype(dtype).reshape(keep.shape + (1,) * (each.ndim - keep.ndim))
         return jnp.where(jnp.abs(each).astype(dtype) < limit, each, jnp.zeros_like(each))
 
     return jax.tree.map(leaf, tree)

@@ -173,6 +173,8 @@ class Model(NamedTuple):
             the heads. Where both are present, `apply` equals decode after encode, with the same use of `key`.
         penalty: `penalty(params) -> []`, what the sharing scheme adds to the objective (soft sharing), or None.
             `training.make_train_step` adds it by itself.
+        banks: by entry that is a bank of many tasks of one form, the names of its tasks in their order. The entry's
+            parameters are `[n, *p]`, its outputs `[B, n, ...]`.
 
     Every architecture of the library raises at trace time, with a message that names the argument, what was expected
     and what was found. Docstrings of architectures list further errors only.
@@ -190,6 +192,7 @@ class Model(NamedTuple):
     encode: Callable[..., tuple[PyTree, PyTree]] | None = None
     decode: Callable[..., tuple[dict[str, Any], PyTree]] | None = None
     penalty: Callable[[Params], Array] | None = None
+    banks: Mapping[str, tuple[str, ...]] = {}
 
 
 class Task(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax.banks import Entries
 from mtljax.checks import expect, found
 from mtljax.types import Array, Params
 
@@ -76,20 +77,20 @@ def with_aux(losses: Any, aux: Any, has_aux: bool) -> Any:
     return (losses, aux) if has_aux else losses
 
 
-def as_scalars(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
-    """Losses as a tuple of T scalars in task order.
+def by_entry(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
+    """Losses as a tuple by entry of the tasks: a scalar for a single task, `[n]` for a bank of n tasks.
 
     Args:
-        losses: dict of scalars by task, or array `[T]`.
-        names: the tasks of the parameters, sorted.
+        losses: dict by entry, or an array `[T]` of single tasks.
+        names: the entries of the parameters, sorted.
 
     Raises:
-        ValueError: tasks that differ from `names`, a loss that is not a scalar, an array that is not `[T]`.
+        ValueError: entries that differ from `names`, a loss that is not a scalar or `[n]`, an array that is not `[T]`.
         TypeError: losses that are not floating.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> as_scalars({"a": jnp.array(1.0), "b": jnp.array(2.0)}, ["a", "c"])
+        >>> by_entry({"a": jnp.array(1.0), "b": jnp.array(2.0)}, ["a", "c"])
         Traceback (most recent call last):
         ...
         ValueError: losses_fn: losses must be of the tasks of params.tasks, ['a', 'c'], found ['a', 'b']
@@ -98,19 +99,44 @@ def as_scalars(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
     if isinstance(losses, dict):
         if sorted(losses, key=str) != names:
             raise ValueError(f"losses_fn: losses must be of the tasks of params.tasks, {names}, found {list(losses)}")
-        scalars = tuple(_array(f"the loss of task '{name}'", losses[name]) for name in names)
-        for name, loss in zip(names, scalars, strict=True):
-            if loss.shape != ():
-                raise ValueError(f"losses_fn: the loss of task '{name}' must be a scalar, found shape {loss.shape}")
+        found = tuple(_array(f"the loss of task '{name}'", losses[name]) for name in names)
+        for name, loss in zip(names, found, strict=True):
+            if loss.ndim > 1 or loss.shape == (0,):
+                raise ValueError(
+                    f"losses_fn: the loss of task '{name}' must be a scalar, or [n] for a bank of n tasks, found shape "
+                    f"{loss.shape}"
+                )
     else:
         array = _array("losses", losses)
         if array.shape != (len(names),):
             raise ValueError(f"losses_fn: losses must be of shape ({len(names)},) for {names}, found {array.shape}")
-        scalars = tuple(array[k] for k in range(len(names)))
-    for name, loss in zip(names, scalars, strict=True):
+        found = tuple(array[k] for k in range(len(names)))
+    for name, loss in zip(names, found, strict=True):
         if not jnp.issubdtype(loss.dtype, jnp.floating):
             raise TypeError(f"losses_fn: the loss of task '{name}' must be of a floating dtype, found {loss.dtype}")
-    return scalars
+    return found
+
+
+def check_banks(entries: Entries, params: Params) -> None:
+    """Raise where the parameters of a bank of n tasks do not lead with n.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> check_banks(Entries(("assays",), (3,)), Params((), {"assays": {"w": jnp.ones((2, 5))}}))
+        Traceback (most recent call last):
+        ...
+        ValueError: losses_fn: the loss of 'assays' is [3], that of a bank of 3 tasks, so params.tasks['assays']['w']
+        must be [3, ...], found shape (2, 5)
+    """
+    for name, size in zip(entries.names, entries.sizes, strict=True):
+        if size is None:
+            continue
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params.tasks[name])[0]:
+            if jnp.shape(leaf)[:1] != (size,):
+                raise ValueError(
+                    f"losses_fn: the loss of {name!r} is [{size}], that of a bank of {size} tasks, so params.tasks"
+                    f"[{name!r}]{jax.tree_util.keystr(path)} must be [{size}, ...], found shape {jnp.shape(leaf)}"
+                )
 
 
 def _array(what: str, value: Any) -> Array:

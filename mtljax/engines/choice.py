@@ -72,8 +72,9 @@ def choose(method: Method, linear: Linearized, shared: PyTree, *, backend: str) 
         return Choice(None, f"{method.name} reads losses: one weighted backward pass")
     if method.pick is not None:
         return Choice(None, f"{method.name} reads one task's gradient per step: one backward pass")
-    size = len(linear.losses) * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shared))
-    rows = f"{len(linear.losses)} rows of {trees.num_elements(shared)} parameters, {size / 2**20:.1f} MiB"
+    num_tasks = linear.entries.num_tasks
+    size = num_tasks * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shared))
+    rows = f"{num_tasks} rows of {trees.num_elements(shared)} parameters, {size / 2**20:.1f} MiB"
     if method.reads == "gramian" and linear.forward:
         if size > ROWS_LIMIT:
             return Choice(gramian(), f"{method.name} reads the Gramian and {rows} are too many to store")

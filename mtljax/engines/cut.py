@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtljax import participation
+from mtljax import participation, trees
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.linear import Cotangents, Linearized
+from mtljax.sweeps import throughout
 from mtljax.types import Array, PyTree
 
 
@@ -23,9 +24,10 @@ class Cut(NamedTuple):
 
     Attributes:
         linear: the losses' derivative.
-        cotangents: list of T, each task's cotangents at the boundary, already times its seed.
-        own: dict by task name, gradients of task-specific parameters times the task's seed.
-        seeds: list of T scalars, what each loss was pulled with (1, or the device's share of the examples).
+        cotangents: by entry, the cotangents at the boundary, already times their seeds. Of a bank that is not kept
+            apart they are summed over its tasks, with the weights of `cut_heads`.
+        own: dict by entry, gradients of task-specific parameters times the tasks' seeds; `[n, *p]` of a bank.
+        seeds: by entry, what each loss was pulled with (1, or the device's share of the examples), `[]` or `[n]`.
         shared: the shared parameters (only shapes are read).
         active: bool `[T]`, the tasks that take part: asked for, with labels, and with a finite loss and finite
             cotangents on every device.
@@ -42,18 +44,24 @@ class Cut(NamedTuple):
     reduce: Callable[[PyTree], PyTree]
     squared: bool = False
 
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return self.linear.entries.num_tasks
+
     def rows(self) -> list[Array]:
         """Cotangents as arrays `[T, ...]`, one per boundary value; zero where a task does not take part."""
-        return stacked(self.cotangents, self.active)
+        return stacked(self.cotangents, self.linear.entries, self.active)
 
     def pull(self, weights: Array | None = None, tasks: Array | None = None) -> PyTree:
         """`sum_k w_k dL_k / d shared` over the tasks that take part, over all devices: one backward pass.
 
         Args:
-            weights: w, `[T]`; None for 1.
+            weights: w, `[T]`; None for 1. Of a bank that is not kept apart, those of `cut_heads` are used already.
             tasks: bool `[T]`, who counts; None for `active`.
         """
-        total = merged(self.cotangents, self.active if tasks is None else tasks, weights)
+        active = self.active if tasks is None else tasks
+        total = merged(self.cotangents, self.linear.entries, active, weights, apart=self.linear.apart)
         return self.reduce(self.linear.pull(total))
 
 
@@ -65,6 +73,8 @@ def cut_heads(
     *,
     reduce: Callable[[PyTree], PyTree] | None = None,
     squared: bool = False,
+    weights: Array | None = None,
+    apart: Callable[[], Linearized] | None = None,
 ) -> Cut:
     """Pull every head once, and see whose cotangents are finite.
 
@@ -75,17 +85,83 @@ def cut_heads(
         active: bool `[T]`, the tasks that take part as far as labels and losses tell.
         reduce: sums a pytree over devices; None on one device.
         squared: whether squares must be finite, too.
+        weights: `[T]`, what the cotangents at the boundary are multiplied with beside the factors, where the tasks of
+            banks are summed; None for 1. Own gradients are not.
+        apart: the derivative with the tasks of banks kept apart, made if a task of a bank that is summed is not finite:
+            the bank's other tasks then do without that task. None: the whole bank does not take part.
     """
+    entries, alone = linear.entries, _alone if reduce is None else reduce
+    parts = entries.parts(factors)
     # In each loss's own dtype and, inside shard_map, its own type.
-    seeds = [factors[k].astype(loss.dtype) * jnp.ones_like(loss) for k, loss in enumerate(linear.losses)]
+    seeds = [part.astype(loss.dtype) * jnp.ones_like(loss) for part, loss in zip(parts, linear.losses, strict=True)]
+    summed = [e for e, size in enumerate(entries.sizes) if size is not None and not linear.apart]
+    places = entries.places()
+    for e in summed:
+        # A task that does not take part is in the sum all the same, times 0.
+        seeds[e] = jnp.where(active[places[e]], seeds[e], jnp.zeros_like(seeds[e]))
     cotangents, own, products = linear.heads(seeds)
+    if weights is not None:
+        for e in summed:
+            cotangents[e] = linear.head(e, seeds[e] * weights[places[e]].astype(seeds[e].dtype))
     named = list(zip(cotangents, sorted(own), strict=True))
-    gradients = [(each, own[name]) for each, name in named]
     known = [[(leaf,) for leaf in jax.tree.leaves(each)] + products[name] for each, name in named]
-    sound = participation.sound(gradients, reduce, squared=squared, factors=known)
-    return Cut(
-        linear, cotangents, own, seeds, shared, active & sound, _alone if reduce is None else reduce, squared=squared
-    )
+    gradients = [(each, own[name]) for each, name in named]
+    sizes = [size if linear.apart else None for size in entries.sizes]
+    sound = participation.sound(gradients, reduce, squared=squared, factors=known, sizes=sizes)
+    if summed:
+        fine = jnp.stack([sound[e] for e in summed]).all()
+        spread = zip(entries.sizes, sound, strict=True)
+        sound = entries.joined([one if size is None else jnp.broadcast_to(one, (size,)) for size, one in spread])
+    cut = Cut(linear, cotangents, own, seeds, shared, active & sound, alone, squared)
+    if not summed or apart is None:
+        return cut
+    return _contained(cut, fine, summed, active, weights, apart)
+
+
+def _contained(
+    cut: Cut, fine: Array, banks: list[int], active: Array, weights: Array | None, apart: Callable[[], Linearized]
+) -> Cut:
+    """The cut; if the sum over a bank's tasks is not finite, once more without the tasks that make it so.
+
+    Args:
+        cut: as it was pulled.
+        fine: bool `[]`, whether all sums are finite, the same on all devices.
+        banks: the entries that are summed.
+        active: bool `[T]`, the tasks that take part as far as labels and losses tell.
+        weights: as in `cut_heads`.
+        apart: likewise.
+    """
+    entries = cut.linear.entries
+    places = entries.places()
+
+    def pieces(cotangents: list[Cotangents], own: dict[str, PyTree]) -> PyTree:
+        return [(cotangents[e], own[entries.names[e]]) for e in banks]
+
+    before = pieces(cut.cotangents, cut.own)
+
+    def again() -> tuple[PyTree, Array]:
+        found = cut_heads(
+            apart(), entries.joined(cut.seeds), cut.shared, active, reduce=cut.reduce, squared=cut.squared
+        )
+        sums = list(found.cotangents)
+        for e in banks:
+            present = found.active[places[e]]
+            factors = jnp.where(present, 1.0 if weights is None else weights[places[e]], 0.0)
+            sums[e] = [
+                None if each is None else trees.weighted_sum(factors, participation.rows_of(present, each))
+                for each in found.cotangents[e]
+            ]
+        after = pieces(sums, found.own)
+        if jax.eval_shape(lambda: after) != jax.eval_shape(lambda: before):
+            # The features were not found at the same places; then the bank does not take part.
+            return jax.tree.map(jnp.zeros_like, before), cut.active
+        return after, entries.joined([(found if e in banks else cut).active[place] for e, place in enumerate(places)])
+
+    found, present = lax.cond(throughout(fine), lambda: (before, cut.active), again)
+    cotangents, own = list(cut.cotangents), dict(cut.own)
+    for e, (values, gradient) in zip(banks, found, strict=True):
+        cotangents[e], own[entries.names[e]] = values, gradient
+    return cut._replace(cotangents=cotangents, own=own, active=present)
 
 
 def reduction(axis_name: str | tuple[str, ...] | None) -> Callable[[PyTree], PyTree] | None:

@@ -68,7 +68,7 @@ def features(model: Model | None = None) -> Engine:
 
 
 def _at_features(cut: Cut) -> Ranged:
-    rows, num_tasks = cut.rows(), len(cut.own)
+    rows, num_tasks = cut.rows(), cut.num_tasks
     shape = (num_tasks, num_tasks)
     by_example = [r for r, direct in zip(rows, cut.linear.direct, strict=True) if not direct]
     # Examples lie on different devices, so their products add up; parameters are the same, so they are summed first.

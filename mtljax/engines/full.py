@@ -45,7 +45,7 @@ def best_rows(linear: Linearized, backend: str) -> Rows:
 def jacobian(cut: Cut, rows: Rows | None = None) -> PyTree:
     """The T rows by the shared parameters, leaves `[T, *p]`, reduced over devices."""
     if not cut.linear.direct:
-        return jax.tree.map(lambda leaf: jnp.zeros((len(cut.own), *leaf.shape), leaf.dtype), cut.shared)
+        return jax.tree.map(lambda leaf: jnp.zeros((cut.num_tasks, *leaf.shape), leaf.dtype), cut.shared)
     strategy = rows or best_rows(cut.linear, jax.default_backend())
     return cut.reduce(strategy(cut.linear.pull, cut.rows()))
 
@@ -78,7 +78,7 @@ def full(rows: Rows | None = None, *, refine: bool = False) -> Engine:
     check_flag("full", "refine", refine)
 
     def read(cut: Cut, reads: Reads) -> Reading:
-        found, num_tasks = jacobian(cut, rows), len(cut.own)
+        found, num_tasks = jacobian(cut, rows), cut.num_tasks
         if reads == "gramian":
             products = (ranges.refined_gramian if refine else ranges.gramian)(found, num_tasks=num_tasks)
             return reading_of(cut, products, kept=found)

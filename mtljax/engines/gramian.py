@@ -64,8 +64,10 @@ def gramian(chunk: int | None = None) -> Engine:
         if not any(cut.linear.direct):
             return cut.pull(answer)
         # Seeds times weights differ from the seeds above, so the compiler keeps nothing of size T x P for them.
-        cotangents = [cut.linear.head(k, seed * answer[k].astype(seed.dtype)) for k, seed in enumerate(cut.seeds)]
-        return cut.reduce(cut.linear.pull(merged(cotangents, cut.active)))
+        entries = cut.linear.entries
+        weights = [part.astype(seed.dtype) for part, seed in zip(entries.parts(answer), cut.seeds, strict=True)]
+        cotangents = [cut.linear.head(e, seed * weights[e]) for e, seed in enumerate(cut.seeds)]
+        return cut.reduce(cut.linear.pull(merged(cotangents, entries, cut.active)))
 
     return Engine("gramian" if chunk is None else f"gramian({chunk})", read, pull, serves=("gramian",))
 
@@ -84,7 +86,7 @@ def _pushed(cut: Cut, cotangents: PyTree, scaled: bool) -> tuple[list[Array], Ar
 def _in_loop(cut: Cut, chunk: int | None, scaled: bool = False) -> tuple[Array, Array]:
     """Columns in a compiled loop, contracted with the heads' cotangents, so that no head is pushed through."""
     cotangents = cut.rows()
-    num_tasks = len(cut.cotangents)
+    num_tasks = cut.num_tasks
 
     def column(one: list[Array]) -> tuple[Array, Array]:
         tangents, largest = _pushed(cut, one, scaled)
@@ -102,27 +104,34 @@ def _in_order(cut: Cut, scaled: bool = False) -> tuple[Array, Array]:
     """Columns written out, one after the other."""
     columns: list[Array] = []
     sizes: list[Array] = []
-    for k, entries in enumerate(cut.cotangents):
-        if any(cut.linear.direct):
-            seed = cut.seeds[k]
+    entries = cut.linear.entries
+    seeds = [seed.astype(jnp.float32) for seed in cut.seeds]
+    for e, k in [(e, k) for e, size in enumerate(entries.sizes) for k in range(1 if size is None else size)]:
+        found, active = cut.cotangents[e], cut.active[len(columns)]
+        if entries.sizes[e] is not None:
+            found = [None if each is None else each[k] for each in found]
+        elif any(cut.linear.direct):
+            seed = cut.seeds[e]
             if columns:
                 seed, _ = lax.optimization_barrier((seed, columns[-1]))
-            entries = cut.linear.head(k, seed)
-        elif columns:
-            entries, _ = lax.optimization_barrier((entries, columns[-1]))
-        at_boundary, largest = _pushed(cut, _alone(cut, entries, cut.active[k]), scaled)
+            found = cut.linear.head(e, seed)
+        if columns and (entries.sizes[e] is not None or not any(cut.linear.direct)):
+            found, _ = lax.optimization_barrier((found, columns[-1]))
+        at_boundary, largest = _pushed(cut, _alone(cut, found, active), scaled)
         tangents = cut.linear.push_heads(at_boundary)
-        slopes = [seed.astype(jnp.float32) * t.astype(jnp.float32) for seed, t in zip(cut.seeds, tangents, strict=True)]
-        columns.append(cut.reduce(jnp.where(cut.active, jnp.stack(slopes), 0.0)))
+        slopes = [seed * tangent.astype(jnp.float32) for seed, tangent in zip(seeds, tangents, strict=True)]
+        columns.append(cut.reduce(jnp.where(cut.active, entries.joined(slopes), 0.0)))
         sizes.append(largest)
     return jnp.stack(columns, axis=1), jnp.stack(sizes)
 
 
-def _alone(cut: Cut, entries: Cotangents, active: Array) -> list[Array]:
+def _alone(cut: Cut, found: Cotangents, active: Array) -> list[Array]:
     """One task's cotangents as a full list; zeros where it reads nothing."""
     alone = []
-    for place, entry in enumerate(entries):
-        present = (cotangents[place] for cotangents in cut.cotangents)
-        zero = next(jnp.zeros_like(array) for array in present if array is not None)
-        alone.append(zero if entry is None else jnp.where(active, entry, zero))
+    for place, value in enumerate(found):
+        e = next(e for e, cotangents in enumerate(cut.cotangents) if cotangents[place] is not None)
+        known = cut.cotangents[e][place]
+        assert known is not None
+        zero = jnp.zeros_like(known if cut.linear.entries.sizes[e] is None else known[0])
+        alone.append(zero if value is None else jnp.where(active, value, zero))
     return alone

@@ -9,7 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtljax import participation, trees
-from mtljax.engines.checks import as_scalars, split_aux
+from mtljax.banks import Entries
+from mtljax.engines.checks import by_entry, check_banks, split_aux
+from mtljax.gradients.checks import check_tasks
 from mtljax.gradients.result import Gradients
 from mtljax.types import Array, Aux, Batches, Method, MethodState, Params
 
@@ -36,36 +38,39 @@ def on_batches(
     names = sorted(params.tasks)
     found = [split_aux(losses_fn(params, *each), has_aux) for each in batches]
     known = [aux if isinstance(aux, Aux) else Aux() for _, aux in found]
-    first = as_scalars(found[0][0], names)
+    first = by_entry(found[0][0], names)
+    entries = Entries(tuple(names), tuple(loss.shape[0] if loss.ndim else None for loss in first))
+    check_banks(entries, params)
+    check_tasks(method, state, active, entries)
     who = participation.present(
-        jnp.stack([loss.astype(trees.accumulator(loss.dtype)) for loss in first]),
+        entries.joined([loss.astype(trees.accumulator(loss.dtype)) for loss in first]),
         weight_sum=known[0].weight_sum,
         active=active,
         method=method,
         squared=squared,
     )
-    asked = jnp.ones(len(names), bool) if active is None else active
+    asked = jnp.ones(entries.num_tasks, bool) if active is None else active
     labeled = [asked if each.weight_sum is None else asked & (each.weight_sum > 0) for each in known[1:]]
-    prior = known[0].prior
+    prior = None if known[0].prior is None else entries.parts(known[0].prior)
 
     def losses_at(params: Params, index: int) -> dict[str, Array]:
-        losses = as_scalars(split_aux(losses_fn(params, *batches[index]), has_aux)[0], names)
-        weighed = losses if prior is None else [loss * prior[k].astype(loss.dtype) for k, loss in enumerate(losses)]
+        losses = by_entry(split_aux(losses_fn(params, *batches[index]), has_aux)[0], names)
+        weighed = losses if prior is None else [loss * prior[e].astype(loss.dtype) for e, loss in enumerate(losses)]
         return dict(zip(names, weighed, strict=True))
 
     evidence = Batches(losses_at, params, jnp.stack([who.active, *labeled]))
     told = {"weight_sum": who.weight_sum, **told, "losses": who.clean, **known[0].extra}
     (grads, present), after = method.update(evidence, state, active=who.active, **told)
 
-    def restore(values: tuple[Array, ...]) -> Any:
-        return dict(zip(names, values, strict=True)) if isinstance(found[0][0], dict) else jnp.stack(values)
+    def restore(values: Array) -> Any:
+        return dict(zip(names, entries.parts(values), strict=True)) if isinstance(found[0][0], dict) else values
 
     return Gradients(
         losses=who.losses,
         aux=found[0][1],
         grads=Params(
             participation.guarded(grads.shared, present.any(), squared=squared),
-            participation.own_gradients(grads.tasks, present, squared=squared),
+            participation.own_gradients(grads.tasks, present, entries=entries, squared=squared),
         ),
         method_state=participation.unless_void(after, state, present),
         active=present,
@@ -73,6 +78,7 @@ def on_batches(
         share=who.share,
         gramian=None,
         scale=None,
+        entries=entries,
         restore=restore,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mtljax.banks import Entries
 from mtljax.types import Array, MethodState, Params
 
 
@@ -21,7 +22,8 @@ class Gradients(NamedTuple):
         share: `[T]`, this device's share of each task's sum of weights (1 on one device).
         gramian: `[T, T]` where one was built, of gradients times `scale`; else None.
         scale: float32 `[]`, a power of two, 1 for gradients of ordinary size; None where no Gramian was built.
-        restore: puts T scalars into the form in which `losses_fn` returns losses.
+        entries: of the tasks.
+        restore: puts losses `[T]` into the form in which `losses_fn` returns losses.
     """
 
     losses: Array
@@ -33,4 +35,5 @@ class Gradients(NamedTuple):
     share: Array
     gramian: Array | None
     scale: Array | None
-    restore: Callable[[tuple[Array, ...]], Any]
+    entries: Entries
+    restore: Callable[[Array], Any]

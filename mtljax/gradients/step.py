@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,15 +11,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import engines, participation, trees
+from mtljax.banks import rows_scaled
 from mtljax.checks import expect
 from mtljax.engines.checks import check_params
 from mtljax.engines.cut import Cut, cut_heads, reduction
 from mtljax.engines.linear import Linearized, linearize
 from mtljax.engines.types import Engine, check_rows, check_serves
 from mtljax.gradients.batches import on_batches
+from mtljax.gradients.checks import check_tasks
 from mtljax.gradients.result import Gradients
 from mtljax.methods.apply import weigh
-from mtljax.methods.common import check_active
 from mtljax.methods.wrappers import preference
 from mtljax.sweeps import throughout
 from mtljax.types import Array, Aux, Key, Method, MethodState, Params, PyTree
@@ -69,19 +71,15 @@ def differentiate(
     """
     check_params("value_and_grad", params)
     expect(isinstance(method_state, MethodState), method.name, "state", "a mtljax.MethodState", method_state, TypeError)
-    if method_state.weights.shape != (len(params.tasks),):
-        raise ValueError(
-            f"{method.name} was initialised for {method_state.weights.shape[0]} tasks but params.tasks has "
-            f"{sorted(params.tasks)}"
-        )
-    check_active(method.name, active, len(params.tasks))
-
     if method.reads == "batches":
         told = {"key": key, **extra}
         return on_batches(losses_fn, method, params, method_state, args, told, active, has_aux, axis_name, squared)
     reduce = reduction(axis_name)
     params = varying(params, axis_name)
-    linear = linearize(losses_fn, params, args, has_aux)
+    told_apart = functools.partial(linearize, losses_fn, params, args, has_aux)
+    linear = told_apart(apart=method.reads != "losses")
+    entries = linear.entries
+    check_tasks(method, method_state, active, entries)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()
     who = participation.present(
         losses_of(linear), weight_sum=known.weight_sum, active=active, reduce=reduce, method=method, squared=squared
@@ -98,7 +96,16 @@ def differentiate(
     if method.reads == "losses":
         weights, asked = weigh(method, who.clean, method_state, active=who.active, **told)
         seeds = who.share * weights if method.weigh_tasks else who.share
-    cut = cut_heads(linear, seeds, params.shared, who.active, reduce=reduce, squared=squared)
+    cut = cut_heads(
+        linear,
+        seeds,
+        params.shared,
+        who.active,
+        reduce=reduce,
+        squared=squared,
+        weights=None if method.weigh_tasks else weights,
+        apart=told_apart,
+    )
     if weights is not None:
         # The other tasks keep their weights; what the method's state holds of the bad task does not change.
         state = participation.held(asked, method_state, cut.active | ~who.active)
@@ -114,13 +121,14 @@ def differentiate(
 
     own = cut.own
     if method.weigh_tasks and weights is None and method.pick is None:
-        own = {name: trees.scale(answer.state.weights[k], own[name]) for k, name in enumerate(sorted(own))}
+        parts = zip(sorted(own), entries.parts(answer.state.weights), strict=True)
+        own = {name: rows_scaled(weights, own[name]) for name, weights in parts}
     own = {name: cut.reduce(own[name]) for name in sorted(own)}
     present = answer.active
     nonfinite = who.asked & ~present
     if not linear.separate:
         # A NaN of one task may have reached the others; then no task takes part. Checked if a task was left out.
-        update = (answer.shared, participation.own_gradients(own, present))
+        update = (answer.shared, participation.own_gradients(own, present, entries=entries))
         everyone = throughout(~nonfinite.any())
         present &= lax.cond(everyone, lambda: jnp.array(True), lambda: ~nonfinite.any() | trees.all_finite(update))
     return Gradients(
@@ -128,7 +136,7 @@ def differentiate(
         aux=linear.aux,
         grads=Params(
             participation.guarded(answer.shared, present.any(), squared=squared),
-            participation.own_gradients(own, present, squared=squared),
+            participation.own_gradients(own, present, entries=entries, squared=squared),
         ),
         method_state=participation.unless_void(answer.state, method_state, present),
         active=present,
@@ -136,7 +144,8 @@ def differentiate(
         share=who.share,
         gramian=answer.gramian,
         scale=answer.scale,
-        restore=linear.restore,
+        entries=entries,
+        restore=lambda values: linear.restore(entries.parts(values)),
     )
 
 
@@ -205,4 +214,4 @@ def varying(params: Params, axis_name: str | tuple[str, ...] | None) -> Params:
 
 def losses_of(linear: Linearized) -> Array:
     """Losses as one array `[T]`, float32 or wider."""
-    return jnp.stack([loss.astype(trees.accumulator(loss.dtype)) for loss in linear.losses])
+    return linear.entries.joined([loss.astype(trees.accumulator(loss.dtype)) for loss in linear.losses])

@@ -68,7 +68,7 @@ def value_and_task_grads(
         reduce = reduction(axis_name)
         params = varying(part.split(tree), axis_name)
         linear = linearize(part.losses_fn, params, args, has_aux)
-        everyone = jnp.ones(len(linear.losses), bool)
+        everyone = jnp.ones(linear.entries.num_tasks, bool)
         share = 1.0 if axis_name is None else 1.0 / lax.axis_size(axis_name)
         cut = cut_heads(linear, jnp.full(everyone.shape, share), params.shared, everyone, reduce=reduce)
         losses = linear.losses if axis_name is None else lax.pmean(linear.losses, axis_name)
@@ -177,7 +177,7 @@ def value_and_grad(
             extra=extra,
             axis_name=axis_name,
         )
-        values = with_aux(part.restore(result.restore(tuple(result.losses))), result.aux, has_aux)
+        values = with_aux(part.restore(result.restore(result.losses)), result.aux, has_aux)
         after = replaced(method_state, ended(method, result.method_state))
         return values, part.join(result.grads), after
 

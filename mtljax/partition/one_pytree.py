@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.checks import check_names, expect
-from mtljax.engines.checks import as_scalars, check_params, split_aux
+from mtljax.engines.checks import by_entry, check_params, split_aux
 from mtljax.partition.dependence import reach
 from mtljax.partition.layout import Layout, Own, has_tasks, join, keys_of, owners_of, paths_of, split
 from mtljax.types import Method, MethodState, Params, PyTree
@@ -175,7 +175,7 @@ def _traced(
         losses, _ = split_aux(losses_fn(params, *args), has_aux)
         names.extend(given or _names_of(losses))
         keys = keys_of(names)
-        return as_scalars(dict(zip(keys, _in_order(where, losses, names), strict=True)), keys)
+        return by_entry(dict(zip(keys, _in_order(where, losses, names), strict=True)), keys)
 
     jaxpr = jax.make_jaxpr(scalars)(params).jaxpr
     return names, jaxpr

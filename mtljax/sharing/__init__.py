@@ -9,6 +9,7 @@ from mtljax.sharing.dselect_k import dselect_k
 from mtljax.sharing.encoders import encoders
 from mtljax.sharing.esmm import esmm
 from mtljax.sharing.film import film
+from mtljax.sharing.frames.bank import Bank
 from mtljax.sharing.frames.network import Network
 from mtljax.sharing.hard import hard
 from mtljax.sharing.hierarchical import hierarchical, successive_regularization
@@ -29,6 +30,7 @@ from mtljax.sharing.surgery.freeze import freeze, part_labels, thaw
 from mtljax.sharing.tree import tree
 
 __all__ = [
+    "Bank",
     "Experts",
     "Network",
     "adapters",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_flag, check_nonnegative, check_number, is_zero
+from mtljax.sharing.frames.bank import Bank, heads_of
 from mtljax.sharing.frames.experts import (
     Run,
     assemble,
@@ -18,14 +19,14 @@ from mtljax.sharing.frames.experts import (
     mix_experts,
     run_experts,
 )
-from mtljax.sharing.frames.network import Network, check_heads
+from mtljax.sharing.frames.network import Network
 from mtljax.trees import accumulator
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 
 
 def dselect_k(
     expert: Network | Sequence[Network],
-    heads: Mapping[str, Network],
+    heads: Mapping[str, Network | Bank],
     *,
     num_experts: int | None = None,
     num_selected: int = 2,
@@ -105,7 +106,7 @@ def dselect_k(
         >>> jax.tree.map(jnp.shape, params.tasks["label"]["gate"])
         {'alpha': (2,), 'z': (2, 3)}
     """
-    names = check_heads("dselect_k", heads)
+    names, networks, banks = heads_of("dselect_k", heads)
     experts = expert_list("dselect_k", expert, num_experts)
     count = len(experts)
     bits, k = (count - 1).bit_length(), check_count("dselect_k", "num_selected", num_selected, most=count)
@@ -137,12 +138,12 @@ def dselect_k(
         if not per_example:
             examples = jax.tree.leaves(features["experts"])[0].shape[0]
             weights = jnp.broadcast_to(weights, (examples, count))
-        outputs = run("head", heads[name], mix_experts("dselect_k", weights, features["experts"]))
+        outputs = run("head", networks[name], mix_experts("dselect_k", weights, features["experts"]))
         if not train or is_zero(entropy):
             return outputs
         return Regularized(outputs, entropy * jnp.mean(jnp.sum(_entropy(selectors), axis=1)))
 
-    return assemble("dselect_k", names, trunk, branch, encoder=encoder)
+    return assemble("dselect_k", names, trunk, branch, encoder=encoder, banks=banks)
 
 
 def _static(k: int, bits: int, gamma: Array | float) -> Network:

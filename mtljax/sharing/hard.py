@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtljax.sharing.frames.bank import Bank, heads_of, run_entry, started
 from mtljax.sharing.frames.encoder import encoder_and_heads
 from mtljax.sharing.frames.inputs import input_of
-from mtljax.sharing.frames.network import Network, check_heads, check_network, key_for, selected
+from mtljax.sharing.frames.network import Network, check_network, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
-def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
+def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
     """One trunk that all tasks share, and one head per task.
 
         outputs_k = head_k(trunk(inputs))
@@ -24,7 +26,7 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
 
     Args:
         trunk: network from inputs `[B, ...]` to features, any pytree.
-        heads: network from those features to outputs, by task name.
+        heads: network from those features to outputs, by task name; a `Bank` stands for many tasks of one form.
 
     Returns:
         `Model` with `encode` and `decode`; its `penalty` is None.
@@ -44,16 +46,21 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         >>> jax.tree.map(jnp.shape, outputs)
         {'label': (2, 10)}
     """
-    names = check_heads("hard", heads)
+    names, networks, banks = heads_of("hard", heads)
     check_network("hard", "trunk", trunk)
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         inputs = input_of(inputs, names[0])
         shared, trunk_state = trunk.init(key_for(key, "trunk"), inputs)
         features, _ = trunk.apply(shared, trunk_state, inputs)
+
+        def start(network: Network, keyed: Callable[[str], Any], features: PyTree) -> tuple[PyTree, PyTree]:
+            return network.init(keyed("task"), features)
+
         params, states = {}, {}
         for name in names:
-            params[name], states[name] = heads[name].init(key_for(key, f"task/{name}"), features)
+            first = functools.partial(start, networks[name])
+            params[name], states[name] = started(first, key, name, banks.get(name), features)
         return Params(shared=shared, tasks=params), {"trunk": trunk_state, "tasks": states}
 
     def encode(
@@ -71,11 +78,17 @@ def hard(trunk: Network, heads: Mapping[str, Network]) -> Model:
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
+        def one(
+            network: Network, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
+        ) -> tuple[Any, PyTree]:
+            return network.apply(own, state, features, key=keyed("task"), train=train)
+
         outputs, states = {}, dict(state["tasks"])
         for name in selected(names, tasks):
-            outputs[name], states[name] = heads[name].apply(
-                tasks_params[name], states[name], features, key=key_for(key, f"task/{name}"), train=train
+            head = functools.partial(one, networks[name])
+            outputs[name], states[name] = run_entry(
+                head, tasks_params[name], states[name], key, name, banks.get(name), features
             )
         return outputs, {"trunk": state["trunk"], "tasks": states}
 
-    return encoder_and_heads(names, init, encode, decode)
+    return encoder_and_heads(names, init, encode, decode, banks=banks)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mtljax.sharing.frames.bank import Bank, heads_of
 from mtljax.sharing.frames.experts import (
     Run,
     assemble,
@@ -16,13 +17,13 @@ from mtljax.sharing.frames.experts import (
     mix_experts,
     run_experts,
 )
-from mtljax.sharing.frames.network import Network, check_heads
+from mtljax.sharing.frames.network import Network
 from mtljax.types import Key, Model, PyTree
 
 
 def mmoe(
     expert: Network | Sequence[Network],
-    heads: Mapping[str, Network],
+    heads: Mapping[str, Network | Bank],
     *,
     num_experts: int | None = None,
     gate: Network | None = None,
@@ -75,7 +76,7 @@ def mmoe(
         >>> jax.tree.map(jnp.shape, outputs)
         {'depth': (2, 1), 'label': (2, 10)}
     """
-    names = check_heads("mmoe", heads)
+    names, networks, banks = heads_of("mmoe", heads)
     experts = expert_list("mmoe", expert, num_experts)
     gate = gate_or_linear("mmoe", gate, len(experts))
 
@@ -85,6 +86,6 @@ def mmoe(
     def branch(run: Run, name: str, features: PyTree, *, key: Key | None, train: bool) -> Any:
         logits = logits_of("mmoe", run, "gate", gate, features["inputs"], len(experts))
         mixture = mix_experts("mmoe", jax.nn.softmax(logits), features["experts"])
-        return run("head", heads[name], mixture)
+        return run("head", networks[name], mixture)
 
-    return assemble("mmoe", names, trunk, branch, encoder=encoder)
+    return assemble("mmoe", names, trunk, branch, encoder=encoder, banks=banks)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count, check_flag, check_nonnegative, is_zero
+from mtljax.sharing.frames.bank import Bank, heads_of
 from mtljax.sharing.frames.experts import (
     Run,
     assemble,
@@ -19,13 +20,13 @@ from mtljax.sharing.frames.experts import (
     mix_experts,
     run_experts,
 )
-from mtljax.sharing.frames.network import Network, check_heads
+from mtljax.sharing.frames.network import Network
 from mtljax.types import Array, Key, Model, PyTree, Regularized
 
 
 def moe(
     expert: Network | Sequence[Network],
-    heads: Mapping[str, Network],
+    heads: Mapping[str, Network | Bank],
     *,
     num_experts: int | None = None,
     num_selected: int = 2,
@@ -102,7 +103,7 @@ def moe(
         >>> outputs["label"].outputs.shape, outputs["label"].term.shape
         ((2, 10), ())
     """
-    names = check_heads("moe", heads)
+    names, networks, banks = heads_of("moe", heads)
     experts = expert_list("moe", expert, num_experts)
     count = len(experts)
     k = check_count("moe", "num_selected", num_selected, most=count)
@@ -124,13 +125,13 @@ def moe(
         chosen = _largest(logits, k)
         odds = jax.nn.softmax(logits)
         weights = jnp.where(chosen, odds, 0.0) if k == 1 else jax.nn.softmax(logits, where=chosen)
-        outputs = run("head", heads[name], mix_experts("moe", weights, features["experts"]))
+        outputs = run("head", networks[name], mix_experts("moe", weights, features["experts"]))
         if not train or is_zero(balance):
             return outputs
         used = jnp.mean(chosen, axis=0, dtype=odds.dtype) / k
         return Regularized(outputs, balance * count * jnp.sum(used * jnp.mean(odds, axis=0)))
 
-    return assemble("moe", names, trunk, branch, encoder=encoder)
+    return assemble("moe", names, trunk, branch, encoder=encoder, banks=banks)
 
 
 def _largest(logits: Array, k: int) -> Array:

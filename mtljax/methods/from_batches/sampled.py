@@ -58,7 +58,7 @@ def sampled(method: Method, batches: int = 3) -> Method:
 
     def rows(evidence: Batches, index: int) -> Params:
         linear = linearize(evidence.losses_fn, evidence.params, (index,), False)
-        everyone = jnp.ones(len(linear.losses), bool)
+        everyone = jnp.ones(linear.entries.num_tasks, bool)
         cut = cut_heads(linear, jnp.ones(everyone.size), evidence.params.shared, everyone)
         return Params(jacobian(cut._replace(active=everyone)), cut.own)
 

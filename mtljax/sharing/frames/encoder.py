@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtljax.sharing.frames.inputs import one_task_at_a_time
@@ -12,7 +12,12 @@ from mtljax.types import Key, Model, Params, PyTree
 
 
 def encoder_and_heads(
-    names: tuple[str, ...], init: Callable[..., Any], encode: Callable[..., Any], decode: Callable[..., Any]
+    names: tuple[str, ...],
+    init: Callable[..., Any],
+    encode: Callable[..., Any],
+    decode: Callable[..., Any],
+    *,
+    banks: Mapping[str, tuple[str, ...]] = {},
 ) -> Model:
     """A `Model` whose `apply` is `decode` after `encode`, both with the same key; it takes `TaskInputs` too.
 
@@ -21,6 +26,7 @@ def encoder_and_heads(
         init: `Model.init`.
         encode: `Model.encode`.
         decode: `Model.decode`.
+        banks: `Model.banks`.
 
     Example:
         >>> import jax
@@ -49,4 +55,4 @@ def encoder_and_heads(
         features, state = encode(params.shared, state, inputs, key=key, train=train)
         return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
 
-    return checked_model(names, init, one_task_at_a_time(names, apply), encode=encode, decode=decode)
+    return checked_model(names, init, one_task_at_a_time(names, apply), encode=encode, decode=decode, banks=banks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count
+from mtljax.sharing.frames.bank import run_entry, started
 from mtljax.sharing.frames.encoder import encoder_and_heads
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.network import Network, check_network, check_networks, is_sequence, key_for, selected
@@ -29,6 +30,7 @@ def assemble(
     branch: Callable[..., Any],
     *,
     encoder: Network | None = None,
+    banks: Mapping[str, tuple[str, ...]] = {},
 ) -> Model:
     """A model from two functions, the trunk of all tasks and the branch of one task; each serves `init` and `apply`.
 
@@ -37,7 +39,7 @@ def assemble(
     `params.shared[block]` are the parameters of a network that `encoder` or `trunk` runs, by block name.
     `params.tasks[k][block]` are those of a network that task k's branch runs. The state is
     `{"shared": ..., "tasks": {k: ...}}` of the same form. Keys come from block names, in a branch also from the task's
-    name.
+    name. Parameters and state of a bank of n tasks have a leading axis `[n, ...]`.
 
     Args:
         where: the public function that calls this one; messages start with its name.
@@ -48,6 +50,7 @@ def assemble(
             branch must run the same blocks whatever `train` is, since `init` calls it too.
         encoder: network whose output the trunk reads in place of the inputs, block `"encoder"`; None for the inputs
             themselves.
+        banks: the tasks of each entry that is a bank; the branch runs for one of them, and is mapped.
 
     Returns:
         `Model` with `encode` and `decode`.
@@ -60,19 +63,24 @@ def assemble(
 
     def init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         shared, shared_state = {}, {}
-        features = walk(_starting(shared, shared_state, key), input_of(inputs, names[0]))
+        features = walk(_starting(shared, shared_state, lambda block: key_for(key, block)), input_of(inputs, names[0]))
+
+        def start(name: str, keyed: Callable[[str], Any], features: PyTree) -> tuple[PyTree, PyTree]:
+            params, state = {}, {}
+            branch(_starting(params, state, keyed), name, features, key=None, train=False)
+            return params, state
+
         params, states = {}, {}
         for name in names:
-            params[name], states[name] = {}, {}
-            run = _starting(params[name], states[name], key, f"/{name}")
-            branch(run, name, features, key=None, train=False)
+            first = functools.partial(start, name)
+            params[name], states[name] = started(first, key, name, banks.get(name), features)
         return Params(shared=shared, tasks=params), {"shared": shared_state, "tasks": states}
 
     def encode(
         shared: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
     ) -> tuple[PyTree, PyTree]:
         states = dict(state["shared"])
-        features = walk(_running(shared, states, key, train), inputs)
+        features = walk(_running(shared, states, lambda block: key_for(key, block), train), inputs)
         return features, {"shared": states, "tasks": state["tasks"]}
 
     def decode(
@@ -84,35 +92,38 @@ def assemble(
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
+        def one(
+            name: str, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
+        ) -> tuple[Any, PyTree]:
+            state = dict(state)
+            run = _running(own, state, keyed, train)
+            return branch(run, name, features, key=keyed("task"), train=train), state
+
         outputs, states = {}, dict(state["tasks"])
         for name in selected(names, tasks):
-            states[name] = dict(states[name])
-            run = _running(tasks_params[name], states[name], key, train, f"/{name}")
-            outputs[name] = branch(run, name, features, key=key_for(key, f"task/{name}"), train=train)
+            outputs[name], states[name] = run_entry(
+                functools.partial(one, name), tasks_params[name], states[name], key, name, banks.get(name), features
+            )
         return outputs, {"shared": state["shared"], "tasks": states}
 
-    return encoder_and_heads(names, init, encode, decode)
+    return encoder_and_heads(names, init, encode, decode, banks=banks)
 
 
-def _starting(params: dict[str, PyTree], states: dict[str, PyTree], key: Key, suffix: str = "") -> Run:
+def _starting(params: dict[str, PyTree], states: dict[str, PyTree], keyed: Callable[[str], Any]) -> Run:
     """A `run` for `init`: initializes each network, stores parameters and state in the two dicts, and applies it."""
 
     def run(block: str, network: Network, inputs: PyTree) -> Any:
-        params[block], states[block] = network.init(key_for(key, block + suffix), inputs)
+        params[block], states[block] = network.init(keyed(block), inputs)
         return network.apply(params[block], states[block], inputs)[0]
 
     return run
 
 
-def _running(
-    params: dict[str, PyTree], states: dict[str, PyTree], key: Key | None, train: bool, suffix: str = ""
-) -> Run:
+def _running(params: dict[str, PyTree], states: dict[str, PyTree], keyed: Callable[[str], Any], train: bool) -> Run:
     """A `run` for `apply`: applies each network with its parameters, and replaces its state by the new one."""
 
     def run(block: str, network: Network, inputs: PyTree) -> Any:
-        outputs, states[block] = network.apply(
-            params[block], states[block], inputs, key=key_for(key, block + suffix), train=train
-        )
+        outputs, states[block] = network.apply(params[block], states[block], inputs, key=keyed(block), train=train)
         return outputs
 
     return run

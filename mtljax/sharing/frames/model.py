@@ -18,6 +18,7 @@ def checked_model(
     encode: Callable[..., Any] | None = None,
     decode: Callable[..., Any] | None = None,
     penalty: Callable[[Params], Array] | None = None,
+    banks: Mapping[str, tuple[str, ...]] = {},
 ) -> Model:
     """A `Model` of these functions that checks keys, flags, tasks and parameters before a network runs.
 
@@ -28,6 +29,7 @@ def checked_model(
         encode: `Model.encode`.
         decode: `Model.decode`.
         penalty: `Model.penalty`.
+        banks: `Model.banks`.
 
     Example:
         >>> def apply(params, state, inputs, *, tasks=None, key=None, train=False):
@@ -80,6 +82,7 @@ def checked_model(
         encode=None if encode is None else checked_encode,
         decode=None if decode is None else checked_decode,
         penalty=penalty,
+        banks=banks,
     )
 
 
