@@ -15,6 +15,7 @@ from mtljax import (
     trees,
 )
 from mtljax.adapters import as_optax, carry
+from mtljax.banks import ByTask
 from mtljax.gradients import value_and_grad, value_and_task_grads
 from mtljax.losses.objective import make_losses_fn
 from mtljax.methods import aggregate
@@ -41,6 +42,7 @@ __all__ = [
     "Aux",
     "Batch",
     "Batches",
+    "ByTask",
     "Method",
     "MethodState",
     "Model",

@@ -37,6 +37,11 @@ class Entries(NamedTuple):
         return sum(1 if size is None else size for size in self.sizes)
 
     @property
+    def banks(self) -> dict[str, int]:
+        """The number of tasks of each bank, by entry."""
+        return {name: size for name, size in zip(self.names, self.sizes, strict=True) if size is not None}
+
+    @property
     def banked(self) -> bool:
         """Whether any entry is a bank."""
         return any(size is not None for size in self.sizes)

@@ -161,7 +161,7 @@ def check_task(where: str, name: str, value: Any) -> Task:
     expect(isinstance(value.metrics, dict), where, f"metrics of task '{name}'", "a dict", value.metrics, TypeError)
     for metric, function in value.metrics.items():
         check_callable(where, f"metric '{metric}' of task '{name}'", function)
-    check_number(where, f"the prior of task '{name}'", value.prior, above=0)
+    check_number(where, f"the prior of task '{name}'", value.prior, above=0, shape=None)
     return value
 
 

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.tree_util import DictKey
 
+from mtljax.banks import Entries
 from mtljax.checks import check_names, check_task, check_weights, expect
 from mtljax.losses.masked import elements_of, masked_mean
 from mtljax.losses.per_example import Loss
@@ -34,6 +36,10 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
     With a plain `Batch`, all examples count in the state of the trunk, labelled or not. The state of a task without
     labels, which is the leaves whose path holds the task's name, does not change. If no task has labels, no state
     changes.
+
+    A bank of n tasks (`sharing.Bank`) is one entry of all dicts: its loss function is written for one task and mapped,
+    its outputs, targets and masks are `[B, n, ...]` (a mask may be `[B]`, for all of them), its prior a number or
+    `[n]`, its loss and its metrics `[n]`.
 
     Args:
         model: the network.
@@ -90,8 +96,10 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
                 f"make_losses_fn: metrics of task '{name}' must have other names than {sorted(TAKEN)}, which are "
                 f"reserved, found '{taken[0]}'"
             )
-    priors = [tasks[name].prior for name in names]
-    alike = all(not isinstance(prior, Tracer) and float(prior) == 1 for prior in priors)
+    banks = {name: tuple(model.banks[name]) for name in names if name in model.banks}
+    entries = Entries(tuple(names), tuple(len(banks[name]) if name in banks else None for name in names))
+    priors = [_prior_of(name, tasks[name], size) for name, size in zip(entries.names, entries.sizes, strict=True)]
+    alike = all(not isinstance(prior, Tracer) and bool(np.all(np.asarray(prior) == 1)) for prior in priors)
 
     def f(
         params: Params,
@@ -108,21 +116,21 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
                 own_key = None if key is None else jax.random.fold_in(key, index)
                 outputs, moved = model.apply(params, state, each.inputs, tasks=tuple(own), key=own_key, train=train)
             _check_outputs(outputs, own)
-            judged |= {name: _judged(name, tasks[name], outputs[name], each) for name in own}
+            judged |= {name: _judged(name, tasks[name], outputs[name], each, banks.get(name)) for name in own}
             state = _moved_by({name: judged[name] for name in own}, moved, state)
         # From this value a step knows that the model has a penalty, even if a wrapper has lost the attribute.
         penalty = None if model.penalty is None else model.penalty(jax.lax.stop_gradient(params))
-        prior = None if alike else jnp.stack([jnp.asarray(prior, jnp.float32) for prior in priors])
+        prior = None if alike else entries.joined([jnp.asarray(prior, jnp.float32) for prior in priors])
         return {name: judged[name].loss for name in names}, Aux(
             state,
-            jnp.stack([judged[name].weight_sum.astype(jnp.float32) for name in names]),
+            entries.joined([judged[name].weight_sum.astype(jnp.float32) for name in names]),
             prior,
             metrics={name: judged[name].metrics for name in names},
             penalty=penalty,
             metric_weight_sum={name: judged[name].metric_weight_sum for name in names},
         )
 
-    f.__dict__.update(model=model, penalty=model.penalty, tasks=tuple(names))
+    f.__dict__.update(model=model, penalty=model.penalty, tasks=tuple(names), banks=banks)
     return f
 
 
@@ -146,26 +154,53 @@ def attribute(function: Callable[..., Any], name: str) -> Any:
 
 
 class _Judged(NamedTuple):
-    """One task on one batch.
+    """One entry on one batch.
 
     Attributes:
-        loss: `[]`, with the architecture's term.
-        weight_sum: `[]`.
-        all_one: whether the weights are known to be 1, all of them.
-        metrics: dict of scalars.
+        loss: `[]`, or `[n]` of a bank, with the architecture's term.
+        weight_sum: likewise.
+        metrics: dict of arrays of that shape.
         metric_weight_sum: likewise, without that of the architecture's term.
+        all_one: whether the weights are known to be 1, all of them.
     """
 
     loss: Array
     weight_sum: Array
-    all_one: bool
     metrics: dict[str, Array]
     metric_weight_sum: dict[str, Array]
+    all_one: bool
 
 
-def _judged(name: str, task: Task, outputs: Any, batch: Batch) -> _Judged:
-    targets, mask = batch.targets[name], batch.mask.get(name)
+def _judged(name: str, task: Task, outputs: Any, batch: Batch, bank: tuple[str, ...] | None) -> _Judged:
     outputs, term = outputs if isinstance(outputs, Regularized) else (outputs, None)
+    given = {"outputs": outputs, "targets": batch.targets[name], "mask": batch.mask.get(name), "term": term}
+    if bank is None:
+        return _judged_alone(name, task, **given)
+    axes = {kind: _axes_of_bank(name, kind, tree, len(bank)) for kind, tree in given.items()}
+    known: list[bool] = []
+
+    def mapped(given: dict[str, Any]) -> tuple[Any, ...]:
+        *found, all_one = _judged_alone(name, task, **given)
+        known.append(all_one)
+        return tuple(found)
+
+    return _Judged(*jax.vmap(mapped, in_axes=(axes,))(given), all_one=known[0])
+
+
+def _axes_of_bank(name: str, kind: str, tree: Any, size: int) -> int | None:
+    """Which axis of what a batch or a model gives is that of the n tasks of a bank."""
+    if tree is None or (kind == "mask" and jnp.ndim(tree) == 1):
+        return None  # a mask [B] is that of all tasks of the bank
+    axis = 0 if kind == "term" else 1
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jnp.ndim(leaf) <= axis or jnp.shape(leaf)[axis] != size:
+            expected = f"[{size}]" if kind == "term" else f"[B, {size}, ...], for the {size} tasks of this bank"
+            what = f"{kind}{jax.tree_util.keystr(path)} of {name!r}"
+            raise ValueError(f"losses_fn: {what} must be {expected}, found {list(jnp.shape(leaf))}")
+    return axis
+
+
+def _judged_alone(name: str, task: Task, outputs: Any, targets: Any, mask: Array | None, term: Array | None) -> _Judged:
     elements, weights = _named(f"the loss of task '{name}'", task.loss, outputs, targets, mask)
     loss, weight_sum = masked_mean(elements, weights)
     seen = jax.lax.stop_gradient(outputs)
@@ -177,7 +212,16 @@ def _judged(name: str, task: Task, outputs: Any, batch: Batch) -> _Judged:
     if term is not None:
         loss = loss + jnp.where(weight_sum > 0, term, 0.0)
         metrics["regularization"] = jax.lax.stop_gradient(term)
-    return _Judged(loss, weight_sum, weights is None, metrics, {metric: each for metric, (_, each) in found.items()})
+    return _Judged(loss, weight_sum, metrics, {metric: each for metric, (_, each) in found.items()}, weights is None)
+
+
+def _prior_of(name: str, task: Task, size: int | None) -> Any:
+    """A task's prior, or `[n]` of a bank."""
+    shape = jnp.shape(task.prior)
+    if shape not in {(), (size,)}:
+        expected = "a number" if size is None else f"a number or [{size}], one for each task of the bank"
+        raise ValueError(f"make_losses_fn: the prior of task '{name}' must be {expected}, found shape {list(shape)}")
+    return task.prior if size is None else jnp.broadcast_to(jnp.asarray(task.prior), (size,))
 
 
 def _named(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array | None]:
@@ -198,11 +242,12 @@ def _moved_by(judged: dict[str, _Judged], moved: PyTree, state: PyTree) -> PyTre
     if all(each.all_one for each in judged.values()):
         return moved
     labeled = {name: each.weight_sum > 0 for name, each in judged.items()}
-    anyone = functools.reduce(jnp.logical_or, labeled.values())
+    anyone = functools.reduce(jnp.logical_or, [each.any() for each in labeled.values()])
 
     def leaf(path: tuple[Any, ...], new: Any, old: Any) -> Any:
         owners = [labeled[key.key] for key in path if isinstance(key, DictKey) and key.key in labeled]
-        return jnp.where(owners[-1] if owners else anyone, new, old)
+        keep = owners[-1] if owners else anyone
+        return jnp.where(keep.reshape(keep.shape + (1,) * (jnp.ndim(new) - keep.ndim)), new, old)
 
     return jax.tree_util.tree_map_with_path(leaf, moved, state)
 

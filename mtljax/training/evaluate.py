@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
+from mtljax.banks import ByTask, Entries
 from mtljax.checks import expect
 from mtljax.losses.objective import make_losses_fn
 from mtljax.types import Batch, Model, Task, TrainState
@@ -46,15 +48,16 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
         {'a': {'loss': 5.0}}
     """
     objective = make_losses_fn(model, tasks)
-    names = sorted(tasks)
+    names, banks = sorted(tasks), {name: model.banks[name] for name in tasks if name in model.banks}
+    entries = Entries(tuple(names), tuple(len(banks[name]) if name in banks else None for name in names))
 
     @jax.jit
     def means(params: Any, model_state: Any, batch: Batch | dict[str, Batch]) -> dict[str, Any]:
         losses, aux = objective(params, model_state, batch)
         assert aux.weight_sum is not None
         found = {}
-        for k, name in enumerate(names):
-            found[name] = {"loss": (losses[name], aux.weight_sum[k])}
+        for name, weight_sum in zip(names, entries.parts(aux.weight_sum), strict=True):
+            found[name] = {"loss": (losses[name], weight_sum)}
             for metric, weight_sum in aux.metric_weight_sum[name].items():
                 found[name][metric] = (aux.metrics[name][metric], weight_sum)
         return found
@@ -63,23 +66,31 @@ def make_evaluate(model: Model, tasks: Mapping[str, Task]) -> Callable[[TrainSta
         iterable = isinstance(batches, Iterable) and not isinstance(batches, Batch | str)
         expect(iterable, "evaluate", "batches", "an iterable of batches", batches, TypeError)
         # Summed on the host in float64, since float32 cannot count beyond 2^24.
-        sums: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in names}
+        sums: dict[str, dict[str, tuple[Any, Any]]] = {name: {} for name in names}
         computing = None
         for batch in itertools.chain(batches, [None]):
             ready, computing = computing, None if batch is None else means(state.params, state.model_state, batch)
             if ready is None:  # one batch behind, so that the device does not wait for the host
                 continue
             for name, each in jax.device_get(ready).items():
-                for metric, (mean, weight_sum) in each.items():
+                for metric, pair in each.items():
+                    mean, weight_sum = (np.asarray(value, np.float64) for value in pair)
                     total, weights = sums[name].get(metric, (0.0, 0.0))
-                    if weight_sum > 0:
-                        total, weights = total + float(weight_sum) * float(mean), weights + float(weight_sum)
-                    sums[name][metric] = total, weights
+                    present = weight_sum > 0
+                    total = total + np.where(present, weight_sum * np.where(present, mean, 0.0), 0.0)
+                    sums[name][metric] = total, weights + np.where(present, weight_sum, 0.0)
         if not sums[names[0]]:
             raise ValueError("evaluate: batches must give at least one batch, found none")
         return {
-            name: {metric: total / weights if weights else float("nan") for metric, (total, weights) in each.items()}
+            name: {metric: _mean(pair, name, banks.get(name)) for metric, pair in each.items()}
             for name, each in sums.items()
         }
 
     return evaluate
+
+
+def _mean(pair: tuple[Any, Any], name: str, bank: tuple[str, ...] | None) -> Any:
+    """A mean over the split: a float, or by task of a bank; NaN without labels."""
+    total, weights = pair
+    mean = np.divide(total, weights, out=np.full(np.shape(total), np.nan), where=weights > 0)
+    return float(mean) if bank is None else ByTask(mean, ((name, bank),))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import trees
+from mtljax.banks import rows_scaled
 from mtljax.gradients.result import Gradients
 from mtljax.gradients.step import differentiate
 from mtljax.methods.common import initial_state
@@ -79,7 +79,7 @@ def objective(
             losses_fn,
             fixed,
             params,
-            initial_state(len(names)),
+            initial_state(found.entries.num_tasks),
             args,
             has_aux=True,
             active=found.active,
@@ -102,7 +102,8 @@ def objective(
 
     value, own = total(found.losses), found.grads.tasks
     if not method.weigh_tasks:
-        own = {name: trees.scale(weights[k], own[name]) for k, name in enumerate(names)}
+        parts = zip(names, found.entries.parts(weights), strict=True)
+        own = {name: rows_scaled(part, own[name]) for name, part in parts}
     grad = Params(found.grads.shared, own)
     if penalty is not None:
         known = jnp.where(jnp.isfinite(penalty.value), penalty.value, 0.0)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.banks import Entries
 from mtljax.types import Array, Params
 
 
@@ -20,8 +21,8 @@ class Penalized(NamedTuple):
         function: `function(params) -> []`.
         value: its value, which may not be finite.
         slope: its gradient, with 0 for entries that are not finite.
-        reach: one scalar per leaf of the parameters, the sum of absolute values of its gradient: 0 if the penalty does
-            not depend on the leaf, not finite if the gradient is not finite.
+        reach: one scalar per leaf of the parameters, or `[n]` per leaf of a bank, the sum of absolute values of its
+            gradient: 0 if the penalty does not depend on the leaf, not finite if the gradient is not finite.
         sound: bool `[]`, whether value and gradient are finite.
     """
 
@@ -32,8 +33,10 @@ class Penalized(NamedTuple):
     sound: Array
 
 
-def penalized(penalties: Sequence[Callable[[Params], Array]], params: Params) -> Penalized | None:
-    """The sum of all penalties at the parameters; None without penalties.
+def penalized(
+    penalties: Sequence[Callable[[Params], Array]], params: Params, entries: Entries | None = None
+) -> Penalized | None:
+    """The sum of all penalties at the parameters; None without penalties. `entries` tell which are banks.
 
     Example:
         >>> params = Params(jnp.zeros(2), {"a": jnp.ones(1)})
@@ -50,5 +53,13 @@ def penalized(penalties: Sequence[Callable[[Params], Array]], params: Params) ->
 
     value, slope = jax.value_and_grad(function)(params)
     kept = jax.tree.map(lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), slope)
-    reach = jax.tree.map(lambda s: jnp.sum(jnp.abs(s), dtype=trees.accumulator(s.dtype)), slope)
+    banks = {} if entries is None else entries.banks
+
+    def size(s: Array, axes: int) -> Array:
+        return jnp.sum(jnp.abs(s), axis=tuple(range(axes, s.ndim)), dtype=trees.accumulator(s.dtype))
+
+    own = {
+        name: jax.tree.map(lambda s, axes=int(name in banks): size(s, axes), each) for name, each in slope.tasks.items()
+    }
+    reach = Params(jax.tree.map(lambda s: size(s, 0), slope.shared), own)
     return Penalized(function, value, kept, reach, trees.all_finite((value, reach)))

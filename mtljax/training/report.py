@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.banks import ByTask, Names
 from mtljax.gradients.result import Gradients
 from mtljax.training.merging import over_devices, share_over_devices
 from mtljax.training.penalized import Penalized
@@ -15,7 +16,7 @@ from mtljax.types import Array, Aux, TrainState
 
 
 def report(
-    names: list[str],
+    names: Names,
     found: Gradients,
     state: TrainState,
     aux: Aux,
@@ -23,10 +24,10 @@ def report(
     axis_name: Any,
     least_loss: Any,
 ) -> dict[str, Any]:
-    """The metrics, as `make_train_step` lists them; arrays by task become dicts by name."""
+    """The metrics, as `make_train_step` lists them; arrays by task get their names."""
 
-    def by_name(array: Array) -> dict[str, Array]:
-        return {name: array[k] for k, name in enumerate(names)}
+    def by_name(array: Array) -> ByTask:
+        return ByTask(array, names)
 
     told: dict[str, Any] = {
         "losses": by_name(found.losses),
@@ -44,12 +45,18 @@ def report(
         told["cosines"] = trees.cosines(found.gramian)
         told["grad_norms"] = by_name(trees.norms(found.gramian) / found.scale)
     if aux.metrics:
-        told["tasks"] = {name: _merged(aux, name, found.share[k], axis_name) for k, name in enumerate(names)}
+        shares = zip(names, found.entries.parts(found.share), strict=True)
+        told["tasks"] = {entry: _merged(aux, entry, bank, share, axis_name) for (entry, bank), share in shares}
     return told
 
 
-def _merged(aux: Aux, name: str, share: Array, axis_name: Any) -> Any:
-    """One task's metrics over devices: each by its own sum of weights, or by the loss's where it has none."""
+def _merged(aux: Aux, name: str, bank: tuple[str, ...] | None, share: Array, axis_name: Any) -> Any:
+    """An entry's metrics over devices: each by its own sum of weights, or by the loss's where it has none."""
+    found = _over_devices(aux, name, share, axis_name)
+    return found if bank is None else jax.tree.map(lambda value: ByTask(value, ((name, bank),)), found)
+
+
+def _over_devices(aux: Aux, name: str, share: Array, axis_name: Any) -> Any:
     own = aux.metric_weight_sum.get(name, {})
     if not own:
         return jax.tree.map(lambda value: over_devices(value, share, axis_name), aux.metrics[name])

@@ -13,6 +13,7 @@ import optax
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 
 from mtljax import trees
+from mtljax.banks import Entries
 from mtljax.checks import check_mask, check_optimizer, expect
 from mtljax.partition import Layout, keys_of
 from mtljax.penalties import ProximalState
@@ -20,7 +21,8 @@ from mtljax.training.objective_value import update_with
 from mtljax.types import Array, Params, PyTree
 
 Moves = Callable[[tuple[Any, ...]], Array | None]
-"""`moves(path) -> bool []`, whether the leaf at that path may change; None if the leaf does not belong to a task."""
+"""`moves(path) -> bool []`, whether the leaf at that path may change, or `[n]` which rows of a bank's leaf may; None if
+the leaf does not belong to a task."""
 
 
 class ByTaskState(NamedTuple):
@@ -102,7 +104,7 @@ def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def moving(params: Params, active: Array, reach: Params | None) -> Moves:
+def moving(params: Params, entries: Entries, active: Array, reach: Params | None) -> Moves:
     """The leaves of task parameters that change at a step: those of active tasks, and those that a penalty reaches.
 
     A penalty is part of the objective at every step. So a copy that the penalty couples follows the other copies while
@@ -110,17 +112,19 @@ def moving(params: Params, active: Array, reach: Params | None) -> Moves:
 
     Args:
         params: the parameters.
+        entries: of the tasks.
         active: bool `[T]`.
-        reach: one scalar per leaf of the parameters, not 0 if the penalty has a gradient there; None without a penalty.
+        reach: one scalar per leaf of the parameters, `[n]` of a bank, not 0 if the penalty has a gradient there; None
+            without a penalty.
     """
     by_task: dict[str, list[tuple[tuple[Any, ...], Array]]] = {}
-    for k, name in enumerate(sorted(params.tasks)):
+    for name, present in zip(sorted(params.tasks), entries.parts(active), strict=True):
         leaves = jax.tree_util.tree_flatten_with_path(params.tasks[name])[0]
         pulled = [None] * len(leaves) if reach is None else jax.tree.leaves(reach.tasks[name])
-        flags = [active[k] if s is None else active[k] | (s != 0) for s in pulled]
+        flags = [present if s is None else present | (s != 0) for s in pulled]
         own = sorted(zip([path for path, _ in leaves], flags, strict=True), key=lambda each: -len(each[0]))
         # The last entry is for optimizer state of the task as a whole.
-        by_task[name] = [*own, ((), functools.reduce(jnp.logical_or, flags, active[k]))]
+        by_task[name] = [*own, ((), functools.reduce(jnp.logical_or, flags, present))]
 
     def moves(path: tuple[Any, ...]) -> Array | None:
         for start, (part, name) in enumerate(itertools.pairwise(path)):
@@ -196,6 +200,9 @@ def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
         flag = moves(path)
         if flag is None or (before is not None and path not in before):
             return a
+        if flag.ndim and jnp.shape(a)[:1] != flag.shape:
+            flag = flag.any()  # what an optimizer keeps of a bank as a whole
+        flag = flag.reshape(flag.shape + (1,) * (jnp.ndim(a) - flag.ndim))
         return jnp.where(flag, a, jnp.zeros_like(a) if before is None else before[path])
 
     return jax.tree_util.tree_map_with_path(leaf, new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mtljax.banks import Entries, names_of
 from mtljax.checks import (
     check_alone,
     check_axis_name,
@@ -90,18 +91,21 @@ def make_train_step(
         (`methods.auto_lambda`) takes a tuple of batches, of which the first moves the network's state and is what the
         metrics tell of. Metrics are
 
-        * `losses`, `weights`: dicts of scalars by task, averaged over devices;
-        * `active`: dict of bool by task. False for a task that does not take part: one without labels; one whose loss
+        * `losses`, `weights`: `mtljax.ByTask`, float32 by task, averaged over devices;
+        * `active`: `ByTask` of bool. False for a task that does not take part: one without labels; one whose loss
             or gradient, or the square of it, is not finite (it would stay in an optimizer for ever); one whose loss is
             below `Method.least_loss`;
-        * `nonfinite`: dict of int32 by task, the number of steps without the task for such a loss or gradient, this
+        * `nonfinite`: `ByTask` of int32, the number of steps without the task for such a loss or gradient, this
             step included;
-        * `below`: dict of bool by task, whether its loss is below; where the method has a `least_loss`;
+        * `below`: `ByTask` of bool, whether its loss is below; where the method has a `least_loss`;
         * `residual`: the method's certificate;
         * `penalty`: its value, where there is one; and `penalty_nonfinite`: bool, whether that is not finite or its
           gradient holds entries that are not, which count as 0;
         * `cosines` `[T, T]` and `grad_norms` by task: where a Gramian was built, which makes them free;
-        * `tasks`: each task's metrics.
+        * `tasks`: dict by entry of its metrics; those of a bank are each a `ByTask`.
+
+        A bank of n tasks (`sharing.Bank`) counts as n of the T tasks. Losses of your own may hold an array `[n]` for
+        an entry whose parameters are `[n, *p]`, with the names in an attribute `losses_fn.banks`, a dict by entry.
 
     Raises:
         ValueError, TypeError: from step, at trace time, whatever `mtljax.value_and_grad` raises; an axis that is not
@@ -129,6 +133,7 @@ def make_train_step(
         check_names("make_train_step", "names", names)
     given, axis_name = axis_name, axis_name or None
     axis_names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    banks = attribute(losses_fn, "banks") or {}
     own = attribute(losses_fn, "penalty")
     if own is not None:
         check_callable("make_train_step", "the attribute 'penalty' of losses_fn", own)
@@ -147,7 +152,7 @@ def make_train_step(
             expect(one, "make_train_step", "names", "None where parameters are mtljax.Params", names, ValueError)
             paths_of("init", params)
         key = check_key("init", "key", key)
-        count, shared = (len(params.tasks), params.shared) if names is None else (len(names), params)
+        count, shared = (_num_tasks(params.tasks, banks), params.shared) if names is None else (len(names), params)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -206,9 +211,9 @@ def make_train_step(
                 "make_train_step: the model has a penalty, but losses_fn has lost its attribute 'penalty'; wrap the "
                 "model's losses with functools.wraps, or give penalty=model.penalty"
             )
-        total = penalized([functools.partial(_joined, part.join, each) for each in penalties], params)
+        total = penalized([functools.partial(_joined, part.join, each) for each in penalties], params, found.entries)
         grads = part.join(found.grads if total is None else with_slope(found.grads, total.slope))
-        moves = moving(params, found.active, None if total is None else total.reach)
+        moves = moving(params, found.entries, found.active, None if total is None else total.reach)
         moves = moves if part.layout is None else at_paths(part.layout, state.params, moves)
         offered = as_given(part, objective(part.losses_fn, method, found, args, total, axis_name))
         if has_prox(state.opt_state):
@@ -222,18 +227,19 @@ def make_train_step(
         method_state = found.method_state
         if method.observe is not None:
             after = losses_fn(moved, *args, True)[0]
-            losses = over_devices(_vector(after, part.names), found.share, axis_name)
+            losses = over_devices(_vector(after, part.names, found.entries), found.share, axis_name)
             method_state = method.observe(losses, method_state)
         new = TrainState(
             step=state.step + 1,
             params=moved,
-            model_state=mean_over_devices(aux.state, state.model_state, axis_name),
+            model_state=mean_over_devices(aux.state, state.model_state, axis_name, found.entries.banks),
             opt_state=opt_state,
             method_state=method_state,
             key=state.key,
             nonfinite=state.nonfinite + found.nonfinite,
         )
-        return new, report(part.names, found, new, aux, total, axis_name, method.least_loss)
+        told = names_of(part.names, _known(banks, found.entries))
+        return new, report(told, found, new, aux, total, axis_name, method.least_loss)
 
     step.__dict__.update(axis_names=axis_names)
     return init, step
@@ -274,6 +280,25 @@ def _check_bound(axis_names: tuple[str, ...]) -> None:
             ) from None
 
 
-def _vector(losses: Any, names: Sequence[str]) -> Array:
-    array = jnp.stack([losses[name] for name in names]) if isinstance(losses, dict) else losses
+def _num_tasks(tasks: Mapping[str, Any], banks: Mapping[str, Sequence[str]]) -> int:
+    """T: an entry that is a bank counts as many tasks as it has."""
+    return sum(len(banks[name]) if name in banks else 1 for name in tasks)
+
+
+def _known(banks: Mapping[str, Sequence[str]], entries: Entries) -> dict[str, tuple[str, ...]]:
+    """The names of each bank's tasks; numbers where nobody gave names."""
+    found = {}
+    for name, size in zip(entries.names, entries.sizes, strict=True):
+        if size is not None:
+            numbers = tuple(f"{name}/{k}" for k in range(size))
+            found[name] = tuple(banks.get(name, numbers))
+            fits = len(found[name]) == size
+            expect(
+                fits, "make_train_step", f"losses_fn.banks[{name!r}]", f"{size} names", list(found[name]), ValueError
+            )
+    return found
+
+
+def _vector(losses: Any, names: Sequence[str], entries: Entries) -> Array:
+    array = entries.joined([losses[name] for name in names]) if isinstance(losses, dict) else losses
     return array.astype(jnp.float32)
