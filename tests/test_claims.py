@@ -20,7 +20,17 @@ METHODS = [row.reads for row in methods.table()]
 # Functions of penalties, and what applies them; the others are penalties.
 NO_PENALTIES = {"by_path", "on", "proximal", "task_covariance", "total", "weighted"}
 NO_ARCHITECTURES = {
-    *("Experts", "Network", "add_task", "carry_over", "freeze", "part_labels", "prune", "successive_regularization"),
+    *(
+        "Bank",
+        "Experts",
+        "Network",
+        "add_task",
+        "carry_over",
+        "freeze",
+        "part_labels",
+        "prune",
+        "successive_regularization",
+    ),
     *("statistics_by_task", "thaw", "without_task"),
 }
 

@@ -26,7 +26,13 @@ _MARK = "mtljax_bank"
 
 @contextlib.contextmanager
 def keep_apart() -> Iterator[None]:
-    """While a loss function is traced in this context, the tasks of its banks are kept apart."""
+    """While a loss function is traced in this context, the tasks of its banks are kept apart.
+
+    Example:
+        >>> with keep_apart():
+        ...     marked(jnp.ones(2), 3)[1]
+        0
+    """
     before = _apart.set(True)
     try:
         yield
@@ -56,5 +62,11 @@ def marked(features: PyTree, size: int) -> tuple[PyTree, int | None]:
 
 
 def is_mark(equation: Any) -> bool:
-    """Whether an equation of a derivative marks the features that a bank reads."""
+    """Whether an equation of a derivative marks the features that a bank reads.
+
+    Example:
+        >>> jaxpr = jax.make_jaxpr(lambda features: marked(features, 3)[0])(jnp.ones(2))
+        >>> [is_mark(equation) for equation in jaxpr.eqns]
+        [True, False]
+    """
     return equation.primitive.name == "broadcast_in_dim" and _MARK in str(equation.source_info.name_stack)

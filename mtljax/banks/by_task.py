@@ -30,11 +30,11 @@ class ByTask(Mapping[str, Array]):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> losses = ByTask(jnp.array([0.1, 0.2, 0.3]), (("assays", ("nr_ar", "nr_er")), ("depth", None)))
-        >>> float(losses["depth"]), losses["assays"].tolist() == losses.array[:2].tolist(), float(losses["nr_er"])
-        (0.3, True, 0.2)
+        >>> losses = ByTask(jnp.array([0.5, 1.5, 2.5]), (("assays", ("nr_ar", "nr_er")), ("depth", None)))
+        >>> float(losses["depth"]), losses["assays"].tolist(), float(losses["nr_er"])
+        (2.5, [0.5, 1.5], 1.5)
         >>> {name: float(value) for name, value in losses.by_name().items()}
-        {'nr_ar': 0.1, 'nr_er': 0.2, 'depth': 0.3}
+        {'nr_ar': 0.5, 'nr_er': 1.5, 'depth': 2.5}
     """
 
     array: Any

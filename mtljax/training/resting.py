@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 from mtljax import trees
 from mtljax.banks import Entries
 from mtljax.checks import check_mask, check_optimizer, expect
+from mtljax.participation import rows_of
 from mtljax.partition import Layout, keys_of
 from mtljax.penalties import ProximalState
 from mtljax.training.objective_value import update_with
@@ -37,7 +38,9 @@ class ByTaskState(NamedTuple):
     tasks: dict[str, Any]
 
 
-def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def by_task(
+    optimizer: optax.GradientTransformation, *, banks: Iterable[str] = ()
+) -> optax.GradientTransformationExtraArgs:
     """An optimizer with separate states for the shared parameters and for each task: counts, moments and norms.
 
     A step without a task has no effect at all on the task's part. Without `by_task`, `make_train_step` also keeps the
@@ -49,6 +52,9 @@ def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
     Args:
         optimizer: applied to the shared parameters, and to each task's parameters. A global norm is then a norm of one
             part.
+        banks: the entries that are banks of many tasks, such as `model.banks`; the optimizer is mapped over the tasks
+            of each bank, so that each has a state of its own. An optimizer that looks at a leaf as a whole (`muon`,
+            `lamb`, `adafactor`, masks by ndim) then does for a bank what it does for single tasks.
 
     Returns:
         Transformation of `Params`, with state `ByTaskState`. Its `update(updates, state, params=None, *, active=None)`
@@ -69,39 +75,75 @@ def by_task(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
         ([0.0], 1, 0)
     """
     check_optimizer("by_task", "optimizer", optimizer)
+    banks = frozenset(banks)
 
     def init(params: PyTree) -> ByTaskState:
         _check_params("params", params)
-        return ByTaskState(optimizer.init(params.shared), {k: optimizer.init(own) for k, own in params.tasks.items()})
+        states = {
+            name: (jax.vmap(optimizer.init) if name in banks else optimizer.init)(own)
+            for name, own in params.tasks.items()
+        }
+        return ByTaskState(optimizer.init(params.shared), states)
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, *, active: Array | None = None, **extra: Any
     ) -> tuple[PyTree, ByTaskState]:
         _check_params("updates", updates)
+        sizes = tuple(_rows(name, own) if name in banks else None for name, own in sorted(updates.tasks.items()))
+        entries = Entries(tuple(sorted(updates.tasks)), sizes)
         if active is not None:
-            check_mask("by_task", "active", active, (len(updates.tasks),))
+            check_mask("by_task", "active", active, (entries.num_tasks,))
 
-        def part(task: str | None) -> tuple[PyTree, Any]:
+        def part(name: str | None, row: Array | None = None) -> tuple[PyTree, Any]:
+            """The update of the shared parameters, of an entry, or of one row of a bank."""
+
+            def of(tree: Any) -> PyTree:
+                own = tree.shared if name is None else tree.tasks[name]
+                return own if row is None else jax.tree.map(lambda leaf: leaf[row], own)
+
             given = dict(extra)
             if "grad" in given:
-                given["grad"] = _of(task, given["grad"])
-            for name in ("value_fn", "obj_fn"):
-                if name in given:
-                    given[name] = lambda own, f=given[name], obj_fn=None: f(_with(task, own, params))
-            own = None if params is None else _of(task, params)
-            return update_with(optimizer, _of(task, updates), _of(task, state), own, given)
+                given["grad"] = of(given["grad"])
+            for key in ("value_fn", "obj_fn"):
+                if key in given:
+                    given[key] = lambda own, f=given[key], obj_fn=None: f(_with(name, own, params, row))
+            return update_with(optimizer, of(updates), of(state), None if params is None else of(params), given)
 
         shared, shared_state = part(None)
         tasks, states = {}, {}
-        for k, name in enumerate(sorted(updates.tasks)):
-            own, new = part(name)
-            if active is not None:
-                own = trees.where(active[k], own)
-                new = jax.tree.map(lambda a, b, k=k: jnp.where(active[k], a, b), new, state.tasks[name])
+        present = None if active is None else entries.parts(active)
+        for e, (name, size) in enumerate(zip(entries.names, sizes, strict=True)):
+            own, new = part(name) if size is None else jax.vmap(functools.partial(part, name))(jnp.arange(size))
+            if present is not None:
+                own = trees.where(present[e], own) if size is None else rows_of(present[e], own)
+                old = state.tasks[name]
+                keep = jax.tree.map(lambda leaf, e=e: _along(present[e], leaf), new)
+                new = jax.tree.map(jnp.where, keep, new, old)
             tasks[name], states[name] = own, new
         return Params(shared, tasks), ByTaskState(shared_state, states)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rows(name: str, own: PyTree) -> int:
+    """The number of tasks of a bank, which its leaves lead with."""
+    leaves = jax.tree.leaves(own)
+    lengths = {jnp.shape(leaf)[:1] for leaf in leaves}
+    expected = "of leaves [n, ...] with one n, as a bank's are"
+    expect(
+        len(lengths) == 1 and () not in lengths,
+        "by_task",
+        f"tasks[{name!r}]",
+        expected,
+        jax.tree.map(jnp.shape, own),
+        ValueError,
+    )
+    return leaves[0].shape[0]
+
+
+def _along(flag: Array, leaf: Any) -> Array:
+    """A flag `[]` or `[n]` with axes for those of a leaf `[n, ...]`."""
+    return flag.reshape(flag.shape + (1,) * (jnp.ndim(leaf) - flag.ndim))
 
 
 def moving(params: Params, entries: Entries, active: Array, reach: Params | None) -> Moves:
@@ -202,8 +244,7 @@ def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
             return a
         if flag.ndim and jnp.shape(a)[:1] != flag.shape:
             flag = flag.any()  # what an optimizer keeps of a bank as a whole
-        flag = flag.reshape(flag.shape + (1,) * (jnp.ndim(a) - flag.ndim))
-        return jnp.where(flag, a, jnp.zeros_like(a) if before is None else before[path])
+        return jnp.where(_along(flag, a), a, jnp.zeros_like(a) if before is None else before[path])
 
     return jax.tree_util.tree_map_with_path(leaf, new)
 
@@ -212,9 +253,10 @@ def _check_params(what: str, value: Any) -> None:
     expect(isinstance(value, Params), "by_task", what, "mtljax.Params(shared, tasks)", value, TypeError)
 
 
-def _of(task: str | None, tree: Any) -> PyTree:
-    return tree.shared if task is None else tree.tasks[task]
-
-
-def _with(task: str | None, own: PyTree, params: Any) -> Params:
-    return params._replace(shared=own) if task is None else params._replace(tasks={**params.tasks, task: own})
+def _with(name: str | None, own: PyTree, params: Any, row: Array | None) -> Params:
+    """The parameters with another part: the shared one, an entry, or one row of a bank."""
+    if name is None:
+        return params._replace(shared=own)
+    if row is not None:
+        own = jax.tree.map(lambda leaf, new: leaf.at[row].set(new), params.tasks[name], own)
+    return params._replace(tasks={**params.tasks, name: own})

@@ -203,6 +203,8 @@ def bargaining(rows, power):
         except np.linalg.LinAlgError:  # weights that run off, as at a Pareto-stationary point
             return None
         z = z + step * min(1.0, 0.5 / np.max(np.maximum(-step / z, 1e-300)))
+        if not np.isfinite(z).all():  # likewise, where the solution overflows before the matrix is singular
+            return None
         if np.max(np.abs(step / z)) < 1e-12:
             weights[keep] = z / norms[keep]
             return weights

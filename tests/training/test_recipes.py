@@ -68,7 +68,7 @@ def test_a_task_that_comes_later_is_trained_alone_before_the_others_move_again()
     assert moved(alone.shared, new.shared)
     # What is no parameter goes on: a call of the trunk at every step.
     assert [int(results[name].state.model_state["trunk"]) for name in ("before", "alone", "after")] == [3, 5, 8]
-    with pytest.raises(ValueError, match=r"the rule \(\('tasks', 'd'\), 'held'\) must match a path"):
+    with pytest.raises(ValueError, match=r"the rule \(\('tasks', 'd'\), 'trained'\) must match a path"):
         run_stages(add_task_later(before, after, task="d", alone_steps=2), X, **OPTIONS)
 
 

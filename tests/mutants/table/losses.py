@@ -147,14 +147,14 @@ MUTANTS = (
     ),
     Mutant(
         "losses/objective.py",
-        "return jnp.where(owners[-1] if owners else anyone, new, old)",
-        "return jnp.where(anyone, new, old)",
+        "keep = owners[-1] if owners else anyone",
+        "keep = anyone",
         "tests/test_network_state.py::test_a_batch_for_all_keeps_the_heads_of_absent_tasks",
     ),
     Mutant(
         "losses/objective.py",
-        "anyone = functools.reduce(jnp.logical_or, labeled.values())",
-        "anyone = functools.reduce(jnp.logical_and, labeled.values())",
+        "functools.reduce(jnp.logical_or, [each.any() for each in labeled.values()])",
+        "functools.reduce(jnp.logical_and, [each.any() for each in labeled.values()])",
         "tests/test_network_state.py::test_a_batch_for_all_keeps_the_heads_of_absent_tasks",
     ),
     Mutant(

@@ -80,7 +80,7 @@ MUTANTS = (
     ),
     Mutant(
         "participation.py",
-        "each = own[name] if weights is None else trees.scale(weights[k], own[name])",
+        "each = own[name] if weights is None else rows_scaled(weights[place], own[name])",
         "each = own[name]",
         LINKS + "test_a_scalarization_weighs_task_gradients_too",
     ),
@@ -92,8 +92,8 @@ MUTANTS = (
     ),
     Mutant(
         "engines/cotangents.py",
-        "scaled = entry if factors is None else entry * factors[k].astype(entry.dtype)",
-        "scaled = entry",
+        "scaled = value if factor is None else value * factor",
+        "scaled = value",
         AGREE + "test_engines_agree_on_a_dense_net",
     ),
     Mutant(
@@ -116,8 +116,8 @@ MUTANTS = (
     ),
     Mutant(
         "engines/gramian.py",
-        "seed.astype(jnp.float32) * t.astype(jnp.float32) for seed, t in",
-        "t.astype(jnp.float32) for seed, t in",
+        "seed * tangent.astype(jnp.float32) for seed, tangent in",
+        "tangent.astype(jnp.float32) for seed, tangent in",
         DEVICES + "test_the_gramian_engine_across_devices",
     ),
     Mutant(
@@ -134,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "gradients/step.py",
-        "own = {name: trees.scale(answer.state.weights[k], own[name]) for k, name in enumerate(sorted(own))}",
+        "own = {name: rows_scaled(weights, own[name]) for name, weights in parts}",
         "own = dict(own)",
         "tests/gradients/test_step.py::test_heads_are_weighed_where_the_method_says_so",
     ),
@@ -159,8 +159,8 @@ MUTANTS = (
     ),
     Mutant(
         "gradients/batches.py",
-        "loss * prior[k].astype(loss.dtype) for k, loss in enumerate(losses)",
-        "loss for k, loss in enumerate(losses)",
+        "loss * prior[e].astype(loss.dtype) for e, loss in enumerate(losses)",
+        "loss for e, loss in enumerate(losses)",
         "tests/gradients/test_aux.py::test_priors_weigh_tasks_whatever_is_read",
     ),
     Mutant(

@@ -36,8 +36,8 @@ MUTANTS = (
     ),
     Mutant(
         "training/step.py",
-        "losses = over_devices(_vector(after, part.names), found.share, axis_name)",
-        "losses = _vector(after, part.names)",
+        "over_devices(_vector(after, part.names, found.entries), found.share, axis_name)",
+        "_vector(after, part.names, found.entries)",
         TRAINING + "test_keys.py::test_devices_with_unequal_shares_of_the_labels",
     ),
     Mutant(
@@ -66,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "training/resting.py",
-        "own = trees.where(active[k], own)",
+        "own = trees.where(present[e], own)",
         "own = own",
         TRAINING + "test_resting.py::test_by_task_in_a_chain_behind_a_method",
     ),
@@ -78,8 +78,8 @@ MUTANTS = (
     ),
     Mutant(
         "training/resting.py",
-        "active[k] if s is None else active[k] | (s != 0)",
-        "active[k]",
+        "present if s is None else present | (s != 0)",
+        "present",
         TRAINING + "test_resting.py::test_a_penalty_moves_the_copy_that_it_ties_and_not_the_head",
     ),
     Mutant(
@@ -96,8 +96,8 @@ MUTANTS = (
     ),
     Mutant(
         "training/evaluate.py",
-        "total / weights if weights",
-        "total / len(names) if weights",
+        "mean = np.divide(total, weights, out=",
+        "mean = np.divide(total, len(name), out=",
         TRAINING + "test_evaluate.py",
     ),
     Mutant(
