@@ -77,12 +77,13 @@ def with_aux(losses: Any, aux: Any, has_aux: bool) -> Any:
     return (losses, aux) if has_aux else losses
 
 
-def by_entry(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
+def by_entry(losses: Any, names: Sequence[str], *, banks: bool = True) -> tuple[Array, ...]:
     """Losses as a tuple by entry of the tasks: a scalar for a single task, `[n]` for a bank of n tasks.
 
     Args:
         losses: dict by entry, or an array `[T]` of single tasks.
         names: the entries of the parameters, sorted.
+        banks: whether an entry may be a bank.
 
     Raises:
         ValueError: entries that differ from `names`, a loss that is not a scalar or `[n]`, an array that is not `[T]`.
@@ -101,11 +102,9 @@ def by_entry(losses: Any, names: Sequence[str]) -> tuple[Array, ...]:
             raise ValueError(f"losses_fn: losses must be of the tasks of params.tasks, {names}, found {list(losses)}")
         found = tuple(_array(f"the loss of task '{name}'", losses[name]) for name in names)
         for name, loss in zip(names, found, strict=True):
-            if loss.ndim > 1 or loss.shape == (0,):
-                raise ValueError(
-                    f"losses_fn: the loss of task '{name}' must be a scalar, or [n] for a bank of n tasks, found shape "
-                    f"{loss.shape}"
-                )
+            if loss.ndim > int(banks) or loss.shape == (0,):
+                expected = "a scalar, or [n] for a bank of n tasks" if banks else "a scalar"
+                raise ValueError(f"losses_fn: the loss of task '{name}' must be {expected}, found shape {loss.shape}")
     else:
         array = _array("losses", losses)
         if array.shape != (len(names),):
@@ -125,17 +124,18 @@ def check_banks(entries: Entries, params: Params) -> None:
         >>> check_banks(Entries(("assays",), (3,)), Params((), {"assays": {"w": jnp.ones((2, 5))}}))
         Traceback (most recent call last):
         ...
-        ValueError: losses_fn: the loss of 'assays' is [3], that of a bank of 3 tasks, so params.tasks['assays']['w']
-        must be [3, ...], found shape (2, 5)
+        ValueError: losses_fn: the loss of task 'assays' must be a scalar, or [n] for a bank of n tasks with parameters
+        [n, ...], found shape (3,) and params.tasks['assays']['w'] of shape (2, 5)
     """
     for name, size in zip(entries.names, entries.sizes, strict=True):
         if size is None:
             continue
         for path, leaf in jax.tree_util.tree_flatten_with_path(params.tasks[name])[0]:
             if jnp.shape(leaf)[:1] != (size,):
+                where = f"params.tasks[{name!r}]{jax.tree_util.keystr(path)}"
                 raise ValueError(
-                    f"losses_fn: the loss of {name!r} is [{size}], that of a bank of {size} tasks, so params.tasks"
-                    f"[{name!r}]{jax.tree_util.keystr(path)} must be [{size}, ...], found shape {jnp.shape(leaf)}"
+                    f"losses_fn: the loss of task '{name}' must be a scalar, or [n] for a bank of n tasks with "
+                    f"parameters [n, ...], found shape ({size},) and {where} of shape {jnp.shape(leaf)}"
                 )
 
 

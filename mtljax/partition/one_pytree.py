@@ -102,6 +102,7 @@ def parted(
         losses, aux = split_aux(losses_fn(join(layout, parts), *args), has_aux)
         arrays.append(not isinstance(losses, Mapping))
         by_key = dict(zip(keys, _in_order(where, losses, layout.names), strict=True))
+        by_entry(by_key, sorted(keys), banks=False)
         return (by_key, aux) if has_aux else by_key
 
     def restore(by_key: Any) -> Any:
@@ -175,7 +176,7 @@ def _traced(
         losses, _ = split_aux(losses_fn(params, *args), has_aux)
         names.extend(given or _names_of(losses))
         keys = keys_of(names)
-        return by_entry(dict(zip(keys, _in_order(where, losses, names), strict=True)), keys)
+        return by_entry(dict(zip(keys, _in_order(where, losses, names), strict=True)), keys, banks=False)
 
     jaxpr = jax.make_jaxpr(scalars)(params).jaxpr
     return names, jaxpr

@@ -29,7 +29,9 @@ def parted(
     jaxpr: Any, shared: Sequence[Any], own: Sequence[Sequence[Any]], bits: Sequence[int], entries: Entries
 ) -> tuple[list[Any], list[Head]]:
     """The trunk's equations, and the heads. A bank begins at its marks, if all that it reads is marked."""
-    private = [[eqn for eqn, mine in zip(jaxpr.eqns, bits, strict=True) if mine == 1 << e] for e in range(len(bits))]
+    private = [
+        [eqn for eqn, mine in zip(jaxpr.eqns, bits, strict=True) if mine == 1 << e] for e in range(len(entries.sizes))
+    ]
     in_trunk = {id(eqn) for eqn, mine in zip(jaxpr.eqns, bits, strict=True) if mine & (mine - 1)}
     found: list[tuple[list[Any], list[Any]]] = []
     for e, size in enumerate(entries.sizes):

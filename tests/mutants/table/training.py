@@ -72,7 +72,7 @@ MUTANTS = (
     ),
     Mutant(
         "training/resting.py",
-        "new = jax.tree.map(lambda a, b, k=k: jnp.where(active[k], a, b), new, state.tasks[name])",
+        "new = jax.tree.map(jnp.where, keep, new, old)",
         "new = new",
         TRAINING + "test_resting.py::test_by_task_in_a_chain_behind_a_method",
     ),
