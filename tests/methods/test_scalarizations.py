@@ -148,7 +148,7 @@ def test_mistakes():
         (lambda: pbi(preference=[-1.0, 1.0]), "pbi: preference must be"),
         (lambda: cosmos(float("nan")), "cosmos: penalty must be at least 0, found nan"),
         (lambda: cosmos(preference=[np.inf, 1.0]), "cosmos: preference must be"),
-        (lambda: random().update(jnp.ones(2), random().init(2)), "random: key is None, but with 2 tasks"),
+        (lambda: random().update(jnp.ones(2), random().init(2)), "random: key must be a random key for 2 tasks"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -41,7 +41,7 @@ def test_trimmed_mean_loses_no_digit_to_an_outlier():
 
 
 def test_trimmed_mean_wants_enough_tasks():
-    with pytest.raises(ValueError, match="trim is 2, which needs at least 5 tasks, found 4"):
+    with pytest.raises(ValueError, match="num_tasks must be at least 5 for trim 2, found 4"):
         trimmed_mean(2).init(4)
     with pytest.raises(TypeError, match=r"trim must be an integer, found 1\.5"):
         trimmed_mean(1.5)

@@ -75,7 +75,7 @@ def test_each_network_may_read_inputs_of_its_own_shape():
     outputs, _ = MODEL.apply(params, state, inputs)
     assert {task: out.shape for task, out in outputs.items()} == {"depth": (2, 1), "label": (6, 5)}
     equal(outputs["label"], MODEL.apply(params, state, X, tasks=("label",))[0]["label"])
-    with pytest.raises(ValueError, match="no inputs for task 'label'"):
+    with pytest.raises(ValueError, match=r"TaskInputs must hold task 'label', found \['depth'\]"):
         MODEL.apply(params, state, TaskInputs({"depth": inputs.by_task["depth"]}))
 
 
