@@ -3,5 +3,20 @@
 from mtljax.banks.apart import is_mark, keep_apart, marked
 from mtljax.banks.by_task import ByTask, Names, names_of
 from mtljax.banks.entries import Entries, rows_scaled
+from mtljax.banks.moved import Banks, Moves, bank_of, moved, moves_of
 
-__all__ = ["ByTask", "Entries", "Names", "is_mark", "keep_apart", "marked", "names_of", "rows_scaled"]
+__all__ = [
+    "Banks",
+    "ByTask",
+    "Entries",
+    "Moves",
+    "Names",
+    "bank_of",
+    "is_mark",
+    "keep_apart",
+    "marked",
+    "moved",
+    "moves_of",
+    "names_of",
+    "rows_scaled",
+]

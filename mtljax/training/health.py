@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
+from mtljax.banks import ByTask
 from mtljax.solvers import TRUSTED
 
 FIRST, HELD = 10, 200
+READ = ("below", "losses", "nonfinite", "penalty", "penalty_nonfinite")
 
 
 def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | None], None]:
@@ -44,28 +47,27 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             del residuals[:-HELD]
         if record is None:
             return
-        train = record.get("train", {}) if metrics else {}
-        for task, below in train.get("below", {}).items():
+        found = jax.device_get({name: metrics[name] for name in READ if name in metrics})
+        for task, below in _by_name(found.get("below")):
             if np.any(below) and task not in warned:
                 warned.add(task)
                 warnings.warn(
-                    f"fit: task '{task}' is inactive, its loss is {np.min(train['losses'][task]):g}: the method takes "
+                    f"fit: task '{task}' is inactive, its loss is {np.min(found['losses'][task]):g}: the method takes "
                     "logarithms or ratios of losses, which must not be negative (famo: below min_losses). Add a "
                     "constant to the loss, or use a method that mtljax.methods.table() lists for negative losses",
                     stacklevel=3,
                 )
-        if np.any(train.get("penalty_nonfinite", False)) and "" not in warned:
+        if np.any(found.get("penalty_nonfinite", False)) and "" not in warned:
             warned.add("")  # stands for the penalty: no task has this name
             warnings.warn(
-                f"fit: the penalty is {np.min(train['penalty']):g} after {done} steps and its gradient is not finite "
+                f"fit: the penalty is {np.min(found['penalty']):g} after {done} steps and its gradient is not finite "
                 "throughout; entries that are not finite count as 0. Look for a square root, norm, logarithm or "
                 "quotient at 0, with jax_debug_nans",
                 stacklevel=3,
             )
         if done - start < enough:
             return
-        counts = train.get("nonfinite", {})
-        for task, count in counts.items() if isinstance(counts, dict) else ():
+        for task, count in _by_name(found.get("nonfinite")):
             if np.mean(count) > done / 2 and task not in warned:
                 warned.add(task)
                 warnings.warn(
@@ -88,3 +90,9 @@ def watch(start: int, num_steps: int) -> Callable[[int, Any, dict[str, Any] | No
             residuals.clear()
 
     return look
+
+
+def _by_name(values: Any) -> Iterable[tuple[str, Any]]:
+    """Values by task, those of a bank's tasks one by one; nothing where a step of other make tells none."""
+    values = values.by_name() if isinstance(values, ByTask) else values
+    return values.items() if isinstance(values, dict) else ()

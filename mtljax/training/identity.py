@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from mtljax.banks import ByTask
 from mtljax.training.checkpoint import leaves
 from mtljax.types import PyTree, TrainState
 
@@ -36,7 +37,7 @@ def describe(step: Callable[..., Any], state: TrainState, batch: PyTree, config:
         batch: any batch of the run.
         config: the user's description of the run.
     """
-    text = program(step, state, batch)
+    traced = _traced(step, state, batch)
     return {
         "circumstances": {
             "jax": jax.__version__,
@@ -45,7 +46,8 @@ def describe(step: Callable[..., Any], state: TrainState, batch: PyTree, config:
             "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         },
         "batch": shapes(batch),
-        "program": None if text is None else base64.b64encode(zlib.compress(text.encode())).decode(),
+        "program": None if traced is None else base64.b64encode(zlib.compress(_text(traced[0]).encode())).decode(),
+        "banks": {} if traced is None else _banks_in(traced[1]),
         "config": config,
     }
 
@@ -70,6 +72,14 @@ def checked(where: str, saved: Mapping[str, Any] | None, run: dict[str, Any]) ->
     """The record, after checking that the run is that of the checkpoint; warns if this cannot be decided."""
     if saved is None:
         return run
+    for name, tasks in run["banks"].items():
+        before = saved.get("banks", {}).get(name, tasks)
+        if before != tasks:
+            k = next(k for k, (old, new) in enumerate(zip([*before, None], [*tasks, None], strict=False)) if old != new)
+            raise ValueError(
+                f"fit: the tasks of the bank {name!r} must be those of {where} in their order, found "
+                f"{tasks[k : k + 1]} in place of {before[k : k + 1]} at {k}; {REMEDY}"
+            )
     if saved["batch"] is None:
         return without_shapes(run)
     for name in sorted({*saved["batch"], *run["batch"]}):
@@ -129,6 +139,12 @@ def program(step: Callable[..., Any], state: TrainState, batch: PyTree) -> str |
             ] a b
           in (c,) }
     """
+    traced = _traced(step, state, batch)
+    return None if traced is None else _text(traced[0])
+
+
+def _traced(step: Callable[..., Any], state: TrainState, batch: PyTree) -> tuple[Any, Any] | None:
+    """The step's program, and the shapes of what it returns; None if JAX cannot trace the step."""
     traceable = inspect.unwrap(step, stop=lambda function: hasattr(function, "lower"))
     if not hasattr(traceable, "lower"):  # an ordinary function may have side effects, so it is not called here
         return None
@@ -138,12 +154,21 @@ def program(step: Callable[..., Any], state: TrainState, batch: PyTree) -> str |
         return jax.ShapeDtypeStruct(np.shape(leaf), _dtype(leaf))
 
     try:
-        closed = jax.make_jaxpr(traceable)(*jax.tree.map(abstract, (state, batch)))
+        return jax.make_jaxpr(traceable, return_shape=True)(*jax.tree.map(abstract, (state, batch)))
     except Exception:  # the step itself raises a better error
         return None
+
+
+def _text(closed: Any) -> str:
     text = re.sub(r"0x[0-9a-f]+", "0x", str(closed))  # addresses of functions
     text = re.sub(r"\{('[^{}\n]*')\}", lambda match: f"{{{', '.join(sorted(match[1].split(', ')))}}}", text)  # sets
     return "\n".join([text, *(f"array {_hash(array)}" for array in _arrays(closed))])
+
+
+def _banks_in(metrics: Any) -> dict[str, list[str]]:
+    """The tasks of banks in their order, which no path and no shape of a state tells."""
+    told = jax.tree.leaves(metrics, is_leaf=lambda node: isinstance(node, ByTask))
+    return {entry: list(bank) for each in told if isinstance(each, ByTask) for entry, bank in each.names if bank}
 
 
 def _arrays(closed: Any) -> Iterator[Any]:

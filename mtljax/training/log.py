@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtljax.banks import ByTask
 from mtljax.training.locks import lock
 from mtljax.types import PyTree
 
@@ -36,27 +37,89 @@ MARK, FORMAT = "mtljax", 1
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def to_record(tree: PyTree) -> Any:
+def to_record(tree: PyTree, *, every_task: bool = False) -> Any:
     """Fetch a pytree of small arrays, and convert it to dicts, lists, numbers and booleans.
 
     It waits for the device; `fit` waits only here.
 
+    Args:
+        tree: metrics of a step, or results of an evaluation.
+        every_task: whether a bank of tasks becomes a dict of its tasks. Else it becomes `{"mean", "min", "max"}` over
+            those of its tasks that take part and whose value is not NaN, or `{"sum", "max"}` of what is counted.
+            `cosines` of a step with banks, `[T, T]`, then become `{"mean", "min", "conflicting"}` over pairs of tasks
+            that take part; `conflicting` is the share below 0.
+
     Example:
         >>> import jax.numpy as jnp
-        >>> to_record({"active": jnp.array([True, False]), "losses": {"left": jnp.float32(0.5)}})
-        {'active': [True, False], 'losses': {'left': 0.5}}
+        >>> from mtljax.banks import ByTask
+        >>> losses = ByTask(jnp.array([0.5, 1.5, 2.5]), (("assays", ("nr_ar", "nr_er")), ("depth", None)))
+        >>> to_record({"losses": losses, "residual": jnp.float32(0)})
+        {'losses': {'assays': {'mean': 1.0, 'min': 0.5, 'max': 1.5}, 'depth': 2.5}, 'residual': 0.0}
+        >>> to_record(losses, every_task=True)
+        {'nr_ar': 0.5, 'nr_er': 1.5, 'depth': 2.5}
     """
+    return _convert(jax.device_get(tree), every_task, None)
 
-    def convert(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {str(key): convert(value) for key, value in node.items()}
-        if hasattr(node, "_asdict"):
-            return convert(node._asdict())
-        if isinstance(node, (list, tuple)):
-            return [convert(value) for value in node]
-        return node if node is None or isinstance(node, str) else np.asarray(node).tolist()
 
-    return convert(jax.device_get(tree))
+def _convert(node: Any, every_task: bool, present: ByTask | None) -> Any:
+    if isinstance(node, ByTask):
+        if every_task:
+            return {name: np.asarray(value).tolist() for name, value in node.by_name().items()}
+        if len(node.names) == 1 and node.names[0][1] is not None:
+            return _summary(node, node.names[0][0], present)  # a metric of a bank stands under the bank's name already
+        return {
+            entry: np.asarray(node[entry]).tolist() if bank is None else _summary(node, entry, present)
+            for entry, bank in node.names
+        }
+    if isinstance(node, dict):
+        active = node.get("active")
+        present = active if isinstance(active, ByTask) else present
+        brief = not every_task and present is not None and any(bank is not None for _, bank in present.names)
+        return {
+            str(key): _between(value, present) if brief and key == "cosines" else _convert(value, every_task, present)
+            for key, value in node.items()
+        }
+    if hasattr(node, "_asdict"):
+        return _convert(node._asdict(), every_task, present)
+    if isinstance(node, (list, tuple)):
+        return [_convert(value, every_task, present) for value in node]
+    return node if node is None or isinstance(node, str) else np.asarray(node).tolist()
+
+
+def _summary(values: ByTask, entry: str, present: ByTask | None) -> dict[str, Any]:
+    """What a record says of a bank, `[..., n]`."""
+    array = np.asarray(values[entry])
+    if not np.issubdtype(array.dtype, np.floating):
+        return {"sum": array.sum(-1).tolist(), "max": array.max(-1).tolist()}
+    counted = ~np.isnan(array)
+    if present is not None:
+        counted &= np.asarray(present[entry])
+    return {name: value.tolist() for name, value in _statistics(array, counted).items()}
+
+
+def _between(cosines: Any, present: ByTask | None) -> dict[str, Any]:
+    """What a record says of the cosines of many tasks, `[..., T, T]`."""
+    cosines = np.asarray(cosines, np.float64)
+    first, second = np.triu_indices(cosines.shape[-1], 1)
+    active = np.asarray(present.array if present is not None else True)
+    pairs, counted = cosines[..., first, second], active[..., first] & active[..., second]
+    found = _statistics(pairs, counted)
+    del found["max"]
+    share = (counted & (pairs < 0)).sum(-1) / np.maximum(counted.sum(-1), 1)
+    conflicting = np.where(counted.any(-1), share, np.nan)
+    return {name: value.tolist() for name, value in {**found, "conflicting": conflicting}.items()}
+
+
+def _statistics(array: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, least and largest over the last axis of what counts; NaN where nothing does."""
+    array = array.astype(np.float64)
+    some, number = counted.any(-1), np.maximum(counted.sum(-1), 1)
+    found = {
+        "mean": np.where(counted, array, 0.0).sum(-1) / number,
+        "min": np.where(counted, array, np.inf).min(-1),
+        "max": np.where(counted, array, -np.inf).max(-1),
+    }
+    return {name: np.where(some, value, np.nan) for name, value in found.items()}
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:

@@ -48,6 +48,7 @@ def fit(
     eval_every: int | None = None,
     log: Log | Sequence[Log] | None = None,
     log_every: int = 50,
+    log_tasks: bool = False,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     keep: int = 3,
@@ -93,6 +94,8 @@ def fit(
             list), or several of them. A file must be new or a log of mtljax; `log.read` reads it. Of several processes
             only the first one writes.
         log_every: steps between records; the last step is always recorded.
+        log_tasks: whether records hold a value for every task of a bank; by default the mean, least and largest of
+            them, so that a record of hundreds of tasks is short (see `log.to_record`).
         checkpoint_dir: folder of checkpoints, for one run at a time; a missing folder is made. None (default) writes
             no checkpoints.
         checkpoint_every: steps between checkpoints; None (default) writes one only at the end.
@@ -128,7 +131,8 @@ def fit(
         >>> float(result.state.params.shared), [record["train"]["losses"]["w"] for record in records]
         (7.0, [64.0, 16.0, 4.0])
     """
-    _check_arguments(step, state, batches, evaluate, num_steps, log_every, changed, progress)
+    flags = {"changed": changed, "progress": progress, "log_tasks": log_tasks}
+    _check_arguments(step, state, batches, evaluate, num_steps, log_every, flags)
     _check_interval("eval_every", eval_every, "evaluate", evaluate)
     _check_interval("checkpoint_every", checkpoint_every, "checkpoint_dir", checkpoint_dir)
     settings = _as_json(config)
@@ -179,7 +183,7 @@ def fit(
         if evaluate is not None and records.evaluation_is_missing(start, num_steps, eval_every, record):
             with records.state_survives(state):
                 parts = {"eval": functools.partial(evaluate, state)}
-                record = records.make_record(start, parts, writers, functools.partial(rescue, state))
+                record = records.make_record(start, parts, writers, functools.partial(rescue, state), log_tasks)
 
         look = watch(start, num_steps)
         bar = stack.enter_context(progress_bar(num_steps, start=start, enabled=progress))
@@ -196,7 +200,8 @@ def fit(
                 parts["eval"] = functools.partial(evaluate, state)
             with records.state_survives(state):
                 if parts:
-                    record = new = records.make_record(done, parts, writers, functools.partial(rescue, state))
+                    rescue_here = functools.partial(rescue, state)
+                    record = new = records.make_record(done, parts, writers, rescue_here, log_tasks)
                     bar(done, records.describe(record))
                 ending = ends(done)
                 if at_end or ending or (checkpoint_every is not None and done % checkpoint_every == 0):
@@ -211,7 +216,7 @@ def fit(
 
 
 def _check_arguments(
-    step: Any, state: Any, batches: Any, evaluate: Any, num_steps: Any, log_every: Any, changed: Any, progress: Any
+    step: Any, state: Any, batches: Any, evaluate: Any, num_steps: Any, log_every: Any, flags: dict[str, Any]
 ) -> None:
     check_callable("fit", "step", step)
     if not isinstance(state, TrainState):
@@ -222,8 +227,8 @@ def _check_arguments(
         check_callable("fit", "evaluate", evaluate)
     check_count("fit", "num_steps", num_steps)
     check_count("fit", "log_every", log_every)
-    check_flag("fit", "changed", changed)
-    check_flag("fit", "progress", progress)
+    for name, flag in flags.items():
+        check_flag("fit", name, flag)
 
 
 def _check_interval(name: str, every: Any, of: str, what: Any) -> None:

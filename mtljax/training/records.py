@@ -52,12 +52,13 @@ def make_record(
     parts: dict[str, Callable[[], Any]],
     writers: Sequence[Writer],
     rescue: Callable[[Record, BaseException], None],
+    every_task: bool,
 ) -> Record:
     """Compute a record and log it; after an error, `rescue(record, error)` gets the parts that were computed."""
     record: Record = {"step": done, "time": round(time.time(), 3)}
     try:
         for name, part in parts.items():
-            record[name] = logs.to_record(part())
+            record[name] = logs.to_record(part(), every_task=every_task)
         for write in writers:
             write(record)
     except BaseException as error:
@@ -89,4 +90,5 @@ def describe(record: Record) -> str:
     metrics = metrics.get("losses", metrics) if isinstance(metrics, dict) else {}
     if not isinstance(metrics, dict):
         return ""
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
+    numbers = {name: value.get("mean") if isinstance(value, dict) else value for name, value in metrics.items()}
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if isinstance(value, (int, float)))

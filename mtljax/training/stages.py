@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from mtljax.types import Array, Key, Method, Model, Params, PyTree, TrainState
 
 Start = Callable[..., TrainState]
 
-FIT_OPTIONS = ("eval_every", "log_every", "checkpoint_every", "keep", "config", "changed", "progress")
+FIT_OPTIONS = ("eval_every", "log_every", "log_tasks", "checkpoint_every", "keep", "config", "changed", "progress")
 """Options of `fit` that are the same for all stages."""
 
 
@@ -55,12 +55,13 @@ class Stage(NamedTuple):
     keep_optimizer: bool = False
 
 
-def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
+def stage_functions(stage: Stage, inputs: PyTree, *, banks: Mapping[str, Sequence[str]] = {}) -> tuple[Start, Step]:
     """The two pure functions of a stage, `start` and `step`; both are not jitted.
 
     Args:
         stage: the stage.
         inputs: for `model.init`, `[B, ...]`.
+        banks: `model.banks` of the stage before, where it has any; rows of a bank are carried over by the tasks' names.
 
     Returns:
         `(start, step)`. `start(key, previous=None) -> TrainState` at step 0. Parameters and the model's state are those
@@ -93,12 +94,13 @@ def stage_functions(stage: Stage, inputs: PyTree) -> tuple[Start, Step]:
         params, model_state = stage.model.init(init_key, inputs)
         if previous is None:
             return init(params, model_state, key=run_key)
-        params = carry_over(params, previous.params)
+        pair = stage.model.banks, banks
+        params = carry_over(params, previous.params, banks=pair)
         # Unlike parameters, model states may have no common path: if only heads have a state, and all heads are new.
-        model_state = matched("stage_functions", model_state, previous.model_state).tree
+        model_state = matched("stage_functions", model_state, previous.model_state, pair).tree
         state = init(params, model_state, key=run_key)
         if stage.keep_optimizer:
-            carried = carry_over(state.opt_state, previous.opt_state)
+            carried = carry_over(state.opt_state, previous.opt_state, banks=pair)
             # A copy, as init makes of the rest: a step that donates its state does not consume the previous state.
             state = state._replace(opt_state=jax.tree.map(jnp.copy, carried))
         return state
@@ -128,7 +130,7 @@ def run_stages(
         directory: folder for checkpoints and logs; None (default) writes none.
         wrap: `(start, step) -> (start, step)`, which compiles them, or maps both over seeds; by default `training.jit`
             compiles the step.
-        **options: for `fit`: `eval_every`, `log_every`, `checkpoint_every`, `keep`, `config`, `changed`,
+        **options: for `fit`: `eval_every`, `log_every`, `log_tasks`, `checkpoint_every`, `keep`, `config`, `changed`,
             `progress`.
 
     Returns:
@@ -172,7 +174,7 @@ def run_stages(
     results: dict[str, FitResult] = {}
     state = None
     for index, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
-        start, step = stage_functions(stage, inputs)
+        start, step = stage_functions(stage, inputs, banks=stages[index - 1].model.banks if index else {})
         start, step = (start, jit(step)) if wrap is None else wrap(start, step)
         own = jax.random.fold_in(key, index)
         state = start(own) if state is None else start(own, state)

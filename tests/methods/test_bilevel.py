@@ -155,7 +155,7 @@ def test_a_training_step_takes_two_batches(name):
     init, step = training.make_train_step(step_losses, method, optax.sgd(0.1))
     state, metrics = jax.jit(step)(init(params, jnp.zeros(()), key=jax.random.key(0)), (train, val))
     losses, grads, after = jax.jit(value_and_grad(losses_fn, method))(params, method.init(3), train, val)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), metrics["losses"], losses)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), metrics["losses"].by_name(), losses)
     expected = descend(params, grads, 0.1)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.params, expected)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.method_state, after)

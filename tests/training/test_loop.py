@@ -75,7 +75,7 @@ def test_the_last_step_is_recorded_and_evaluated_once():
 def test_metrics_stay_on_the_device_between_records(monkeypatch):
     fetched = []
     real = log.to_record
-    monkeypatch.setattr(log, "to_record", lambda tree: fetched.append(tree) or real(tree))
+    monkeypatch.setattr(log, "to_record", lambda tree, **options: fetched.append(tree) or real(tree, **options))
     run(num_steps=20, log_every=10)
     assert len(fetched) == 2
 

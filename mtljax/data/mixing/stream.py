@@ -75,7 +75,8 @@ class Mixture:
         """Pass the losses of the last step to loss-driven rates.
 
         Args:
-            losses: scalars by task, as a step's `metrics["losses"]`; the call waits for the device.
+            losses: scalars by task, as a step's `metrics["losses"]`; the call waits for the device. Of a bank, `[n]`,
+                the mean over its active tasks counts.
             active: bool by task, as `metrics["active"]`; losses of inactive tasks are ignored. Without `active`, leave
                 inactive tasks out of `losses`: a step reports 0 for them, which would count.
 
@@ -84,7 +85,11 @@ class Mixture:
         """
         if not isinstance(self._rates, LossDriven):
             raise ValueError(f"observe: the rates of the mixture must be loss_driven, found {found(self._rates)}")
-        seen = {name: float(loss) for name, loss in losses.items() if active is None or bool(active[name])}
+        seen: dict[str, float] = {}
+        for name, loss in losses.items():
+            taking_part = np.asarray(True if active is None else active[name])
+            if taking_part.any():
+                seen[name] = float(np.mean(np.asarray(loss), where=taking_part))
         self._driven, self._waiting = self._rates.update(self._driven or {}, seen), False
 
     def get_state(self) -> dict[str, Any]:

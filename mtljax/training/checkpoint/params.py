@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from mtljax.banks import Banks, Moves, bank_of, moved, moves_of
 from mtljax.training.checkpoint import leaves
 from mtljax.training.checkpoint.reading import (
     DamagedCheckpoint,
@@ -41,7 +44,13 @@ class RestoredParams(NamedTuple):
     left: list[str]
 
 
-def restore_params(directory: str | os.PathLike[str], params: Params, *, step: int | None = None) -> RestoredParams:
+def restore_params(
+    directory: str | os.PathLike[str],
+    params: Params,
+    *,
+    banks: Mapping[str, Sequence[str]] = {},
+    step: int | None = None,
+) -> RestoredParams:
     """Read parameters by name from a checkpoint, which may be of another method or optimizer, or have other heads.
 
         result[name] = checkpoint[name] if name in checkpoint else params[name]
@@ -52,6 +61,8 @@ def restore_params(directory: str | os.PathLike[str], params: Params, *, step: i
     Args:
         directory: `checkpoint_dir` of the run that wrote the checkpoint.
         params: parameters of the new model: their structure, and the values of leaves that are not in the checkpoint.
+        banks: the new model's `banks`, where it has any. A checkpoint of `fit` holds the names of a bank's tasks, and
+            their rows are taken by name.
         step: step of the checkpoint; None (default) for the newest checkpoint that is not damaged.
 
     Returns:
@@ -59,7 +70,7 @@ def restore_params(directory: str | os.PathLike[str], params: Params, *, step: i
 
     Raises:
         ValueError: there is no checkpoint that can be read; a leaf of the same name with another shape or dtype; no
-            common name.
+            common name; a bank whose tasks are told by `banks` or by the checkpoint alone.
         DamagedCheckpoint, PermissionError: the checkpoint of `step` cannot be read.
 
     Example:
@@ -83,7 +94,7 @@ def restore_params(directory: str | os.PathLike[str], params: Params, *, step: i
     failed: dict[int, DamagedCheckpoint | PermissionError] = {}
     for number in candidates:
         try:
-            found = _read(directory, params, number)
+            found = _read(directory, params, banks, number)
         except (DamagedCheckpoint, PermissionError) as error:
             if step is not None:
                 raise
@@ -98,7 +109,7 @@ def restore_params(directory: str | os.PathLike[str], params: Params, *, step: i
     )
 
 
-def _read(directory: str | os.PathLike[str], params: Params, step: int) -> RestoredParams:
+def _read(directory: str | os.PathLike[str], params: Params, banks: Banks, step: int) -> RestoredParams:
     path = path_of(directory, step)
     facts = read_facts(path)
     saved = {name for name in facts["leaves"] if name.startswith(PARAMS)}
@@ -109,18 +120,44 @@ def _read(directory: str | os.PathLike[str], params: Params, step: int) -> Resto
             f"restore_params: params must have a leaf in common with checkpoint {path}, which holds "
             f"{sorted(saved)[:3]} and the like, found {sorted(mine)[:3]}"
         )
+    paths = {PARAMS + leaves.name_of(path): path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    moves = {name: _moves(path, paths[name], banks, (facts["run"] or {}).get("banks", {})) for name in taken}
+    templates = {}
     for name, leaf in taken.items():
-        if kind_of(leaf) != saved_kind(facts["leaves"][name]):
+        old, rows = facts["leaves"][name]["shape"], moves[name]
+        # What is read has as many rows as the checkpoint's bank.
+        banked = rows is not None and leaf.shape[:1] == rows.size[1:] and old[:1] == [rows.size[0]]
+        templates[name] = jnp.zeros(old[:1] + list(leaf.shape[1:]), leaf.dtype) if banked else leaf
+        if kind_of(templates[name]) != saved_kind(facts["leaves"][name]):
             raise ValueError(
                 f"restore_params: {name!r} must be {saved_kind(facts['leaves'][name])} as in checkpoint {path}, "
                 f"found {kind_of(leaf)}"
             )
-    values = mine | read_leaves(path, facts, taken)
-    short = {name: name.removeprefix(PARAMS) for name in [*mine, *sorted(saved)]}
-    return RestoredParams(
-        jax.tree.structure(params).unflatten([values[name] for name in mine]),
-        step,
-        [short[name] for name in mine if name in saved],
-        [short[name] for name in mine if name not in saved],
-        [short[name] for name in sorted(saved) if name not in mine],
-    )
+    found, values = read_leaves(path, facts, templates), dict(mine)
+    told: dict[str, list[str]] = {"taken": [], "new": [], "left": []}
+    for name, leaf in mine.items():
+        short, rows = name.removeprefix(PARAMS), moves.get(name)
+        if name not in found:
+            told["new"].append(short)
+        elif rows is None:
+            values[name] = found[name]
+            told["taken"].append(short)
+        else:
+            values[name] = moved(rows, leaf, found[name])
+            told["taken"] += [f"{short} of {task}" for task in rows.common]
+            told["new"] += [f"{short} of {task}" for task in rows.fresh]
+            told["left"] += [f"{short} of {task}" for task in rows.dropped]
+    told["left"] += [name.removeprefix(PARAMS) for name in sorted(saved) if name not in mine]
+    restored = jax.tree.structure(params).unflatten([values[name] for name in mine])
+    return RestoredParams(restored, step, told["taken"], told["new"], told["left"])
+
+
+def _moves(checkpoint: Any, path: Any, banks: Banks, saved: Banks) -> Moves | None:
+    """Which rows of a leaf move, if it is a bank's."""
+    bank = bank_of(path, (banks, saved))
+    if bank is None:
+        return None
+    for what, known in (("banks", banks), (f"checkpoint {checkpoint}", saved)):
+        if bank not in known:
+            raise ValueError(f"restore_params: {what} must tell the tasks of the bank {bank!r}, found {dict(known)}")
+    return moves_of(saved[bank], banks[bank])
