@@ -38,7 +38,12 @@ class Moves(NamedTuple):
 
 
 def moves_of(old: Sequence[str], new: Sequence[str]) -> Moves:
-    """The rows of the tasks that both banks have."""
+    """The rows of the tasks that both banks have.
+
+    Example:
+        >>> moves_of(("nr_ar", "nr_er"), ("nr_er", "sr_p53", "nr_ar")).rows
+        ([1, 0], [0, 2])
+    """
     common = [task for task in new if task in set(old)]
     rows = [list(old).index(task) for task in common], [list(new).index(task) for task in common]
     fresh, dropped = [task for task in new if task not in set(old)], [task for task in old if task not in set(new)]

@@ -115,8 +115,8 @@ MUTANTS = (
     ),
     Mutant(
         "data/mixing/stream.py",
-        "if active is None or bool(active[name])}",
-        "}",
+        "True if active is None else active[name]",
+        "True",
         STREAM + "test_losses_drive_the_rates_and_are_part_of_the_state",
     ),
     Mutant(

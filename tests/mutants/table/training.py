@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "training/stages.py",
-        "params = carry_over(params, previous.params)",
+        "params = carry_over(params, previous.params, banks=pair)",
         "params = params",
         TRAINING + "test_stages.py::test_what_both_models_have_is_carried_over_and_all_else_is_new",
     ),
