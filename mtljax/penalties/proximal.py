@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import trees
-from mtljax.checks import check_callable, check_nonnegative
+from mtljax.checks import check_callable, check_nonnegative, expect
 from mtljax.penalties.common import Penalty, check_penalty
 from mtljax.types import Array, PyTree
 
@@ -30,6 +30,7 @@ def proximal(
     learning_rate: Callable[[Array], Array | float] | Array | float,
     *,
     where: Callable[[PyTree], Mapping[str, PyTree]] | None = None,
+    bank: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Proximal steps: the step of the transformations before it in the chain, then the penalty's prox.
 
@@ -57,7 +58,10 @@ def proximal(
             which are stacked in sorted order of names. All other parameters stay unchanged. The function must only
             select: it is called with other leaves in place of the arrays. None (default): the parameters themselves are
             stacked, with leaves `[T, *p]`. For the trunks of `sharing.soft`:
-            `lambda params: {name: own["trunk"] for name, own in params.tasks.items()}`.
+            `lambda params: {name: own["trunk"] for name, own in params.tasks.items()}`. With `bank`, a function from
+            the bank's parameters to one tree of them, such as the kernels alone.
+        bank: name of an entry of `params.tasks` that is a bank: its leaves `[n, *p]` are penalised as they are. None
+            (default): `where` says what is stacked.
 
     Returns:
         Transformation with state `ProximalState`; `update` needs `params` and ignores unknown keyword arguments. In
@@ -65,7 +69,8 @@ def proximal(
         gradient step, but the prox still pulls it towards the others.
 
     Raises:
-        ValueError: the penalty has no prox; `update` gets no `params`; trees of tasks differ in structure or shape.
+        ValueError: the penalty has no prox; `update` gets no `params`; trees of tasks differ in structure or shape;
+            there is no entry `bank`.
 
     Example:
         >>> from mtljax.penalties.l21 import l21
@@ -81,6 +86,8 @@ def proximal(
         raise ValueError("proximal: penalty must have a prox, found none; add it to the objective instead")
     if where is not None:
         check_callable("proximal", "where", where)
+    if bank is not None:
+        expect(isinstance(bank, str), "proximal", "bank", "the name of an entry of params.tasks", bank, TypeError)
     if not callable(learning_rate):
         check_nonnegative("proximal", "learning_rate", learning_rate)
 
@@ -99,7 +106,12 @@ def proximal(
             steps = structure.flatten_up_to(extra["before_prox"](updates))
         # In float32 at least, so that a small step is not lost to rounding before the prox.
         moved = [_wide(p) + _wide(u) for p, u in zip(old, steps, strict=True)]
-        if where is None:
+        if bank is not None:
+            place = _places_in(bank, where, structure)
+            rows = operator(jax.tree.map(lambda i: moved[i], place), step_size)
+            for i, leaf in zip(jax.tree.leaves(place), jax.tree.leaves(rows), strict=True):
+                moved[i] = leaf
+        elif where is None:
             moved = jax.tree.leaves(operator(structure.unflatten(moved), step_size))
         else:
             places = _places(where, structure)
@@ -123,11 +135,28 @@ def _places(where: Callable[[PyTree], Mapping[str, PyTree]], structure: Any) -> 
     picked = where(structure.unflatten(range(structure.num_leaves)))
     if not isinstance(picked, Mapping):
         raise TypeError(f"proximal: where must return a dict of trees by task, found {type(picked).__name__}")
-    numbers = jax.tree.leaves(dict(picked))
-    if not all(type(number) is int for number in numbers):
-        raise TypeError("proximal: where must return parts of its argument, found leaves that it has made")
+    numbers = _numbers_of(dict(picked))
     if not picked or len(set(numbers)) < len(numbers):
         raise ValueError(
             f"proximal: where must select at least one task, and a leaf at most once, found the leaves {dict(picked)}"
         )
     return [picked[name] for name in sorted(picked)]
+
+
+def _places_in(bank: str, where: Callable[[PyTree], PyTree] | None, structure: Any) -> PyTree:
+    """The selected tree of a bank, with the index of each leaf among all leaves of the parameters."""
+    params = structure.unflatten(range(structure.num_leaves))
+    tasks = getattr(params, "tasks", {})
+    if bank not in tasks:
+        raise ValueError(f"proximal: bank must be an entry of params.tasks, of {sorted(tasks)}, found {bank!r}")
+    picked = tasks[bank] if where is None else where(tasks[bank])
+    if not _numbers_of(picked):
+        raise ValueError("proximal: where must select at least one leaf, found none")
+    return picked
+
+
+def _numbers_of(picked: PyTree) -> list[int]:
+    numbers = jax.tree.leaves(picked)
+    if not all(type(number) is int for number in numbers):
+        raise TypeError("proximal: where must return parts of its argument, found leaves that it has made")
+    return numbers

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.checks import check_callable, check_count
+from mtljax.sharing.frames.bank import Bank
 from mtljax.sharing.frames.deltas import after_each_stage
 from mtljax.sharing.frames.network import Network, key_for
 from mtljax.types import Array, Key, Model, PyTree
@@ -15,7 +16,7 @@ from mtljax.types import Array, Key, Model, PyTree
 
 def adapters(
     stages: Sequence[Network],
-    heads: Mapping[str, Network],
+    heads: Mapping[str, Network | Bank],
     size: int,
     *,
     activation: Callable[[Array], Array] = jax.nn.relu,
@@ -37,7 +38,8 @@ def adapters(
 
     Args:
         stages: the trunk's networks in order, each from features to features `[B, ..., C_j]`.
-        heads: network from the last features to outputs, by task name.
+        heads: network from the last features to outputs, by task name; a `Bank` stands for many tasks of one form, each
+            with bottlenecks of its own.
         size: channels of the bottleneck, positive.
         activation: function of the bottleneck's features, element by element; default ReLU.
         frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them. The

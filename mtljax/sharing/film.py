@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 
 from mtljax import trees
+from mtljax.sharing.frames.bank import Bank
 from mtljax.sharing.frames.deltas import after_each_stage
 from mtljax.sharing.frames.network import Network
 from mtljax.types import Array, Key, Model, PyTree
 
 
-def film(stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: bool = False) -> Model:
+def film(stages: Sequence[Network], heads: Mapping[str, Network | Bank], *, frozen: bool = False) -> Model:
     r"""One shared trunk; after each stage, each task scales and shifts the channels with its own numbers.
 
         h_k^j = (1 + s_k^j) * stage_j(h_k^{j-1}) + b_k^j,   outputs_k = head_k(h_k^J),   s, b in R^{C_j}
@@ -27,7 +28,8 @@ def film(stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: boo
 
     Args:
         stages: the trunk's networks in order, each from features to features `[B, ..., C_j]`.
-        heads: network from the last features to outputs, by task name.
+        heads: network from the last features to outputs, by task name; a `Bank` stands for many tasks of one form, each
+            with scales and shifts of its own.
         frozen: whether gradients stop at the trunk's parameters, so that a compiled step computes none for them. The
             gradient of `Params.shared` is then zero; exclude it from the optimiser's weight decay too. Batch statistics
             still change in training. Default False.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,15 +13,16 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number
+from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entry, started
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.model import checked_model
-from mtljax.sharing.frames.network import Network, check_heads, check_network, key_for, selected
+from mtljax.sharing.frames.network import Network, check_network, key_for, selected
 from mtljax.types import Array, Key, Model, Params, PyTree
 
 
 def low_rank(
     trunk: Network,
-    heads: Mapping[str, Network],
+    heads: Mapping[str, Network | Bank],
     rank: int,
     *,
     alpha: Array | float | None = None,
@@ -48,7 +50,8 @@ def low_rank(
 
     Args:
         trunk: network from inputs `[B, ...]` to features, any pytree.
-        heads: network from those features to outputs, by task name.
+        heads: network from those features to outputs, by task name; a `Bank` stands for many tasks of one form, each
+            with differences of its own.
         rank: of each difference, positive.
         alpha: scale of the differences; None (default) for `rank`, so that the factor is 1.
         select: `select(path, leaf) -> bool`, whether a leaf of the trunk's parameters gets a difference; `path` as
@@ -82,7 +85,7 @@ def low_rank(
         >>> jax.tree.map(jnp.shape, params.tasks["depth"]["low_rank"])
         {"['w']": {'a': (3, 2), 'b': (2, 8)}}
     """
-    names = check_heads("low_rank", heads)
+    names, networks, banks = heads_of("low_rank", heads)
     check_network("low_rank", "trunk", trunk)
     check_count("low_rank", "rank", rank)
     if alpha is not None:
@@ -98,13 +101,17 @@ def low_rank(
         shared, trunk_state = trunk.init(key_for(key, "trunk"), x)
         features, _ = trunk.apply(shared, trunk_state, x)
         chosen = _chosen(select, shared)
+
+        def start(network: Network, keyed: Keyed, features: PyTree) -> tuple[PyTree, PyTree]:
+            own = {path: _thin(keyed("task", f"/low_rank/{path}"), leaf, rank) for path, leaf in chosen}
+            head, head_state = network.init(keyed("task"), features)
+            # Copies, because a step that donates its state must not get one buffer twice.
+            return {"low_rank": own, "head": head}, {"trunk": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+
         tasks, states = {}, {}
         for name in names:
-            own = {path: _thin(key_for(key, f"task/{name}/low_rank/{path}"), leaf, rank) for path, leaf in chosen}
-            head, head_state = heads[name].init(key_for(key, f"task/{name}"), features)
-            tasks[name] = {"low_rank": own, "head": head}
-            # Copies, because a step that donates its state must not get one buffer twice.
-            states[name] = {"trunk": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+            first = functools.partial(start, networks[name])
+            tasks[name], states[name] = started(first, key, name, banks.get(name), features)
         return Params(shared=shared, tasks=tasks), {"tasks": states}
 
     def apply(
@@ -117,20 +124,27 @@ def low_rank(
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
         shared = lax.stop_gradient(params.shared) if frozen else params.shared
+
+        def one(network: Network, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
+            weights, x = _changed(read[0], own["low_rank"], factor), read[1]
+            features, trunk_state = trunk.apply(weights, before["trunk"], x, key=key_for(key, "trunk"), train=train)
+            outputs, head_state = network.apply(own["head"], before["head"], features, key=keyed("task"), train=train)
+            return outputs, {"trunk": trunk_state, "head": head_state}
+
         outputs, states = {}, dict(state["tasks"])
         for name in selected(names, tasks):
-            own, before = params.tasks[name], states[name]
-            weights = _changed(shared, own["low_rank"], factor)
-            features, trunk_state = trunk.apply(
-                weights, before["trunk"], input_of(inputs, name), key=key_for(key, "trunk"), train=train
+            outputs[name], states[name] = run_entry(
+                functools.partial(one, networks[name]),
+                params.tasks[name],
+                states[name],
+                key,
+                name,
+                banks.get(name),
+                (shared, input_of(inputs, name)),
             )
-            outputs[name], head_state = heads[name].apply(
-                own["head"], before["head"], features, key=key_for(key, f"task/{name}"), train=train
-            )
-            states[name] = {"trunk": trunk_state, "head": head_state}
         return outputs, {"tasks": states}
 
-    return checked_model(names, init, apply)
+    return checked_model(names, init, apply, banks=banks)
 
 
 def _two_axes(path: str, leaf: Any) -> bool:

@@ -22,6 +22,9 @@ ARCHITECTURES = {
     "mmoe": lambda heads: sharing.mmoe(TRUNK, heads, num_experts=3),
     "mmoe with an encoder": lambda heads: sharing.mmoe(TRUNK, heads, num_experts=2, encoder=dense(5)),
     "moe": lambda heads: sharing.moe(TRUNK, heads, num_experts=3, num_selected=2, balance=0.1),
+    "film": lambda heads: sharing.film([TRUNK, dense(5)], heads),
+    "adapters": lambda heads: sharing.adapters([TRUNK, dense(5)], heads, 2),
+    "low_rank": lambda heads: sharing.low_rank(TRUNK, heads, 2),
     "dselect_k": lambda heads: sharing.dselect_k(TRUNK, heads, num_experts=4, num_selected=2, entropy=0.1),
 }
 

@@ -14,8 +14,10 @@ from mtljax.checks import check_names
 from mtljax.sharing.frames.network import Network, check_heads, key_for
 from mtljax.types import Array, Key, PyTree, Regularized
 
-OneTask = Callable[[PyTree, PyTree, Callable[[str], Any], PyTree], tuple[Any, PyTree]]
-"""`(own parameters, own state, keyed, read) -> (outputs, state)` of one task; `keyed(block)` is that block's key."""
+Keyed = Callable[..., Any]
+OneTask = Callable[[PyTree, PyTree, Keyed, PyTree], tuple[Any, PyTree]]
+"""`(own parameters, own state, keyed, read) -> (outputs, state)` of one task; `keyed(block, rest)` is a key, see
+`key_for`, of the name `block/task` and a rest."""
 
 
 class Bank(NamedTuple):
@@ -95,7 +97,7 @@ def heads_of(where: str, heads: Any) -> Heads:
 
 
 def started(
-    start: Callable[[Callable[[str], Any], PyTree], tuple[PyTree, PyTree]],
+    start: Callable[[Keyed, PyTree], tuple[PyTree, PyTree]],
     key: Key,
     entry: str,
     tasks: tuple[str, ...] | None,
@@ -111,8 +113,8 @@ def started(
         read: what the entry reads.
     """
     if tasks is None:
-        return start(lambda block: key_for(key, f"{block}/{entry}"), read)
-    return jax.vmap(lambda index: start(_keyed(key, tasks, index), read))(jnp.arange(len(tasks)))
+        return start(_keyed(key, entry), read)
+    return jax.vmap(lambda index: start(_keyed_in_bank(key, tasks, index), read))(jnp.arange(len(tasks)))
 
 
 def run_entry(
@@ -130,11 +132,11 @@ def run_entry(
         read: what all tasks of the entry read: features and shared parameters.
     """
     if tasks is None:
-        return one(own, state, lambda block: key_for(key, f"{block}/{entry}"), read)
+        return one(own, state, _keyed(key, entry), read)
     read, axis = marked(read, len(tasks))
 
     def mapped(own: PyTree, state: PyTree, index: Array, read: PyTree) -> tuple[Any, PyTree]:
-        return one(own, state, _keyed(key, tasks, index), read)
+        return one(own, state, _keyed_in_bank(key, tasks, index), read)
 
     outputs, state = jax.vmap(mapped, in_axes=(0, 0, 0, axis))(own, state, jnp.arange(len(tasks)), read)
     if isinstance(outputs, Regularized):
@@ -146,13 +148,17 @@ def _by_example(outputs: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), outputs)
 
 
-def _keyed(key: Key | None, tasks: tuple[str, ...], index: Array) -> Callable[[str], Any]:
+def _keyed(key: Key | None, task: str) -> Keyed:
+    return lambda block, rest="": key_for(key, f"{block}/{task}{rest}")
+
+
+def _keyed_in_bank(key: Key | None, tasks: tuple[str, ...], index: Array) -> Keyed:
     """The keys of the task of that index, as `key_for` makes them of its name."""
 
-    def keyed(block: str) -> Any:
+    def keyed(block: str, rest: str = "") -> Any:
         if key is None:
             return None
-        folded = [zlib.crc32(f"{block}/{task}".encode()) for task in tasks]
+        folded = [zlib.crc32(f"{block}/{task}{rest}".encode()) for task in tasks]
         return jax.random.fold_in(key, jnp.asarray(folded, jnp.uint32)[index])
 
     return keyed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +11,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_flag
+from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entry, started
 from mtljax.sharing.frames.channels import channels_last
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.model import checked_model
-from mtljax.sharing.frames.network import Network, check_heads, check_networks, key_for, selected
+from mtljax.sharing.frames.network import Network, check_networks, key_for, selected
 from mtljax.types import Key, Model, Params, PyTree
 
 
 def after_each_stage(
-    where: str, kind: str, delta: Network, stages: Sequence[Network], heads: Mapping[str, Network], *, frozen: bool
+    where: str,
+    kind: str,
+    delta: Network,
+    stages: Sequence[Network],
+    heads: Mapping[str, Network | Bank],
+    *,
+    frozen: bool,
 ) -> Model:
     """The model of `adapters` and `film`: `h_k^j = delta_k^j(stage_j(h_k^{j-1}))`, `outputs_k = head_k(h_k^J)`.
 
@@ -27,7 +35,7 @@ def after_each_stage(
         kind: the key of a task's deltas in `Params.tasks[k]`, which are a list with one entry per stage.
         delta: network after each stage, which starts as the identity; it has no state and draws nothing at random.
         stages: the trunk's networks.
-        heads: network by task name.
+        heads: network by task name, or a `Bank`, whose tasks have deltas of their own too.
         frozen: whether no gradient reaches the trunk.
 
     Example:
@@ -39,7 +47,7 @@ def after_each_stage(
         >>> model.init(jax.random.key(0), jnp.ones((2, 3)))[0].tasks
         {'a': {'film': [()], 'head': ()}}
     """
-    names = check_heads(where, heads)
+    names, networks, banks = heads_of(where, heads)
     stages = check_networks(where, "stages", stages)
     check_flag(where, "frozen", frozen)
 
@@ -52,13 +60,17 @@ def after_each_stage(
             trunk.append(params)
             trunk_state.append(state)
             features.append(channels_last(where, f"the output of stage {j}", x))
+
+        def start(network: Network, keyed: Keyed, read: PyTree) -> tuple[PyTree, PyTree]:
+            own = [delta.init(keyed("task", f"/{kind}/{j}"), h)[0] for j, h in enumerate(features)]
+            head, head_state = network.init(keyed("task"), read)
+            # Copies, because a step that donates its state must not get one buffer twice.
+            return {kind: own, "head": head}, {"stages": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+
         tasks, states = {}, {}
         for name in names:
-            own = [delta.init(key_for(key, f"task/{name}/{kind}/{j}"), h)[0] for j, h in enumerate(features)]
-            head, head_state = heads[name].init(key_for(key, f"task/{name}"), x)
-            tasks[name] = {kind: own, "head": head}
-            # Copies, because a step that donates its state must not get one buffer twice.
-            states[name] = {"stages": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
+            first = functools.partial(start, networks[name])
+            tasks[name], states[name] = started(first, key, name, banks.get(name), x)
         return Params(shared=trunk, tasks=tasks), {"tasks": states}
 
     def apply(
@@ -71,17 +83,27 @@ def after_each_stage(
         train: bool = False,
     ) -> tuple[dict[str, Any], PyTree]:
         trunk = lax.stop_gradient(params.shared) if frozen else params.shared
-        outputs, states = {}, dict(state["tasks"])
-        for name in selected(names, tasks):
-            x, own, before, after = input_of(inputs, name), params.tasks[name], states[name], []
+
+        def one(network: Network, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
+            (trunk, x), after = read, []
             for j, stage in enumerate(stages):
                 x, moved = stage.apply(trunk[j], before["stages"][j], x, key=key_for(key, f"stage/{j}"), train=train)
                 x, _ = delta.apply(own[kind][j], (), channels_last(where, f"the output of stage {j}", x))
                 after.append(moved)
-            outputs[name], head_state = heads[name].apply(
-                own["head"], before["head"], x, key=key_for(key, f"task/{name}"), train=train
+            outputs, head_state = network.apply(own["head"], before["head"], x, key=keyed("task"), train=train)
+            return outputs, {"stages": after, "head": head_state}
+
+        outputs, states = {}, dict(state["tasks"])
+        for name in selected(names, tasks):
+            outputs[name], states[name] = run_entry(
+                functools.partial(one, networks[name]),
+                params.tasks[name],
+                states[name],
+                key,
+                name,
+                banks.get(name),
+                (trunk, input_of(inputs, name)),
             )
-            states[name] = {"stages": after, "head": head_state}
         return outputs, {"tasks": states}
 
-    return checked_model(names, init, apply)
+    return checked_model(names, init, apply, banks=banks)
