@@ -22,13 +22,15 @@ from mtljax.data.multilabel import (
 )
 from mtljax.data.on_device import on_device
 from mtljax.data.sets import table as _table
-from mtljax.data.sets.lookup import load, names, source
+from mtljax.data.sets.lookup import banks, load, names, source
 from mtljax.data.sets.ud.batches import sentence_batch, sentence_vocabularies
+from mtljax.data.single_tasks import single_tasks
 from mtljax.data.vocabulary import Vocabulary, build_vocabulary
 
 if TYPE_CHECKING:
     from mtljax.data.sets.computer_survey import ComputerSurvey, load_computer_survey
     from mtljax.data.sets.dsprites_factors import DspritesFactors, load_dsprites_factors
+    from mtljax.data.sets.molecules.chembl import Chembl, load_chembl
     from mtljax.data.sets.molecules.sider import Sider, load_sider
     from mtljax.data.sets.molecules.tox21 import Tox21, load_tox21
     from mtljax.data.sets.multi_digits import MultiDigits, MultiDigitsConfig, load_multi_digits
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from mtljax.data.sets.ud.english import UdEnglish, load_ud_english, ud_vocabularies
 
 __all__ = [
+    "Chembl",
     "ComputerSurvey",
     "DspritesFactors",
     "LabelCounts",
@@ -59,6 +62,7 @@ __all__ = [
     "UdEnglish",
     "Vocabulary",
     "annealed",
+    "banks",
     "batches",
     "build_vocabulary",
     "classes_from_one_vs_rest",
@@ -66,6 +70,7 @@ __all__ = [
     "label_counts",
     "largest_remainder",
     "load",
+    "load_chembl",
     "load_computer_survey",
     "load_dsprites_factors",
     "load_mnist_fashion",
@@ -96,6 +101,7 @@ __all__ = [
     "sample_scene",
     "sentence_batch",
     "sentence_vocabularies",
+    "single_tasks",
     "source",
     "synthetic",
     "systematic",

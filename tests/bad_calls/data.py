@@ -16,6 +16,7 @@ from tests.bad_calls.bad import INF, NAN, NO_FLAGS, NO_FUNCTIONS, Bad, count, ea
 KEY, X = np.zeros(2, np.uint32), np.ones((4, 3), np.float32)
 BATCH = Batch(X, {"a": np.arange(4)})
 MASKED = BATCH._replace(mask={"a": np.ones(4, bool)})
+WIDE = BATCH._replace(targets={"x": np.arange(4), "y": np.ones((4, 2))})
 RAGGED = Batch(X, {"a": np.arange(3)})
 SOURCES = {"a": BATCH, "b": Batch(X, {"b": np.arange(4)})}
 RATES = {"a": 1.0, "b": 1.0}
@@ -269,6 +270,15 @@ BAD = [
     ),
     *count(lambda n: data.load_dsprites_factors(split_seed=n), ("load_dsprites_factors", "split_seed"), -1),
     *count(lambda n: data.load_tox21(radius=n), ("load_tox21", "radius"), -1),
+    *each(lambda x: data.single_tasks(x, {}), ("single_tasks", "batch"), (None, X, {"a": X}), TypeError),
+    *each(lambda x: data.single_tasks(WIDE, x), ("single_tasks", "banks"), (None, ("a", "b")), TypeError),
+    Bad(lambda: data.single_tasks(WIDE, {"z": ("a", "b")}), ("single_tasks", "banks", "'z'")),
+    Bad(lambda: data.single_tasks(WIDE, {"y": ("a",)}), ("single_tasks", "targets['y']", "[N, 1, ...]")),
+    Bad(lambda: data.single_tasks(WIDE, {"y": ("a", "x")}), ("single_tasks", "'x'", "twice")),
+    Bad(lambda: data.single_tasks(WIDE, {"y": ("a", "a")}), ("single_tasks", "banks['y']")),
+    *count(lambda n: data.load_chembl(bits=n), ("load_chembl", "bits"), 0),
+    *each(lambda name: data.banks(name), ("banks", "name"), ("mnist", "")),
+    *each(lambda name: data.banks(name), ("banks", "name"), (None, 3), TypeError),
     *count(lambda n: data.load_sider(bits=n), ("load_sider", "bits"), 0),
     *count(lambda n: data.load_ud_english(max_length=n), ("load_ud_english", "max_length"), 0),
     *count(lambda n: data.load_ud_english(max_characters=n), ("load_ud_english", "max_characters"), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> names()[:2]
-        ('computer_survey', 'dsprites_factors')
+        ('chembl', 'computer_survey')
     """
     return tuple(sorted(TABLE))
 
@@ -45,7 +46,7 @@ def load(name: str, split: str | None = None, *, data_dir: str | Path | None = N
         >>> load("multi_digit")
         Traceback (most recent call last):
         ...
-        ValueError: load: name must be one of computer_survey, ..., ud_english, found 'multi_digit'
+        ValueError: load: name must be one of chembl, ..., ud_english, found 'multi_digit'
     """
     row = _row(name, "load")
     loader = imported(f"{row.module}:{row.loader}")
@@ -62,6 +63,30 @@ def load(name: str, split: str | None = None, *, data_dir: str | Path | None = N
     if split not in splits:
         raise ValueError(f"load: split of {name} must be one of {sorted(splits)}, found {split!r}")
     return splits[split]
+
+
+def banks(name: str) -> dict[str, tuple[str, ...]]:
+    """The tasks of a data set that are banks: by entry, the names of its tasks in the order of the arrays.
+
+    An entry of n tasks has targets and masks `[N, n]`, and its head is `sharing.Bank(network, banks(name)[entry])`.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        Dict by entry of n names; empty if every entry of the data set is a single task.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+
+    Example:
+        >>> banks("tox21")["assays"][:2]
+        ('NR-AR', 'NR-AR-LBD')
+        >>> banks("moving_shapes")
+        {}
+    """
+    module = importlib.import_module(f"mtljax.data.sets.{_row(name, 'banks').module}")
+    return dict(getattr(module, "BANKS", {}))
 
 
 def source(name: str, split: str, *, data_dir: str | Path | None = None, config: str | None = None) -> Any:

@@ -31,6 +31,7 @@ def _of_two_digits(name: str, also: tuple[str, ...] = ()) -> DataSet:
 
 
 TABLE = {
+    "chembl": DataSet("molecules.chembl", "load_chembl", "molecules.chembl:Chembl"),
     "computer_survey": DataSet("computer_survey", "load_computer_survey", "computer_survey:ComputerSurvey"),
     "dsprites_factors": DataSet("dsprites_factors", "load_dsprites_factors", "dsprites_factors:DspritesFactors"),
     "mnist_fashion": _of_two_digits("mnist_fashion"),

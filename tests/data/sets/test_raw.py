@@ -65,7 +65,7 @@ def test_the_environment_names_the_first_place_to_look(monkeypatch, tmp_path):
     assert [root.parts[-2:] for root in raw.roots()] == [("shared", "data")]
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "school", "sarcos", "tox21", "sider", "dsprites"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "school", "sarcos", "tox21", "sider", "chembl", "dsprites"])
 def test_the_real_files_are_the_registered_ones(real_data, name):
     place = real_data(name)
     known = [entry for url, entry in raw.registered().items() if (place / entry.name).exists()]

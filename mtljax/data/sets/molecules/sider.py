@@ -39,6 +39,8 @@ _TASKS = (
     "Injury, poisoning and procedural complications",
 )
 
+BANKS = {"side_effects": _TASKS}
+
 _DESCRIPTION = """
 Side effects of 1,427 marketed drugs (Side Effect Resource, version 4), grouped into 27 organ classes of MedDRA, as
 published by DeepChem and MoleculeNet. A drug is a SMILES string. A label is 1 if side effects of a class are known. No
@@ -85,9 +87,9 @@ def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
     """Side effects of drugs in 27 classes as NumPy arrays: fingerprints of molecules, and binary labels, all present.
 
     Inputs: float32 `[N, bits]`, the drug's extended-connectivity fingerprint, 0 or 1 (ECFP4 by default; see
-    `molecules.fingerprints`), computed when loaded, in less than a second. Targets: int32 `[N]`, 1 where side effects
-    of the class are known; task names are the names of the classes in the file. `mask` is empty, since no label is
-    missing.
+    `molecules.fingerprints`), computed when loaded, in less than a second. The classes are a bank: targets
+    `"side_effects"`, int32 `[N, 27]`, 1 where side effects of the class are known. `data.banks("sider")` has the names
+    of the classes, in the order of the file. `mask` is empty, since no label is missing.
 
     The split is by index, as in DeepChem's published figures. Of the N = 1,427 rows of the file, "train" ends at
     `int(0.8 N)` and "validation" at `int(0.9 N)`: 1,141, 143 and 143 rows. RDKit 2026.09 reads all molecules; molecules
@@ -113,8 +115,8 @@ def load_sider(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
 
     Example:
         >>> splits = load_sider("/tmp/tfds")  # doctest: +SKIP
-        >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
-        ((1141, 1024), 27)
+        >>> splits["train"].inputs.shape, splits["train"].targets["side_effects"].shape  # doctest: +SKIP
+        ((1141, 1024), (1141, 27))
     """
     check_fingerprints("load_sider", radius, bits)
-    return load_splits(prepare("load_sider", Sider, data_dir), _TASKS, radius=radius, bits=bits)
+    return load_splits(prepare("load_sider", Sider, data_dir), "side_effects", radius=radius, bits=bits)

@@ -24,6 +24,8 @@ _TASKS = (
     "SR-p53",
 )
 
+BANKS = {"assays": _TASKS}
+
 _DESCRIPTION = """
 Qualitative toxicity of 8,014 compounds in twelve assays, seven of nuclear receptors (NR) and five of stress response
 (SR), of the Tox21 Data Challenge 2014, as published by DeepChem and MoleculeNet. A molecule is a SMILES string. A label
@@ -73,9 +75,10 @@ def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
     """Twelve assays of toxicity as NumPy arrays: fingerprints of molecules, and binary labels, some missing.
 
     Inputs: float32 `[N, bits]`, the molecule's extended-connectivity fingerprint, 0 or 1 (ECFP4 by default; see
-    `molecules.fingerprints`), computed when loaded, in about a second. Targets: int32 `[N]`, 1 where the molecule is
-    active in the assay, 0 where it is inactive or the label is missing; task names are the names of the assays, "NR-AR"
-    to "SR-p53". `mask` has every task, False where the label is missing: 17.3 % of all labels.
+    `molecules.fingerprints`), computed when loaded, in about a second. The assays are a bank: targets `"assays"`,
+    int32 `[N, 12]`, 1 where the molecule is active, 0 where it is inactive or the label is missing, and a mask bool
+    `[N, 12]`, False where the label is missing: 17.3 % of all labels. `data.banks("tox21")` has the names of the
+    assays, "NR-AR" to "SR-p53".
 
     The split is by index, as in DeepChem's published figures. Of the N = 8,014 rows of the file, "train" ends at
     `int(0.8 N)` and "validation" at `int(0.9 N)`. Then molecules that RDKit cannot read are left out, 8 with RDKit
@@ -104,8 +107,8 @@ def load_tox21(data_dir: str | Path | None = None, *, radius: int = 2, bits: int
 
     Example:
         >>> splits = load_tox21("/tmp/tfds")  # doctest: +SKIP
-        >>> splits["validation"].inputs.shape  # doctest: +SKIP
-        (800, 1024)
+        >>> splits["validation"].inputs.shape, splits["validation"].targets["assays"].shape  # doctest: +SKIP
+        ((800, 1024), (800, 12))
     """
     check_fingerprints("load_tox21", radius, bits)
-    return load_splits(prepare("load_tox21", Tox21, data_dir), _TASKS, radius=radius, bits=bits)
+    return load_splits(prepare("load_tox21", Tox21, data_dir), "assays", radius=radius, bits=bits)

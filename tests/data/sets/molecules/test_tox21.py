@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 
 import numpy as np
 import pytest
 
+from mtljax.data import banks
 from mtljax.data.sets.molecules import fingerprints as molecules
 from mtljax.data.sets.molecules.sider import Sider, load_sider
 from mtljax.data.sets.molecules.tox21 import Tox21, load_tox21
 from mtljax.data.sets.prepared import columns, prepare
+from tests.data.sets.molecules.tables import SMILES
+from tests.data.sets.molecules.tables import table as written
 
 TOX21 = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
 SIDER = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/sider.csv.gz"
@@ -29,13 +31,11 @@ ASSAYS = [
     "SR-MMP",
     "SR-p53",
 ]
-SMILES = ["C" * (1 + i) + "O" * (i % 2) for i in range(20)]
 LABELS = np.random.default_rng(0).choice(["0", "1", ""], p=[0.6, 0.2, 0.2], size=(20, 12))
 
 
 def table(smiles=SMILES, labels=LABELS, header=(*ASSAYS, "mol_id", "smiles")):
-    rows = [",".join([*row, f"TOX{i}", text]) for i, (row, text) in enumerate(zip(labels, smiles, strict=True))]
-    return gzip.compress("\n".join([",".join(header), *rows, ""]).encode())
+    return written(labels, header, smiles)
 
 
 def test_molecules_and_labels_are_stored_without_rdkit(fake_raw, tmp_path, monkeypatch):
@@ -64,11 +64,11 @@ def test_batches_have_fingerprints_labels_and_masks(fake_raw, tmp_path):
         for batch, rows in zip(splits.values(), (slice(16), slice(16, 18), slice(18, 20)), strict=True):
             assert batch.inputs.dtype == np.float32
             np.testing.assert_array_equal(batch.inputs, prints[rows])
-            assert list(batch.targets) == list(batch.mask) == sorted(batch.targets) == ASSAYS
-            for task, name in enumerate(ASSAYS):
-                assert batch.targets[name].dtype == np.int32 and batch.mask[name].dtype == bool
-                np.testing.assert_array_equal(batch.targets[name], LABELS[rows, task] == "1")
-                np.testing.assert_array_equal(batch.mask[name], LABELS[rows, task] != "")
+            assert list(batch.targets) == list(batch.mask) == ["assays"]
+            assert batch.targets["assays"].dtype == np.int32 and batch.mask["assays"].dtype == bool
+            np.testing.assert_array_equal(batch.targets["assays"], LABELS[rows] == "1")
+            np.testing.assert_array_equal(batch.mask["assays"], LABELS[rows] != "")
+    assert banks("tox21") == {"assays": tuple(ASSAYS)}
 
 
 def test_the_few_molecules_that_rdkit_cannot_read_are_left_out_and_many_refused(fake_raw, tmp_path):
@@ -78,8 +78,8 @@ def test_the_few_molecules_that_rdkit_cannot_read_are_left_out_and_many_refused(
     fake_raw("tox21", {TOX21: table(smiles, np.tile(LABELS, (10, 1)))})
     splits = load_tox21(tmp_path / "few")
     assert [len(batch.inputs) for batch in splits.values()] == [159, 19, 20]
-    np.testing.assert_array_equal(splits["train"].targets["NR-AR"][:4], LABELS[[0, 1, 2, 4], 0] == "1")
-    np.testing.assert_array_equal(splits["validation"].mask["SR-p53"][4:8], LABELS[[4, 6, 7, 8], 11] != "")
+    np.testing.assert_array_equal(splits["train"].targets["assays"][:4], LABELS[[0, 1, 2, 4]] == "1")
+    np.testing.assert_array_equal(splits["validation"].mask["assays"][4:8], LABELS[[4, 6, 7, 8]] != "")
     smiles[199] = "CC("
     fake_raw("tox21", {TOX21: table(smiles, np.tile(LABELS, (10, 1)))})
     with pytest.raises(ValueError, match="tox21: RDKit must read 99% of the molecules, found 3 of 200 that"):
@@ -88,10 +88,13 @@ def test_the_few_molecules_that_rdkit_cannot_read_are_left_out_and_many_refused(
 
 def test_a_file_of_another_form_is_refused_with_what_was_expected_and_found(fake_raw, tmp_path):
     fake_raw("tox21", {TOX21: table(header=("AR", *ASSAYS[1:], "mol_id", "smiles"))})
-    with pytest.raises(ValueError, match=r"tox21\.csv\.gz: expected rows with columns smiles and NR-AR, .* columns AR"):
+    with pytest.raises(ValueError, match=r"tox21\.csv\.gz: expected a column NR-AR, found 20 rows .* first of them AR"):
+        load_tox21(tmp_path)
+    fake_raw("tox21", {TOX21: table(labels=np.where(np.arange(12) == 3, "2", LABELS))})
+    with pytest.raises(ValueError, match=r"tox21\.csv\.gz: expected labels 0, 1 or none in row 1, found '2'"):
         load_tox21(tmp_path)
     fake_raw("sider", {SIDER: table()})
-    with pytest.raises(ValueError, match=r"sider\.csv\.gz: expected rows with columns smiles and Hepatobiliary"):
+    with pytest.raises(ValueError, match=r"sider\.csv\.gz: expected a column Hepatobiliary"):
         load_sider(tmp_path)
 
 
@@ -126,8 +129,8 @@ def test_the_published_file_of_sider(real_data, tmp_path):
         "test": (143, 1024),
     }
     for batch in splits.values():
-        assert batch.mask == {} and len(batch.targets) == 27
-    total = sum(int(target.sum()) for batch in splits.values() for target in batch.targets.values())
+        assert batch.mask == {} and batch.targets["side_effects"].shape == (len(batch.inputs), 27)
+    total = sum(int(batch.targets["side_effects"].sum()) for batch in splits.values())
     assert total == 21_868
     info = Sider(data_dir=tmp_path).info
-    assert info.metadata["tasks"] == list(splits["train"].targets) and "Kuhn" in info.citation
+    assert info.metadata["tasks"] == list(banks("sider")["side_effects"]) and "Kuhn" in info.citation
