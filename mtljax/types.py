@@ -166,7 +166,8 @@ class Model(NamedTuple):
         init: `init(key, inputs) -> (Params, state)`.
         apply: `apply(params, state, inputs, *, tasks=None, key=None, train=False) -> (outputs, state)` with
             `outputs` a dict by task name; `tasks=("depth",)` runs that head alone, None runs all. `inputs` may be
-            `TaskInputs`. With `train=True` an output may be `Regularized`.
+            `TaskInputs`. With `train=True` an output may be `Regularized`. A model with banks takes `task`, as
+            `Batch.task` is, too, where its examples may be of one task each.
         encode: `encode(shared, state, inputs, *, key=None, train=False) -> (features, state)`, the part before the
             heads, where the model has one (for `engines.features`).
         decode: `decode(tasks_params, state, features, *, tasks=None, key=None, train=False) -> (outputs, state)`,
@@ -225,11 +226,16 @@ class Batch(NamedTuple):
             shape is that of the first axes of the elements of the task's loss: `[B]`, or `[B, H, W]` for a map with
             holes, or `[B, L]` for rows of labels. What has weight 0 reaches neither loss nor gradient, even if it is
             NaN. An absent name means that all weights are 1.
+        task: dict by name of a bank, int `[B]`: each example is of one task of that bank, the one at this index, and
+            has one target of it. The bank's targets and mask are then `[B, ...]`, as those of a single task; its losses
+            are means over each task's own examples. An index below 0 is of no task, as in padding. An absent name means
+            that each example has targets `[B, n, ...]` of all tasks.
     """
 
     inputs: PyTree
     targets: dict[str, Any]
     mask: dict[str, Array] = {}
+    task: dict[str, Array] = {}
 
 
 class TaskInputs(NamedTuple):

@@ -7,6 +7,7 @@ are concrete; the range of a traced array is not checked.
 from mtljax.checks.messages import expect, found
 from mtljax.checks.numbers import (
     check_count,
+    check_indices,
     check_losses,
     check_mask,
     check_nonnegative,
@@ -38,6 +39,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_flag",
+    "check_indices",
     "check_key",
     "check_labels",
     "check_least_loss",

@@ -163,6 +163,31 @@ def check_weights(where: str, what: str, value: Any, size: int | None = None) ->
     return value
 
 
+def check_indices(where: str, what: str, value: Any, size: int, num_tasks: int) -> Array:
+    """The indices of tasks `[B]`, after checking their type and shape, and that concrete ones are below n.
+
+    Args:
+        where: the public function's name, which opens the message.
+        what: the argument's name.
+        value: the indices; may be traced.
+        size: B.
+        num_tasks: n. An index below 0 is of no task.
+
+    Example:
+        >>> check_indices("apply", "task['assays']", np.array([0, 3]), 2, 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: apply: task['assays'] must be below the number of tasks 3, found 3
+    """
+    is_array = isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.integer)
+    expect(is_array, where, what, "an array of integers", value, TypeError)
+    if value.shape != (size,):
+        raise ValueError(f"{where}: {what} must be [B] with B = {size}, found {list(value.shape)}")
+    if not isinstance(value, Tracer) and size and int(np.max(np.asarray(value))) >= num_tasks:
+        raise ValueError(f"{where}: {what} must be below the number of tasks {num_tasks}, found {np.max(value)}")
+    return jnp.asarray(value)
+
+
 def check_losses(where: str, losses: Array | None, num_tasks: int | str) -> Array:
     """The losses, after checking that they are given; T is for the message.
 

@@ -84,6 +84,33 @@ def masked_mean(values: Array, mask: Array | None = None) -> tuple[Array, Array]
     return mean, weight_sum
 
 
+def means_by_task(values: Array, mask: Array | None, index: Array, num_tasks: int) -> tuple[Array, Array]:
+    """The weighted mean of each task over its own examples, and its sum of weights.
+
+    Args:
+        values: `[B, ...]`, as for `masked_mean`.
+        mask: likewise.
+        index: int `[B]`, the task of each example; below 0 of no task, for which the mask must be 0. A traced index of
+            n or more makes the mean of the last task NaN.
+        num_tasks: n.
+
+    Returns:
+        `(means [n], weight_sums [n])`; both are 0 for a task without weight.
+
+    Example:
+        >>> means, weights = means_by_task(jnp.array([1.0, 2.0, 4.0]), None, jnp.array([1, 0, 1]), 3)
+        >>> means.tolist(), weights.tolist()
+        ([2.0, 2.5, 0.0], [1.0, 2.0, 0.0])
+    """
+    mask = jnp.ones(values.shape[:1], bool) if mask is None else mask
+    means, sums = jax.vmap(lambda value, own: masked_mean(value[None], own[None]))(values, mask)
+    means = jnp.where((index >= num_tasks) & (sums > 0), jnp.nan, means)
+    index = jnp.clip(index, 0, num_tasks - 1)
+    total = jax.ops.segment_sum(sums, index, num_tasks)
+    shares = sums / jnp.where(total > 0, total, 1)[index]
+    return jax.ops.segment_sum(shares * means, index, num_tasks), total
+
+
 def masked_loss(
     loss: Loss, outputs: Any, targets: Any, *, mask: Array | None = None, name: str = "the loss"
 ) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from jax.tree_util import DictKey
 
 from mtljax.banks import Entries
 from mtljax.checks import check_names, check_task, check_weights, expect
-from mtljax.losses.masked import elements_of, masked_mean
-from mtljax.losses.per_example import Loss
-from mtljax.types import Array, Aux, Batch, Key, Model, Params, PyTree, Regularized, Task
+from mtljax.losses.judged import Judged, judge
+from mtljax.types import Array, Aux, Batch, Key, Model, Params, PyTree, Task
 
 TAKEN = {"loss", "regularization"}
 
@@ -39,7 +38,8 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
 
     A bank of n tasks (`sharing.Bank`) is one entry of all dicts: its loss function is written for one task and mapped,
     its outputs, targets and masks are `[B, n, ...]` (a mask may be `[B]`, for all of them), its prior a number or
-    `[n]`, its loss and its metrics `[n]`.
+    `[n]`, its loss and its metrics `[n]`. With `Batch.task`, each example is of one task of the bank: outputs, targets
+    and mask are `[B, ...]`, and each task's loss is the mean over its own examples.
 
     Args:
         model: the network.
@@ -108,15 +108,17 @@ def make_losses_fn(model: Model, tasks: Mapping[str, Task]) -> LossesFn:
         key: Key | None = None,
         train: bool = False,
     ) -> tuple[dict[str, Array], Aux]:
-        judged: dict[str, _Judged] = {}
+        judged: dict[str, Judged] = {}
         for index, (own, each) in enumerate(_passes(batch, names)):
             if isinstance(batch, Batch):
-                outputs, moved = model.apply(params, state, each.inputs, key=key, train=train)
+                outputs, moved = model.apply(params, state, each.inputs, key=key, train=train, **_task_of(each))
             else:
                 own_key = None if key is None else jax.random.fold_in(key, index)
-                outputs, moved = model.apply(params, state, each.inputs, tasks=tuple(own), key=own_key, train=train)
+                outputs, moved = model.apply(
+                    params, state, each.inputs, tasks=tuple(own), key=own_key, train=train, **_task_of(each)
+                )
             _check_outputs(outputs, own)
-            judged |= {name: _judged(name, tasks[name], outputs[name], each, banks.get(name)) for name in own}
+            judged |= {name: judge(name, tasks[name], outputs[name], each, banks.get(name)) for name in own}
             state = _moved_by({name: judged[name] for name in own}, moved, state)
         # From this value a step knows that the model has a penalty, even if a wrapper has lost the attribute.
         penalty = None if model.penalty is None else model.penalty(jax.lax.stop_gradient(params))
@@ -153,68 +155,6 @@ def attribute(function: Callable[..., Any], name: str) -> Any:
     return getattr(found, name, None)
 
 
-class _Judged(NamedTuple):
-    """One entry on one batch.
-
-    Attributes:
-        loss: `[]`, or `[n]` of a bank, with the architecture's term.
-        weight_sum: likewise.
-        metrics: dict of arrays of that shape.
-        metric_weight_sum: likewise, without that of the architecture's term.
-        all_one: whether the weights are known to be 1, all of them.
-    """
-
-    loss: Array
-    weight_sum: Array
-    metrics: dict[str, Array]
-    metric_weight_sum: dict[str, Array]
-    all_one: bool
-
-
-def _judged(name: str, task: Task, outputs: Any, batch: Batch, bank: tuple[str, ...] | None) -> _Judged:
-    outputs, term = outputs if isinstance(outputs, Regularized) else (outputs, None)
-    given = {"outputs": outputs, "targets": batch.targets[name], "mask": batch.mask.get(name), "term": term}
-    if bank is None:
-        return _judged_alone(name, task, **given)
-    axes = {kind: _axes_of_bank(name, kind, tree, len(bank)) for kind, tree in given.items()}
-    known: list[bool] = []
-
-    def mapped(given: dict[str, Any]) -> tuple[Any, ...]:
-        *found, all_one = _judged_alone(name, task, **given)
-        known.append(all_one)
-        return tuple(found)
-
-    return _Judged(*jax.vmap(mapped, in_axes=(axes,))(given), all_one=known[0])
-
-
-def _axes_of_bank(name: str, kind: str, tree: Any, size: int) -> int | None:
-    """Which axis of what a batch or a model gives is that of the n tasks of a bank."""
-    if tree is None or (kind == "mask" and jnp.ndim(tree) == 1):
-        return None  # a mask [B] is that of all tasks of the bank
-    axis = 0 if kind == "term" else 1
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if jnp.ndim(leaf) <= axis or jnp.shape(leaf)[axis] != size:
-            expected = f"[{size}]" if kind == "term" else f"[B, {size}, ...], for the {size} tasks of this bank"
-            what = f"{kind}{jax.tree_util.keystr(path)} of {name!r}"
-            raise ValueError(f"losses_fn: {what} must be {expected}, found {list(jnp.shape(leaf))}")
-    return axis
-
-
-def _judged_alone(name: str, task: Task, outputs: Any, targets: Any, mask: Array | None, term: Array | None) -> _Judged:
-    elements, weights = _named(f"the loss of task '{name}'", task.loss, outputs, targets, mask)
-    loss, weight_sum = masked_mean(elements, weights)
-    seen = jax.lax.stop_gradient(outputs)
-    found = {
-        metric: masked_mean(*_named(f"metric '{metric}' of task '{name}'", function, seen, targets, mask))
-        for metric, function in task.metrics.items()
-    }
-    metrics = {metric: mean for metric, (mean, _) in found.items()}
-    if term is not None:
-        loss = loss + jnp.where(weight_sum > 0, term, 0.0)
-        metrics["regularization"] = jax.lax.stop_gradient(term)
-    return _Judged(loss, weight_sum, metrics, {metric: each for metric, (_, each) in found.items()}, weights is None)
-
-
 def _prior_of(name: str, task: Task, size: int | None) -> Any:
     """A task's prior, or `[n]` of a bank."""
     shape = jnp.shape(task.prior)
@@ -224,17 +164,7 @@ def _prior_of(name: str, task: Task, size: int | None) -> Any:
     return task.prior if size is None else jnp.broadcast_to(jnp.asarray(task.prior), (size,))
 
 
-def _named(name: str, loss: Loss, outputs: Any, targets: Any, mask: Array | None) -> tuple[Array, Array | None]:
-    """`elements_of`, with the name of the task in front of its TypeErrors and ValueErrors."""
-    try:
-        return elements_of(loss, outputs, targets, mask, name)
-    except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError) or name in str(error):
-            raise
-        raise type(error)(f"{name}: {error}") from error
-
-
-def _moved_by(judged: dict[str, _Judged], moved: PyTree, state: PyTree) -> PyTree:
+def _moved_by(judged: dict[str, Judged], moved: PyTree, state: PyTree) -> PyTree:
     """The state after a forward pass for some tasks, without changes by tasks that have no label.
 
     A leaf whose path holds a task's name belongs to that task; other leaves belong to all tasks of the pass.
@@ -250,6 +180,10 @@ def _moved_by(judged: dict[str, _Judged], moved: PyTree, state: PyTree) -> PyTre
         return jnp.where(keep.reshape(keep.shape + (1,) * (jnp.ndim(new) - keep.ndim)), new, old)
 
     return jax.tree_util.tree_map_with_path(leaf, moved, state)
+
+
+def _task_of(batch: Batch) -> dict[str, Any]:
+    return {"task": batch.task} if batch.task else {}
 
 
 def _passes(batch: Batch | dict[str, Batch], names: list[str]) -> list[tuple[list[str], Batch]]:
@@ -271,7 +205,7 @@ def _passes(batch: Batch | dict[str, Batch], names: list[str]) -> list[tuple[lis
 
 
 def _check_batch(batch: Batch, names: list[str], what: str) -> None:
-    kinds = {"targets": batch.targets, "mask": batch.mask}
+    kinds = {"targets": batch.targets, "mask": batch.mask, "task": batch.task}
     for kind, entries in kinds.items():
         expect(
             isinstance(entries, Mapping), "losses_fn", f"{kind} of {what}", "a dict by task name", entries, TypeError

@@ -10,7 +10,7 @@ from mtljax.sharing.frames.bank import Bank, heads_of, run_entry, started
 from mtljax.sharing.frames.encoder import encoder_and_heads
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.network import Network, check_network, key_for, selected
-from mtljax.types import Key, Model, Params, PyTree
+from mtljax.types import Array, Key, Model, Params, PyTree
 
 
 def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
@@ -77,6 +77,7 @@ def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
         def one(
             network: Network, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
@@ -87,7 +88,7 @@ def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
         for name in selected(names, tasks):
             head = functools.partial(one, networks[name])
             outputs[name], states[name] = run_entry(
-                head, tasks_params[name], states[name], key, name, banks.get(name), features
+                head, tasks_params[name], states[name], key, name, banks.get(name), features, task.get(name)
             )
         return outputs, {"trunk": state["trunk"], "tasks": states}
 

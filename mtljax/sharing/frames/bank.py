@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.banks import marked
-from mtljax.checks import check_names
+from mtljax.checks import check_indices, check_names
 from mtljax.sharing.frames.network import Network, check_heads, key_for
 from mtljax.types import Array, Key, PyTree, Regularized
 
@@ -118,7 +118,14 @@ def started(
 
 
 def run_entry(
-    one: OneTask, own: PyTree, state: PyTree, key: Key | None, entry: str, tasks: tuple[str, ...] | None, read: PyTree
+    one: OneTask,
+    own: PyTree,
+    state: PyTree,
+    key: Key | None,
+    entry: str,
+    tasks: tuple[str, ...] | None,
+    read: PyTree,
+    task: Array | None = None,
 ) -> tuple[Any, PyTree]:
     """Outputs and state of an entry: those of one task, or mapped over a bank, whose outputs are `[B, n, ...]`.
 
@@ -130,9 +137,15 @@ def run_entry(
         entry: its name.
         tasks: of the bank; None for a single task.
         read: what all tasks of the entry read: features and shared parameters.
+        task: int `[B]`, the index of the task of the bank that each example is of, for outputs `[B, ...]`. All that is
+            read must then be `[B, ...]`. None: each example is of all tasks.
     """
     if tasks is None:
+        if task is not None:
+            raise ValueError(f"apply: task must be for banks, found an entry for the single task {entry!r}")
         return one(own, state, _keyed(key, entry), read)
+    if task is not None:
+        return _run_by_example(one, own, state, key, entry, tasks, read, task)
     read, axis = marked(read, len(tasks))
 
     def mapped(own: PyTree, state: PyTree, index: Array, read: PyTree) -> tuple[Any, PyTree]:
@@ -142,6 +155,48 @@ def run_entry(
     if isinstance(outputs, Regularized):
         return outputs._replace(outputs=_by_example(outputs.outputs)), state
     return _by_example(outputs), state
+
+
+def _run_by_example(
+    one: OneTask,
+    own: PyTree,
+    state: PyTree,
+    key: Key | None,
+    entry: str,
+    tasks: tuple[str, ...],
+    read: PyTree,
+    task: Array,
+) -> tuple[Any, PyTree]:
+    """Outputs `[B, ...]` of a bank, each example's by its own task: parameters are gathered, `[B, *p]`."""
+    size = jax.tree.leaves(read)[0].shape[0]
+    task = check_indices("apply", f"task[{entry!r}]", task, size, len(tasks))
+    if jax.tree.leaves(state):
+        raise ValueError(
+            f"apply: the network of {entry!r} must have no state where examples are of one task each, since a state "
+            f"such as batch statistics is of all examples of a task, found {jax.tree.map(jnp.shape, state)}"
+        )
+    examples = jnp.arange(size)
+    index = jnp.clip(task, 0, len(tasks) - 1)
+    read, axis = marked(read, len(tasks))
+    if axis is not None:
+        read = jax.tree.map(lambda leaf: leaf[index, examples], read)
+
+    def mapped(example: Array, k: Array, own: PyTree, read: PyTree) -> PyTree:
+        key_of_task = _keyed_in_bank(key, tasks, k)
+
+        def keyed(block: str, rest: str = "") -> Any:
+            return None if key is None else jax.random.fold_in(key_of_task(block, rest), example)
+
+        outputs, _ = one(own, state, keyed, jax.tree.map(lambda leaf: leaf[None], read))
+        if isinstance(outputs, Regularized):
+            raise ValueError(
+                f"apply: the outputs of {entry!r} must have no term of their own where examples are of one task each, "
+                "since such a term is of all examples of a task, found mtljax.Regularized"
+            )
+        return jax.tree.map(lambda leaf: leaf[0], outputs)
+
+    rows = jax.tree.map(lambda leaf: leaf[index], own)
+    return jax.vmap(mapped)(examples, index, rows, read), state
 
 
 def _by_example(outputs: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ from typing import Any
 from mtljax.sharing.frames.inputs import one_task_at_a_time
 from mtljax.sharing.frames.model import checked_model
 from mtljax.sharing.frames.network import selected
-from mtljax.types import Key, Model, Params, PyTree
+from mtljax.types import Array, Key, Model, Params, PyTree
 
 
 def encoder_and_heads(
@@ -50,9 +50,12 @@ def encoder_and_heads(
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
         selected(names, tasks)  # first, so that an unknown task raises before the encoder can fail
         features, state = encode(params.shared, state, inputs, key=key, train=train)
-        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train)
+        given = {"task": task} if task else {}
+        return decode(params.tasks, state, features, tasks=tasks, key=key, train=train, **given)
 
-    return checked_model(names, init, one_task_at_a_time(names, apply), encode=encode, decode=decode, banks=banks)
+    each = one_task_at_a_time(names, apply)
+    return checked_model(names, init, each, encode=encode, decode=decode, banks=banks, by_example=True)

@@ -91,6 +91,7 @@ def assemble(
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
         def one(
             name: str, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
@@ -102,7 +103,14 @@ def assemble(
         outputs, states = {}, dict(state["tasks"])
         for name in selected(names, tasks):
             outputs[name], states[name] = run_entry(
-                functools.partial(one, name), tasks_params[name], states[name], key, name, banks.get(name), features
+                functools.partial(one, name),
+                tasks_params[name],
+                states[name],
+                key,
+                name,
+                banks.get(name),
+                features,
+                task.get(name),
             )
         return outputs, {"shared": state["shared"], "tasks": states}
 

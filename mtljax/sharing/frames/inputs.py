@@ -57,13 +57,14 @@ def one_task_at_a_time(names: tuple[str, ...], apply: Callable[..., Any]) -> Cal
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        **given: Any,
     ) -> tuple[dict[str, Any], PyTree]:
         if not isinstance(inputs, TaskInputs):
-            return apply(params, state, inputs, tasks=tasks, key=key, train=train)
+            return apply(params, state, inputs, tasks=tasks, key=key, train=train, **given)
         outputs = {}
         for name in selected(names, tasks):
             own = key_for(key, f"inputs/{name}")
-            found, state = apply(params, state, input_of(inputs, name), tasks=(name,), key=own, train=train)
+            found, state = apply(params, state, input_of(inputs, name), tasks=(name,), key=own, train=train, **given)
             outputs[name] = found[name]
         return outputs, state
 

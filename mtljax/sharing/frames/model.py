@@ -19,6 +19,7 @@ def checked_model(
     decode: Callable[..., Any] | None = None,
     penalty: Callable[[Params], Array] | None = None,
     banks: Mapping[str, tuple[str, ...]] = {},
+    by_example: bool = False,
 ) -> Model:
     """A `Model` of these functions that checks keys, flags, tasks and parameters before a network runs.
 
@@ -30,6 +31,7 @@ def checked_model(
         decode: `Model.decode`.
         penalty: `Model.penalty`.
         banks: `Model.banks`.
+        by_example: whether `apply` and `decode` take `task`, for examples that are of one task of a bank each.
 
     Example:
         >>> def apply(params, state, inputs, *, tasks=None, key=None, train=False):
@@ -39,6 +41,16 @@ def checked_model(
         ...
         TypeError: init: key must be one PRNG key, as jax.random.key(0) makes it, found 0
     """
+
+    def given(where: str, task: Any) -> dict[str, Any]:
+        """`task` for a function that takes it, where it is given at all."""
+        expect(isinstance(task, Mapping), where, "task", "a dict of int [B] by bank", task, TypeError)
+        unknown = [name for name in task if name not in banks]
+        if unknown:
+            raise ValueError(f"{where}: task must be for banks of the model, {sorted(banks)}, found {unknown[0]!r}")
+        if task and not by_example:
+            raise ValueError(f"{where}: task must be empty for this architecture, found entries for {sorted(task)}")
+        return {"task": task} if task else {}
 
     def checked_init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         return init(check_key("init", "key", key), inputs)
@@ -51,11 +63,12 @@ def checked_model(
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
         chosen = selected(names, tasks)
         expect(isinstance(params, Params), "apply", "params", "mtljax.Params", params, TypeError)
         _check_tasks("apply", "params.tasks", params.tasks, chosen)
-        return apply(params, state, inputs, tasks=tasks, **_checked("apply", key, train))
+        return apply(params, state, inputs, tasks=tasks, **_checked("apply", key, train), **given("apply", task))
 
     def checked_encode(
         shared: PyTree, state: PyTree, inputs: PyTree, *, key: Key | None = None, train: bool = False
@@ -71,10 +84,13 @@ def checked_model(
         tasks: Sequence[str] | None = None,
         key: Key | None = None,
         train: bool = False,
+        task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
         assert decode is not None
         _check_tasks("decode", "tasks_params", tasks_params, selected(names, tasks))
-        return decode(tasks_params, state, features, tasks=tasks, **_checked("decode", key, train))
+        return decode(
+            tasks_params, state, features, tasks=tasks, **_checked("decode", key, train), **given("decode", task)
+        )
 
     return Model(
         init=checked_init,
