@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
-from tests.mutants.table import convex, data, losses, methods, sharing, step, training
+from tests.mutants.table import banks, convex, data, losses, methods, sharing, step, training
 
 MUTANTS: tuple[Mutant, ...] = (
     *losses.MUTANTS,
@@ -13,4 +13,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *training.MUTANTS,
     *step.MUTANTS,
     *methods.MUTANTS,
+    *banks.MUTANTS,
 )

@@ -134,13 +134,13 @@ MUTANTS = (
         "tests/training/test_keys.py::test_every_task_of_a_multi_input_batch_has_a_key_of_its_own",
     ),
     Mutant(
-        "losses/objective.py",
+        "losses/judged.py",
         "loss = loss + jnp.where(weight_sum > 0, term, 0.0)",
         "loss = loss + term",
         "tests/losses/test_objective.py::test_a_task_without_labels_is_not_regularized_either",
     ),
     Mutant(
-        "losses/objective.py",
+        "losses/judged.py",
         "function, seen, targets, mask))",
         "function, seen, targets, None))",
         "tests/training/test_step.py::test_metrics_are_means_over_labeled_examples",

@@ -11,33 +11,7 @@ LINKS = "tests/adapters/test_optax_links.py::"
 LINEN = "tests/adapters/test_flax_linen.py::"
 NNX = "tests/adapters/test_flax_nnx.py::"
 
-BANKS = "tests/banks/test_bank_equals_singles.py::"
-
 MUTANTS = (
-    Mutant(
-        "banks/entries.py",
-        "rows = [part if size is not None else part[None] for part, size in zip(parts, self.sizes, strict=True)]",
-        "rows = [part[::-1] if size is not None else part[None] for part, size in zip(parts, self.sizes, strict=True)]",
-        BANKS + "test_names_are_found_in_metrics",
-    ),
-    Mutant(
-        "banks/apart.py",
-        "return (found, 0) if _apart.get() else",
-        "return (found, 0) if True else",
-        BANKS + "test_equations_do_not_grow_with_the_bank " + BANKS + "test_value_and_task_grads",
-    ),
-    Mutant(
-        "engines/cut.py",
-        "found, present = lax.cond(throughout(fine), lambda: (before, cut.active), again)",
-        "found, present = before, cut.active",
-        BANKS + "test_a_task_that_is_not_finite_is_contained",
-    ),
-    Mutant(
-        "engines/cut.py",
-        "factors = jnp.where(present, 1.0 if weights is None else weights[places[e]], 0.0)",
-        "factors = jnp.where(present, 1.0, 0.0)",
-        BANKS + "test_a_task_that_is_not_finite_is_contained",
-    ),
     Mutant(
         "trees.py",
         "for x, y in pairs[1:]:",
