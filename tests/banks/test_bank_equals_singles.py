@@ -85,7 +85,8 @@ FIRST = {"equal", "uncertainty", "dwa", "upgrad", "pcgrad", "graddrop", "famo"}
 
 @over(CASES, at_once=lambda case: case.name in FIRST)
 def test_every_method(case):
-    ours, theirs = runs(case.make(4))
+    # SGD: where a gradient is rounding alone, Adam takes a whole step along it.
+    ours, theirs = runs(case.make(4), optimizer=optax.sgd(0.05))
     close(ours[0], theirs[0])
     close(ours[1], theirs[1], 2e-5)
     assert ours[2].tolist() == theirs[2].tolist()
