@@ -1,4 +1,4 @@
-"""What has to be set before JAX starts, for the tests and the doctests, of mtljax/, README.md and docs/guide/.
+"""What has to be set before JAX starts, for the tests and the doctests, of mtljax/, README.md and docs/.
 
 Environment read: `MTLJAX_TEST_PLATFORM` (as `JAX_PLATFORMS`, for example `cuda,cpu`) runs the tests elsewhere than
 on the CPU; `MTLJAX_TEST_OPTIMIZED` compiles as users do, which takes longer; `CI` makes hypothesis draw the

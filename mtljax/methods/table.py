@@ -110,7 +110,7 @@ _ROWS = (
     ("pbi", "losses", "1", N, N, Y, "other", Y, Y, "Zhang, Li, IEEE TEC 2007"),
     ("cosmos", "losses", "1", N, N, Y, "mean", Y, Y, "Ruchte, Grabocka, ICDM 2021, arXiv:2103.13392"),
     ("igb", "losses", "1", N, Y, Y, "other", Y, N, "Dai et al., UAI 2023, arXiv:2307.10154"),
-    ("ldc_mtl", "losses", "1", N, N, Y, "mean", N, N, "Xiao et al., 2025, arXiv:2502.08585"),
+    ("ldc_mtl", "losses", "1", N, Y, Y, "mean", N, N, "Xiao et al., 2025, arXiv:2502.08585"),
     ("go4align", "losses", "1", N, N, Y, "sum", Y, N, "Shen et al., NeurIPS 2024, arXiv:2404.06486"),
     ("cov_weighting", "losses", "1", N, N, Y, "mean", Y, N, "Groenendijk et al., WACV 2021, arXiv:2009.01717"),
     ("dynamic_task_priority", "losses", "1", N, N, Y, "other", Y, N, "Guo et al., ECCV 2018"),

@@ -94,10 +94,11 @@ CASES = [
     Case("cosmos", lambda t: cosmos(), linear=True),
     Case("igb", lambda t: igb(), alone=None, linear=True, invariant=True, identical="other"),
     # Neighbours in the order of names are compared.
-    Case("ldc_mtl", lambda t: ldc_mtl(), permutable=False, linear=True),
+    Case("ldc_mtl", lambda t: ldc_mtl(), permutable=False, linear=True, invariant=True),
     Case(
         "ldc_mtl_log",
         lambda t: ldc_mtl(scaling=logarithmic),
+        invariant=True,
         alone=None,
         permutable=False,
         linear=True,

@@ -326,7 +326,8 @@ def scanned(name: str):
     inputs = (
         jax.random.split(KEY, 6),
         jnp.ones((6, 4), bool).at[1:3, 2].set(False),
-        jnp.linspace(1.0, 0.5, 6)[:, None] * losses(4)[None, :],
+        # Each task's loss falls at a pace of its own.
+        jnp.linspace(1.0, 0.5, 6)[:, None] ** jnp.array([[2.0, 1.0, 1.5, 0.5]]) * losses(4)[None, :],
         jax.random.uniform(KEY, (6, 4), minval=0.3, maxval=3.0).at[0].set(1.0),
     )
 

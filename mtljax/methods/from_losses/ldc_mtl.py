@@ -125,15 +125,17 @@ def ldc_mtl(
         order = jnp.argsort(~counted, stable=True)
         pair = counted[order][1:]
 
+        # A gap of rounding has no sign: at the first step all rescaled losses are equal, some of them by division.
+        _, moved = jax.jvp(lambda values: scaling(values, known, counted), (values,), (values,))
+        noise = 2.0**-20 * jnp.abs(jnp.where(counted, moved, 0.0)[order][1:])
+
         def objective(values: Array, logits: Array) -> Array:
             router = jnp.where(counted, jax.nn.sigmoid(logits), 0.0)
             scaled = scaling(values, known, counted)
             check_evidence("ldc_mtl", "what scaling returned", scaled, values.shape)
             weighted = router * jnp.where(counted, scaled, 0.0)
             chain = weighted[order]
-            # A gap of rounding has no sign: at the first step all rescaled losses are 1, some of them by division.
-            apart = jnp.abs(chain[:-1] - chain[1:]) > 2.0**-20 * jnp.abs(chain[1:])
-            gaps = jnp.where(pair & apart, chain[:-1] - chain[1:], 0.0)
+            gaps = jnp.where(pair & (jnp.abs(chain[:-1] - chain[1:]) > noise), chain[:-1] - chain[1:], 0.0)
             linear = divide(jnp.sum(weighted), lax.stop_gradient(jnp.sum(router)))
             # Written out, because the derivative of jnp.abs at 0 is 1, and equal tasks must not pull each other.
             return linear + penalty * jnp.sum(gaps * lax.stop_gradient(jnp.sign(gaps)))
