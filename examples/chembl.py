@@ -1,8 +1,10 @@
-"""placeholder"""
+"""Affinities of molecules for 691 protein targets, with .5 % of the labels there: one network, several ways to train it.
+
+TABLE GOES HERE
+"""
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,26 +12,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
 from flax import linen as nn
 
 import mtljax
+from mtljax import methods, penalties, sharing
 from mtljax.adapters.flax_linen import from_linen
 
 WIDTH, DROPOUT = 512, 0.25
 BATCH_SIZE, LEARNING_RATE = 128, 1e-3  # of Adam
+EVALUATED = 1000  # molecules per batch in evaluation
+FEW = 10  # labels that a target must have in a split to count in the mean over targets
 ENTRY = "targets"
+TASKS = {ENTRY: mtljax.Task(mtljax.losses.squared_error)}
+
+CAPTION = """
+
+Root mean squared error, mean ± standard deviation over {seeds} seeds, at the epoch of {epochs} whose error over all
+labels of the validation split is least. By target: the mean over the targets with at least {few} labels. Seconds per
+epoch of training, on {device}.
+"""
 
 
 class Trunk(nn.Module):
-    """From the fingerprint to features."""
+    """From the fingerprint to features, through as many linear ones as `rank` says if it is given."""
+
+    rank: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return nn.Dropout(DROPOUT, deterministic=not train)(nn.relu(nn.Dense(WIDTH)(x)))
+        x = nn.Dropout(DROPOUT, deterministic=not train)(nn.relu(nn.Dense(WIDTH)(x)))
+        return nn.Dense(self.rank)(x) if self.rank else x
 
 
 class Head(nn.Module):
@@ -40,16 +55,38 @@ class Head(nn.Module):
         return nn.Dense(1)(x)[:, 0]
 
 
-def network(names: tuple[str, ...]) -> mtljax.Model:
-    """One trunk, and a bank of heads."""
-    return mtljax.sharing.hard(from_linen(Trunk()), {ENTRY: mtljax.sharing.Bank(from_linen(Head()), names)})
+class Row(NamedTuple):
+    """A way to train.
+
+    Attributes:
+        model: who owns which parameters.
+        method: how targets are reconciled.
+        penalty: of the parameters, added to the objective; None for none.
+        optimizer: over all parameters.
+    """
+
+    model: mtljax.Model
+    method: mtljax.Method
+    penalty: Callable[[mtljax.Params], jax.Array] | None = None
+    optimizer: optax.GradientTransformation = optax.adam(LEARNING_RATE)
 
 
 class Scale(NamedTuple):
-    """Mean and standard deviation of the labels for training: of all targets together."""
+    """Of the labels for training, those of all targets together."""
 
     mean: float
     deviation: float
+
+
+def contestants(names: tuple[str, ...]) -> dict[str, Row]:
+    """By row of the table."""
+    heads = {ENTRY: sharing.Bank(from_linen(Head()), names)}
+    hard = sharing.hard(from_linen(Trunk()), heads)
+    return {
+        "pooled": Row(hard, methods.pooled()),
+        "equal": Row(hard, methods.equal()),
+        "uncertainty": Row(hard, methods.uncertainty()),
+    }
 
 
 def load(data_dir: Path) -> tuple[dict[str, mtljax.Batch], Scale]:
@@ -58,52 +95,119 @@ def load(data_dir: Path) -> tuple[dict[str, mtljax.Batch], Scale]:
     known = splits["train"].targets[ENTRY][splits["train"].mask[ENTRY]]
     scale = Scale(float(known.mean()), float(known.std()))
     for name, batch in splits.items():
-        scaled = (batch.targets[ENTRY] - scale.mean) / scale.deviation
-        splits[name] = batch._replace(targets={ENTRY: np.where(batch.mask[ENTRY], scaled, 0.0).astype(np.float32)})
+        scaled = np.where(batch.mask[ENTRY], (batch.targets[ENTRY] - scale.mean) / scale.deviation, 0)
+        splits[name] = batch._replace(targets={ENTRY: scaled.astype(np.float32)})
     return splits, scale
 
 
-def root_mean_squared_error(losses: Any, split: mtljax.Batch, scale: Scale) -> float:
-    """Over all labels of a split, from the mean squared error of each target (NaN without labels)."""
-    counts = split.mask[ENTRY].sum(0)
-    return scale.deviation * float(np.sqrt(np.nansum(counts * losses) / counts.sum()))
+def errors(losses: np.ndarray, split: mtljax.Batch, scale: Scale) -> dict[str, float]:
+    """Root mean squared errors from the mean squared error of each target, NaN where it has no label.
+
+    Args:
+        losses: `[T]`, of the scaled labels.
+        split: the split that they are of.
+        scale: of the labels.
+
+    Returns:
+        `"labels"`, over all labels of the split, and `"targets"`, the mean over targets with at least `FEW` labels.
+    """
+    counts = np.asarray(split.mask[ENTRY]).sum(0)
+    return {
+        "labels": scale.deviation * float(np.sqrt(np.nansum(counts * losses) / counts.sum())),
+        "targets": scale.deviation * float(np.sqrt(losses[counts >= FEW]).mean()),
+    }
 
 
-def run(model, method, splits, scale, *, epochs, seed, optimizer=None):
-    tasks = {ENTRY: mtljax.Task(mtljax.losses.squared_error)}
-    train = splits["train"]
-    init, step = mtljax.training.make_train_step(
-        mtljax.make_losses_fn(model, tasks), method, optimizer or optax.adam(LEARNING_RATE))
-    evaluate = mtljax.training.make_evaluate(model, tasks)
-    t = time.perf_counter()
-    state = init(jax.random.key(seed), train.inputs[:1])
-    print("init", time.perf_counter() - t)
-    step, per_epoch = mtljax.training.jit(step), len(train.inputs) // BATCH_SIZE
+def train(row: Row, splits: dict[str, mtljax.Batch], scale: Scale, *, epochs: int, seed: int) -> dict[str, Any]:
+    """Train for some epochs; the errors at the epoch that is best on the validation split.
 
-    def batches(first: int):
-        return mtljax.data.batches(train, batch_size=BATCH_SIZE, seed=seed, start_step=first)
+    Returns:
+        `"validation"` and `"test"` as from `errors`, `"epoch"`, and `"seconds"` per epoch of training, without the
+        first, which compiles, and without evaluation.
+    """
+    data = splits["train"]
+    losses_fn = mtljax.make_losses_fn(row.model, TASKS)
+    init, step = mtljax.training.make_train_step(losses_fn, row.method, row.optimizer, penalty=row.penalty)
+    judge = mtljax.training.make_evaluate(row.model, TASKS)
+    times: list[tuple[float, float]] = []
 
-    best = {"validation": np.inf}
-    for epoch in range(1, epochs + 1):
-        t = time.perf_counter()
-        state = mtljax.training.fit(step, state, batches, num_steps=epoch * per_epoch, progress=False).state
-        jax.block_until_ready(state)
-        t1 = time.perf_counter()
-        found = {
-            name: root_mean_squared_error(
-                evaluate(state, mtljax.data.evaluation_batches(splits[name], 1000))[ENTRY]["loss"].array,
-                splits[name], scale,
-            )
-            for name in ("validation", "test")
-        }
-        print(epoch, found, t1 - t, time.perf_counter() - t1, flush=True)
-        if found["validation"] < best["validation"]:
-            best = found | {"epoch": epoch}
-    return best
+    def evaluate(state: mtljax.TrainState) -> dict[str, dict[str, float]]:
+        begun = time.perf_counter()
+        found = {}
+        for name in ("validation", "test"):
+            losses = judge(state, mtljax.data.evaluation_batches(splits[name], EVALUATED))[ENTRY]["loss"]
+            found[name] = errors(losses.array, splits[name], scale)
+        times.append((begun, time.perf_counter()))
+        return found
+
+    def batches(first: int) -> Iterator[mtljax.Batch]:
+        return mtljax.data.batches(data, batch_size=BATCH_SIZE, seed=seed, start_step=first)
+
+    records: list[dict[str, Any]] = []
+    every = len(data.inputs) // BATCH_SIZE
+    state = init(jax.random.key(seed), data.inputs[:1])
+    mtljax.training.fit(
+        mtljax.training.jit(step),
+        state,
+        batches,
+        num_steps=epochs * every,
+        evaluate=evaluate,
+        eval_every=every,
+        log=records.append,
+        log_every=every,
+    )
+    best = min(range(epochs), key=lambda epoch: records[epoch]["eval"]["validation"]["labels"])
+    taken = [begun - ended for (_, ended), (begun, _) in zip(times, times[1:], strict=False)]
+    return {**records[best]["eval"], "epoch": best + 1, "seconds": float(np.median(taken))}
+
+
+def summarize(record: dict[str, list[dict[str, Any]]]) -> str:
+    """The table in markdown."""
+    lines = [["training", "validation", "test", "validation, by target", "test, by target", "epochs", "s"]]
+    for name, runs in record.items():
+        cells = []
+        for mean, split in (("labels", "validation"), ("labels", "test"), ("targets", "validation"), ("targets", "test")):
+            found = [run[split][mean] for run in runs]
+            cells.append(f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}")
+        epochs, seconds = sorted(run["epoch"] for run in runs), np.median([run["seconds"] for run in runs])
+        lines.append([name, *cells, f"{epochs[0]} to {epochs[-1]}", f"{seconds:.1f}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]])
+    rows = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main(
+    rows: tuple[str, ...] = (), epochs: int = 15, seeds: int = 3, out: Path = Path("outputs/chembl")
+) -> None:
+    """Train, test, print the table.
+
+    Args:
+        rows: of the table; all by default.
+        epochs: of each run; the best on the validation split counts.
+        seeds: runs of each row, at least 2.
+        out: folder for the data and the table.
+    """
+    known = contestants(mtljax.data.banks("chembl")[ENTRY])
+    unknown = sorted(set(rows) - set(known))
+    if epochs < 2 or seeds < 2 or unknown:
+        raise SystemExit(
+            f"expected --rows among {list(known)}, --epochs and --seeds of at least 2, "
+            f"found {unknown or list(rows)}, {epochs} and {seeds}"
+        )
+    splits, scale = load(out / "data")
+    record: dict[str, list[dict[str, Any]]] = {}
+    for name in rows or known:
+        record[name] = [train(known[name], splits, scale, epochs=epochs, seed=seed) for seed in range(seeds)]
+        print(summarize({name: record[name]}).splitlines()[-1], flush=True)
+    settings = {"epochs": epochs, "seeds": seeds}
+    table = summarize(record) + CAPTION.format(few=FEW, device=jax.devices()[0].device_kind, **settings)
+    (out / "table.md").write_text(table)
+    (out / "results.json").write_text(json.dumps({"settings": settings, "results": record}, indent=1))
+    print(f"\n{table}")
+    for file in ("table.md", "results.json"):
+        print((out / file).resolve())
 
 
 if __name__ == "__main__":
-    import sys
-    splits, scale = load(Path("/tmp/data/tfds"))
-    names = mtljax.data.banks("chembl")[ENTRY]
-    print(run(network(names), getattr(mtljax.methods, sys.argv[1])(), splits, scale, epochs=14, seed=int(sys.argv[2])))
+    tyro.cli(main)
