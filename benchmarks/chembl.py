@@ -14,6 +14,7 @@ programs in turn; tracing and compiling are timed apart, once each, after the fi
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,10 +177,9 @@ def main() -> None:
     rows = chembl.contestants(names)
     for name, record in records.items():
         record["runs"] = []
+        run = train_by_hand if name == "by hand" else functools.partial(chembl.train, rows[name])
         for seed in range(arguments.seeds):
-            options = {"epochs": arguments.epochs, "seed": seed}
-            run = train_by_hand if name == "by hand" else lambda *of, row=rows.get(name), **given: chembl.train(row, *of, **given)
-            record["runs"].append(run(splits, scale, **options))
+            record["runs"].append(run(splits, scale, epochs=arguments.epochs, seed=seed))
     path = timing.write("chembl", facts, results, arguments.out)
     print(f"{show(records)}\n\nGoals: {GOAL_ERROR} and {GOAL_RATIO}. Written to {path}")
 

@@ -1,10 +1,11 @@
-"""Affinities of molecules for 691 protein targets, with .5 % of the labels there: one network, several ways to train it.
+"""Affinities of molecules for 691 protein targets, .5 % of the labels there: several ways to train one network.
 
 TABLE GOES HERE
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import tyro
 from flax import linen as nn
 
 import mtljax
-from mtljax import methods, penalties, sharing
+from mtljax import methods, sharing
 from mtljax.adapters.flax_linen import from_linen
 
 WIDTH, DROPOUT = 512, 0.25
@@ -157,7 +158,7 @@ def train(row: Row, splits: dict[str, mtljax.Batch], scale: Scale, *, epochs: in
         log_every=every,
     )
     best = min(range(epochs), key=lambda epoch: records[epoch]["eval"]["validation"]["labels"])
-    taken = [begun - ended for (_, ended), (begun, _) in zip(times, times[1:], strict=False)]
+    taken = [begun - ended for (_, ended), (begun, _) in itertools.pairwise(times)]
     return {**records[best]["eval"], "epoch": best + 1, "seconds": float(np.median(taken))}
 
 
@@ -166,7 +167,7 @@ def summarize(record: dict[str, list[dict[str, Any]]]) -> str:
     lines = [["training", "validation", "test", "validation, by target", "test, by target", "epochs", "s"]]
     for name, runs in record.items():
         cells = []
-        for mean, split in (("labels", "validation"), ("labels", "test"), ("targets", "validation"), ("targets", "test")):
+        for mean, split in itertools.product(("labels", "targets"), ("validation", "test")):
             found = [run[split][mean] for run in runs]
             cells.append(f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}")
         epochs, seconds = sorted(run["epoch"] for run in runs), np.median([run["seconds"] for run in runs])
@@ -177,9 +178,7 @@ def summarize(record: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def main(
-    rows: tuple[str, ...] = (), epochs: int = 15, seeds: int = 3, out: Path = Path("outputs/chembl")
-) -> None:
+def main(rows: tuple[str, ...] = (), epochs: int = 15, seeds: int = 3, out: Path = Path("outputs/chembl")) -> None:
     """Train, test, print the table.
 
     Args:

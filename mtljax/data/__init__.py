@@ -14,12 +14,8 @@ from mtljax.data.labels import LabelCounts, label_counts, mask_missing
 from mtljax.data.mixing.draws import largest_remainder, multinomial, one_task, round_robin, systematic
 from mtljax.data.mixing.rates import LossDriven, annealed, loss_driven, proportional, uniform
 from mtljax.data.mixing.stream import Mixture, mix
-from mtljax.data.multilabel import (
-    classes_from_one_vs_rest,
-    multilabel_from_tasks,
-    one_vs_rest,
-    tasks_from_multilabel,
-)
+from mtljax.data.multi_input import multi_input
+from mtljax.data.multilabel import multilabel, one_vs_rest
 from mtljax.data.on_device import on_device
 from mtljax.data.sets import table as _table
 from mtljax.data.sets.lookup import banks, load, names, source
@@ -65,7 +61,6 @@ __all__ = [
     "banks",
     "batches",
     "build_vocabulary",
-    "classes_from_one_vs_rest",
     "evaluation_batches",
     "label_counts",
     "largest_remainder",
@@ -88,7 +83,8 @@ __all__ = [
     "loss_driven",
     "mask_missing",
     "mix",
-    "multilabel_from_tasks",
+    "multi_input",
+    "multilabel",
     "multinomial",
     "names",
     "on_device",
@@ -105,7 +101,6 @@ __all__ = [
     "source",
     "synthetic",
     "systematic",
-    "tasks_from_multilabel",
     "ud_vocabularies",
     "uniform",
     "views",

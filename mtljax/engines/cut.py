@@ -134,10 +134,7 @@ def _contained(
     entries = cut.linear.entries
     places = entries.places()
 
-    def pieces(cotangents: list[Cotangents], own: dict[str, PyTree]) -> PyTree:
-        return [(cotangents[e], own[entries.names[e]]) for e in banks]
-
-    before = pieces(cut.cotangents, cut.own)
+    before = [cut.cotangents[e] for e in banks]
 
     def again() -> tuple[PyTree, Array]:
         found = cut_heads(
@@ -151,17 +148,17 @@ def _contained(
                 None if each is None else trees.weighted_sum(factors, participation.rows_of(present, each))
                 for each in found.cotangents[e]
             ]
-        after = pieces(sums, found.own)
+        after = [sums[e] for e in banks]
         if jax.eval_shape(lambda: after) != jax.eval_shape(lambda: before):
             # The features were not found at the same places; then the bank does not take part.
             return jax.tree.map(jnp.zeros_like, before), cut.active
         return after, entries.joined([(found if e in banks else cut).active[place] for e, place in enumerate(places)])
 
     found, present = lax.cond(throughout(fine), lambda: (before, cut.active), again)
-    cotangents, own = list(cut.cotangents), dict(cut.own)
-    for e, (values, gradient) in zip(banks, found, strict=True):
-        cotangents[e], own[entries.names[e]] = values, gradient
-    return cut._replace(cotangents=cotangents, own=own, active=present)
+    cotangents = list(cut.cotangents)
+    for e, values in zip(banks, found, strict=True):
+        cotangents[e] = values
+    return cut._replace(cotangents=cotangents, active=present)
 
 
 def reduction(axis_name: str | tuple[str, ...] | None) -> Callable[[PyTree], PyTree] | None:

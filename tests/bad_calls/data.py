@@ -17,6 +17,7 @@ KEY, X = np.zeros(2, np.uint32), np.ones((4, 3), np.float32)
 BATCH = Batch(X, {"a": np.arange(4)})
 MASKED = BATCH._replace(mask={"a": np.ones(4, bool)})
 WIDE = BATCH._replace(targets={"x": np.arange(4), "y": np.ones((4, 2))})
+ONE_EACH = BATCH._replace(task={"a": np.array([0, 1, 1, 0])})
 RAGGED = Batch(X, {"a": np.arange(3)})
 SOURCES = {"a": BATCH, "b": Batch(X, {"b": np.arange(4)})}
 RATES = {"a": 1.0, "b": 1.0}
@@ -148,39 +149,15 @@ BAD = [
     Bad(lambda: data.mask_missing(BATCH, sentinel={"b": -1}), ("mask_missing", "sentinel", "'b'")),
     Bad(lambda: data.mask_missing(BATCH, sentinel={"a": 0.5}), ("mask_missing", "sentinel", "'a'")),
     Bad(lambda: data.mask_missing(RAGGED._replace(targets={"a": np.float32(1)})), ("mask_missing", "targets['a']")),
-    *each(lambda x: data.tasks_from_multilabel(x), ("tasks_from_multilabel", "labels"), (X[0], np.ones((2, 0)), 1.0)),
-    Bad(lambda: data.tasks_from_multilabel(np.full((2, 2), 2)), ("tasks_from_multilabel", "labels", "2")),
-    Bad(lambda: data.tasks_from_multilabel(np.array([["a"]])), ("tasks_from_multilabel", "labels"), TypeError),
-    *each(
-        lambda x: data.tasks_from_multilabel(X, names=x),
-        ("tasks_from_multilabel", "names"),
-        ("abc", 3, (1, 2, 3)),
-        TypeError,
-    ),
-    *each(
-        lambda x: data.tasks_from_multilabel(X, names=x), ("tasks_from_multilabel", "names"), (("a",), ("a", "a", "b"))
-    ),
-    Bad(lambda: data.tasks_from_multilabel(X, sentinel="-1"), ("tasks_from_multilabel", "sentinel"), TypeError),
-    *each(lambda x: data.multilabel_from_tasks(x), ("multilabel_from_tasks",), (None, X, "a"), TypeError),
-    Bad(lambda: data.multilabel_from_tasks({"a": X}), ("multilabel_from_tasks", "[N]")),
-    Bad(lambda: data.multilabel_from_tasks({"a": X[:, 0]}, names=("b",)), ("multilabel_from_tasks", "names")),
-    *each(
-        lambda m: data.multilabel_from_tasks({"a": X[:, 0]}, {"a": m}),
-        ("multilabel_from_tasks", "mask['a']"),
-        NO_MASKS,
-        TypeError,
-    ),
-    Bad(
-        lambda: data.multilabel_from_tasks({"a": X[:, 0]}, {"b": X[:, 0] > 0}), ("multilabel_from_tasks", "mask", "'b'")
-    ),
+    *each(lambda x: data.multilabel(x), ("multilabel", "labels"), (X[0], np.ones((2, 0)), 1.0)),
+    Bad(lambda: data.multilabel(np.full((2, 2), 2)), ("multilabel", "labels", "2")),
+    Bad(lambda: data.multilabel(np.array([["a"]])), ("multilabel", "labels"), TypeError),
+    Bad(lambda: data.multilabel(X, sentinel="-1"), ("multilabel", "sentinel"), TypeError),
     *count(lambda n: data.one_vs_rest(np.arange(2), n), ("one_vs_rest", "num_classes"), 1, 0),
     Bad(lambda: data.one_vs_rest(X[:, 0], 2), ("one_vs_rest", "classes"), TypeError),
     Bad(lambda: data.one_vs_rest(np.ones((2, 2), int), 2), ("one_vs_rest", "classes")),
     Bad(lambda: data.one_vs_rest(np.arange(4), 3), ("one_vs_rest", "classes", "3")),
     *each(lambda m: data.one_vs_rest(np.zeros(4, int), 2, mask=m), ("one_vs_rest", "mask"), NO_MASKS[1:], TypeError),
-    Bad(lambda: data.one_vs_rest(np.zeros(4, int), 2, names=("a",)), ("one_vs_rest", "names")),
-    Bad(lambda: data.classes_from_one_vs_rest({"a": X}), ("classes_from_one_vs_rest", "[N]")),
-    Bad(lambda: data.classes_from_one_vs_rest({"a": X[0]}, names=("b",)), ("classes_from_one_vs_rest", "names")),
     # Mixtures.
     *count(lambda n: mixed(batch_size=n), ("mix", "batch_size"), 0, -1),
     *count(lambda n: mixed(seed=n), ("mix", "seed"), -1),
@@ -270,6 +247,11 @@ BAD = [
     ),
     *count(lambda n: data.load_dsprites_factors(split_seed=n), ("load_dsprites_factors", "split_seed"), -1),
     *count(lambda n: data.load_tox21(radius=n), ("load_tox21", "radius"), -1),
+    *each(lambda x: data.multi_input(x, {}), ("multi_input", "batch"), (None, X, {"a": X}), TypeError),
+    *each(lambda x: data.multi_input(ONE_EACH, x), ("multi_input", "banks"), (None, ("a", "b")), TypeError),
+    Bad(lambda: data.multi_input(BATCH, {"a": ("b",)}), ("multi_input", "task", "['a']", "[]")),
+    Bad(lambda: data.multi_input(ONE_EACH, {"b": ("c", "d")}), ("multi_input", "banks", "['b']", "['a']")),
+    Bad(lambda: data.multi_input(ONE_EACH, {"a": ("b",)}), ("multi_input", "task['a']", "below 1", "1")),
     *each(lambda x: data.single_tasks(x, {}), ("single_tasks", "batch"), (None, X, {"a": X}), TypeError),
     *each(lambda x: data.single_tasks(WIDE, x), ("single_tasks", "banks"), (None, ("a", "b")), TypeError),
     Bad(lambda: data.single_tasks(WIDE, {"z": ("a", "b")}), ("single_tasks", "banks", "'z'")),

@@ -27,6 +27,8 @@ the first 16 computers that were rated are for training, the last 4 for testing.
 file are left out.
 """
 
+BANKS = {"people": tuple(f"person_{number:03d}" for number in range(1, _PEOPLE + 1))}
+
 _CITATION = """
 @article{lenk1996hierarchical,
   author = {Lenk, Peter J. and DeSarbo, Wayne S. and Green, Paul E. and Young, Martin R.},
@@ -92,12 +94,12 @@ class ComputerSurvey(Frame):
 def load_computer_survey(data_dir: str | Path | None = None) -> dict[str, Batch]:
     """Ratings of computers by 190 people as NumPy arrays, one task per person, the same inputs for all tasks.
 
-    Inputs: float32 `[N, 14]`, a constant 1 in column 0 and 13 attributes that are -1 or 1. Targets: float32 `[N]`, a
-    rating from 0 to 10, for the tasks "person_001" to "person_190" in the order of the file. N is 16 in "train", the
-    computers that were rated first, and 4 in "test". No label is missing.
+    Inputs: float32 `[N, 14]`, a constant 1 in column 0 and 13 attributes that are -1 or 1. The people are a bank:
+    targets `"people"`, float32 `[N, 190]`, ratings from 0 to 10, in the order of the file; `data.banks` has their
+    names, "person_001" to "person_190". N is 16 in "train", the computers that were rated first, and 4 in "test".
+    No label is missing.
 
-    `mtljax.convex.columns(batch.inputs, np.stack(list(batch.targets.values()), 1))` makes the arrays that
-    `mtljax.convex` reads.
+    `mtljax.convex.columns(batch.inputs, batch.targets["people"])` makes the arrays that `mtljax.convex` reads.
 
     Args:
         data_dir: TFDS's data directory, where the data are prepared once and read later; None is TFDS's
@@ -116,19 +118,15 @@ def load_computer_survey(data_dir: str | Path | None = None) -> dict[str, Batch]
 
     Example:
         >>> splits = load_computer_survey("/tmp/tfds")  # doctest: +SKIP
-        >>> splits["train"].inputs.shape, len(splits["train"].targets)  # doctest: +SKIP
-        ((16, 14), 190)
+        >>> splits["train"].inputs.shape, splits["train"].targets["people"].shape  # doctest: +SKIP
+        ((16, 14), (16, 190))
     """
     builder = prepare("load_computer_survey", ComputerSurvey, data_dir)
     return {split: _as_batch(columns(builder, split)) for split in ("train", "test")}
 
 
 def _as_batch(column: dict[str, np.ndarray]) -> Batch:
-    ratings = column["ratings"].T.astype(np.float32)
-    return Batch(
-        inputs=column["computer"].astype(np.float32),
-        targets={f"person_{number:03d}": row for number, row in enumerate(ratings, start=1)},
-    )
+    return Batch(column["computer"].astype(np.float32), {"people": column["ratings"].astype(np.float32)})
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from mtljax.types import Batch
 _URL = "http://www.gaussianprocess.org/gpml/data/sarcos_inv_test.mat"
 _INPUTS, _TORQUES = 21, 7
 _NAME = "sarcos_inv_test"
+BANKS = {"torques": tuple(f"torque_{number}" for number in range(1, _TORQUES + 1))}
 
 _DESCRIPTION = """
 Inverse dynamics of an anthropomorphic robot arm of seven degrees of freedom (SARCOS): seven joint positions, seven
@@ -87,8 +88,9 @@ def load_sarcos(
 ) -> dict[str, Batch]:
     """Seven torques of a robot arm from its motion, as NumPy arrays; all seven tasks have the same inputs.
 
-    Inputs: float32 `[N, 21]`, positions, velocities and accelerations of seven joints. Targets: float32 `[N]`, tasks
-    "torque_1" to "torque_7". No label is missing.
+    Inputs: float32 `[N, 21]`, positions, velocities and accelerations of seven joints. The torques are a bank: targets
+    `"torques"`, float32 `[N, 7]`; `data.banks("sarcos")` has their names, "torque_1" to "torque_7". No label is
+    missing.
 
     Rows are drawn without replacement from the 4,449 rows of the published test file. With
     `order = np.random.default_rng(seed).permutation(4449)`, the first `train_rows` are for training and the next
@@ -119,8 +121,8 @@ def load_sarcos(
 
     Example:
         >>> splits = load_sarcos("/tmp/tfds")  # doctest: +SKIP
-        >>> splits["train"].inputs.shape, splits["test"].targets["torque_7"].shape  # doctest: +SKIP
-        ((600, 21), (1400,))
+        >>> splits["train"].inputs.shape, splits["test"].targets["torques"].shape  # doctest: +SKIP
+        ((600, 21), (1400, 7))
     """
     check_count("load_sarcos", "train_rows", train_rows)
     check_count("load_sarcos", "test_rows", test_rows)
@@ -145,11 +147,8 @@ def load_sarcos(
 
 def _as_batch(rows: np.ndarray) -> Batch:
     rows = rows.astype(np.float32)
-    torques = np.ascontiguousarray(rows[:, _INPUTS:].T)
-    return Batch(
-        inputs=np.ascontiguousarray(rows[:, :_INPUTS]),
-        targets={f"torque_{number}": column for number, column in enumerate(torques, start=1)},
-    )
+    inputs, torques = (np.ascontiguousarray(part) for part in (rows[:, :_INPUTS], rows[:, _INPUTS:]))
+    return Batch(inputs, {"torques": torques})
 
 
 def _read(path: Path) -> np.ndarray:

@@ -19,6 +19,7 @@ from mtljax.types import Batch
 
 _URL = "https://raw.githubusercontent.com/jiayuzhou/MALSAR/ca3d55b878cc4113f0d9603e8ac46538aeb1ecd9/data/school.mat"
 _COLUMNS = 28  # 27 features and a constant
+BANKS = {"schools": tuple(f"school_{number:03d}" for number in range(1, 140))}
 
 _DESCRIPTION = """
 Examination scores of 15,362 pupils of 139 secondary schools of the Inner London Education Authority in 1985, 1986 and
@@ -85,17 +86,19 @@ class School(Frame):
 
 def load_school(
     data_dir: str | Path | None = None, *, train_share: float | None = None, seed: int = 0
-) -> dict[str, dict[str, Batch]]:
+) -> dict[str, Batch]:
     """Examination scores of the pupils of 139 schools as NumPy arrays, one task per school.
 
-    Every school has its own pupils, from 22 to 251, 15,362 in all. A split is a dict of `Batch` by task name,
-    "school_001" to "school_139" in the order of the file. Inputs: float32 `[n, 28]`, the numbers of the file: 27
-    features, percentages not scaled, and a constant 1 in the last column. Target: float32 `[n]`, a score from 1 to 70,
-    under the task's name.
+    Every school has its own pupils, from 22 to 251, 15,362 in all. The schools are a bank, and each pupil is of one
+    school. Inputs: float32 `[N, 28]`, the numbers of the file: 27 features, percentages not scaled, and a constant 1 in
+    the last column. Targets: `"schools"`, float32 `[N]`, a score from 1 to 70. `task["schools"]`: int32 `[N]`, the
+    pupil's school, from 0 to 138; `data.banks("school")` has their names, "school_001" to "school_139", in the order of
+    the file. Pupils are sorted by school.
 
-    This makes the padded arrays of `mtljax.convex`, without the constant feature:
+    `data.multi_input(batch, data.banks("school"))` is a dict of `Batch` by school. From it come the padded arrays of
+    `mtljax.convex`, here without the constant feature:
 
-        schools = load_school()["all"]
+        schools = mtljax.data.multi_input(load_school()["all"], mtljax.data.banks("school"))
         rows = mtljax.convex.pad(
             {name: batch.inputs[:, :27] for name, batch in schools.items()},
             {name: batch.targets[name] for name, batch in schools.items()},
@@ -111,8 +114,8 @@ def load_school(
             with JAX's default settings.
 
     Returns:
-        `{"all": ...}` without `train_share`, else `{"train": ..., "test": ...}`, dicts of `Batch` by task name. Pupils
-        keep the order of the file.
+        `{"all": ...}` without `train_share`, else `{"train": ..., "test": ...}`, each a `Batch`. Pupils keep the
+        order of the file.
 
     Raises:
         ValueError: a `train_share` that is not from 0 to 1, or a file that is damaged or has unexpected content.
@@ -122,39 +125,34 @@ def load_school(
     file is that of J. Zhou, J. Chen and J. Ye, MALSAR, 2011. No licence is stated.
 
     Example:
-        >>> schools = load_school("/tmp/tfds", train_share=0.75)["train"]  # doctest: +SKIP
-        >>> schools["school_001"].inputs.shape  # doctest: +SKIP
-        (150, 28)
+        >>> pupils = load_school("/tmp/tfds", train_share=0.75)["train"]  # doctest: +SKIP
+        >>> pupils.inputs.shape, int(np.sum(pupils.task["schools"] == 0))  # doctest: +SKIP
+        ((11521, 28), 150)
     """
     if train_share is not None:
         check_number("load_school", "train_share", train_share, least=0, most=1)
     check_count("load_school", "seed", seed, least=0)
     found = columns(prepare("load_school", School, data_dir), "full")
-    inputs, scores = found["inputs"].astype(np.float32), found["score"].astype(np.float32)
-    starts = np.flatnonzero(np.diff(found["school"])) + 1
-    by_school = list(zip(np.split(inputs, starts), np.split(scores, starts), strict=True))
+    pupils = Batch(
+        found["inputs"].astype(np.float32),
+        {"schools": found["score"].astype(np.float32)},
+        task={"schools": found["school"].astype(np.int32) - 1},
+    )
     if train_share is None:
-        return {"all": _by_name(by_school)}
-    train = _train_masks([len(y) for _, y in by_school], train_share, seed)
-    return {
-        "train": _by_name([(x[m], y[m]) for (x, y), m in zip(by_school, train, strict=True)]),
-        "test": _by_name([(x[~m], y[~m]) for (x, y), m in zip(by_school, train, strict=True)]),
-    }
+        return {"all": pupils}
+    train = _train_mask(np.bincount(pupils.task["schools"]).tolist(), train_share, seed)
+    parts = {"train": train, "test": ~train}
+    return {name: jax.tree.map(lambda array, rows=rows: array[rows], pupils) for name, rows in parts.items()}
 
 
-def _train_masks(sizes: list[int], share: float, seed: int) -> list[np.ndarray]:
+def _train_mask(sizes: list[int], share: float, seed: int) -> np.ndarray:
     """The pupils that `mtljax.convex.split_rows` draws, without importing `mtljax.convex`, which imports data."""
     # The draw depends on JAX's precision and generator, which are fixed here so that the split is always the same.
     with jax.enable_x64(False), jax.threefry_partitionable(True):
         drawn = np.asarray(jax.random.uniform(jax.random.key(seed, impl="threefry2x32"), (len(sizes), max(sizes))))
     wanted = np.floor(np.float32(share) * np.array(sizes, np.float32) + np.float32(0.5))
     ranks = [np.argsort(np.argsort(row[:size], kind="stable")) for row, size in zip(drawn, sizes, strict=True)]
-    return [rank < number for rank, number in zip(ranks, wanted, strict=True)]
-
-
-def _by_name(by_school: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Batch]:
-    names = [f"school_{number:03d}" for number in range(1, len(by_school) + 1)]
-    return {name: Batch(inputs=x, targets={name: y}) for name, (x, y) in zip(names, by_school, strict=True)}
+    return np.concatenate([rank < number for rank, number in zip(ranks, wanted, strict=True)])
 
 
 def _read(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:

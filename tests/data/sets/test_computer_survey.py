@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from mtljax.data import banks
 from mtljax.data.sets.computer_survey import ComputerSurvey, load_computer_survey
 
 URL = "manual:computer_survey/conjointAnalysisComputerBuyers.mat"
@@ -29,10 +30,10 @@ def test_each_person_is_a_task_on_the_same_computers(fake_raw, tmp_path):
     for batch, rows in ((splits["train"], slice(16)), (splits["test"], slice(16, 20))):
         assert batch.inputs.dtype == np.float32 and batch.mask == {}
         np.testing.assert_array_equal(batch.inputs, DESIGN[rows])
-        assert list(batch.targets) == sorted(batch.targets) and len(batch.targets) == 190
-        for name, person in (("person_001", 0), ("person_190", 189)):
-            assert batch.targets[name].dtype == np.float32
-            np.testing.assert_array_equal(batch.targets[name], RATINGS[person, rows])
+        assert list(batch.targets) == ["people"] and batch.targets["people"].dtype == np.float32
+        np.testing.assert_array_equal(batch.targets["people"], RATINGS[:, rows].T)
+    (names,) = banks("computer_survey").values()
+    assert names[0] == "person_001" and names[189] == "person_190" and len(set(names)) == 190
     info = ComputerSurvey(data_dir=tmp_path).info
     assert info.file_format.value == "array_record" and "Lenk" in info.citation
 
@@ -62,7 +63,7 @@ def test_the_published_file_and_the_error_of_ridge_on_each_person(real_data, tmp
     real_data("computer_survey")
     splits = load_computer_survey(tmp_path)
     (x, y), (inputs, targets) = (
-        (splits[name].inputs.astype(np.float64), np.stack(list(splits[name].targets.values()), 1).astype(np.float64))
+        (splits[name].inputs.astype(np.float64), splits[name].targets["people"].astype(np.float64))
         for name in ("train", "test")
     )
     assert y.shape == (16, 190) and targets.shape == (4, 190)

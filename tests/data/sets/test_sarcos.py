@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from mtljax.data import banks
 from mtljax.data.sets.sarcos import Sarcos, load_sarcos
 
 URL = "http://www.gaussianprocess.org/gpml/data/sarcos_inv_test.mat"
@@ -22,7 +23,7 @@ def mat(**arrays):
 
 
 def table(batch):
-    return np.concatenate([batch.inputs, np.stack(list(batch.targets.values()), 1)], 1)
+    return np.concatenate([batch.inputs, batch.targets["torques"]], 1)
 
 
 def test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows(fake_raw, tmp_path):
@@ -34,8 +35,7 @@ def test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows(fake_r
     assert list(plain) == ["train", "test"]
     for batch, rows in ((plain["train"], train), (plain["test"], test)):
         assert batch.inputs.dtype == np.float32 and batch.mask == {} and batch.inputs.shape == (len(rows), 21)
-        assert list(batch.targets) == [f"torque_{k}" for k in range(1, 8)]
-        assert all(target.dtype == np.float32 for target in batch.targets.values())
+        assert list(batch.targets) == ["torques"] and batch.targets["torques"].dtype == np.float32
         np.testing.assert_array_equal(table(batch), rows.astype(np.float32))
 
     scaled = load_sarcos(tmp_path, train_rows=10, test_rows=15, seed=4)
@@ -49,6 +49,7 @@ def test_rows_are_those_of_the_seed_and_standardized_by_the_training_rows(fake_r
     assert not np.array_equal(other["train"].inputs, plain["train"].inputs)
     with pytest.raises(ValueError, match="must be at most 30 together, found 600 and 1400"):
         load_sarcos(tmp_path)
+    assert banks("sarcos") == {"torques": tuple(f"torque_{k}" for k in range(1, 8))}
     info = Sarcos(data_dir=tmp_path).info
     assert info.file_format.value == "array_record" and "Vijayakumar" in info.citation
 

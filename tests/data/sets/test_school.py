@@ -10,6 +10,7 @@ import pytest
 import scipy.io
 
 from mtljax.convex import pad, split_rows
+from mtljax.data import banks
 from mtljax.data.sets.school import School, load_school
 
 URL = "https://raw.githubusercontent.com/jiayuzhou/MALSAR/ca3d55b878cc4113f0d9603e8ac46538aeb1ecd9/data/school.mat"
@@ -48,13 +49,15 @@ def test_each_school_is_a_task_with_the_rows_of_the_file(fake, tmp_path, capsys)
     splits = load_school(tmp_path)
     assert capsys.readouterr().out == "", "nothing was downloaded, and nothing says that it was"
     assert list(splits) == ["all"]
-    schools = splits["all"]
-    assert list(schools) == sorted(schools) == ["school_001", "school_002", "school_003", "school_004"]
-    for (name, batch), inputs, scores in zip(schools.items(), *fake, strict=True):
-        assert batch.inputs.dtype == np.float32 and list(batch.targets) == [name] and batch.mask == {}
-        assert batch.targets[name].dtype == np.float32
-        np.testing.assert_array_equal(batch.inputs, inputs)
-        np.testing.assert_array_equal(batch.targets[name], scores)
+    pupils = splits["all"]
+    assert pupils.inputs.dtype == pupils.targets["schools"].dtype == np.float32 and pupils.mask == {}
+    assert pupils.task["schools"].dtype == np.int32 and list(pupils.targets) == ["schools"]
+    for school, (inputs, scores) in enumerate(zip(*fake, strict=True)):
+        own = pupils.task["schools"] == school
+        np.testing.assert_array_equal(pupils.inputs[own], inputs)
+        np.testing.assert_array_equal(pupils.targets["schools"][own], scores)
+    (names,) = banks("school").values()
+    assert names[0] == "school_001" and names[138] == "school_139" and len(set(names)) == 139
     info = School(data_dir=tmp_path).info
     assert info.file_format.value == "array_record" and info.redistribution_info.license == "none stated"
     assert "Argyriou" in info.citation and info.splits["full"].num_examples == sum(PUPILS)
@@ -66,20 +69,19 @@ def test_a_split_is_that_of_split_rows_whatever_jax_is_set_to(fake, tmp_path):
     for setting in (jax.enable_x64(False), jax.enable_x64(True), jax.threefry_partitionable(False)):
         with setting:
             splits = load_school(tmp_path, train_share=0.75, seed=7)
-        for school, (name, batch) in enumerate(splits["train"].items()):
-            mask = np.asarray(expected.mask)[school, : PUPILS[school]]
-            np.testing.assert_array_equal(batch.inputs, inputs[school][mask])
-            np.testing.assert_array_equal(batch.targets[name], scores[school][mask])
-            np.testing.assert_array_equal(splits["test"][name].inputs, inputs[school][~mask])
-            np.testing.assert_array_equal(splits["test"][name].targets[name], scores[school][~mask])
-    assert [len(batch.inputs) for batch in splits["train"].values()] == [2, 1, 4, 3]
+        mask = np.concatenate([row[:size] for row, size in zip(np.asarray(expected.mask), PUPILS, strict=True)])
+        for part, rows in (("train", mask), ("test", ~mask)):
+            np.testing.assert_array_equal(splits[part].inputs, np.concatenate(inputs)[rows])
+            np.testing.assert_array_equal(splits[part].targets["schools"], np.concatenate(scores)[rows])
+            np.testing.assert_array_equal(splits[part].task["schools"], np.repeat(np.arange(4), PUPILS)[rows])
+    assert np.bincount(splits["train"].task["schools"]).tolist() == [2, 1, 4, 3]
     for share in (0.0, 0.3, 1.0, 0.49999999):  # the last one is a half in float32, in which shares are rounded
-        mask = np.asarray(split_rows(jax.random.key(7), pad(inputs, scores), share)[0].mask)
-        found = load_school(tmp_path, train_share=share, seed=7)["train"].values()
-        for school, batch in enumerate(found):
-            np.testing.assert_array_equal(batch.inputs, inputs[school][mask[school, : PUPILS[school]]])
-    others = [load_school(tmp_path, train_share=0.5, seed=seed)["train"]["school_003"] for seed in range(5)]
-    assert len({other.inputs.tobytes() for other in others}) > 1
+        drawn = np.asarray(split_rows(jax.random.key(7), pad(inputs, scores), share)[0].mask)
+        mask = np.concatenate([row[:size] for row, size in zip(drawn, PUPILS, strict=True)])
+        found = load_school(tmp_path, train_share=share, seed=7)["train"]
+        np.testing.assert_array_equal(found.inputs, np.concatenate(inputs)[mask])
+    others = [load_school(tmp_path, train_share=0.5, seed=seed)["train"] for seed in range(5)]
+    assert len({other.inputs[other.task["schools"] == 2].tobytes() for other in others}) > 1
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
@@ -120,18 +122,15 @@ def test_the_published_file_and_what_a_pooled_ridge_explains(real_data, tmp_path
     """Explained variance of one ridge for all pupils at 75 %: 33.9 +- 0.9 % over ten splits, measured before."""
     real_data("school")
     everything = load_school(tmp_path)["all"]
-    sizes = [len(batch.inputs) for batch in everything.values()]
-    assert (len(everything), sum(sizes), min(sizes), max(sizes)) == (139, 15_362, 22, 251)
-    found = np.concatenate([batch.inputs for batch in everything.values()])
+    sizes = np.bincount(everything.task["schools"])
+    assert (len(sizes), sum(sizes), min(sizes), max(sizes)) == (139, 15_362, 22, 251)
+    found = everything.inputs
     assert np.all(found[:, 27] == 1) and np.isin(np.delete(found, [3, 4], 1), (0, 1)).all()
     explained = []
     for seed in range(3):
         splits = load_school(tmp_path, train_share=0.75, seed=seed)
         (x, y), (inputs, targets) = (
-            (
-                np.concatenate([batch.inputs for batch in split.values()]).astype(np.float64),
-                np.concatenate([batch.targets[name] for name, batch in split.items()]).astype(np.float64),
-            )
+            (split.inputs.astype(np.float64), split.targets["schools"].astype(np.float64))
             for split in (splits["train"], splits["test"])
         )
         assert len(x) + len(inputs) == 15_362

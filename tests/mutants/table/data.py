@@ -61,8 +61,8 @@ MUTANTS = (
     ),
     Mutant(
         "data/multilabel.py",
-        "{name: present[:, i] for i, name in enumerate(names)}",
-        "{name: present.all(1) for i, name in enumerate(names)}",
+        "astype(xp.float32), present\n",
+        "astype(xp.float32), present.all(1)\n",
         "tests/data/test_multilabel.py::test_a_missing_label_is_masked_in_its_own_task_alone",
     ),
     Mutant(
