@@ -19,12 +19,13 @@ import tyro
 from flax import linen as nn
 
 import mtljax
-from mtljax import methods, sharing
+from mtljax import methods, penalties, sharing
 from mtljax.adapters.flax_linen import from_linen
 
 WIDTH, DROPOUT = 512, 0.25
 BATCH_SIZE, LEARNING_RATE = 128, 1e-3  # of Adam
 EVALUATED = 1000  # molecules per batch in evaluation
+SPREAD, NORMS, RANK = 1e-4, 1e-4, 128  # strengths of penalties, and a rank; chosen on the validation split
 FEW = 10  # labels that a target must have in a split to count in the mean over targets
 ENTRY = "targets"
 TASKS = {ENTRY: mtljax.Task(mtljax.losses.squared_error)}
@@ -82,11 +83,23 @@ class Scale(NamedTuple):
 def contestants(names: tuple[str, ...]) -> dict[str, Row]:
     """By row of the table."""
     heads = {ENTRY: sharing.Bank(from_linen(Head()), names)}
-    hard = sharing.hard(from_linen(Trunk()), heads)
+    hard, pooled = sharing.hard(from_linen(Trunk()), heads), methods.pooled()
+
+    def spread(params: mtljax.Params) -> jax.Array:
+        return penalties.l2_to_mean(SPREAD)(params.tasks[ENTRY])
+
+    def norms(params: mtljax.Params) -> jax.Array:
+        return penalties.task_l2(NORMS)(params.tasks[ENTRY])
+
     return {
-        "pooled": Row(hard, methods.pooled()),
+        "pooled": Row(hard, pooled),
         "equal": Row(hard, methods.equal()),
         "uncertainty": Row(hard, methods.uncertainty()),
+        "dwa": Row(hard, methods.dwa()),
+        "random": Row(hard, methods.random()),
+        "pooled, heads near their mean": Row(hard, pooled, spread),
+        "pooled, norms of heads": Row(hard, pooled, norms),
+        "pooled, heads of low rank": Row(sharing.hard(from_linen(Trunk(RANK)), heads), pooled),
     }
 
 
