@@ -214,6 +214,7 @@ def main(rows: tuple[str, ...] = (), epochs: int = 15, seeds: int = 3, out: Path
         print(summarize({name: record[name]}).splitlines()[-1], flush=True)
     settings = {"epochs": epochs, "seeds": seeds}
     table = summarize(record) + CAPTION.format(few=FEW, device=jax.devices()[0].device_kind, **settings)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table)
     (out / "results.json").write_text(json.dumps({"settings": settings, "results": record}, indent=1))
     print(f"\n{table}")
