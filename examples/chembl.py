@@ -1,7 +1,7 @@
 """Affinities of molecules for 691 protein targets, .5 % of the labels there: several ways to train one network.
 
 A molecule is its ECFP4 fingerprint of 1,024 bits; the split is by year (`mtljax.data.load_chembl`, which needs
-`mtljax[molecules]`). The network is one hidden layer of 512 ReLU units and a bank of 691 linear heads. `pooled` minimizes
+`mtljax[molecules]`). The network is one hidden layer of 512 ReLU units and 691 linear heads, a bank. `pooled` minimizes
 the mean over all labels of a batch, as such networks do commonly; `equal` the mean of each target's mean, in which a
 target with one label in the batch counts as much as one with ten. Run
 
