@@ -133,14 +133,12 @@ def load_school(
         check_number("load_school", "train_share", train_share, least=0, most=1)
     check_count("load_school", "seed", seed, least=0)
     found = columns(prepare("load_school", School, data_dir), "full")
-    pupils = Batch(
-        found["inputs"].astype(np.float32),
-        {"schools": found["score"].astype(np.float32)},
-        task={"schools": found["school"].astype(np.int32) - 1},
-    )
+    scores: dict[str, Any] = {"schools": found["score"].astype(np.float32)}
+    school: dict[str, Any] = {"schools": found["school"].astype(np.int32) - 1}
+    pupils = Batch(found["inputs"].astype(np.float32), scores, task=school)
     if train_share is None:
         return {"all": pupils}
-    train = _train_mask(np.bincount(pupils.task["schools"]).tolist(), train_share, seed)
+    train = _train_mask(np.bincount(school["schools"]).tolist(), train_share, seed)
     parts = {"train": train, "test": ~train}
     return {name: jax.tree.map(lambda array, rows=rows: array[rows], pupils) for name, rows in parts.items()}
 
