@@ -37,13 +37,13 @@ def rows(num_tasks: int, seed: int = 0, dtype=jnp.float32):
 
 
 def losses(num_tasks: int):
-    return jnp.linspace(0.5, 2.0, num_tasks)
+    return np.linspace(0.5, 2.0, num_tasks, dtype=np.float32)
 
 
 def run(case: Case, jacobian, *, active=None, values=None, key=KEY):
     num_tasks = mtljax.trees.num_rows(jacobian)
     values = losses(num_tasks) if values is None else values
-    active = jnp.ones(num_tasks, bool) if active is None else active
+    active = np.ones(num_tasks, bool) if active is None else active
     return compiled(case.name, num_tasks)(jacobian, active, values, key)
 
 
@@ -72,7 +72,11 @@ def evidence_of(method, state, jacobian):
 
 
 def one(jacobian, index=0):
-    return jax.tree.map(lambda leaf: leaf[index], jacobian)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], jacobian)  # JAX would dispatch a program per leaf
+
+
+def times(factor, jacobian):
+    return jax.tree.map(lambda leaf: np.asarray(leaf) * np.float32(factor), jacobian)
 
 
 def flat(tree) -> np.ndarray:
@@ -219,7 +223,7 @@ def test_scaling_all_gradients_scales_the_update(case, num_tasks):
     jacobian = rows(num_tasks, seed=3)
     expected = flat(run(case, jacobian)[0])
     for scale in SCALES:
-        scaled = flat(run(case, jax.tree.map(lambda leaf, scale=scale: leaf * scale, jacobian))[0])
+        scaled = flat(run(case, times(scale, jacobian))[0])
         close(scaled / scale**case.degree, expected)
 
 
@@ -239,7 +243,7 @@ def test_the_update_is_linear_under_scaling_of_tasks(case):
 def test_no_task_is_hurt_where_that_is_promised(case, num_tasks):
     for scale in [*SCALES, 1.0]:
         for seed in range(3):
-            jacobian = jax.tree.map(lambda leaf, scale=scale: leaf * scale, rows(num_tasks, seed))
+            jacobian = times(scale, rows(num_tasks, seed))
             update, directions = flat(run(case, jacobian)[0]), matrix(jacobian)
             lengths = np.linalg.norm(directions, axis=1) * np.linalg.norm(update)
             assert (directions @ update >= -1e-4 * lengths).all()
@@ -323,32 +327,35 @@ def scanned(name: str):
             state = method.observe(0.9 * values, state)
         return state, (update, state.weights)
 
-    inputs = (
-        jax.random.split(KEY, 6),
-        jnp.ones((6, 4), bool).at[1:3, 2].set(False),
-        # Each task's loss falls at a pace of its own.
-        jnp.linspace(1.0, 0.5, 6)[:, None] ** jnp.array([[2.0, 1.0, 1.5, 0.5]]) * losses(4)[None, :],
-        jax.random.uniform(KEY, (6, 4), minval=0.3, maxval=3.0).at[0].set(1.0),
-    )
-
     def scan(state, inputs, jacobian):
         return jax.lax.scan(functools.partial(body, jacobian), state, inputs)
 
-    return method, jax.jit(scan), inputs
+    return method.init(4, one(rows(4))), jax.jit(scan)
+
+
+@functools.cache
+def fed():
+    """Keys, masks, losses and factors of the gradients: of the first three steps, and of three more."""
+    active = np.ones((6, 4), bool)
+    active[1:3, 2] = False
+    paces = np.array([2.0, 1.0, 1.5, 0.5], np.float32)  # each task's loss falls at a pace of its own
+    values = np.linspace(1.0, 0.5, 6, dtype=np.float32)[:, None] ** paces * losses(4)
+    factors = jax.random.uniform(KEY, (6, 4), minval=0.3, maxval=3.0).at[0].set(1.0)
+    arrays = (active, values, np.asarray(factors))
+    keys = jax.random.split(KEY, 6)
+    return [(keys[half], *(leaf[half] for leaf in arrays)) for half in (slice(3), slice(3, 6))]
 
 
 @only(lambda case: True, at_once=remembers)
 def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
     """Six steps in a row are three, a save to the host, and three more; an absent task rejoins in between."""
-    method, scan, inputs = scanned(case.name)
-    half = lambda first: jax.tree.map(lambda leaf: leaf[:3] if first else leaf[3:], inputs)  # noqa: E731
-    begin = method.init(4, one(rows(4)))
-    middle, first = scan(begin, half(True), rows(4))
+    (begin, scan), (before, after) = scanned(case.name), fed()
+    middle, first = scan(begin, before, rows(4))
     assert np.isfinite(flat(first)).all()
     assert (np.asarray(first[1])[1:, 2] == 0).all()
     restored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), middle)
-    _, second = scan(restored, half(False), rows(4))
-    _, again = scan(middle, half(False), rows(4))
+    _, second = scan(restored, after, rows(4))
+    _, again = scan(middle, after, rows(4))
     assert np.isfinite(flat(second)).all()
     np.testing.assert_array_equal(flat(second), flat(again))
 
@@ -356,22 +363,22 @@ def test_the_state_runs_through_scan_and_goes_on_where_it_was(case):
 def directions(case, factors) -> np.ndarray:
     """Updates, each of length 1: of the first step, and of two more where there is a state; losses times factors."""
     if remembers(case):
-        method, scan, (keys, active, values, wobble) = scanned(case.name)
-        inputs = (keys[:3], active[3:], values[:3] * factors[None, :], wobble[:3] * factors[None, :])
-        _, (updates, _) = scan(method.init(4, one(rows(4))), inputs, rows(4))
+        (begin, scan), (keys, _, values, wobble) = scanned(case.name), fed()[0]
+        inputs = (keys, np.ones((3, 4), bool), values * factors[None, :], wobble * factors[None, :])
+        _, (updates, _) = scan(begin, inputs, rows(4))
         updates = np.stack([flat(one(updates, step)) for step in range(3)])
     else:
-        jacobian = jax.vmap(mtljax.trees.scale)(factors, rows(4))
+        jacobian = jax.tree.map(lambda row: np.asarray(row) * factors.reshape(4, *[1] * (row.ndim - 1)), rows(4))
         updates = flat(run(case, jacobian, values=losses(4) * factors)[0])[None]
     return updates / np.linalg.norm(updates, axis=1, keepdims=True)
 
 
 @every_method
 def test_the_unit_of_a_loss_makes_a_difference_unless_it_is_said_to_make_none(case):
-    before, worst = directions(case, jnp.ones(4)), 1.0
+    before, worst = directions(case, np.ones(4, np.float32)), 1.0
     for task in range(4):
         for factor in (0.01, 100.0):
-            after = directions(case, jnp.ones(4).at[task].set(factor))
+            after = directions(case, np.where(np.arange(4) == task, np.float32(factor), np.float32(1.0)))
             worst = min(worst, np.sum(before * after, axis=1).min())
     assert (worst > 1 - 1e-4) == case.invariant, worst
 
@@ -391,12 +398,12 @@ def draws():
     """Jacobians of many kinds, and as matrices: Gaussian, of rank 2, and with one task far longer than the others."""
     drawn = []
     for seed in range(12):
-        jacobian = rows(4, 50 + seed)
+        jacobian = jax.tree.map(np.asarray, rows(4, 50 + seed))
         mixed = np.random.default_rng(seed).normal(size=(4, 2)).astype(np.float32)
         drawn += [
             jacobian,
-            jax.tree.map(lambda leaf, mixed=mixed: jnp.tensordot(mixed, leaf[:2], 1), jacobian),
-            jax.tree.map(lambda leaf: leaf.at[0].multiply(50.0), jacobian),
+            jax.tree.map(lambda leaf, mixed=mixed: np.tensordot(mixed, leaf[:2], 1), jacobian),
+            jax.tree.map(lambda leaf: np.concatenate([np.float32(50.0) * leaf[:1], leaf[1:]]), jacobian),
         ]
     return [(jacobian, matrix(jacobian)) for jacobian in drawn]
 
@@ -404,12 +411,11 @@ def draws():
 def updates(case, jacobian, order=(0, 1, 2, 3), scale=1.0) -> np.ndarray:
     """Of the first step, and of two more where there is a state; tasks in another order, gradients times a number."""
     order = np.array(order)
-    jacobian = jax.tree.map(lambda leaf: scale * leaf[order], jacobian)
+    jacobian = jax.tree.map(lambda leaf: np.float32(scale) * np.asarray(leaf)[order], jacobian)
     if not remembers(case):
         return flat(run(case, jacobian, values=losses(4)[order])[0])[None]
-    method, scan, (keys, active, values, wobble) = scanned(case.name)
-    inputs = (keys[:3], active[3:], values[:3][:, order], wobble[:3][:, order])
-    _, (found, _) = scan(method.init(4, one(rows(4))), inputs, jacobian)
+    (begin, scan), (keys, _, values, wobble) = scanned(case.name), fed()[0]
+    _, (found, _) = scan(begin, (keys, np.ones((3, 4), bool), values[:, order], wobble[:, order]), jacobian)
     return np.stack([flat(one(found, step)) for step in range(3)])
 
 
@@ -490,7 +496,7 @@ def test_an_inactive_gramian_entry_may_be_nan(case):
     )
     gramian, active = mtljax.trees.gramian(rows(4)), jnp.array([True, False, True, True])
     nan = gramian.at[1, :].set(jnp.nan).at[:, 1].set(jnp.nan)
-    weights, state = update(nan, active, losses(4).at[1].set(jnp.nan))
+    weights, state = update(nan, active, np.where(np.arange(4) == 1, np.float32(np.nan), losses(4)))
     np.testing.assert_array_equal(weights, update(gramian, active, losses(4))[0])
     assert np.isfinite(float(state.residual))
 

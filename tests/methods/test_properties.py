@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.methods.table import CASES, FEW, over
-from tests.methods.test_contract import compiled, flat, losses, only, rows
+from tests.methods.test_contract import compiled, flat, losses, only, rows, times
 
 T = 4
-# Those that promise most, and one of each kind; the contract suite tells of all at once.
-every_method = over(CASES, at_once=lambda case: case.nonconflicting or case.name in FEW)
+
+
+def some(case):
+    """Those that promise most, and one of each kind; the contract suite tells of all at once."""
+    return case.nonconflicting or case.name in FEW
+
+
+every_method = over(CASES, at_once=some)
 few_examples = settings(max_examples=8)
 seeds = st.integers(0, 10_000)
 exponents = st.integers(-26, 26)
@@ -50,24 +55,20 @@ def jacobians(draw, families=("normal", "low rank", "duplicate", "opposed", "spr
 
 def tree(matrix):
     leaves = (matrix[:, 0], (matrix[:, 1:4], matrix[:, 4:].reshape(len(matrix), 4, 16)))
-    return {"a": jnp.asarray(leaves[0], jnp.float32), "b": tuple(jnp.asarray(x, jnp.float32) for x in leaves[1])}
+    return {"a": leaves[0].astype(np.float32), "b": tuple(x.astype(np.float32) for x in leaves[1])}
 
 
 def run(case, jacobian, seed=0, active=None, values=None):
-    active = jnp.ones(T, bool) if active is None else active
+    active = np.ones(T, bool) if active is None else active
     values = losses(T) if values is None else values
     return compiled(case.name, T)(jacobian, active, values, jax.random.key(seed))
-
-
-def times(factor, jacobian):
-    return jax.tree.map(lambda leaf: leaf * np.float32(factor), jacobian)
 
 
 @every_method
 @few_examples
 @given(jacobian=jacobians(), exponent=exponents, active=masks, seed=seeds)
 def test_what_comes_out_is_finite(case, jacobian, exponent, active, seed):
-    update, state = run(case, times(2.0**exponent, jacobian), seed, jnp.array(active))
+    update, state = run(case, times(2.0**exponent, jacobian), seed, np.array(active))
     assert np.isfinite(flat(update)).all()
     assert np.isfinite(np.asarray(state.weights)).all()
     assert 0 <= float(state.residual) <= 1
@@ -79,16 +80,18 @@ def test_what_comes_out_is_finite(case, jacobian, exponent, active, seed):
 @given(jacobian=jacobians(), active=masks, seed=seeds)
 def test_what_an_absent_task_holds_is_never_read(case, jacobian, active, seed):
     """To the bit: its gradient and its loss are replaced by others, both finite as engines see to."""
-    mask = jnp.array(active)
+    mask = np.array(active)
     other = rows(T, seed=seed)
-    replaced = jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, 1e3 * b), jacobian, other)
+    replaced = jax.tree.map(
+        lambda a, b: np.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, np.float32(1e3) * b), jacobian, other
+    )
     update, state = run(case, jacobian, seed, mask)
-    again, again_state = run(case, replaced, seed, mask, jnp.where(mask, losses(T), 77.0))
+    again, again_state = run(case, replaced, seed, mask, np.where(mask, losses(T), np.float32(77.0)))
     np.testing.assert_array_equal(flat(again), flat(update))
     np.testing.assert_array_equal(again_state.weights, state.weights)
 
 
-@only(lambda case: case.degree is not None)
+@only(lambda case: case.degree is not None, at_once=some)
 @few_examples
 @given(jacobian=jacobians(("normal", "uneven")), exponent=exponents)
 def test_the_update_scales_with_the_gradients(case, jacobian, exponent):
@@ -97,7 +100,7 @@ def test_the_update_scales_with_the_gradients(case, jacobian, exponent):
     np.testing.assert_allclose(scaled, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@only(lambda case: case.permutable)
+@only(lambda case: case.permutable, at_once=some)
 @few_examples
 @given(jacobian=jacobians(("normal", "uneven")), order=st.permutations(range(T)))
 def test_the_order_of_tasks_makes_no_difference(case, jacobian, order):
