@@ -87,3 +87,21 @@ def test_only_the_function_of_its_own_name_stands_before_a_module():
 def test_files_are_short():
     long = {file: len(path.read_text().splitlines()) for file, path in FILES.items()}
     assert {file: lines for file, lines in long.items() if lines > 320} == {}
+
+
+def raising(node: ast.AST) -> list[ast.With]:
+    """The blocks in a node that expect an error."""
+    blocks = [each for each in ast.walk(node) if isinstance(each, ast.With)]
+    return [each for each in blocks if any("pytest.raises" in ast.unparse(item.context_expr) for item in each.items)]
+
+
+def test_each_bad_call_is_a_test_of_its_own():
+    """A test expects two errors at most, and none in a loop: a failure then names the call, and hides no other."""
+    crowded = []
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                loops = [each for each in ast.walk(node) if isinstance(each, ast.For | ast.While) and raising(each)]
+                if loops or len(raising(node)) > 2:
+                    crowded.append(f"{path.name}::{node.name}")
+    assert crowded == []

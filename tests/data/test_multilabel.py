@@ -65,8 +65,9 @@ def test_one_vs_rest():
     assert one_vs_rest(np.arange(11), 11)[0].argmax(1).tolist() == list(range(11))
 
 
-def test_mistakes():
-    for call, error, message in (
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
         (lambda: multilabel(np.zeros(3)), ValueError, r"labels must be \[N, L\], .* found \[3\]"),
         (lambda: multilabel(np.zeros((3, 0))), ValueError, r"L at least 1, found \[3, 0\]"),
         (
@@ -103,6 +104,8 @@ def test_mistakes():
             ValueError,
             r"mask must be of shape \(1,\), found .* \(2,\)",
         ),
-    ):
-        with pytest.raises(error, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -147,16 +147,22 @@ def test_the_sharded_step_takes_the_data_for_its_batch():
     np.testing.assert_allclose(found.params.shared, expected.params.shared, rtol=1e-6)
 
 
-def test_mistakes():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    for size, arguments, message in (
-        (10, {"batch_size": 11, "seed": 0}, "batch_size must be from 1 to 10, found 11"),
-        (10, {"batch_size": 2, "seed": -1}, "seed must be at least 0, found -1"),
-        (10, {"batch_size": 4, "seed": 0, "mesh": mesh}, "examples must be a multiple of the 4 devices, found 10"),
-        (12, {"batch_size": 6, "seed": 0, "mesh": mesh}, "batch_size must be a multiple of the 4 devices, found 6"),
-    ):
-        with pytest.raises(ValueError, match=f"on_device: {message}"):
-            on_device(numbered(size), **arguments)
+@pytest.mark.parametrize(
+    ("size", "batch_size", "seed", "devices", "message"),
+    [
+        (10, 11, 0, None, "batch_size must be from 1 to 10, found 11"),
+        (10, 2, -1, None, "seed must be at least 0, found -1"),
+        (10, 4, 0, 4, "examples must be a multiple of the 4 devices, found 10"),
+        (12, 6, 0, 4, "batch_size must be a multiple of the 4 devices, found 6"),
+    ],
+)
+def test_mistakes(size, batch_size, seed, devices, message):
+    mesh = devices and jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match=f"on_device: {message}"):
+        on_device(numbered(size), batch_size=batch_size, seed=seed, mesh=mesh)
+
+
+def test_other_data_and_a_size_of_none_are_refused():
     _, take = on_device(numbered(10), batch_size=2, seed=0)
     with pytest.raises(ValueError, match="take: data must be the 10 examples that on_device returned, found 9"):
         take(numbered(9), 0)

@@ -221,8 +221,9 @@ def test_an_example_s_weight_is_the_mean_over_its_labeled_tasks():
     assert weights.tolist() == [4.0, 4.0, 4.0]  # (1 + 7)/2; 4; and their mean where nothing is labelled
 
 
-def test_mistakes():
-    for call, error, message in (
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
         (
             lambda: losses.class_counts([0, 3], 3),
             ValueError,
@@ -298,6 +299,8 @@ def test_mistakes():
             ValueError,
             r"sampling_weights: weights\['a'\] must be finite",
         ),
-    ):
-        with pytest.raises(error, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -139,9 +139,13 @@ def test_a_task_with_such_a_label_sits_the_step_out():
     np.testing.assert_allclose(after.params.shared, 0.8, rtol=1e-6)
 
 
-def test_a_loss_returns_a_value_for_each_example():
-    values = jnp.zeros(4)
-    for wrong in (lambda z, y: (z - y).mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: (z - y).mean()):
-        for mask in (None, jnp.ones(4, bool)):
-            with pytest.raises(ValueError, match=r"masked_loss: what the loss returns must .* \[4, ...\], .* found \["):
-                masked_loss(wrong, values, values, mask=mask)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda z, y: (z - y).mean()[None], lambda z, y: jnp.tile(z, 4), lambda z, y: (z - y).mean()],
+    ids=["[1]", "[16]", "[]"],
+)
+def test_a_loss_returns_a_value_for_each_example(wrong, masked):
+    values, mask = jnp.zeros(4), jnp.ones(4, bool) if masked else None
+    with pytest.raises(ValueError, match=r"masked_loss: what the loss returns must .* \[4, ...\], .* found \["):
+        masked_loss(wrong, values, values, mask=mask)

@@ -93,6 +93,9 @@ def test_wrong_types_raise():
         losses.softmax_cross_entropy(jnp.zeros([2, 3]), jnp.zeros(2))
     with pytest.raises(TypeError, match=r"squared_error: outputs must be .* floating type, found .* int32"):
         losses.squared_error(jnp.zeros(2, jnp.int32), jnp.zeros(2))
+
+
+def test_a_delta_of_zero_raises():
     with pytest.raises(ValueError, match="huber: delta must be above 0, found 0"):
         losses.huber(0.0)
 

@@ -55,32 +55,57 @@ def test_weights_do_not_depend_on_scale(name, scale):
     np.testing.assert_allclose(weights_of(method, np.float32(scale) * rows, key=key), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_mistakes():
-    for name, method in METHODS.items():
-        with pytest.raises(
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda method, state: method.update(jnp.eye(3), state),
             ValueError,
-            match=rf"{name}: gramian must be of shape \(2, 2\), .* initialised for 2 tasks, found shape \(3, 3\)",
-        ):
-            method.update(jnp.eye(3), method.init(2))
-        with pytest.raises(
-            ValueError, match=rf"{name}: active must be of shape \(2,\), found an array of shape \(3,\)"
-        ):
-            method.update(jnp.eye(2), method.init(2), active=jnp.ones(3, bool))
-        with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool, found float32"):
-            method.update(jnp.eye(2), method.init(2), active=jnp.ones(2))
-        with pytest.raises(TypeError, match=f"{name}: gramian must be of a floating-point type, found int32"):
-            method.update(jnp.eye(2, dtype=jnp.int32), method.init(2))
-        with pytest.raises(ValueError, match="num_tasks must be at least 1, found 0"):
-            method.init(0)
-    with pytest.raises(ValueError, match="pcgrad: key must be a random key for 3 tasks, found None"):
-        pcgrad().update(jnp.eye(3), pcgrad().init(3))
-    with pytest.raises(ValueError, match=r"cagrad: c must be at least 0, found -1"):
-        cagrad(-1)
-    with pytest.raises(
-        ValueError, match=r"upgrad: preference must be of shape \[T\], found an array of shape \(1, 2\)"
-    ):
-        upgrad(preference=[[1.0, 2.0]])
-    with pytest.raises(ValueError, match="upgrad: preference must be"):
-        upgrad(preference=[1.0, -1.0])
-    with pytest.raises(ValueError, match=r"upgrad: preference must have an entry for each of 3 tasks, found 2"):
-        upgrad(preference=[1.0, 1.0]).init(3)
+            r"gramian must be of shape \(2, 2\), .* initialised for 2 tasks, found shape \(3, 3\)",
+        ),
+        (
+            lambda method, state: method.update(jnp.eye(2), state, active=jnp.ones(3, bool)),
+            ValueError,
+            r"active must be of shape \(2,\), found an array of shape \(3,\)",
+        ),
+        (
+            lambda method, state: method.update(jnp.eye(2), state, active=jnp.ones(2)),
+            TypeError,
+            "active must be of dtype bool, found float32",
+        ),
+        (
+            lambda method, state: method.update(jnp.eye(2, dtype=jnp.int32), state),
+            TypeError,
+            "gramian must be of a floating-point type, found int32",
+        ),
+        (lambda method, state: method.init(0), ValueError, "num_tasks must be at least 1, found 0"),
+    ],
+)
+def test_mistakes_that_every_method_names(name, call, error, message):
+    with pytest.raises(error, match=f"{name}: {message}"):
+        call(METHODS[name], METHODS[name].init(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: pcgrad().update(jnp.eye(3), pcgrad().init(3)),
+            "pcgrad: key must be a random key for 3 tasks, found None",
+        ),
+        (lambda: cagrad(-1), "cagrad: c must be at least 0, found -1"),
+        (
+            lambda: upgrad(preference=[[1.0, 2.0]]),
+            r"upgrad: preference must be of shape \[T\], found an array of shape \(1, 2\)",
+        ),
+        (lambda: upgrad(preference=[1.0, -1.0]), "upgrad: preference must be"),
+        (
+            lambda: upgrad(preference=[1.0, 1.0]).init(3),
+            "upgrad: preference must have an entry for each of 3 tasks, found 2",
+        ),
+    ],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

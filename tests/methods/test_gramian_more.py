@@ -131,19 +131,30 @@ def test_mistakes_are_named(make, message):
         make()
 
 
-def test_mistaken_types_are_named():
+def test_a_number_of_steps_is_an_integer():
     with pytest.raises(TypeError, match=r"sdmgrad: steps must be an integer, found 1\.5"):
         sdmgrad(steps=1.5)
-    for name, method in METHODS.items():
-        options = {"losses": jnp.ones(2), "key": jax.random.key(0)}
-        with pytest.raises(TypeError, match=f"{name}: gramian must be of a floating-point type, found int32"):
-            method.update(jnp.eye(2, dtype=jnp.int32), method.init(2), **options)
-        with pytest.raises(TypeError, match=f"{name}: active must be of dtype bool, found float32"):
-            method.update(jnp.eye(2), method.init(2), active=jnp.ones(2), **options)
-        with pytest.raises(
-            ValueError, match=rf"{name}: active must be of shape \(2,\), found an array of shape \(3,\)"
-        ):
-            method.update(jnp.eye(2), method.init(2), active=jnp.ones(3, bool), **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("dtype", "active", "error", "message"),
+    [
+        (np.int32, None, TypeError, "gramian must be of a floating-point type, found int32"),
+        (np.float32, np.ones(2, np.float32), TypeError, "active must be of dtype bool, found float32"),
+        (
+            np.float32,
+            np.ones(3, bool),
+            ValueError,
+            r"active must be of shape \(2,\), found an array of shape \(3,\)",
+        ),
+    ],
+    ids=["gramian", "active-dtype", "active-shape"],
+)
+def test_mistaken_types_are_named(name, dtype, active, error, message):
+    method = METHODS[name]
+    with pytest.raises(error, match=f"{name}: {message}"):
+        method.update(jnp.eye(2, dtype=dtype), method.init(2), active=active, losses=jnp.ones(2), key=jax.random.key(0))
 
 
 def test_head_policy_defaults():

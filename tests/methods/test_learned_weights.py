@@ -55,12 +55,18 @@ def test_the_optimizer_s_state_is_a_state_for_each_task():
     assert len(set(buffers)) == len(buffers)
 
 
-def test_mistakes():
+def test_forms_that_are_not_functions():
     with pytest.raises(TypeError, match="uncertainty: forms must be a function"):
         uncertainty(forms="gaussian")
-    with pytest.raises(ValueError, match="uncertainty: forms must have an entry for each of 3 tasks, found 2"):
-        uncertainty(forms=[gaussian, laplace]).init(3)
-    for call, message in [
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: uncertainty(forms=[gaussian, laplace]).init(3),
+            "uncertainty: forms must have an entry for each of 3 tasks, found 2",
+        ),
         (lambda: famo(learning_rate=0), "famo: learning_rate must be above 0, found 0"),
         (lambda: famo(gamma=-1), "famo: gamma must be at least 0, found -1"),
         (lambda: famo(epsilon=0.0), "famo: epsilon must be above 0"),
@@ -70,6 +76,8 @@ def test_mistakes():
             "famo: losses_after must be of shape",
         ),
         (lambda: ldc_mtl(-0.1), "ldc_mtl: penalty must be at least 0, found -0.1"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

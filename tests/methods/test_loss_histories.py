@@ -68,8 +68,9 @@ def test_histories_over_many_decades_give_finite_weights():
         assert np.isfinite(weights_of(method, losses)[0]).all(), method.name
 
 
-def test_mistakes():
-    for call, message in [
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
         (lambda: dwa(0), "dwa: period must be at least 1, found 0"),
         (lambda: dwa(temperature=0.0), "dwa: temperature must be above 0"),
         (lambda: igb(0), "igb: period must be at least 1, found 0"),
@@ -87,8 +88,13 @@ def test_mistakes():
             lambda: dynamic_task_priority().update(jnp.ones(2), dynamic_task_priority().init(2), kpi=jnp.ones(3)),
             r"dynamic_task_priority: kpi must be of shape .*found shape \(3,\)",
         ),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_period_is_an_integer():
     with pytest.raises(TypeError, match=r"dwa: period must be an integer, found 2\.5"):
         dwa(2.5)

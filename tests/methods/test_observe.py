@@ -97,6 +97,9 @@ def test_a_step_without_the_losses_is_an_error():
     _, state = link.update({"w": jnp.eye(2)}, link.init({"w": jnp.ones(2)}), losses=jnp.ones(2))
     with pytest.raises(ValueError, match="as_optax: " + text):
         link.update({"w": jnp.eye(2)}, state, losses=jnp.ones(2))
+
+
+def test_a_step_of_batches_without_the_losses_is_an_error():
     method = methods.fs_mtl(METHOD)
     flat = mtljax.value_and_grad(losses_fn, method)
     _, _, state = flat(START, method.init(2))

@@ -135,8 +135,9 @@ def test_extreme_losses_give_finite_weights(name):
         assert np.isfinite(weights_of(method, [[0.0] * 4, [-1.0, 2.0, -3.0, 0.0]])).all()
 
 
-def test_mistakes():
-    for call, message in [
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
         (lambda: uncertainty_softmax(0), "uncertainty_softmax: temperature must be above 0, found 0"),
         (lambda: stch(-1.0), r"stch: mu must be above 0, found -1\.0"),
         (lambda: stch(preference=[0.0, 0.0]), "stch: preference must be"),
@@ -149,6 +150,8 @@ def test_mistakes():
         (lambda: cosmos(float("nan")), "cosmos: penalty must be at least 0, found nan"),
         (lambda: cosmos(preference=[np.inf, 1.0]), "cosmos: preference must be"),
         (lambda: random().update(jnp.ones(2), random().init(2)), "random: key must be a random key for 2 tasks"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -99,28 +99,42 @@ def test_singular_gramians():
         assert weights.tolist() == [0.0, 0.0] and state.residual == 1
 
 
-def test_mistakes():
-    with pytest.raises(ValueError, match=r"aligned_mtl: preference must be None where mean is True"):
-        aligned_mtl(mean=True, preference=[1.0])
-    for make, name in ((aligned_mtl, "aligned_mtl"), (config, "config")):
-        with pytest.raises(
-            ValueError, match=rf"{name}: preference must be of shape \[T\], found an array of shape \(1, 2\)"
-        ):
-            make(preference=[[1.0, 2.0]])
-        with pytest.raises(ValueError, match=rf"{name}: preference must be"):
-            make(preference=[1.0, -2.0])
-        with pytest.raises(ValueError, match=rf"{name}: preference must have an entry for each of 3 tasks"):
-            make(preference=[1.0, 2.0]).init(3)
-    with pytest.raises(ValueError, match="config: preference must be"):
-        config(preference=[0.0, 0.0])
-    with pytest.raises(ValueError, match="ntkmtl: exponent must be finite, found inf"):
-        ntkmtl(float("inf"))
-    with pytest.raises(TypeError, match=r"krum: n_byzantine must be an integer, found 0\.5"):
-        krum(0.5)
-    with pytest.raises(ValueError, match="krum: n_byzantine must be at least 0, found -1"):
-        krum(-1)
-    with pytest.raises(ValueError, match="krum: n_selected must be at least 1, found 0"):
-        krum(n_selected=0)
-    for name, method in METHODS.items():
-        with pytest.raises(ValueError, match=rf"{name}: gramian must be of shape \(2, 2\).*2 tasks"):
-            method.update(jnp.eye(3), method.init(2))
+@pytest.mark.parametrize("make", [aligned_mtl, config])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda make: make(preference=[[1.0, 2.0]]), r"must be of shape \[T\], found an array of shape \(1, 2\)"),
+        (lambda make: make(preference=[1.0, -2.0]), "must be"),
+        (lambda make: make(preference=[1.0, 2.0]).init(3), "must have an entry for each of 3 tasks"),
+    ],
+    ids=["shape", "sign", "tasks"],
+)
+def test_mistaken_preferences(make, call, message):
+    with pytest.raises(ValueError, match=f"{make.__name__}: preference {message}"):
+        call(make)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: aligned_mtl(mean=True, preference=[1.0]),
+            ValueError,
+            "aligned_mtl: preference must be None where mean is True",
+        ),
+        (lambda: config(preference=[0.0, 0.0]), ValueError, "config: preference must be"),
+        (lambda: ntkmtl(float("inf")), ValueError, "ntkmtl: exponent must be finite, found inf"),
+        (lambda: krum(0.5), TypeError, r"krum: n_byzantine must be an integer, found 0\.5"),
+        (lambda: krum(-1), ValueError, "krum: n_byzantine must be at least 0, found -1"),
+        (lambda: krum(n_selected=0), ValueError, "krum: n_selected must be at least 1, found 0"),
+    ],
+)
+def test_mistakes(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gramian_of_another_number_of_tasks(name):
+    with pytest.raises(ValueError, match=rf"{name}: gramian must be of shape \(2, 2\).*2 tasks"):
+        METHODS[name].update(jnp.eye(3), METHODS[name].init(2))

@@ -239,10 +239,15 @@ def test_differentiation_sees_constants():
     np.testing.assert_allclose(slope, jnp.tile(weights[:, None], (1, 3)), rtol=1e-5)
 
 
-def test_mistakes():
-    with pytest.raises(ValueError, match=r"shares must have shape \(2,\) .* found \(3,\)"):
-        bargaining(jnp.eye(2), shares=jnp.ones(3))
-    with pytest.raises(ValueError, match="alpha must be a positive finite number, found 0"):
-        bargaining(jnp.eye(2), alpha=0.0)
-    with pytest.raises(ValueError, match="square matrix"):
-        bargaining(jnp.ones((2, 3)))
+@pytest.mark.parametrize(
+    ("matrix", "options", "message"),
+    [
+        (np.eye(2), {"shares": np.ones(3)}, r"shares must have shape \(2,\) .* found \(3,\)"),
+        (np.eye(2), {"alpha": 0.0}, "alpha must be a positive finite number, found 0"),
+        (np.ones((2, 3)), {}, "square matrix"),
+    ],
+    ids=["shares", "alpha", "matrix"],
+)
+def test_mistakes(matrix, options, message):
+    with pytest.raises(ValueError, match=message):
+        bargaining(jnp.asarray(matrix, jnp.float32), **options)

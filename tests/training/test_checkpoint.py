@@ -466,10 +466,13 @@ def test_parameters_alone_from_a_run_of_another_kind(tmp_path):
     assert not found.params.tasks["c/d"]["v"].any()
 
 
+def test_a_folder_without_checkpoints_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"restore_params: directory must hold a checkpoint .*found .*/none with none"):
+        mtljax.training.restore_params(tmp_path / "none", at(1).params)
+
+
 def test_parameters_that_do_not_fit_are_named(tmp_path):
     params = at(1).params
-    with pytest.raises(ValueError, match=r"restore_params: directory must hold a checkpoint .*found .*/none with none"):
-        mtljax.training.restore_params(tmp_path / "none", params)
     write_steps(tmp_path, [1])
     with pytest.raises(ValueError, match=r"'params/shared/w' must be float32\[3, 4\] as in .*, found float32\[3, 5\]"):
         mtljax.training.restore_params(tmp_path, params._replace(shared={"w": jnp.zeros((3, 5))}))

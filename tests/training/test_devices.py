@@ -199,6 +199,7 @@ def test_sharded_wants_auto_axes():
         training.sharded(lambda state, batch: (state, batch), explicit)
 
 
+@functools.cache
 def made(**rest):
     model = mlp(None)
     init, step = training.make_train_step(
@@ -209,28 +210,56 @@ def made(**rest):
 
 
 @needs_devices
-def test_pmap_refuses_what_would_train_on_a_part_of_the_batch():
-    state, step = made()
-    split = training.split_batch(nets.batch(), DEVICES)
-    for each in (step, training.scheduled(step, lambda step: {"a": step >= 0}), functools.partial(step)):
-        with pytest.raises(ValueError, match=r"pmap: step must be made with make_train_step\(..., axis_name='batch'\)"):
-            training.pmap(each)
-    state, step = made(axis_name="batch")
-    with pytest.raises(ValueError, match=r"pmap: step must be made with .*axis_name='rows'.* found \('batch',\)"):
-        training.pmap(step, axis_name="rows")
-    run = training.pmap(step)
-    assert program(run, state, split) is not None  # a run is known again by it
-    for wrong in (nets.batch(), training.split_batch(nets.batch(), 4), split._replace(mask={"b": jnp.array(True)})):
-        with pytest.raises(ValueError, match=r"pmap: leaf .* of the batch must be \[8, B / 8, ...\], .* found shape"):
-            run(state, wrong)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda step: step,
+        lambda step: training.scheduled(step, lambda number: {"a": number >= 0}),
+        functools.partial,
+    ],
+    ids=["made", "scheduled", "partial"],
+)
+def test_pmap_refuses_a_step_without_an_axis(wrapped):
+    _, step = made()
+    with pytest.raises(ValueError, match=r"pmap: step must be made with make_train_step\(..., axis_name='batch'\)"):
+        training.pmap(wrapped(step))
 
 
 @needs_devices
-def test_an_axis_that_is_not_mapped_is_named():
+def test_pmap_refuses_a_step_with_another_axis_and_its_run_is_known_again():
     state, step = made(axis_name="batch")
-    for run in (step, training.jit(step), training.sharded(step, mesh("data"))):
-        with pytest.raises(ValueError, match=r"make_train_step: axis_name must be a mapped axis, found 'batch', which"):
-            jax.eval_shape(run, state, nets.batch())
+    with pytest.raises(ValueError, match=r"pmap: step must be made with .*axis_name='rows'.* found \('batch',\)"):
+        training.pmap(step, axis_name="rows")
+    assert program(training.pmap(step), state, training.split_batch(nets.batch(), DEVICES)) is not None
+
+
+@needs_devices
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda batch: batch,
+        lambda batch: training.split_batch(batch, 4),
+        lambda batch: training.split_batch(batch, DEVICES)._replace(mask={"b": jnp.array(True)}),
+    ],
+    ids=["whole", "for 4 devices", "a mask without examples"],
+)
+def test_pmap_refuses_what_would_train_on_a_part_of_the_batch(wrong):
+    state, step = made(axis_name="batch")
+    run = training.pmap(step)
+    with pytest.raises(ValueError, match=r"pmap: leaf .* of the batch must be \[8, B / 8, ...\], .* found shape"):
+        run(state, wrong(nets.batch()))
+
+
+@needs_devices
+@pytest.mark.parametrize(
+    "how",
+    [lambda step: step, training.jit, lambda step: training.sharded(step, mesh("data"))],
+    ids=["eager", "jit", "sharded"],
+)
+def test_an_axis_that_is_not_mapped_is_named(how):
+    state, step = made(axis_name="batch")
+    with pytest.raises(ValueError, match=r"make_train_step: axis_name must be a mapped axis, found 'batch', which"):
+        jax.eval_shape(how(step), state, nets.batch())
 
 
 @needs_devices

@@ -120,14 +120,16 @@ def test_a_disk_that_is_full(tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_second_run_on_one_folder_or_log_is_refused_before_its_first_step(tmp_path):
+@pytest.mark.parametrize("place", ["checkpoint_dir", "log"])
+def test_a_second_run_on_one_folder_or_log_is_refused_before_its_first_step(tmp_path, place):
+    places = {"checkpoint_dir": tmp_path / "c", "log": tmp_path / "log.jsonl"}
+
     def second(state):
-        for other in ({"checkpoint_dir": tmp_path / "c"}, {"log": tmp_path / "log.jsonl"}):
-            with pytest.raises(ValueError, match=r"fit: .* must be of one run at a time, found another run"):
-                fit(STEP, make_state(), lambda start: iter([]), num_steps=6, progress=False, **other)
+        with pytest.raises(ValueError, match=r"fit: .* must be of one run at a time, found another run"):
+            fit(STEP, make_state(), lambda start: iter([]), num_steps=6, progress=False, **{place: places[place]})
         return {}
 
-    run(checkpoint_dir=tmp_path / "c", log=tmp_path / "log.jsonl", evaluate=second)
+    run(**places, evaluate=second)
     assert checkpoint.steps(tmp_path / "c") == [6]
 
 

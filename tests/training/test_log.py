@@ -168,14 +168,15 @@ def test_a_log_with_foreign_lines_in_it_is_left_alone(tmp_path, text, message):
     assert path.read_text() == text
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path):
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "empty"])
+def test_what_is_not_a_file_is_refused_at_once(tmp_path, kind):
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "fifo", tmp_path, "/dev/null", ""):
-        with (
-            pytest.raises(ValueError, match="fit: log must be the path of a file, found"),
-            log.opened(path, where="fit"),
-        ):
-            pass
+    path = {"pipe": tmp_path / "fifo", "folder": tmp_path, "device": "/dev/null", "empty": ""}[kind]
+    with pytest.raises(ValueError, match="fit: log must be the path of a file, found"), log.opened(path, where="fit"):
+        pass
+
+
+def test_a_file_that_cannot_be_written_to_is_refused_at_once(tmp_path):
     write(tmp_path / "file", "")
     with pytest.raises(ValueError, match=r"fit: log must be a file that can be written to, found .*file/log"):
         open_and_close(tmp_path / "file" / "log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -44,12 +45,29 @@ def test_rows_of_named_tasks_are_fitted_as_ragged_tasks_and_predicted_by_name():
     np.testing.assert_allclose(model.objective_, objective, rtol=1e-9)
     assert 0.9 < model.score(x, y_missing, tasks=names) <= 1.0
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(x, tasks=names), predicted)
-    with pytest.raises(ValueError, match="the model was fitted without rows of task 'd'"):
-        model.predict(x, tasks=np.full(len(x), "d"))
-    with pytest.raises(ValueError, match="predictions need the tasks of their rows"):
-        model.predict(x)
-    with pytest.raises(ValueError, match=r"tasks must have shape \(28,\), one per row, found \(2,\)"):
-        model.predict(x, tasks=["a", "b"])
+
+
+@functools.cache
+def by_name():
+    inputs, targets = ragged((2, 3))
+    x = np.concatenate(inputs)
+    return MultiTaskRegressor(l21, strength=0.5).fit(x, np.concatenate(targets), tasks=["a", "b", "a", "b", "b"]), x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (["d"] * 5, "the model was fitted without rows of task 'd'"),
+        (None, "predictions need the tasks of their rows"),
+        (["a", "b"], r"tasks must have shape \(5,\), one per row, found \(2,\)"),
+    ],
+    ids=["unknown", "none", "too few"],
+)
+def test_tasks_of_rows_that_do_not_fit_the_model_are_refused(tasks, message):
+    model, x = by_name()
+    with pytest.raises(ValueError, match=message):
+        model.predict(x, tasks=tasks)
 
 
 def test_parameters_are_scikit_learns():

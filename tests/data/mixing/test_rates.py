@@ -85,8 +85,9 @@ def test_loss_driven_rates_stay_finite_whatever_the_losses_are():
         assert np.isfinite(list(risen.values())).all() and sum(risen.values()) == pytest.approx(1.0)
 
 
-def test_mistakes():
-    for call, message in (
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
         (lambda: proportional({"a": 0}), r"proportional: sizes\['a'\] must be above 0, found 0"),
         (lambda: proportional(GLUE, temperature=0), "temperature must be above 0, found 0"),
         (lambda: proportional(GLUE, scale=np.inf), "scale must be finite and above 0, found inf"),
@@ -98,6 +99,8 @@ def test_mistakes():
             lambda: loss_driven(["a"]).update({"first": {}, "mean": {}}, {"b": 1.0}),
             r"must be of the tasks \['a'\], found \['b'\]",
         ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+    ],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

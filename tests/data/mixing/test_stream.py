@@ -194,10 +194,14 @@ def test_losses_drive_the_rates_and_are_part_of_the_state():
     chex.assert_trees_all_equal(next(stream), expected)
     stream.observe({"a": 1.0})
     next(stream)
+
+
+def test_fixed_rates_take_no_losses_and_go_with_no_state_of_loss_driven_ones():
+    driven, fixed = (mix(SOURCES, rates, batch_size=2, seed=0) for rates in (loss_driven(SOURCES), RATES))
     with pytest.raises(ValueError, match=r"observe: the rates of the mixture must be loss_driven, found \{"):
-        mix(SOURCES, RATES, batch_size=2, seed=0).observe({"a": 1.0})
+        fixed.observe({"a": 1.0})
     with pytest.raises(ValueError, match="set_state: state and mixture must both have loss_driven rates, or neither"):
-        stream.set_state(mix(SOURCES, RATES, batch_size=2, seed=0).get_state())
+        driven.set_state(fixed.get_state())
 
 
 def test_capacities():
@@ -217,9 +221,9 @@ def test_weights_and_masks_of_elements_are_mixed_too():
     assert drawn["b"].mask["b"].tolist() == [[False] * 2] * 2
 
 
-def test_mistakes():
-    good = {"batch_size": 2, "seed": 0}
-    for sources, rates, more, error, message in (
+@pytest.mark.parametrize(
+    ("sources", "rates", "more", "error", "message"),
+    [
         (SOURCES, {"a": 1.0}, {}, ValueError, r"rates must be for the tasks \['a', 'b', 'c'\], found \['a'\]"),
         (SOURCES, dict.fromkeys("abc", 0.0), {}, ValueError, "somewhere positive"),
         (SOURCES, RATES | {"a": -1.0}, {}, ValueError, "must be at least 0, found -1.0"),
@@ -244,10 +248,15 @@ def test_mistakes():
             r"the mask of sources\['a'\] must be \[B, ...\] with B = 7, found \[6, 1\]",
         ),
         ({"a": iter([])}, {"a": 1.0}, {}, TypeError, r"sources\['a'\] must be a Batch, or a stream"),
-    ):
-        given: dict[str, Any] = {"sources": sources, "rates": rates, **good, **more}
-        with pytest.raises(error, match=f"mix: .*{message}"):
-            mix(**given)
-    for counts in ([0.5, 1.0, 0.5], [1, 1], [3, -1, 0]):
-        with pytest.raises(ValueError, match=r"mix: draw must return integers \[3\] .* found \["):
-            mix(SOURCES, RATES, draw=lambda *_, counts=counts: np.array(counts), **good).counts()
+    ],
+)
+def test_mistakes(sources, rates, more, error, message):
+    given: dict[str, Any] = {"sources": sources, "rates": rates, "batch_size": 2, "seed": 0, **more}
+    with pytest.raises(error, match=f"mix: .*{message}"):
+        mix(**given)
+
+
+@pytest.mark.parametrize("counts", [[0.5, 1.0, 0.5], [1, 1], [3, -1, 0]])
+def test_a_draw_must_return_a_count_per_task(counts):
+    with pytest.raises(ValueError, match=r"mix: draw must return integers \[3\] .* found \["):
+        mix(SOURCES, RATES, batch_size=2, seed=0, draw=lambda *_: np.array(counts)).counts()

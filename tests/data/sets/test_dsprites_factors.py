@@ -120,33 +120,72 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_read_later(fake, tmp_
     assert sum(len(batch.inputs) for batch in load_dsprites_factors(tmp_path).values()) == 360
 
 
-def test_a_file_that_is_not_as_described_is_refused_with_its_name(fake_raw, tmp_path):
-    good = contents()
-    shuffled = good["latents_classes"][::-1]
-    short = {name: array if name == "metadata" else array[:-1] for name, array in good.items()}
-    bright, broken = good["imgs"] * np.uint8(255), good["latents_values"].copy()
-    broken[5, 2] = np.nan
-    for content, message in (
-        (b"PK nothing", "must be an npz file of plain arrays, found: "),
-        (packed(good)[:-40], "must be an npz file of plain arrays, found: "),
-        (packed(good | {"imgs": np.array([None])}), "must be an npz file of plain arrays, found: Object arrays"),
-        (packed({"imgs": good["imgs"]}), r"must hold .*latents_classes.*, found {'imgs': 'uint8 \[360, 64, 64\]'}"),
-        (packed(good | {"imgs": good["imgs"][:, :32]}), r"'uint8 \[360, 64, 64\]'.*, found .*'uint8 \[360, 32, 64\]'"),
-        (packed(good | {"imgs": np.uint8(1)}), r"found .*'uint8 \[\]'"),
-        (packed(good | {"imgs": good["imgs"][:-1]}), r"int64 \[359, 5\].*, found .*int64 \[360, 5\]"),
-        (packed(good | {"imgs": good["imgs"] > 0}), r"found {'imgs': 'bool "),
+def first(good, number):
+    """The first rows of the fake file."""
+    return {name: array[:number] for name, array in good.items() if name != "metadata"}
+
+
+def broken(good):
+    values = good["latents_values"].copy()
+    values[5, 2] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda good: b"PK nothing", "must be an npz file of plain arrays, found: "),
+        (lambda good: packed(good)[:-40], "must be an npz file of plain arrays, found: "),
         (
-            packed(good | {"latents_classes": shuffled}),
+            lambda good: packed(good | {"imgs": np.array([None])}),
+            "must be an npz file of plain arrays, found: Object arrays",
+        ),
+        (
+            lambda good: packed({"imgs": good["imgs"]}),
+            r"must hold .*latents_classes.*, found {'imgs': 'uint8 \[360, 64, 64\]'}",
+        ),
+        (
+            lambda good: packed(good | {"imgs": good["imgs"][:, :32]}),
+            r"'uint8 \[360, 64, 64\]'.*, found .*'uint8 \[360, 32, 64\]'",
+        ),
+        (lambda good: packed(good | {"imgs": np.uint8(1)}), r"found .*'uint8 \[\]'"),
+        (lambda good: packed(good | {"imgs": good["imgs"][:-1]}), r"int64 \[359, 5\].*, found .*int64 \[360, 5\]"),
+        (lambda good: packed(good | {"imgs": good["imgs"] > 0}), r"found {'imgs': 'bool "),
+        (
+            lambda good: packed(good | {"latents_classes": good["latents_classes"][::-1]}),
             r"complete grid, in order.*found 360 rows of \[3, 2, 10, 2, 3\]",
         ),
-        (packed(short), r"complete grid.*found 359 rows of \[3, 2, 10, 2, 3\]"),
-        (packed({name: array[:0] for name, array in short.items() if name != "metadata"}), "found 0 rows of"),
-        (packed(good | {"imgs": bright}), "pixels of 0 and 1 .* found pixels up to 255 and 0 values"),
-        (packed(good | {"latents_values": broken}), "found pixels up to 1 and 1 values that are not finite"),
-    ):
-        fake_raw("dsprites", {URL: content})
-        with pytest.raises(ValueError, match=rf"dsprites_factors: \S+dsprites_downsampled\.npz .*{message}"):
-            load_dsprites_factors(tmp_path)
+        (lambda good: packed(first(good, -1)), r"complete grid.*found 359 rows of \[3, 2, 10, 2, 3\]"),
+        (lambda good: packed(first(good, 0)), "found 0 rows of"),
+        (
+            lambda good: packed(good | {"imgs": good["imgs"] * np.uint8(255)}),
+            "pixels of 0 and 1 .* found pixels up to 255 and 0 values",
+        ),
+        (
+            lambda good: packed(good | {"latents_values": broken(good)}),
+            "found pixels up to 1 and 1 values that are not finite",
+        ),
+    ],
+    ids=[
+        "not an archive",
+        "cut off",
+        "objects",
+        "images alone",
+        "half images",
+        "one number",
+        "an image fewer",
+        "bool",
+        "another order",
+        "a row fewer",
+        "no rows",
+        "bright",
+        "nan",
+    ],
+)
+def test_a_file_that_is_not_as_described_is_refused_with_its_name(fake_raw, tmp_path, change, message):
+    fake_raw("dsprites", {URL: change(contents())})
+    with pytest.raises(ValueError, match=rf"dsprites_factors: \S+dsprites_downsampled\.npz .*{message}"):
+        load_dsprites_factors(tmp_path)
 
 
 def test_a_file_that_is_nowhere_is_asked_for(fake_raw, tmp_path):

@@ -86,16 +86,33 @@ def test_the_few_molecules_that_rdkit_cannot_read_are_left_out_and_many_refused(
         load_tox21(tmp_path / "many")
 
 
-def test_a_file_of_another_form_is_refused_with_what_was_expected_and_found(fake_raw, tmp_path):
-    fake_raw("tox21", {TOX21: table(header=("AR", *ASSAYS[1:], "mol_id", "smiles"))})
-    with pytest.raises(ValueError, match=r"tox21\.csv\.gz: expected a column NR-AR, found 20 rows .* first of them AR"):
-        load_tox21(tmp_path)
-    fake_raw("tox21", {TOX21: table(labels=np.where(np.arange(12) == 3, "2", LABELS))})
-    with pytest.raises(ValueError, match=r"tox21\.csv\.gz: expected labels 0, 1 or none in row 1, found '2'"):
-        load_tox21(tmp_path)
-    fake_raw("sider", {SIDER: table()})
-    with pytest.raises(ValueError, match=r"sider\.csv\.gz: expected a column Hepatobiliary"):
-        load_sider(tmp_path)
+@pytest.mark.parametrize(
+    ("load", "name", "url", "changed", "message"),
+    [
+        (
+            load_tox21,
+            "tox21",
+            TOX21,
+            {"header": ("AR", *ASSAYS[1:], "mol_id", "smiles")},
+            r"tox21\.csv\.gz: expected a column NR-AR, found 20 rows .* first of them AR",
+        ),
+        (
+            load_tox21,
+            "tox21",
+            TOX21,
+            {"labels": np.where(np.arange(12) == 3, "2", LABELS)},
+            r"tox21\.csv\.gz: expected labels 0, 1 or none in row 1, found '2'",
+        ),
+        (load_sider, "sider", SIDER, {}, r"sider\.csv\.gz: expected a column Hepatobiliary"),
+    ],
+    ids=["a column of another name", "a label 2", "the columns of another set"],
+)
+def test_a_file_of_another_form_is_refused_with_what_was_expected_and_found(
+    fake_raw, tmp_path, load, name, url, changed, message
+):
+    fake_raw(name, {url: table(**changed)})
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
 
 
 @pytest.mark.slow

@@ -83,14 +83,24 @@ def test_no_more_is_unpacked_than_the_header_says(write):
         tracemalloc.stop()
 
 
-def test_a_file_that_is_not_whole_gzip_is_refused_with_its_name(write):
-    whole = gzip.compress(IMAGES)
-    wrong_sum = whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]
-    wrong_block = whole[:10] + b"\xff" + whole[11:]
-    for content in (IMAGES, whole[:20], whole[:-4], wrong_sum, wrong_block):
-        path = write(content, compress=False)
-        with pytest.raises(ValueError, match=r"some-idx-ubyte\.gz must be a whole gzip file, found a damaged one: \w"):
-            read_idx(path, (None, 3, 4))
+WHOLE = gzip.compress(IMAGES, mtime=0)  # pytest-xdist wants the same cases in each process
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        IMAGES,
+        WHOLE[:20],
+        WHOLE[:-4],
+        WHOLE[:-8] + bytes([WHOLE[-8] ^ 1]) + WHOLE[-7:],
+        WHOLE[:10] + b"\xff" + WHOLE[11:],
+    ],
+    ids=["not gzip", "20 bytes", "4 bytes fewer", "another sum", "a damaged block"],
+)
+def test_a_file_that_is_not_whole_gzip_is_refused_with_its_name(write, content):
+    path = write(content, compress=False)
+    with pytest.raises(ValueError, match=r"some-idx-ubyte\.gz must be a whole gzip file, found a damaged one: \w"):
+        read_idx(path, (None, 3, 4))
 
 
 def published(folder, seed):

@@ -83,9 +83,13 @@ def test_two_images_by_hand():
     seen = overlay(left, right, np.array([[0, 0], [2, 1]]), np.array([[1, 0], [1, 2]]), 4)
     assert seen[0].tolist() == [[1, 2, 0, 0], [5, 6, 0, 0], [7, 8, 0, 0], [0, 0, 0, 0]]
     assert seen[1].tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 9, 9, 1], [0, 9, 9, 0]]
-    for place in ([[0, 0], [3, 0]], [[0, -1], [0, 0]]):
-        with pytest.raises(ValueError, match=r"overlay: images of 2x2 at places .* leave a canvas of side 4"):
-            overlay(left, right, np.zeros((2, 2), int), np.array(place), 4)
+
+
+@pytest.mark.parametrize("places", [[[0, 0], [3, 0]], [[0, -1], [0, 0]]])
+def test_an_image_may_not_leave_the_canvas(places):
+    images = np.ones((2, 2, 2), np.uint8)
+    with pytest.raises(ValueError, match=r"overlay: images of 2x2 at places .* leave a canvas of side 4"):
+        overlay(images, images, np.zeros((2, 2), int), np.array(places), 4)
 
 
 def test_layouts_of_the_papers_and_between():

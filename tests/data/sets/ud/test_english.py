@@ -173,13 +173,22 @@ def test_a_vocabulary_knows_what_is_frequent_enough_in_a_fixed_order():
     labels = build_vocabulary(["x"], unknown=UNSEEN)
     assert labels.encode(["x", "y"]).tolist() == [0, UNSEEN] and labels.encode([]).dtype == np.int32
     assert Vocabulary(("p", "q")).encode(["q", "?"]).tolist() == [1, -1]
-    for values, options, message in [
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
         ("ab", {"unknown": -1, "min_count": 0}, "min_count must be at least 1, found 0"),
         ("ab", {"unknown": -1, "min_count": 2}, "values must hold a value that occurs 2 times, found none"),
         ("", {"unknown": -1}, "values must hold a value that occurs 1 times"),
-    ]:
-        with pytest.raises(ValueError, match=f"build_vocabulary: {message}"):
-            build_vocabulary(values, **options)
+    ],
+)
+def test_a_vocabulary_that_would_be_empty_is_refused(values, options, message):
+    with pytest.raises(ValueError, match=f"build_vocabulary: {message}"):
+        build_vocabulary(values, **options)
+
+
+def test_entries_of_a_vocabulary_differ_and_hold_the_unknown_one():
     with pytest.raises(ValueError, match=r"Vocabulary: unknown must be .* found 1"):
         build_vocabulary("ab", unknown=1, reserved=("?",))
     with pytest.raises(ValueError, match="Vocabulary: values must be values that differ"):
