@@ -1,6 +1,6 @@
 """Banks: entries of the tasks that stand for many tasks of one form, as arrays with a task axis."""
 
-from mtljax.banks.apart import is_mark, keep_apart, marked
+from mtljax.banks.apart import Group, group_of, is_mark, keep_apart, marked
 from mtljax.banks.by_task import ByTask, Names, names_of
 from mtljax.banks.entries import Entries, rows_scaled
 from mtljax.banks.moved import Banks, Moves, bank_of, moved, moves_of
@@ -9,9 +9,11 @@ __all__ = [
     "Banks",
     "ByTask",
     "Entries",
+    "Group",
     "Moves",
     "Names",
     "bank_of",
+    "group_of",
     "is_mark",
     "keep_apart",
     "marked",

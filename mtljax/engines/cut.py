@@ -5,6 +5,7 @@ Every head has been pulled once. The trunk is left; each engine pulls it in its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,10 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import participation, trees
+from mtljax.banks import Group
 from mtljax.engines.cotangents import merged, stacked
 from mtljax.engines.linear import Cotangents, Linearized
 from mtljax.sweeps import throughout
 from mtljax.types import Array, PyTree
+
+GROUP = 2**18
+"""How many numbers the cotangents of a group of a bank's tasks may hold, in a step in which one is not finite."""
 
 
 class Cut(NamedTuple):
@@ -61,7 +66,7 @@ class Cut(NamedTuple):
             tasks: bool `[T]`, who counts; None for `active`.
         """
         active = self.active if tasks is None else tasks
-        total = merged(self.cotangents, self.linear.entries, active, weights, apart=self.linear.apart)
+        total = merged(self.cotangents, self.linear.entries, active, weights, apart=self.linear.apart is True)
         return self.reduce(self.linear.pull(total))
 
 
@@ -74,7 +79,7 @@ def cut_heads(
     reduce: Callable[[PyTree], PyTree] | None = None,
     squared: bool = False,
     weights: Array | None = None,
-    apart: Callable[[], Linearized] | None = None,
+    apart: Callable[[Group], Linearized] | None = None,
 ) -> Cut:
     """Pull every head once, and see whose cotangents are finite.
 
@@ -87,8 +92,8 @@ def cut_heads(
         squared: whether squares must be finite, too.
         weights: `[T]`, what the cotangents at the boundary are multiplied with beside the factors, where the tasks of
             banks are summed; None for 1. Own gradients are not.
-        apart: the derivative with the tasks of banks kept apart, made if a task of a bank that is summed is not finite:
-            the bank's other tasks then do without that task. None: the whole bank does not take part.
+        apart: the derivative with a group of tasks of a bank kept apart, made if a task of a bank that is summed is not
+            finite: the bank's other tasks then do without that task. None: the whole bank does not take part.
     """
     entries, alone = linear.entries, _alone if reduce is None else reduce
     parts = entries.parts(factors)
@@ -119,9 +124,16 @@ def cut_heads(
 
 
 def _contained(
-    cut: Cut, fine: Array, banks: list[int], active: Array, weights: Array | None, apart: Callable[[], Linearized]
+    cut: Cut,
+    fine: Array,
+    banks: list[int],
+    active: Array,
+    weights: Array | None,
+    apart: Callable[[Group], Linearized],
 ) -> Cut:
     """The cut; if the sum over a bank's tasks is not finite, once more without the tasks that make it so.
+
+    Own gradients are each task's own all the same, since each comes from the seed of its own loss.
 
     Args:
         cut: as it was pulled.
@@ -131,34 +143,66 @@ def _contained(
         weights: as in `cut_heads`.
         apart: likewise.
     """
-    entries = cut.linear.entries
-    places = entries.places()
-
+    places = cut.linear.entries.places()
     before = [cut.cotangents[e] for e in banks]
 
-    def again() -> tuple[PyTree, Array]:
-        found = cut_heads(
-            apart(), entries.joined(cut.seeds), cut.shared, active, reduce=cut.reduce, squared=cut.squared
-        )
-        sums = list(found.cotangents)
+    def again() -> tuple[list[Cotangents], Array]:
+        sums, present = [], cut.active
         for e in banks:
-            present = found.active[places[e]]
-            factors = jnp.where(present, 1.0 if weights is None else weights[places[e]], 0.0)
-            sums[e] = [
-                None if each is None else trees.weighted_sum(factors, participation.rows_of(present, each))
-                for each in found.cotangents[e]
-            ]
-        after = [sums[e] for e in banks]
-        if jax.eval_shape(lambda: after) != jax.eval_shape(lambda: before):
-            # The features were not found at the same places; then the bank does not take part.
-            return jax.tree.map(jnp.zeros_like, before), cut.active
-        return after, entries.joined([(found if e in banks else cut).active[place] for e, place in enumerate(places)])
+            factors = jnp.ones_like(active, jnp.float32) if weights is None else weights
+            total, sound = _sum_of_sound(cut, e, active[places[e]], factors[places[e]], apart)
+            sums.append(total)
+            present = present.at[places[e]].set(sound)
+        return sums, present
 
     found, present = lax.cond(throughout(fine), lambda: (before, cut.active), again)
     cotangents = list(cut.cotangents)
     for e, values in zip(banks, found, strict=True):
         cotangents[e] = values
     return cut._replace(cotangents=cotangents, active=present)
+
+
+def _sum_of_sound(
+    cut: Cut, e: int, active: Array, factors: Array, apart: Callable[[Group], Linearized]
+) -> tuple[Cotangents, Array]:
+    """The sum over a bank's tasks whose cotangents and own gradients are finite, and which these are, bool `[n]`.
+
+    Group by group, since the cotangents of all tasks together, `[n, B, ...]`, may be far larger than anything else in
+    the program, and its memory is set aside at every step.
+    """
+    name, size = cut.linear.entries.names[e], active.shape[0]
+    # Zeros that vary over devices as the cotangents do.
+    nothing: Cotangents = [
+        None if each is None else jnp.where(jnp.zeros((), bool), each, jnp.zeros_like(each))
+        for each in cut.cotangents[e]
+    ]
+    features = sum(math.prod(each.shape) for each in nothing if each is not None)
+    number = max(1, min(size, GROUP // max(features, 1))) if cut.linear.marked[e] else size
+
+    def add(k: Array | int, sofar: tuple[Cotangents, Array]) -> tuple[Cotangents, Array]:
+        total, sound = sofar
+        start = jnp.minimum(k * number, size - number)  # the last group may begin in the one before
+
+        def of_group(rows: Array) -> Array:
+            return lax.dynamic_slice_in_dim(rows, start, number)
+
+        found = apart(Group(name, start, number)).head(e, cut.seeds[e])
+        shapes = [None if each is None else (number, *each.shape) for each in nothing]
+        if [None if each is None else each.shape for each in found] != shapes:
+            # The features were not found at the same places; then the bank does not take part.
+            return total, sound
+        pieces = found, jax.tree.map(of_group, cut.own[name])
+        fine = of_group(active) & participation.sound([pieces], cut.reduce, squared=cut.squared, sizes=[number])
+        counted = fine & (start + jnp.arange(number) >= k * number)
+        weights = jnp.where(counted, of_group(factors), 0.0)
+        total = [
+            None if each is None else each + trees.weighted_sum(weights, participation.rows_of(counted, rows))
+            for each, rows in zip(total, found, strict=True)
+        ]
+        return total, lax.dynamic_update_slice_in_dim(sound, fine, start, 0)
+
+    begin = nothing, jnp.zeros_like(active)
+    return add(0, begin) if number == size else lax.fori_loop(0, -(-size // number), add, begin)
 
 
 def reduction(axis_name: str | tuple[str, ...] | None) -> Callable[[PyTree], PyTree] | None:

@@ -104,7 +104,7 @@ def differentiate(
         reduce=reduce,
         squared=squared,
         weights=None if method.weigh_tasks else weights,
-        apart=told_apart,
+        apart=lambda group: told_apart(apart=group),
     )
     if weights is not None:
         # The other tasks keep their weights; what the method's state holds of the bad task does not change.

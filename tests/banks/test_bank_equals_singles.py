@@ -11,6 +11,7 @@ from jax.extend import core
 
 import mtljax
 from mtljax import engines, methods, sharing, training
+from mtljax.engines import cut
 from tests.banks import nets
 from tests.methods.table import CASES, over
 from tests.sharing.blocks import dense
@@ -132,6 +133,21 @@ def test_absent_tasks_of_a_bank_rest():
 
     ours, theirs = runs(methods.uncertainty(), batch=batch)
     close(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("architecture", ["hard", "film"])
+def test_groups_of_a_bank_are_summed_without_the_bad_task(monkeypatch, size, architecture):
+    """In the step in which the sum over a bank is not finite: groups of one, of two that overlap, and all at once."""
+    features = 6 * 4 if architecture == "hard" else 6 * 3 + 3 * 4 + 4 * 5
+    monkeypatch.setattr(cut, "GROUP", size * features)
+
+    def batch(banked, key=0):
+        return with_target(nets.batch(banked, key=key), banked, jnp.nan)
+
+    ours, theirs = runs(methods.uncertainty(), architecture=architecture, batch=batch, steps=2)
+    close(ours[0], theirs[0])
+    assert ours[2].tolist() == theirs[2].tolist() == [0, 2, 0, 0]
 
 
 @pytest.mark.parametrize("method", [methods.equal(), methods.dwa(), methods.upgrad()], ids=lambda method: method.name)

@@ -17,14 +17,13 @@ cut. Then the losses themselves are the boundary and the heads are pulled with t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Entries, keep_apart
+from mtljax.banks import Entries, Group, keep_apart
 from mtljax.engines.checks import by_entry, check_banks, check_params, split_aux
 from mtljax.engines.linear.equations import WITHOUT_FORWARD_RULE, holds, reached_by
 from mtljax.engines.linear.pieces import cut_pieces, own_variables, uncut_pieces
@@ -34,7 +33,7 @@ from mtljax.types import Array, Params, PyTree
 
 
 def linearize(
-    losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ...], has_aux: bool, *, apart: bool = True
+    losses_fn: Callable[..., Any], params: Params, args: tuple[Any, ...], has_aux: bool, *, apart: Group | bool = True
 ) -> Linearized:
     """Run the forward pass once and cut its derivative at the shared representation.
 
@@ -44,7 +43,8 @@ def linearize(
         params: where; all leaves floating.
         args: passed on.
         has_aux: see `losses_fn`.
-        apart: whether the tasks of a bank are kept apart, for each task's own cotangent; else they are summed.
+        apart: whether the tasks of banks are kept apart, for each task's own cotangent; else they are summed. A group
+            of tasks of one bank is kept apart, and its other tasks do not run, so that their losses say nothing.
 
     Returns:
         `Linearized`.
@@ -65,7 +65,7 @@ def linearize(
         by_name.append(isinstance(losses, dict))
         return by_entry(losses, names), aux
 
-    with keep_apart() if apart else contextlib.nullcontext():
+    with keep_apart(apart):
         losses, tangent_map, aux = jax.linearize(forward, params.shared, params.tasks, has_aux=True)
     entries = Entries(tuple(names), tuple(loss.shape[0] if loss.ndim else None for loss in losses))
     check_banks(entries, params)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Entries
+from mtljax.banks import Entries, Group
 from mtljax.engines.factors import factors_of
 from mtljax.engines.linear.equations import CONVOLUTIONS, evaluate, holds, products_of, transpose
 from mtljax.engines.linear.heads import parted
@@ -17,7 +17,7 @@ from mtljax.types import Array, Params, PyTree
 
 
 def cut_pieces(
-    jaxpr: Any, constants: dict[Any, Any], params: Params, bits: Sequence[int], entries: Entries, apart: bool
+    jaxpr: Any, constants: dict[Any, Any], params: Params, bits: Sequence[int], entries: Entries, apart: Group | bool
 ) -> Any:
     """The pieces of `Linearized` for a map whose heads are apart."""
     names = entries.names
@@ -48,7 +48,7 @@ def cut_pieces(
     def at_boundary(e: int, values: Sequence[Array]) -> Cotangents:
         cotangents: Cotangents = [None] * len(boundary)
         for var, value in zip(parts[e].reads, values, strict=True):
-            if parts[e].marks and not apart:
+            if parts[e].marks and not _kept(apart, names[e]):
                 value = value[0]
             known = cotangents[place[var]]
             cotangents[place[var]] = value if known is None else known + value
@@ -59,14 +59,14 @@ def cut_pieces(
         return list(jax.vmap(lambda one: pull_head(e, one, parts[e].reads))(jnp.diag(seed)))
 
     def head(e: int, seed: Array) -> Cotangents:
-        if apart and entries.sizes[e] is not None and not parts[e].marks:
+        if _kept(apart, names[e]) and entries.sizes[e] is not None and not parts[e].marks:
             return at_boundary(e, one_by_one(e, seed))
         return at_boundary(e, pull_head(e, seed, inputs_of(e)))
 
     def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:
         cotangents, gradients, factors = [], {}, {}
         for e, (name, seed) in enumerate(zip(names, seeds, strict=True)):
-            repeated = apart and entries.sizes[e] is not None and not parts[e].marks
+            repeated = _kept(apart, name) and entries.sizes[e] is not None and not parts[e].marks
             inputs = [] if repeated else inputs_of(e)
             closed = jax.make_jaxpr(lambda seed, e=e, inputs=inputs: pull_head(e, seed, inputs + own[e]))(seed)
             part, given = closed.jaxpr, [*closed.consts, seed]
@@ -100,6 +100,7 @@ def cut_pieces(
         "pull": pull,
         "push": lambda shared: run_trunk(*jax.tree.leaves(shared)),
         "push_heads": push_heads,
+        "marked": tuple(bool(part.marks) for part in parts),
         "separate": True,
         "direct": tuple(var in set(shared_vars) for var in boundary),
         "trunk": len(trunk),
@@ -108,8 +109,13 @@ def cut_pieces(
     }
 
 
+def _kept(apart: Group | bool, entry: str) -> bool:
+    """Whether an entry's tasks are kept apart."""
+    return apart if isinstance(apart, bool) else apart.entry == entry
+
+
 def uncut_pieces(
-    tangent_map: Callable[..., Any], jaxpr: Any, params: Params, entries: Entries, apart: bool
+    tangent_map: Callable[..., Any], jaxpr: Any, params: Params, entries: Entries, apart: Group | bool
 ) -> dict[str, Any]:
     """The pieces of `Linearized` with the losses themselves as the boundary."""
     number = len(entries.names)
@@ -117,7 +123,7 @@ def uncut_pieces(
     no_tasks = jax.tree.map(jnp.zeros_like, params.tasks)
 
     def head(e: int, seed: Array) -> Cotangents:
-        own = jnp.diag(seed) if apart and entries.sizes[e] is not None else seed
+        own = jnp.diag(seed) if _kept(apart, entries.names[e]) and entries.sizes[e] is not None else seed
         return [own if e == j else None for j in range(number)]
 
     def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:
@@ -136,6 +142,7 @@ def uncut_pieces(
         "pull": pull,
         "push": lambda shared: list(tangent_map(shared, no_tasks)),
         "push_heads": tuple,
+        "marked": (False,) * number,
         "separate": False,
         "direct": (False,) * number,
         "trunk": len(jaxpr.eqns),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from mtljax.banks import Entries
+from mtljax.banks import Entries, Group
 from mtljax.types import Array, PyTree
 
 Cotangents = list[Array | None]
@@ -30,7 +30,8 @@ class Linearized(NamedTuple):
         pull: `pull(cotangents, one entry per boundary value) -> gradient like shared`.
         push: `push(tangents like shared) -> tangents at the boundary`.
         push_heads: `push_heads(tangents at the boundary) -> loss tangents by entry`.
-        apart: whether the tasks of banks are kept apart.
+        apart: whether the tasks of banks are kept apart; or the group of tasks that are.
+        marked: by entry, whether it is a bank whose features are marked, so that groups of its tasks can run alone.
         separate: whether the map was cut.
         direct: for each boundary value, whether it is a shared parameter itself, read by a head without a trunk
             between (as all are where every task has inputs of its own).
@@ -49,7 +50,8 @@ class Linearized(NamedTuple):
     pull: Callable[[Sequence[Array]], PyTree]
     push: Callable[[PyTree], list[Array]]
     push_heads: Callable[[Sequence[Array]], tuple[Array, ...]]
-    apart: bool
+    apart: Group | bool
+    marked: tuple[bool, ...]
     separate: bool
     direct: tuple[bool, ...]
     trunk: int

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from mtljax.banks import marked
+from mtljax.banks import group_of, marked
 from mtljax.checks import check_indices, check_names
 from mtljax.sharing.frames.network import Network, check_heads, key_for
 from mtljax.types import Array, Key, PyTree, Regularized
@@ -146,12 +147,19 @@ def run_entry(
         return one(own, state, _keyed(key, entry), read)
     if task is not None:
         return _run_by_example(one, own, state, key, entry, tasks, read, task)
-    read, axis = marked(read, len(tasks))
+    read, axis = marked(read, len(tasks), entry)
 
     def mapped(own: PyTree, state: PyTree, index: Array, read: PyTree) -> tuple[Any, PyTree]:
         return one(own, state, _keyed_in_bank(key, tasks, index), read)
 
-    outputs, state = jax.vmap(mapped, in_axes=(0, 0, 0, axis))(own, state, jnp.arange(len(tasks)), read)
+    rows, group = (own, state, jnp.arange(len(tasks))), group_of(entry)
+    if group is not None:
+        rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, group.start, group.size), rows)
+    outputs, moved = jax.vmap(mapped, in_axes=(0, 0, 0, axis))(rows[0], rows[1], rows[2], read)
+    if group is None:
+        state = moved
+    else:
+        outputs = jax.tree.map(lambda leaf: _among(len(tasks), group.start, leaf), outputs)
     if isinstance(outputs, Regularized):
         return outputs._replace(outputs=_by_example(outputs.outputs)), state
     return _by_example(outputs), state
@@ -177,9 +185,15 @@ def _run_by_example(
         )
     examples = jnp.arange(size)
     index = jnp.clip(task, 0, len(tasks) - 1)
-    read, axis = marked(read, len(tasks))
+    read, axis = marked(read, len(tasks), entry)
     if axis is not None:
-        read = jax.tree.map(lambda leaf: leaf[index, examples], read)
+        group = group_of(entry)
+        start, number = (0, len(tasks)) if group is None else (group.start, group.size)
+        inside, row = (index >= start) & (index < start + number), jnp.clip(index - start, 0, number - 1)
+        # An example of a task outside the group reads features without a derivative.
+        read = jax.tree.map(
+            lambda leaf: jnp.where(_over(inside, leaf[0]), leaf[row, examples], lax.stop_gradient(leaf[0])), read
+        )
 
     def mapped(example: Array, k: Array, own: PyTree, read: PyTree) -> PyTree:
         key_of_task = _keyed_in_bank(key, tasks, k)
@@ -197,6 +211,16 @@ def _run_by_example(
 
     rows = jax.tree.map(lambda leaf: leaf[index], own)
     return jax.vmap(mapped)(examples, index, rows, read), state
+
+
+def _over(flags: Array, leaf: Array) -> Array:
+    """Flags `[B]` with axes for those of a leaf `[B, ...]`."""
+    return flags.reshape(flags.shape + (1,) * (leaf.ndim - 1))
+
+
+def _among(size: int, start: Array, rows: Array) -> Array:
+    """Some rows at their place among n, which are 0."""
+    return lax.dynamic_update_slice_in_dim(jnp.zeros((size, *rows.shape[1:]), rows.dtype), rows, start, 0)
 
 
 def _by_example(outputs: PyTree) -> PyTree:
