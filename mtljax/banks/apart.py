@@ -50,7 +50,7 @@ def keep_apart(group: Group | bool = True) -> Iterator[None]:
 
     Example:
         >>> with keep_apart():
-        ...     marked(jnp.ones(2), 3)[1]
+        ...     marked(jnp.ones(2), 3, "assays")[1]
         0
     """
     before = _apart.set(group)
@@ -72,7 +72,7 @@ def group_of(entry: str) -> Group | None:
     return found if isinstance(found, Group) and found.entry == entry else None
 
 
-def marked(features: PyTree, size: int, entry: str = "") -> tuple[PyTree, int | None]:
+def marked(features: PyTree, size: int, entry: str) -> tuple[PyTree, int | None]:
     """Features as a bank of n tasks reads them, and their axis of `jax.vmap`: None, or 0 where tasks are kept apart.
 
     Args:
@@ -81,10 +81,10 @@ def marked(features: PyTree, size: int, entry: str = "") -> tuple[PyTree, int | 
         entry: the bank's name.
 
     Example:
-        >>> marked(jnp.ones(2), 3)
+        >>> marked(jnp.ones(2), 3, "assays")
         (Array([1., 1.], dtype=float32), None)
         >>> with keep_apart():
-        ...     copies, axis = marked(jnp.ones(2), 3)
+        ...     copies, axis = marked(jnp.ones(2), 3, "assays")
         >>> copies.shape, axis
         ((3, 2), 0)
     """
@@ -105,7 +105,7 @@ def is_mark(equation: Any) -> bool:
     """Whether an equation of a derivative marks the features that a bank reads.
 
     Example:
-        >>> jaxpr = jax.make_jaxpr(lambda features: marked(features, 3)[0])(jnp.ones(2))
+        >>> jaxpr = jax.make_jaxpr(lambda features: marked(features, 3, "assays")[0])(jnp.ones(2))
         >>> [is_mark(equation) for equation in jaxpr.eqns]
         [True, False]
     """

@@ -17,9 +17,9 @@ MUTANTS = (
     ),
     Mutant(
         "banks/apart.py",
-        "return (found, 0) if _apart.get() else",
-        "return (found, 0) if True else",
-        BANKS + "test_equations_do_not_grow_with_the_bank " + BANKS + "test_value_and_task_grads",
+        "copies = size if _apart.get() is True else 1 if group is None else group.size",
+        "copies = size if _apart.get() is not False else 1",
+        BANKS + "test_groups_of_a_bank_are_summed_without_the_bad_task",
     ),
     Mutant(
         "engines/cut.py",
@@ -29,9 +29,9 @@ MUTANTS = (
     ),
     Mutant(
         "engines/cut.py",
-        "factors = jnp.where(present, 1.0 if weights is None else weights[places[e]], 0.0)",
-        "factors = jnp.where(present, 1.0, 0.0)",
-        BANKS + "test_a_task_that_is_not_finite_is_contained",
+        "counted = fine & (start + jnp.arange(number) >= k * number)",
+        "counted = fine",
+        BANKS + "test_groups_of_a_bank_are_summed_without_the_bad_task",
     ),
     Mutant(
         "banks/moved.py",
@@ -65,7 +65,7 @@ MUTANTS = (
     ),
     Mutant(
         "sharing/frames/bank.py",
-        "leaf[index, examples]",
+        "leaf[row, examples]",
         "leaf[0, examples]",
         ONE_EACH + "test_engines",
     ),
