@@ -6,6 +6,30 @@ the mean over all labels of a batch, as such networks do commonly; `equal` the m
 target with one label in the batch counts as much as one with ten. Run
 
     python examples/chembl.py --seeds 3
+
+Root mean squared error over all labels, and as a mean over targets with at least 10 labels; standard deviations over
+three seeds are at most .004 on the validation split and .008 on the test split, of .006 over targets:
+
+| training                      | validation |  test | by target: validation |  test |
+| ----------------------------- | ---------: | ----: | --------------------: | ----: |
+| pooled                        |       .744 | 1.132 |                  .744 | 1.123 |
+| equal                         |       .747 | 1.124 |                  .748 | 1.116 |
+| uncertainty                   |       .755 | 1.128 |                  .755 | 1.121 |
+| dwa                           |       .748 | 1.127 |                  .748 | 1.117 |
+| random                        |       .764 | 1.127 |                  .763 | 1.119 |
+| pooled, heads near their mean |       .740 | 1.127 |                  .741 | 1.113 |
+| pooled, norms of heads        |       .743 | 1.127 |                  .743 | 1.115 |
+| pooled, heads of low rank     |       .756 | 1.142 |                  .763 | 1.141 |
+
+A network by hand has .744 to .747 and 1.135 to 1.154. Balancing does not help here: on the validation split nothing is
+better than the mean over labels. Heads that a penalty keeps near their mean are .004 better, about one standard
+deviation. The test split is a later year, where all rows are within .018. An epoch of 114 steps takes 1.4 to 2.8
+seconds on a busy core, the whole program 12 minutes.
+
+The epoch is the one whose error over all labels of the validation split is least. Strengths and rank were chosen there
+with one seed: spread 1e-5, 1e-4, 1e-3; norms 1e-5, 1e-4; rank 8, 32, 128. Others were tried once and left out: FAMO
+(.963 on validation), IMTL-L (.755), and the trace norm of all heads as a proximal step (.745), which takes 30 times as
+long: it decomposes a matrix of 691 by 512 at each step.
 """
 
 from __future__ import annotations

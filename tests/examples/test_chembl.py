@@ -72,11 +72,14 @@ def test_the_pooled_row_takes_the_steps_of_the_program_by_hand(small, monkeypatc
     step = jax.jit(step)
     for _ in range(4):
         state, metrics = step(state, batch)
-        theirs, loss = hand.step(theirs, batch.inputs, batch.targets[example.ENTRY], batch.mask[example.ENTRY])
+        with jax.numpy_rank_promotion("allow"):
+            theirs, loss = hand.step(theirs, batch.inputs, batch.targets[example.ENTRY], batch.mask[example.ENTRY])
         weighted = metrics["weights"].array @ metrics["losses"].array
         np.testing.assert_allclose(weighted, loss, rtol=1e-5)
     outputs, _ = row.model.apply(state.params, state.model_state, batch.inputs)
-    np.testing.assert_allclose(outputs[example.ENTRY], hand.predict(theirs[0], batch.inputs), rtol=1e-4, atol=1e-5)
+    with jax.numpy_rank_promotion("allow"):
+        expected = hand.predict(theirs[0], batch.inputs)
+    np.testing.assert_allclose(outputs[example.ENTRY], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
