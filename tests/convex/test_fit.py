@@ -101,6 +101,40 @@ def test_the_certificate_bounds_the_error_at_every_tolerance():
     assert found[0].iterations < found[1].iterations < found[2].iterations < found[-1].iterations
 
 
+def test_the_certificate_is_about_the_gap_to_the_normal_equations():
+    """Ridge regression with intercepts, whose least objective NumPy knows; early ends, so that there is a gap."""
+    inputs, targets = ragged()
+    best = 0.0
+    for x, y in zip(inputs, targets, strict=True):
+        if len(y):
+            x, y = x - x.mean(0), y - y.mean()
+            w = np.linalg.solve(x.T @ x + STRENGTH * np.eye(x.shape[1]), x.T @ y)
+            best += 0.5 * np.sum((y - x @ w) ** 2) + 0.5 * STRENGTH * w @ w
+    with jax.enable_x64(True):
+        run = jax.jit(lambda rows, tolerance: fit(rows, ridge(STRENGTH), intercept=True, tolerance=tolerance))
+        found = [run(rows_of(inputs, targets), tolerance) for tolerance in (1e-1, 1e-3)]
+    assert found[0].iterations < found[1].iterations
+    for one in found:
+        gap = float(one.objective) - best
+        assert 0 < gap <= float(one.certificate) * float(one.objective) < 1.5 * gap
+
+
+def test_the_certificate_of_logistic_losses_is_the_gap_up_to_third_order():
+    """Inputs of 0 leave the intercepts alone, and the best ones are the log odds of the labels."""
+    positive, size = np.array([2, 39, 12]), 40
+    labels = (np.arange(size)[:, None] < positive).astype(float)
+    share = positive / size
+    best = -size * np.sum(share * np.log(share) + (1 - share) * np.log(1 - share))
+    with jax.enable_x64(True):
+        rows = columns(np.zeros((size, 3)), labels)
+        run = jax.jit(lambda rows, tolerance: fit(rows, ridge(1.0), loss=logistic, intercept=True, tolerance=tolerance))
+        for tolerance, error in ((1e-1, 0.3), (1e-2, 0.1), (1e-4, 0.01), (1e-6, 0.001)):
+            found = run(rows, tolerance)
+            assert found.converged and not found.weights.any()
+            np.testing.assert_allclose(found.certificate * found.objective, found.objective - best, rtol=error)
+    np.testing.assert_allclose(found.intercepts, np.log(share / (1 - share)), rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_float32_is_as_accurate_as_it_says():
     inputs, targets = ragged()

@@ -272,7 +272,7 @@ def test_each_device_may_train_on_its_own():
     for axis_name in ((), None):
         init, step = training.make_train_step(losses_fn, methods.pcgrad(), optax.sgd(0.05), axis_name=axis_name)
         each = functools.partial(lambda step, init, key: step(init(params, model_state, key=key), batch)[0], step, init)
-        run = jax.vmap(each, axis_name="seeds") if axis_name is None else jax.pmap(each)
+        run = jax.jit(jax.vmap(each, axis_name="seeds")) if axis_name is None else jax.pmap(each)
         found.append(run(keys))
     assert_same((found[0], {}), (found[1], {}))
     f = mtljax.value_and_grad(lambda shared: {"a": shared, "b": 2 * shared}, methods.equal())

@@ -123,6 +123,18 @@ MUTANTS = (
         "tests/convex/test_fit.py::test_logistic_regression_of_each_task_is_scikit_learns",
     ),
     Mutant(
+        "convex/fit.py",
+        "constant = 0.5 * jnp.sum(weights * jnp.square(targets - means.targets[:, None]))",
+        "constant = 0.5 * jnp.sum(weights * jnp.square(targets))",
+        "tests/convex/test_fit.py::test_the_certificate_is_about_the_gap_to_the_normal_equations",
+    ),
+    Mutant(
+        "convex/newton.py",
+        "jnp.where(height > 0, 2.0 * height, 1.0)",
+        "jnp.where(height > 0, 4.0 * height, 1.0)",
+        "tests/convex/test_fit.py::test_the_certificate_of_logistic_losses_is_the_gap_up_to_third_order",
+    ),
+    Mutant(
         "convex/losses.py",
         "return jax.nn.softplus(-sign.astype(outputs.dtype) * outputs)",
         "return jax.nn.softplus(sign.astype(outputs.dtype) * outputs)",
