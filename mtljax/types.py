@@ -165,9 +165,10 @@ class Model(NamedTuple):
     Attributes:
         init: `init(key, inputs) -> (Params, state)`.
         apply: `apply(params, state, inputs, *, tasks=None, key=None, train=False) -> (outputs, state)` with
-            `outputs` a dict by task name; `tasks=("depth",)` runs that head alone, None runs all. `inputs` may be
-            `TaskInputs`. With `train=True` an output may be `Regularized`. A model with banks takes `task`, as
-            `Batch.task` is, too, where its examples may be of one task each.
+            `outputs` a dict by task name; `tasks=("depth",)` runs that head alone, None runs all. A task of a bank is
+            asked for by its own name, where `train` is False; its outputs are `[B, ...]`. `inputs` may be `TaskInputs`.
+            With `train=True` an output may be `Regularized`. A model with banks takes `task`, as `Batch.task` is, too,
+            where its examples may be of one task each.
         encode: `encode(shared, state, inputs, *, key=None, train=False) -> (features, state)`, the part before the
             heads, where the model has one (for `engines.features`).
         decode: `decode(tasks_params, state, features, *, tasks=None, key=None, train=False) -> (outputs, state)`,

@@ -81,6 +81,22 @@ def test_first_values_and_outputs(architecture):
     assert banked.banks == {"a": nets.NAMES}
 
 
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in ("moe", "dselect_k")])
+def test_a_task_of_a_bank_alone(architecture):
+    model = ARCHITECTURES[architecture](nets.heads(True))
+    x = nets.batch(True).inputs
+    params, state = model.init(jax.random.key(1), x)
+    whole, _ = model.apply(params, state, x)
+    found, after = model.apply(params, state, x, tasks=("a2", "z", "a0"))
+    assert found.keys() == {"a0", "a2", "z"}
+    close([found["a0"], found["a2"], found["z"]], [whole["a"][:, 0], whole["a"][:, 2], whole["z"]])
+    close(after, state, 0)
+    with pytest.raises(ValueError, match=r"train must be False where tasks names tasks of banks, found \['a2'\]"):
+        model.apply(params, state, x, tasks=("a2",), key=jax.random.key(0), train=True)
+    with pytest.raises(ValueError, match=r"tasks must be of the model's \['a', 'z'\], found 'a9'"):
+        model.apply(params, state, x, tasks=("a9",))
+
+
 FIRST = {"equal", "uncertainty", "dwa", "upgrad", "pcgrad", "graddrop", "famo"}
 
 

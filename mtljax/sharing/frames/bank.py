@@ -160,6 +160,7 @@ def run_entry(
         state = moved
     else:
         outputs = jax.tree.map(lambda leaf: _among(len(tasks), group.start, leaf), outputs)
+        state = jax.tree.map(lambda old, new: lax.dynamic_update_slice_in_dim(old, new, group.start, 0), state, moved)
     if isinstance(outputs, Regularized):
         return outputs._replace(outputs=_by_example(outputs.outputs)), state
     return _by_example(outputs), state

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+
+from mtljax.banks import Group, keep_apart
 from mtljax.checks import check_flag, check_key, expect
 from mtljax.sharing.frames.network import selected
 from mtljax.types import Array, Key, Model, Params, PyTree
@@ -55,6 +58,20 @@ def checked_model(
     def checked_init(key: Key, inputs: PyTree) -> tuple[Params, PyTree]:
         return init(check_key("init", "key", key), inputs)
 
+    places = {name: (entry, k) for entry, bank in banks.items() for k, name in enumerate(bank)}
+
+    def one_by_one(
+        params: Params, state: PyTree, inputs: PyTree, tasks: Sequence[str], alone: dict[str, Any], key: Key | None
+    ) -> tuple[dict[str, Any], PyTree]:
+        """The tasks that are asked for, among them some of banks by their own names: these alone run of their banks."""
+        rest = tuple(name for name in tasks if name not in alone)
+        outputs, state = checked_apply(params, state, inputs, tasks=rest, key=key) if rest else ({}, state)
+        for name, (entry, k) in alone.items():
+            with keep_apart(Group(entry, k, 1)):
+                found, state = checked_apply(params, state, inputs, tasks=(entry,), key=key)
+            outputs[name] = jax.tree.map(lambda leaf, k=k: leaf[:, k], found[entry])
+        return outputs, state
+
     def checked_apply(
         params: Params,
         state: PyTree,
@@ -65,6 +82,12 @@ def checked_model(
         train: bool = False,
         task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
+        alone = {name: places[name] for name in tasks if name in places} if isinstance(tasks, list | tuple) else {}
+        if alone:
+            if train or task:
+                what = "train must be False" if train else "task must be empty"
+                raise ValueError(f"apply: {what} where tasks names tasks of banks, found {sorted(alone)}")
+            return one_by_one(params, state, inputs, tasks or (), alone, key)
         chosen = selected(names, tasks)
         expect(isinstance(params, Params), "apply", "params", "mtljax.Params", params, TypeError)
         _check_tasks("apply", "params.tasks", params.tasks, chosen)
