@@ -195,21 +195,25 @@ def rows_of(active: Array, stacked: PyTree) -> PyTree:
     return jax.vmap(trees.where)(active, stacked)
 
 
-def held(new: PyTree, old: PyTree, active: Array) -> PyTree:
-    """A method's new state with the entries `[T, ...]` of tasks that do not take part as they were.
+def held(new: PyTree, old: PyTree, active: Array | None) -> PyTree:
+    """A new state with the entries `[T, ...]` of tasks that do not take part as they were; what is dropped may be NaN.
 
-    For methods that read losses, which were asked before gradients were known: each of their leaves either has an entry
-    for each task or is about no task.
+    Each leaf of a state either has an entry for each task or is about no task; the latter are new.
+
+    Args:
+        new: pytree of arrays.
+        old: pytree of the same form.
+        active: bool `[T]`, or None for all.
 
     Example:
         >>> held((jnp.ones(2), jnp.ones(())), (jnp.zeros(2), jnp.zeros(())), jnp.array([True, False]))[0].tolist()
         [1.0, 0.0]
     """
+    if active is None:
+        return new
 
     def leaf(a: Array, b: Array) -> Array:
-        if jnp.shape(a)[:1] != active.shape:
-            return a
-        return jnp.where(active.reshape(active.shape + (1,) * (jnp.ndim(a) - 1)), a, b)
+        return jnp.where(trees.along(active, a), a, b) if jnp.shape(a)[:1] == active.shape else a
 
     return jax.tree.map(leaf, new, old)
 
@@ -261,7 +265,7 @@ def guarded(tree: PyTree, keep: Array, *, squared: bool = False) -> PyTree:
         # One comparison for both, since XLA:CPU pays for each in every entry. A square overflows from 2^64 on.
         dtype = trees.accumulator(each.dtype)
         most = 2.0 ** (jnp.finfo(dtype).maxexp // 2) if squared else jnp.inf
-        limit = jnp.where(keep, most, 0.0).astype(dtype).reshape(keep.shape + (1,) * (each.ndim - keep.ndim))
+        limit = trees.along(jnp.where(keep, most, 0.0).astype(dtype), each)
         return jnp.where(jnp.abs(each).astype(dtype) < limit, each, jnp.zeros_like(each))
 
     return jax.tree.map(leaf, tree)

@@ -256,6 +256,17 @@ def scale(factor: Array, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: (factor.astype(accumulator(leaf.dtype)) * leaf).astype(leaf.dtype), tree)
 
 
+def along(vector: Array, leaf: Array) -> Array:
+    """`[T]` as `[T, 1, ...]`, to be broadcast against a leaf `[T, *p]`; a scalar `[]` against any leaf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> along(jnp.ones(2), jnp.ones((2, 3, 4))).shape
+        (2, 1, 1)
+    """
+    return vector.reshape(vector.shape + (1,) * (jnp.ndim(leaf) - vector.ndim))
+
+
 def where(keep: Array, tree: PyTree) -> PyTree:
     """The tree where `keep` (bool `[]`) holds, zeros elsewhere; what is dropped may be NaN.
 

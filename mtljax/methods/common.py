@@ -131,27 +131,6 @@ def weights_of(values: Array, active: Array | None) -> Array:
     return values if active is None else jnp.where(active, values, jnp.zeros_like(values))
 
 
-def hold_inactive(new: PyTree, old: PyTree, active: Array | None) -> PyTree:
-    """A new state in which the entries `[T]` of inactive tasks are the old ones; leaves of other shapes are new.
-
-    Args:
-        new: pytree of arrays.
-        old: pytree of the same form.
-        active: bool `[T]`, or None for all.
-
-    Example:
-        >>> hold_inactive(jnp.array([1.0, 2.0]), jnp.zeros(2), jnp.array([True, False]))
-        Array([1., 0.], dtype=float32)
-    """
-    if active is None:
-        return new
-
-    def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(active, a, b) if jnp.shape(a) == active.shape else a
-
-    return jax.tree.map(leaf, new, old)
-
-
 def in_order(losses: Array | Mapping[str, Array]) -> Array:
     """Losses as `[T]`: of a dict by task, in sorted order of names.
 

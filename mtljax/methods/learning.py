@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.methods.rows import keep_rows
+from mtljax.participation import held
 from mtljax.types import Array, PyTree
 
 
@@ -36,4 +36,4 @@ def learn(
     """
     step, moved = jax.vmap(learner.update)(jnp.where(active, gradient, 0.0), state, values)
     new = jnp.asarray(optax.apply_updates(values, step))
-    return keep_rows((new, moved), (values, state), active)
+    return held((new, moved), (values, state), active)

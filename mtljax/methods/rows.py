@@ -21,21 +21,6 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(trees.accumulator(leaf.dtype)), tree)
 
 
-def along(vector: Array, leaf: Array) -> Array:
-    """`[T]` as `[T, 1, ...]`, to be broadcast against a leaf `[T, *p]`."""
-    return vector.reshape(vector.shape + (1,) * (jnp.ndim(leaf) - 1))
-
-
-def keep_rows(new: PyTree, old: PyTree, active: Array) -> PyTree:
-    """Rows of `new` where active, rows of `old` elsewhere; all leaves are `[T, ...]`, what is dropped may be NaN.
-
-    Example:
-        >>> keep_rows(jnp.ones((2, 2)), jnp.zeros((2, 2)), jnp.array([True, False])).tolist()
-        [[1.0, 1.0], [0.0, 0.0]]
-    """
-    return jax.tree.map(lambda a, b: jnp.where(along(active, a), a, b), new, old)
-
-
 def sum_over_tasks(function: Callable[..., PyTree], *stacked: Array) -> PyTree:
     """`sum_k function(*(array[k] for array in stacked))`, task by task and elementwise in between.
 
@@ -93,7 +78,7 @@ def row_norms(stacked: PyTree, num_tasks: int) -> Array:
             entries = jnp.max(jnp.abs(leaf.reshape(num_tasks, -1)), axis=1, initial=0.0)
             largest = jnp.maximum(largest, entries.astype(jnp.float32))
         unit = power_of_two(jnp.where(jnp.isfinite(largest), largest, 1.0))
-        rows = jax.tree.map(lambda leaf: leaf / along(unit, leaf).astype(leaf.dtype), stacked)
+        rows = jax.tree.map(lambda leaf: leaf / trees.along(unit, leaf).astype(leaf.dtype), stacked)
         return unit * jnp.sqrt(jnp.broadcast_to(row_sums(jnp.square, rows), (num_tasks,)))
 
     return lax.cond(jnp.all((plain > 2.0**-50) & (plain < 2.0**60)), lambda: plain, again)

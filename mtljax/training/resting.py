@@ -117,7 +117,7 @@ def by_task(
             if present is not None:
                 own = trees.where(present[e], own) if size is None else rows_of(present[e], own)
                 old = state.tasks[name]
-                keep = jax.tree.map(lambda leaf, e=e: _along(present[e], leaf), new)
+                keep = jax.tree.map(lambda leaf, e=e: trees.along(present[e], leaf), new)
                 new = jax.tree.map(jnp.where, keep, new, old)
             tasks[name], states[name] = own, new
         return Params(shared, tasks), ByTaskState(shared_state, states)
@@ -139,11 +139,6 @@ def _rows(name: str, own: PyTree) -> int:
         ValueError,
     )
     return leaves[0].shape[0]
-
-
-def _along(flag: Array, leaf: Any) -> Array:
-    """A flag `[]` or `[n]` with axes for those of a leaf `[n, ...]`."""
-    return flag.reshape(flag.shape + (1,) * (jnp.ndim(leaf) - flag.ndim))
 
 
 def moving(params: Params, entries: Entries, active: Array, reach: Params | None) -> Moves:
@@ -244,7 +239,7 @@ def held(moves: Moves, new: PyTree, old: PyTree | None = None) -> PyTree:
             return a
         if flag.ndim and jnp.shape(a)[:1] != flag.shape:
             flag = flag.any()  # what an optimizer keeps of a bank as a whole
-        return jnp.where(_along(flag, a), a, jnp.zeros_like(a) if before is None else before[path])
+        return jnp.where(trees.along(flag, a), a, jnp.zeros_like(a) if before is None else before[path])
 
     return jax.tree_util.tree_map_with_path(leaf, new)
 

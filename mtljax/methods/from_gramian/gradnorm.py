@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 
 from mtljax.checks import check_flag, check_losses, check_number, check_optimizer
 from mtljax.methods.arithmetic import mean
-from mtljax.methods.common import hold_inactive, weights_of
+from mtljax.methods.common import weights_of
 from mtljax.methods.from_gramian.common import Answer, exact, method_of_gramian
+from mtljax.participation import held
 from mtljax.types import Array, Method
 
 SETTLED = 2.0**-20
@@ -143,7 +144,7 @@ def gradnorm(
         if not softmax:
             moved = weights_from(moved, counted)
         begun = inner._replace(first_loss=first, seen=inner.seen | active)
-        new = hold_inactive(begun._replace(weight=moved, optimizer=learned), begun, counted)
+        new = held(begun._replace(weight=moved, optimizer=learned), begun, counted)
         return exact(jnp.where(counted, weights, 1.0)), new
 
     return method_of_gramian(

@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mtljax.checks import check_count, check_number
-from mtljax.methods.common import hold_inactive
 from mtljax.methods.from_gramian.common import Answer, method_of_gramian
+from mtljax.participation import held
 from mtljax.solvers.cone_projection import project
 from mtljax.solvers.scaling import STATIONARY, TRUSTED, Solution, as_float32, finer, multiply
 from mtljax.solvers.scaling import scale as scaled
@@ -145,4 +145,4 @@ def _averaged(old: PCDState, norms: Array, takes_part: Array, beta: ArrayLike) -
     share = (1.0 - beta) / -jnp.expm1(steps * jnp.log(beta))
     share = jnp.where(steps == 1, 1.0, share)
     root = jnp.hypot(jnp.sqrt(1.0 - share) * old.root, jnp.sqrt(share) * norms)
-    return hold_inactive(PCDState(as_float32(root), steps), old, takes_part), root
+    return held(PCDState(as_float32(root), steps), old, takes_part), root

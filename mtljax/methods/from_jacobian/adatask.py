@@ -8,7 +8,8 @@ import optax
 
 from mtljax.checks import check_optimizer
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
-from mtljax.methods.rows import keep_rows, sum_over_tasks
+from mtljax.methods.rows import sum_over_tasks
+from mtljax.participation import held, rows_of
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -65,8 +66,8 @@ def adatask(optimizer: optax.GradientTransformation) -> Method:
 
     def rule(rows: PyTree, active: Array, inner: PyTree, *, losses: Array | None, key: Key | None):
         directions, moved = jax.vmap(lambda gradient, state: optimizer.update(gradient, state))(rows, inner)
-        directions = keep_rows(directions, jax.tree.map(jnp.zeros_like, directions), active)
+        directions = rows_of(active, directions)
         update = jax.tree.map(lambda leaf: sum_over_tasks(lambda row: row, leaf), directions)
-        return update, jnp.ones(active.shape, jnp.float32), keep_rows(moved, inner, active)
+        return update, jnp.ones(active.shape, jnp.float32), held(moved, inner, active)
 
     return method_of_gradients("adatask", rule, inner=inner)

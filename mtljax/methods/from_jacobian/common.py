@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from mtljax import trees
 from mtljax.methods.checked import checked
 from mtljax.methods.common import check_lengths, initial_state, mask_of
-from mtljax.methods.rows import keep_rows, widened
+from mtljax.methods.rows import widened
+from mtljax.participation import rows_of
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
@@ -67,7 +68,7 @@ def method_of_gradients(
             losses = jnp.where(present, as_float32(losses), 1.0)
         rows = widened(evidence)
         if active is not None:
-            rows = keep_rows(rows, jax.tree.map(jnp.zeros_like, rows), active)
+            rows = rows_of(active, rows)
         found, weights, moved = rule(rows, present, state.inner, losses=losses, key=key)
         found = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, evidence)
         return found, state._replace(weights=jnp.where(present, weights, 0.0), inner=moved)

@@ -11,7 +11,9 @@ from mtljax import trees
 from mtljax.checks import check_losses, check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
-from mtljax.methods.rows import along, keep_rows, row_norms
+from mtljax.methods.rows import row_norms
+from mtljax.participation import held, rows_of
+from mtljax.trees import along
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -81,10 +83,10 @@ def db_mtl(*, beta: float = 0.9, decay: float = 0.0, eps: float = 1e-8) -> Metho
             new = new * along(weights, new).astype(new.dtype)
             return new + along(past, new).astype(new.dtype) * (old - new)
 
-        average = keep_rows(jax.tree.map(move, inner.average, rows), inner.average, active)
+        average = held(jax.tree.map(move, inner.average, rows), inner.average, active)
         norms = jnp.where(active, row_norms(average, active.size), 0.0)
         factors = jnp.where(active, divide(jnp.max(norms), norms), 0.0)
-        kept = keep_rows(average, jax.tree.map(jnp.zeros_like, average), active)
+        kept = rows_of(active, average)
         return trees.weighted_sum(factors, kept), weights, DBMTLState(average, steps)
 
     return method_of_gradients("db_mtl", rule, inner=inner, weigh_tasks=True, least_loss=0.0)

@@ -14,7 +14,8 @@ from mtljax.checks import check_flag, check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import PULL
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
-from mtljax.methods.rows import keep_rows, row_sums
+from mtljax.methods.rows import row_sums
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -104,7 +105,7 @@ def excess_mtl(
 
     def rule(rows: PyTree, active: Array, inner: ExcessMTLState, *, losses: Array | None, key: Key | None):
         root = jax.tree.map(jnp.hypot, inner.root, rows)
-        root = keep_rows(root, inner.root, active)
+        root = held(root, inner.root, active)
         excess = jnp.broadcast_to(row_sums(risk, rows, root), active.shape)
         begins = active & (inner.first == 0)
         first = jnp.where(begins, excess, inner.first)

@@ -11,7 +11,8 @@ from jax.core import Tracer
 from mtljax.checks import check_callable, check_number
 from mtljax.methods.common import vector_argument
 from mtljax.methods.from_jacobian.common import method_of_gradients
-from mtljax.methods.rows import along, sum_over_tasks
+from mtljax.methods.rows import sum_over_tasks
+from mtljax.trees import along
 from mtljax.types import Array, Key, Method, PyTree
 
 

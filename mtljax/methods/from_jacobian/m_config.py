@@ -13,8 +13,10 @@ from mtljax.methods.checked import checked
 from mtljax.methods.common import initial_state, mask_of
 from mtljax.methods.from_gramian.config import config
 from mtljax.methods.from_jacobian.common import zero_rows
-from mtljax.methods.rows import along, widened
+from mtljax.methods.rows import widened
+from mtljax.participation import rows_of
 from mtljax.solvers.scaling import as_float32
+from mtljax.trees import along
 from mtljax.types import Array, Key, Method, MethodState, PyTree
 
 
@@ -133,7 +135,7 @@ def m_config(*, beta: float = 0.9) -> Method:
         )
         weights, solved = conflict_free.update(gram, state._replace(inner=()), active=present & (steps > 0))
         grown = 1.0 - beta ** jnp.maximum(count, 1).astype(jnp.float32)
-        kept = jax.tree.map(lambda leaf: jnp.where(along(present, leaf), leaf, 0.0), moment)
+        kept = rows_of(present, moment)
         combined = trees.weighted_sum(grown * weights * correction, kept)
 
         def pseudo(new: Array, old: Array, like: Array) -> Array:

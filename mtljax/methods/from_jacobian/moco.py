@@ -13,9 +13,11 @@ from mtljax.checks import check_callable, check_losses, check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.common import check_evidence
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
-from mtljax.methods.rows import along, keep_rows, row_norms
+from mtljax.methods.rows import row_norms
+from mtljax.participation import held, rows_of
 from mtljax.solvers.scaling import as_float32, multiply
 from mtljax.solvers.simplex_projection import among_active, back_among_all, project_simplex
+from mtljax.trees import along
 from mtljax.types import Array, Key, Method, PyTree
 
 LARGEST = 2.0**100
@@ -163,8 +165,8 @@ def moco(
         def move(old: Array, new: Array) -> Array:
             return old - along(speed, old).astype(old.dtype) * (old - new)
 
-        average = keep_rows(jax.tree.map(move, inner.average, rows), inner.average, active)
-        kept = keep_rows(average, jax.tree.map(jnp.zeros_like, average), active)
+        average = held(jax.tree.map(move, inner.average, rows), inner.average, active)
+        kept = rows_of(active, average)
         found = ranges.gramian(kept, num_tasks=active.size)
         share = among_active(inner.share, active)
         slope = multiply(as_float32(found.gramian), share) / found.scale / found.scale

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from mtljax.checks import check_number
 from mtljax.methods.arithmetic import divide
 from mtljax.methods.from_jacobian.common import method_of_gradients, zero_rows
-from mtljax.methods.rows import along, keep_rows, row_norms, sum_over_tasks
+from mtljax.methods.rows import row_norms, sum_over_tasks
+from mtljax.participation import held
+from mtljax.trees import along
 from mtljax.types import Array, Key, Method, PyTree
 
 
@@ -97,7 +99,7 @@ def sam_gs(*, momentum: float = 0.9, beta: float = 0.99, threshold: float = 0.1,
         factors = divide(jnp.sum(norms) / jnp.maximum(number, 1), norms)
         gains = divide(1.0 / (1.0 - momentum ** jnp.maximum(steps, 1).astype(jnp.float32)), jnp.sqrt(corrected))
         moment = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, inner.moment, rows)
-        moment = keep_rows(moment, inner.moment, active)
+        moment = held(moment, inner.moment, active)
 
         def one(row: Array, moment: Array, factor: Array, gain: Array) -> Array:
             return row * jnp.where(equalize, factor, gain * jnp.abs(moment))

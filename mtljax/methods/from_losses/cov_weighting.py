@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_number
 from mtljax.methods.arithmetic import divide, number, total
-from mtljax.methods.common import hold_inactive
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 LARGEST_RATIO = 8.0
@@ -94,6 +94,6 @@ def cov_weighting(*, epsilon: float = 1e-8) -> Method:
             mean_ratio=inner.mean_ratio + share * surprise,
             deviation=deviation,
         )
-        return weights, hold_inactive(moved, inner, counted)
+        return weights, held(moved, inner, counted)
 
     return method_of_losses("cov_weighting", rule, inner=inner)

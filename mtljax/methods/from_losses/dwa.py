@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_number
 from mtljax.methods.arithmetic import number, softmax
-from mtljax.methods.common import PULL, hold_inactive
+from mtljax.methods.common import PULL
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 
@@ -90,6 +91,6 @@ def dwa(period: int = 25, *, temperature: float = 2.0) -> Method:
             before=jnp.where(full, inner.last, inner.before),
             periods=jnp.minimum(inner.periods + full, 2),
         )
-        return weights, hold_inactive(moved, inner, active)
+        return weights, held(moved, inner, active)
 
     return method_of_losses("dwa", rule, inner=inner)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_callable, check_number
-from mtljax.methods.common import check_evidence, hold_inactive, vector_argument
+from mtljax.methods.common import check_evidence, vector_argument
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.solvers.scaling import as_float32
 from mtljax.types import Array, Key, Method
 
@@ -104,7 +105,7 @@ def dynamic_task_priority(
         measured = active & ~jnp.isnan(newest)
         newest = jnp.clip(jnp.where(measured, newest, 0.0), 0.0, 1.0)
         running = jnp.where(inner.started, inner.kpi + smoothing * (newest - inner.kpi), newest)
-        moved = hold_inactive(DynamicTaskPriorityState(running, jnp.ones_like(inner.started)), inner, measured)
+        moved = held(DynamicTaskPriorityState(running, jnp.ones_like(inner.started)), inner, measured)
         weights = -jnp.power(1.0 - moved.kpi, focus) * jnp.log(jnp.maximum(moved.kpi, floor))
         return jnp.where(moved.started, weights, 1.0), moved
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_count, check_number
 from mtljax.methods.arithmetic import divide, mean, softmax, total
-from mtljax.methods.common import hold_inactive
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 # Indicators are clustered in float32, where sums over tasks of larger ones are out of range.
@@ -122,6 +122,6 @@ def go4align(num_groups: int = 2, *, step_size: float = 1e-4) -> Method:
         sizes = losses / jnp.max(jnp.where(counted, losses, 0.0), initial=jnp.finfo(jnp.float32).tiny)
         scale = jnp.minimum(total(sizes, counted) / jnp.where(counted, sizes, 1.0), LARGEST)
         weights = group_means(scale * softmax(moved, counted), counted, num_groups)
-        return weights, hold_inactive(Go4AlignState(moved), inner, counted)
+        return weights, held(Go4AlignState(moved), inner, counted)
 
     return method_of_losses("go4align", rule, inner=inner, least_loss=0.0)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_count
 from mtljax.methods.arithmetic import divide, number, softmax
-from mtljax.methods.common import hold_inactive
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 
@@ -74,6 +74,6 @@ def igb(period: int = 25, *, start: int | None = None) -> Method:
             count=jnp.minimum(inner.count + 1, begin + period),
             base=jnp.where((inner.count >= begin) & ~known, inner.base + losses, inner.base),
         )
-        return divide(v, jnp.where(counted, losses, 1.0)), hold_inactive(moved, inner, counted)
+        return divide(v, jnp.where(counted, losses, 1.0)), held(moved, inner, counted)
 
     return method_of_losses("igb", rule, inner=inner, least_loss=0.0)

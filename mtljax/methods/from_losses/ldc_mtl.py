@@ -12,9 +12,10 @@ from jax import lax
 
 from mtljax.checks import check_callable, check_number, check_optimizer
 from mtljax.methods.arithmetic import divide
-from mtljax.methods.common import PULL, check_evidence, hold_inactive
+from mtljax.methods.common import PULL, check_evidence
 from mtljax.methods.from_losses.common import method_of_losses
 from mtljax.methods.learning import learn, learner_state
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 Scaling = Callable[[Array, Array, Array], Array]
@@ -143,6 +144,6 @@ def ldc_mtl(
         weights = jax.grad(objective)(values, inner.logits)
         slope = jax.grad(objective, 1)(jnp.minimum(values, PULL * known), inner.logits)
         moved = learn(learner, slope, inner.optimizer, inner.logits, counted)
-        return jnp.where(counted, weights, 0.0), LdcMtlState(*moved, hold_inactive(first, inner.first, counted))
+        return jnp.where(counted, weights, 0.0), LdcMtlState(*moved, held(first, inner.first, counted))
 
     return method_of_losses("ldc_mtl", rule, inner=inner, least_loss=0.0)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from mtljax.checks import check_number
-from mtljax.methods.common import PULL, hold_inactive
+from mtljax.methods.common import PULL
 from mtljax.methods.from_losses.common import method_of_losses
+from mtljax.participation import held
 from mtljax.types import Array, Key, Method
 
 
@@ -83,6 +84,6 @@ def loss_normalization(*, step_size: float = 3e-4, floor: float = 1e-4) -> Metho
         sigma = jnp.maximum(deviation, floor * jnp.hypot(deviation, mean))
         weights = jnp.where(sigma > 0, 1.0 / jnp.where(sigma > 0, sigma, 1.0), 1.0)
         counted = active & (losses != 0)
-        return weights, hold_inactive(moved, inner, counted)
+        return weights, held(moved, inner, counted)
 
     return method_of_losses("loss_normalization", rule, inner=inner)

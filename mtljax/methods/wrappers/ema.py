@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from mtljax.checks import check_method_of_evidence, check_number
 from mtljax.methods.checked import checked
-from mtljax.methods.common import hold_inactive, mask_of, weights_of
+from mtljax.methods.common import mask_of, weights_of
 from mtljax.methods.wrappers.common import lifted
+from mtljax.participation import held
 from mtljax.types import Array, Method, MethodState
 
 
@@ -96,7 +97,7 @@ def ema(
             share = jnp.where(kept.count == 0, 0.0, share)
         # Not `share * average` alone: the average before a task's first step must not be read.
         mixed = jnp.where(share > 0, share * kept.average, 0.0) + (1.0 - share) * weights
-        average = hold_inactive(mixed.astype(jnp.float32), kept.average, active)
+        average = held(mixed.astype(jnp.float32), kept.average, active)
         count = kept.count + mask_of(state, active)
         used = weights_of(average, active)
         return used, MethodState(used, inner.residual, EmaState(count, average, inner))

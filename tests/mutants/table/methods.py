@@ -154,7 +154,7 @@ MUTANTS = (
     ),
     Mutant(
         "methods/from_jacobian/moco.py",
-        "average = keep_rows(jax.tree.map(move, inner.average, rows), inner.average, active)",
+        "average = held(jax.tree.map(move, inner.average, rows), inner.average, active)",
         "average = jax.tree.map(move, inner.average, rows)",
         METHODS + "test_moco.py::test_the_average_of_an_absent_task_is_held",
     ),
