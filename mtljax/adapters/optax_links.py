@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import participation, trees
+from mtljax.banks import in_order
 from mtljax.checks import check_method_of_evidence, check_names, expect
+from mtljax.engines.checks import by_entry
 from mtljax.methods.apply import reconcile
 from mtljax.methods.common import check_active
 from mtljax.methods.observing import begun, ended
@@ -189,14 +191,8 @@ def _tasks(own: Any, given: list[str] | None) -> list[str]:
 
 def _vector(losses: Array | Mapping[str, Array], tasks: list[str]) -> Array:
     """Losses `[T]` in task order."""
-    if isinstance(losses, Mapping):
-        told = f"of tasks {tasks}"
-        expect(sorted(losses, key=str) == sorted(tasks), "as_optax", "losses", told, sorted(losses), ValueError)
-        losses = jnp.stack([jnp.asarray(losses[name]) for name in tasks])
-    shape = jnp.shape(losses)
-    if shape != (len(tasks),):
-        raise ValueError(f"as_optax: losses must be of shape ({len(tasks)},), found shape {shape}")
-    return losses
+    by_entry(losses, tasks, banks=False, where="as_optax")
+    return in_order(losses, tasks)
 
 
 def _sound(tasks: Mapping[str, PyTree], num_tasks: int) -> Array:

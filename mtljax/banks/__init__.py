@@ -2,7 +2,7 @@
 
 from mtljax.banks.apart import Group, group_of, is_mark, keep_apart, marked
 from mtljax.banks.by_task import ByTask, Names, names_of
-from mtljax.banks.entries import Entries, rows_scaled
+from mtljax.banks.entries import Entries, entries_of, in_order, rows_scaled
 from mtljax.banks.moved import Banks, Moves, bank_of, moved, moves_of
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "Moves",
     "Names",
     "bank_of",
+    "entries_of",
     "group_of",
+    "in_order",
     "is_mark",
     "keep_apart",
     "marked",

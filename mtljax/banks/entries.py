@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +75,30 @@ class Entries(NamedTuple):
             return jnp.stack([jnp.asarray(part) for part in parts])
         rows = [part if size is not None else part[None] for part, size in zip(parts, self.sizes, strict=True)]
         return jnp.concatenate(rows)
+
+
+def entries_of(names: Sequence[str], losses: Sequence[Array]) -> Entries:
+    """The entries of losses: a scalar of a single task, `[n]` of a bank of n tasks.
+
+    Example:
+        >>> entries_of(["assays", "depth"], [jnp.ones(3), jnp.ones(())]).sizes
+        (3, None)
+    """
+    return Entries(tuple(names), tuple(loss.shape[0] if loss.ndim else None for loss in losses))
+
+
+def in_order(losses: Array | Mapping[str, Array], names: Sequence[str] | None = None) -> Array:
+    """Losses as `[T]`: of a dict by entry, in the order of `names`; None for the sorted order of its own.
+
+    Example:
+        >>> in_order({"b": jnp.array(3.0), "a": jnp.array([1.0, 2.0])}).tolist()
+        [1.0, 2.0, 3.0]
+    """
+    if not isinstance(losses, Mapping):
+        return losses
+    names = sorted(losses) if names is None else names
+    parts = [jnp.asarray(losses[name]) for name in names]
+    return entries_of(names, parts).joined(parts)
 
 
 def rows_scaled(factor: Array, tree: PyTree) -> PyTree:

@@ -42,6 +42,18 @@ def check_params(where: str, params: Any) -> None:
     tasks = "a dict by task name, with an empty tree for a task without parameters"
     expect(isinstance(params.tasks, dict), where, "params.tasks", tasks, params.tasks, TypeError)
     expect(bool(params.tasks), where, "params.tasks", tasks, params.tasks, ValueError)
+    check_floating(where, params)
+
+
+def check_floating(where: str, params: Any) -> None:
+    """Raise unless all leaves of parameters of any form are of a real floating dtype.
+
+    Example:
+        >>> check_floating("carry", {"ids": np.arange(3)})
+        Traceback (most recent call last):
+        ...
+        TypeError: carry: params['ids'] must be of a floating dtype, found int64; keep what is not trained in the state
+    """
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -77,13 +89,14 @@ def with_aux(losses: Any, aux: Any, has_aux: bool) -> Any:
     return (losses, aux) if has_aux else losses
 
 
-def by_entry(losses: Any, names: Sequence[str], *, banks: bool = True) -> tuple[Array, ...]:
+def by_entry(losses: Any, names: Sequence[str], *, banks: bool = True, where: str = "losses_fn") -> tuple[Array, ...]:
     """Losses as a tuple by entry of the tasks: a scalar for a single task, `[n]` for a bank of n tasks.
 
     Args:
         losses: dict by entry, or an array `[T]` of single tasks.
-        names: the entries of the parameters, sorted.
+        names: the entries of the tasks, in their order.
         banks: whether an entry may be a bank.
+        where: who gives the losses; it opens the messages.
 
     Raises:
         ValueError: entries that differ from `names`, a loss that is not a scalar or `[n]`, an array that is not `[T]`.
@@ -94,25 +107,25 @@ def by_entry(losses: Any, names: Sequence[str], *, banks: bool = True) -> tuple[
         >>> by_entry({"a": jnp.array(1.0), "b": jnp.array(2.0)}, ["a", "c"])
         Traceback (most recent call last):
         ...
-        ValueError: losses_fn: losses must be of the tasks of params.tasks, ['a', 'c'], found ['a', 'b']
+        ValueError: losses_fn: losses must be of the tasks ['a', 'c'], found ['a', 'b']
     """
     names = list(names)
-    if isinstance(losses, dict):
-        if sorted(losses, key=str) != names:
-            raise ValueError(f"losses_fn: losses must be of the tasks of params.tasks, {names}, found {list(losses)}")
-        found = tuple(_array(f"the loss of task '{name}'", losses[name]) for name in names)
+    if isinstance(losses, Mapping):
+        if sorted(losses, key=str) != sorted(names):
+            raise ValueError(f"{where}: losses must be of the tasks {names}, found {list(losses)}")
+        found = tuple(_array(where, f"the loss of task '{name}'", losses[name]) for name in names)
         for name, loss in zip(names, found, strict=True):
             if loss.ndim > int(banks) or loss.shape == (0,):
                 expected = "a scalar, or [n] for a bank of n tasks" if banks else "a scalar"
-                raise ValueError(f"losses_fn: the loss of task '{name}' must be {expected}, found shape {loss.shape}")
+                raise ValueError(f"{where}: the loss of task '{name}' must be {expected}, found shape {loss.shape}")
     else:
-        array = _array("losses", losses)
+        array = _array(where, "losses", losses)
         if array.shape != (len(names),):
-            raise ValueError(f"losses_fn: losses must be of shape ({len(names)},) for {names}, found {array.shape}")
+            raise ValueError(f"{where}: losses must be of shape ({len(names)},) for {names}, found {array.shape}")
         found = tuple(array[k] for k in range(len(names)))
     for name, loss in zip(names, found, strict=True):
         if not jnp.issubdtype(loss.dtype, jnp.floating):
-            raise TypeError(f"losses_fn: the loss of task '{name}' must be of a floating dtype, found {loss.dtype}")
+            raise TypeError(f"{where}: the loss of task '{name}' must be of a floating dtype, found {loss.dtype}")
     return found
 
 
@@ -139,8 +152,8 @@ def check_banks(entries: Entries, params: Params) -> None:
                 )
 
 
-def _array(what: str, value: Any) -> Array:
+def _array(where: str, what: str, value: Any) -> Array:
     if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
         expected = "an array" if what != "losses" else "a dict of scalars by task, or an array [T]"
-        raise TypeError(f"losses_fn: {what} must be {expected}, found {found(value)}")
+        raise TypeError(f"{where}: {what} must be {expected}, found {found(value)}")
     return jnp.asarray(value)

@@ -9,6 +9,7 @@ import jax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_method
+from mtljax.engines.checks import check_params
 from mtljax.engines.full import best_rows, full
 from mtljax.engines.gramian import gramian
 from mtljax.engines.linear import Linearized, linearize
@@ -113,6 +114,7 @@ def explain(losses_fn: Callable[..., Any], method: Method, params: Params, *args
     """
     check_callable("explain", "losses_fn", losses_fn)
     check_method("explain", "method", method)
+    check_params("explain", params)
     chosen: list[Choice] = []
 
     def trace(params: Params, *args: Any) -> tuple[()]:

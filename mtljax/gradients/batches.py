@@ -8,11 +8,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mtljax import participation, trees
-from mtljax.banks import Entries
+from mtljax import participation
+from mtljax.banks import entries_of
 from mtljax.engines.checks import by_entry, check_banks, split_aux
 from mtljax.gradients.checks import check_tasks
 from mtljax.gradients.result import Gradients
+from mtljax.methods.rows import widened
 from mtljax.types import Array, Aux, Batches, Method, MethodState, Params
 
 
@@ -21,7 +22,7 @@ def on_batches(
     method: Method,
     params: Params,
     state: MethodState,
-    args: tuple[Any, ...],
+    batches: tuple[tuple[Any, ...], ...],
     told: dict[str, Any],
     active: Array | None,
     has_aux: bool,
@@ -34,16 +35,15 @@ def on_batches(
             f"value_and_grad: {method.name} reads batches, and would decide on each device by that device's alone; run "
             "the step with training.sharded, made without axis_name"
         )
-    batches = _batches_of(method, args)
     names = sorted(params.tasks)
     found = [split_aux(losses_fn(params, *each), has_aux) for each in batches]
     known = [aux if isinstance(aux, Aux) else Aux() for _, aux in found]
     first = by_entry(found[0][0], names)
-    entries = Entries(tuple(names), tuple(loss.shape[0] if loss.ndim else None for loss in first))
+    entries = entries_of(names, first)
     check_banks(entries, params)
     check_tasks(method, state, active, entries)
     who = participation.present(
-        entries.joined([loss.astype(trees.accumulator(loss.dtype)) for loss in first]),
+        entries.joined(widened(first)),
         weight_sum=known[0].weight_sum,
         active=active,
         method=method,
@@ -83,7 +83,7 @@ def on_batches(
     )
 
 
-def _batches_of(method: Method, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
+def batches_of(method: Method, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
     """The arguments of the loss function for each batch that the method reads."""
     if method.num_batches == 1:
         return (args,)

@@ -13,14 +13,14 @@ from jax import lax
 from mtljax import engines, participation, trees
 from mtljax.banks import rows_scaled
 from mtljax.checks import expect
-from mtljax.engines.checks import check_params
 from mtljax.engines.cut import Cut, cut_heads, reduction
-from mtljax.engines.linear import Linearized, linearize
+from mtljax.engines.linear import linearize
 from mtljax.engines.types import Engine, check_rows, check_serves
 from mtljax.gradients.batches import on_batches
 from mtljax.gradients.checks import check_tasks
 from mtljax.gradients.result import Gradients
 from mtljax.methods.apply import weigh
+from mtljax.methods.rows import widened
 from mtljax.methods.wrappers import preference
 from mtljax.sweeps import throughout
 from mtljax.types import Array, Aux, Key, Method, MethodState, Params, PyTree
@@ -31,7 +31,7 @@ def differentiate(
     method: Method,
     params: Params,
     method_state: MethodState,
-    args: tuple[Any, ...],
+    batches: tuple[tuple[Any, ...], ...],
     *,
     has_aux: bool,
     engine: Engine | None = None,
@@ -52,7 +52,7 @@ def differentiate(
         method: how tasks are reconciled.
         params: parameters, the same on every device.
         method_state: the method's state, likewise.
-        args: the rest of what `losses_fn` takes; where the method reads more than one batch, a tuple of these for each.
+        batches: for each batch that the method reads, the rest of what `losses_fn` takes.
         has_aux: whether `losses_fn` returns `(losses, aux)`. Where aux is `mtljax.Aux`, its sums of weights, its
             priors and its extra arrays are used.
         engine: as in `value_and_grad`.
@@ -69,20 +69,24 @@ def differentiate(
     Raises:
         ValueError, TypeError: where losses, params, active and method disagree, naming what was found.
     """
-    check_params("value_and_grad", params)
     expect(isinstance(method_state, MethodState), method.name, "state", "a mtljax.MethodState", method_state, TypeError)
     if method.reads == "batches":
         told = {"key": key, **extra}
-        return on_batches(losses_fn, method, params, method_state, args, told, active, has_aux, axis_name, squared)
+        return on_batches(losses_fn, method, params, method_state, batches, told, active, has_aux, axis_name, squared)
     reduce = reduction(axis_name)
     params = varying(params, axis_name)
-    told_apart = functools.partial(linearize, losses_fn, params, args, has_aux)
+    told_apart = functools.partial(linearize, losses_fn, params, batches[0], has_aux)
     linear = told_apart(apart=method.reads != "losses")
     entries = linear.entries
     check_tasks(method, method_state, active, entries)
     known = linear.aux if isinstance(linear.aux, Aux) else Aux()
     who = participation.present(
-        losses_of(linear), weight_sum=known.weight_sum, active=active, reduce=reduce, method=method, squared=squared
+        entries.joined(widened(linear.losses)),
+        weight_sum=known.weight_sum,
+        active=active,
+        reduce=reduce,
+        method=method,
+        squared=squared,
     )
     if known.prior is not None:
         method = preference(method, known.prior)
@@ -210,8 +214,3 @@ def _of_evidence(engine: Engine, cut: Cut, method: Method, state: MethodState, t
 def varying(params: Params, axis_name: str | tuple[str, ...] | None) -> Params:
     """Without the cast, differentiation sums over devices by itself; the sums here make gradients N times too large."""
     return params if axis_name is None else lax.pcast(params, axis_name, to="varying")
-
-
-def losses_of(linear: Linearized) -> Array:
-    """Losses as one array `[T]`, float32 or wider."""
-    return linear.entries.joined([loss.astype(trees.accumulator(loss.dtype)) for loss in linear.losses])

@@ -14,6 +14,7 @@ from mtljax.engines.cut import cut_heads, reduction
 from mtljax.engines.full import jacobian
 from mtljax.engines.linear import linearize
 from mtljax.engines.types import Engine, check_engine
+from mtljax.gradients.batches import batches_of
 from mtljax.gradients.step import differentiate, varying
 from mtljax.methods.observing import begun, ended, replaced
 from mtljax.partition import Own, check_memory, parted
@@ -160,8 +161,8 @@ def value_and_grad(
         **extra: Array,
     ) -> tuple[Any, PyTree, PyTree]:
         check_alone("value_and_grad", given)
-        first = args if method.num_batches == 1 else next(iter(args), ())
-        part = parted("value_and_grad", losses_fn, params, first, has_aux=has_aux, names=names, own=own)
+        batches = batches_of(method, args)
+        part = parted("value_and_grad", losses_fn, params, batches[0], has_aux=has_aux, names=names, own=own)
         state = begun("value_and_grad", method, method_state)
         check_memory("value_and_grad", method, state, params, part)
         result = differentiate(
@@ -169,7 +170,7 @@ def value_and_grad(
             method,
             part.split(params),
             state,
-            args,
+            batches,
             has_aux=has_aux,
             engine=engine,
             key=key,

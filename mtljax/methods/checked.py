@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtljax.banks import in_order
 from mtljax.checks import check_count, check_flag, check_key, check_least_loss, expect
-from mtljax.methods.common import check_active, check_evidence, in_order
+from mtljax.methods.common import check_active, check_evidence
 from mtljax.types import Array, Batches, Key, Method, MethodState, PyTree, Unobserved
 
 

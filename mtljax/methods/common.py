@@ -131,16 +131,6 @@ def weights_of(values: Array, active: Array | None) -> Array:
     return values if active is None else jnp.where(active, values, jnp.zeros_like(values))
 
 
-def in_order(losses: Array | Mapping[str, Array]) -> Array:
-    """Losses as `[T]`: of a dict by task, in sorted order of names.
-
-    Example:
-        >>> in_order({"b": 2.0, "a": 1.0}).tolist()
-        [1.0, 2.0]
-    """
-    return jnp.stack([jnp.asarray(losses[name]) for name in sorted(losses)]) if isinstance(losses, Mapping) else losses
-
-
 def vector_argument(name: str, what: str, value: Any, **bounds: Any) -> Any:
     """A number or one number for each task, float32 `[]` or `[T]`; `bounds` are those of `mtljax.checks.check_number`.
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.methods.common import in_order
+from mtljax.banks import in_order
 from mtljax.types import Array, Method, MethodState, PyTree, Unobserved
 
 

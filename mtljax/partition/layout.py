@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from mtljax.checks import check_names, expect, found
+from mtljax.engines.checks import check_floating
 from mtljax.types import Params, PyTree
 
 Own = Callable[[str], str | None] | Mapping[str, str | Sequence[str]]
@@ -43,6 +42,7 @@ def split(layout: Layout, tree: PyTree) -> Params:
     """A pytree as `Params`: an owned leaf is in a list under its task, and leaves a hole (None) in `shared`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> tree = {"x": jnp.ones(1), "y": jnp.ones(1)}
         >>> split(layout_of("split", {"b": "y"}, tree, ["b", "a"]), tree)
         Params(shared={'x': Array([1.], dtype=float32), 'y': None},
@@ -77,6 +77,7 @@ def shared_of(where: str, own: Own | None, params: PyTree) -> PyTree:
     """The shared parameters of a pytree, with holes where something is owned.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> shared_of("carry", {"a": "head"}, {"head": jnp.ones(1), "trunk": jnp.ones(1)})
         {'head': None, 'trunk': Array([1.], dtype=float32)}
     """
@@ -106,13 +107,7 @@ def paths_of(where: str, params: PyTree) -> list[str]:
     """The path of each leaf, such as "depth/kernel", after checking that all are floating arrays and there are some."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     expect(bool(leaves), where, "params", "a pytree of floating arrays", params, TypeError)
-    for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{where}: params{jax.tree_util.keystr(path)} must be of a floating dtype, found {dtype}; "
-                "keep what is not trained in the state"
-            )
+    check_floating(where, params)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 

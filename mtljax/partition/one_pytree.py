@@ -101,8 +101,7 @@ def parted(
     def of_params(parts: Params, *args: Any) -> Any:
         losses, aux = split_aux(losses_fn(join(layout, parts), *args), has_aux)
         arrays.append(not isinstance(losses, Mapping))
-        by_key = dict(zip(keys, _in_order(where, losses, layout.names), strict=True))
-        by_entry(by_key, sorted(keys), banks=False)
+        by_key = dict(zip(keys, by_entry(losses, layout.names, banks=False), strict=True))
         return (by_key, aux) if has_aux else by_key
 
     def restore(by_key: Any) -> Any:
@@ -139,19 +138,6 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _in_order(where: str, losses: Any, names: Sequence[str]) -> list[Any]:
-    """The T losses in task order."""
-    if isinstance(losses, Mapping):
-        told = f"of the tasks {list(names)}, as names says"
-        expect(sorted(losses, key=str) == sorted(names), where, "losses", told, list(losses), ValueError)
-        return [losses[name] for name in names]
-    array = isinstance(losses, jax.Array | np.ndarray)
-    expect(array, where, "losses", "a dict of scalars by task, or an array [T]", losses, TypeError)
-    fits = losses.shape == (len(names),)
-    expect(fits, where, "losses", f"of shape ({len(names)},) for the tasks {list(names)}", losses.shape, ValueError)
-    return [losses[k] for k in range(len(names))]
-
-
 def _names_of(losses: Any) -> list[str]:
     """The tasks of losses that nobody named."""
     if isinstance(losses, Mapping):
@@ -175,8 +161,7 @@ def _traced(
     def scalars(params: PyTree) -> Any:
         losses, _ = split_aux(losses_fn(params, *args), has_aux)
         names.extend(given or _names_of(losses))
-        keys = keys_of(names)
-        return by_entry(dict(zip(keys, _in_order(where, losses, names), strict=True)), keys, banks=False)
+        return by_entry(losses, names, banks=False)
 
     jaxpr = jax.make_jaxpr(scalars)(params).jaxpr
     return names, jaxpr

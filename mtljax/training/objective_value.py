@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,7 +40,7 @@ def with_slope(grads: Params, slope: Params) -> Params:
 
 
 def objective(
-    losses_fn: Callable[..., Any],
+    part: Parted,
     method: Method,
     found: Gradients,
     args: tuple[Any, ...],
@@ -51,16 +50,17 @@ def objective(
     """The objective with this step's weights: `sum_k w_k L_k + penalty` over the tasks that take part.
 
     Args:
-        losses_fn: `(params, *args) -> (losses, Aux)`.
+        part: the parameters by task; its `losses_fn` is `(params, *args) -> (losses, Aux)`.
         method: the method of the step.
         found: this step's gradients, with the method's weights.
-        args: further arguments of `losses_fn`.
+        args: further arguments of `part.losses_fn`.
         penalty: the penalty at the parameters, or None.
         axis_name: as for `differentiate`.
 
     Returns:
-        Dict with `value` `[]`, averaged over devices; `grad`, its gradient like `Params`; `value_fn` and `obj_fn`, the
-        objective as a function of `Params`, whose gradient is over all devices.
+        Dict with `value` `[]`, averaged over devices; `grad`, its gradient; `value_fn` and `obj_fn`, the objective as a
+        function of the parameters, whose gradient is over all devices. Parameters and gradients are in the form that
+        the caller gave.
     """
     weights = jnp.where(found.active, found.method_state.weights, 0.0)
     names = sorted(found.grads.tasks)
@@ -76,11 +76,11 @@ def objective(
     def both(params: Params) -> tuple[Array, Params]:
         # As in the step, a task that is not finite does not affect the others, and devices agree.
         at = differentiate(
-            losses_fn,
+            part.losses_fn,
             fixed,
             params,
             initial_state(found.entries.num_tasks),
-            args,
+            (args,),
             has_aux=True,
             active=found.active,
             axis_name=axis_name,
@@ -96,9 +96,9 @@ def objective(
 
     function.defvjp(both, lambda grads, c: (jax.tree.map(lambda g: jnp.asarray(c, g.dtype) * g, grads),))
 
-    def value_fn(params: Params, *, obj_fn: Any = None) -> Array:
+    def value_fn(params: PyTree, *, obj_fn: Any = None) -> Array:
         del obj_fn  # a named argument, since line searches pass it
-        return function(params)
+        return function(part.split(params))
 
     value, own = total(found.losses), found.grads.tasks
     if not method.weigh_tasks:
@@ -108,14 +108,4 @@ def objective(
     if penalty is not None:
         known = jnp.where(jnp.isfinite(penalty.value), penalty.value, 0.0)
         value, grad = value + known, with_slope(grad, penalty.slope)
-    return {"value": value, "grad": grad, "value_fn": value_fn, "obj_fn": value_fn}
-
-
-def as_given(part: Parted, offered: dict[str, Any]) -> dict[str, Any]:
-    """What is offered over `Params`, over parameters in the form that the caller gave."""
-
-    def value_fn(params: PyTree, *, obj_fn: Any = None) -> Array:
-        del obj_fn
-        return offered["value_fn"](part.split(params))
-
-    return {**offered, "grad": part.join(offered["grad"]), "value_fn": value_fn, "obj_fn": value_fn}
+    return {"value": value, "grad": part.join(grad), "value_fn": value_fn, "obj_fn": value_fn}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtljax.banks import Entries, names_of
+from mtljax.banks import Entries, in_order, names_of
 from mtljax.checks import (
     check_alone,
     check_axis_name,
@@ -28,7 +28,7 @@ from mtljax.gradients.step import differentiate
 from mtljax.losses.objective import attribute
 from mtljax.partition import check_memory, has_tasks, parted, paths_of
 from mtljax.training.merging import mean_over_devices, over_devices
-from mtljax.training.objective_value import as_given, objective, update_with, with_slope
+from mtljax.training.objective_value import objective, update_with, with_slope
 from mtljax.training.penalized import penalized
 from mtljax.training.report import report
 from mtljax.training.resting import at_paths, can_hold, has_prox, held, moving, scalars_held
@@ -198,7 +198,7 @@ def make_train_step(
             method,
             params,
             state.method_state,
-            args if method.num_batches == 1 else tuple(each),
+            tuple(each),
             has_aux=True,
             engine=engine,
             key=method_key,
@@ -215,7 +215,7 @@ def make_train_step(
         grads = part.join(found.grads if total is None else with_slope(found.grads, total.slope))
         moves = moving(params, found.entries, found.active, None if total is None else total.reach)
         moves = moves if part.layout is None else at_paths(part.layout, state.params, moves)
-        offered = as_given(part, objective(part.losses_fn, method, found, args, total, axis_name))
+        offered = objective(part, method, found, args, total, axis_name)
         if has_prox(state.opt_state):
             offered["before_prox"] = functools.partial(held, moves)
         updates, opt_state = update_with(optimizer, grads, state.opt_state, state.params, offered)
@@ -227,7 +227,7 @@ def make_train_step(
         method_state = found.method_state
         if method.observe is not None:
             after = losses_fn(moved, *args, True)[0]
-            losses = over_devices(_vector(after, part.names, found.entries), found.share, axis_name)
+            losses = over_devices(in_order(after, part.names).astype(jnp.float32), found.share, axis_name)
             method_state = method.observe(losses, method_state)
         new = TrainState(
             step=state.step + 1,
@@ -297,8 +297,3 @@ def _known(banks: Mapping[str, Sequence[str]], entries: Entries) -> dict[str, tu
                 fits, "make_train_step", f"losses_fn.banks[{name!r}]", f"{size} names", list(found[name]), ValueError
             )
     return found
-
-
-def _vector(losses: Any, names: Sequence[str], entries: Entries) -> Array:
-    array = entries.joined([losses[name] for name in names]) if isinstance(losses, dict) else losses
-    return array.astype(jnp.float32)

@@ -239,16 +239,20 @@ def call(method=INVERSE_NORMS, grads=None, **extra):
             "as_optax: own must be None where parameters are mtljax.Params, found {}",
         ),
         (lambda: call(LOSSES), ValueError, "by_hand: losses must be of shape (3,), found None"),
-        (lambda: call(losses=jnp.ones(2)), ValueError, "as_optax: losses must be of shape (3,), found shape (2,)"),
+        (
+            lambda: call(losses=jnp.ones(2)),
+            ValueError,
+            "as_optax: losses must be of shape (3,) for ['a', 'b', 'c'], found (2,)",
+        ),
         (
             lambda: call(losses={"a": 1.0}),
             ValueError,
-            "as_optax: losses must be of tasks ['a', 'b', 'c'], found ['a']",
+            "as_optax: losses must be of the tasks ['a', 'b', 'c'], found ['a']",
         ),
         (
             lambda: call(losses={"a": 1.0, "b": 1.0, "x": 1.0}),
             ValueError,
-            "as_optax: losses must be of tasks ['a', 'b', 'c'], found ['a', 'b', 'x']",
+            "as_optax: losses must be of the tasks ['a', 'b', 'c'], found ['a', 'b', 'x']",
         ),
         (
             lambda: call(losses=jnp.ones(3), task_losses=jnp.ones(3)),

@@ -139,7 +139,7 @@ def test_mistakes_are_named(name, mistake):
 def test_losses_of_other_tasks_are_named(name):
     given, batch, val = problem()
     f = value_and_grad(lambda params, *batch: {"a": jnp.ones(())}, MAKERS[name]())
-    with pytest.raises(ValueError, match=r"losses_fn: losses must be of the tasks of params.tasks, .*found \['a'\]"):
+    with pytest.raises(ValueError, match=r"losses_fn: losses must be of the tasks .*found \['a'\]"):
         f(given, MAKERS[name]().init(3), batch, val)
 
 

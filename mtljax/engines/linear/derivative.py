@@ -17,14 +17,14 @@ cut. Then the losses themselves are the boundary and the heads are pulled with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Entries, Group, keep_apart
-from mtljax.engines.checks import by_entry, check_banks, check_params, split_aux
+from mtljax.banks import Group, entries_of, keep_apart
+from mtljax.engines.checks import by_entry, check_banks, split_aux
 from mtljax.engines.linear.equations import WITHOUT_FORWARD_RULE, holds, reached_by
 from mtljax.engines.linear.pieces import cut_pieces, own_variables, uncut_pieces
 from mtljax.engines.linear.types import Linearized
@@ -52,9 +52,8 @@ def linearize(
     Raises:
         ValueError: tasks of losses and params differ, a loss is not a scalar or `[n]`, a bank's parameters do not lead
             with n, or a loss reaches another task's parameters (see `mtljax.engines.reach` for what cannot be told).
-        TypeError: a parameter leaf is not floating.
+        TypeError: a loss is not floating.
     """
-    check_params("value_and_grad", params)
     names = sorted(params.tasks)
 
     by_name: list[bool] = []
@@ -62,12 +61,12 @@ def linearize(
     def forward(shared: PyTree, tasks: dict[str, PyTree]) -> tuple[tuple[Array, ...], Any]:
         out = losses_fn(Params(shared, tasks), *args)
         losses, aux = split_aux(out, has_aux)
-        by_name.append(isinstance(losses, dict))
+        by_name.append(isinstance(losses, Mapping))
         return by_entry(losses, names), aux
 
     with keep_apart(apart):
         losses, tangent_map, aux = jax.linearize(forward, params.shared, params.tasks, has_aux=True)
-    entries = Entries(tuple(names), tuple(loss.shape[0] if loss.ndim else None for loss in losses))
+    entries = entries_of(names, losses)
     check_banks(entries, params)
     closed = jax.make_jaxpr(tangent_map)(params.shared, params.tasks)
     jaxpr = closed.jaxpr

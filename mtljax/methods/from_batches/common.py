@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax import participation, trees
+from mtljax.banks import in_order
 from mtljax.engines.cut import cut_heads
 from mtljax.engines.linear import linearize
 from mtljax.types import Array, Batches, MethodState, Params, PyTree, Update
@@ -48,12 +49,7 @@ SlopeAt = Callable[[Params, Array], Slope]
 
 def vector_of(batches: Batches, index: int) -> Callable[[Params], Array]:
     """`params -> losses [T]` on one batch, for derivatives in forward mode."""
-
-    def f(params: Params) -> Array:
-        losses = batches.losses_fn(params, index)
-        return jnp.stack([losses[name] for name in sorted(losses)])
-
-    return f
+    return lambda params: in_order(batches.losses_fn(params, index))
 
 
 def slope_of(batches: Batches, index: int) -> SlopeAt:

@@ -36,8 +36,8 @@ MUTANTS = (
     ),
     Mutant(
         "training/step.py",
-        "over_devices(_vector(after, part.names, found.entries), found.share, axis_name)",
-        "_vector(after, part.names, found.entries)",
+        "over_devices(in_order(after, part.names).astype(jnp.float32), found.share, axis_name)",
+        "in_order(after, part.names).astype(jnp.float32)",
         TRAINING + "test_keys.py::test_devices_with_unequal_shares_of_the_labels",
     ),
     Mutant(
