@@ -126,15 +126,18 @@ def ldc_mtl(
         order = jnp.argsort(~counted, stable=True)
         pair = counted[order][1:]
 
+        def rescaled(values: Array) -> Array:
+            scaled = scaling(values, known, counted)
+            check_evidence("ldc_mtl", "what scaling returned", scaled, values.shape)
+            return scaled
+
         # A gap of rounding has no sign: at the first step all rescaled losses are equal, some of them by division.
-        _, moved = jax.jvp(lambda values: scaling(values, known, counted), (values,), (values,))
+        _, moved = jax.jvp(rescaled, (values,), (values,))
         noise = 2.0**-20 * jnp.abs(jnp.where(counted, moved, 0.0)[order][1:])
 
         def objective(values: Array, logits: Array) -> Array:
             router = jnp.where(counted, jax.nn.sigmoid(logits), 0.0)
-            scaled = scaling(values, known, counted)
-            check_evidence("ldc_mtl", "what scaling returned", scaled, values.shape)
-            weighted = router * jnp.where(counted, scaled, 0.0)
+            weighted = router * jnp.where(counted, rescaled(values), 0.0)
             chain = weighted[order]
             gaps = jnp.where(pair & (jnp.abs(chain[:-1] - chain[1:]) > noise), chain[:-1] - chain[1:], 0.0)
             linear = divide(jnp.sum(weighted), lax.stop_gradient(jnp.sum(router)))
