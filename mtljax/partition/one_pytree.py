@@ -101,7 +101,7 @@ def parted(
     def of_params(parts: Params, *args: Any) -> Any:
         losses, aux = split_aux(losses_fn(join(layout, parts), *args), has_aux)
         arrays.append(not isinstance(losses, Mapping))
-        by_key = dict(zip(keys, by_entry(losses, layout.names, banks=False), strict=True))
+        by_key = dict(zip(keys, by_entry(losses, layout.names, banks=False, where=where), strict=True))
         return (by_key, aux) if has_aux else by_key
 
     def restore(by_key: Any) -> Any:
@@ -161,7 +161,7 @@ def _traced(
     def scalars(params: PyTree) -> Any:
         losses, _ = split_aux(losses_fn(params, *args), has_aux)
         names.extend(given or _names_of(losses))
-        return by_entry(losses, names, banks=False)
+        return by_entry(losses, names, banks=False, where=where)
 
     jaxpr = jax.make_jaxpr(scalars)(params).jaxpr
     return names, jaxpr
