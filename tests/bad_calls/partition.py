@@ -56,8 +56,11 @@ BAD = [
     # losses of one pytree
     Bad(lambda: value(lambda tree: {1: tree["trunk"].sum()}), ("losses_fn", "losses", "1"), TypeError),
     *each(lambda x: value(lambda tree: x), ("losses_fn", "losses"), [None, "ac", [1.0], jnp.ones(())], TypeError),
-    Bad(lambda: value(lambda tree: {"a": tree["trunk"], "c": tree["trunk"]}), ("losses_fn", "'a'", "scalar", "(2,)")),
-    Bad(lambda: value(lambda tree: {"a": jnp.array(1)}), ("losses_fn", "'a'", "int32"), TypeError),
+    Bad(
+        lambda: value(lambda tree: {"a": tree["trunk"], "c": tree["trunk"]}),
+        ("value_and_grad", "'a'", "scalar", "(2,)"),
+    ),
+    Bad(lambda: value(lambda tree: {"a": jnp.array(1)}), ("value_and_grad", "'a'", "int32"), TypeError),
     Bad(lambda: value(state=MGDA.init(3)), ("mgda", "3 tasks", "['a', 'c']")),
     Bad(lambda: value(state=(MGDA.init(2), MGDA.init(2))), ("value_and_grad", "state", "mgda", "2")),
     Bad(lambda: value(state={"w": jnp.ones(2)}), ("mgda", "state"), TypeError),
