@@ -74,8 +74,8 @@ MUTANTS = (
     ),
     Mutant(
         "participation.py",
-        "limit = jnp.where(keep, most, 0.0).astype(dtype)",
-        "limit = jnp.asarray(most, dtype)",
+        "limit = trees.along(jnp.where(keep, most, 0.0).astype(dtype), each)",
+        "limit = trees.along(jnp.full_like(keep, most, dtype), each)",
         PARTICIPATION + "test_the_others_train_as_if_it_were_absent",
     ),
     Mutant(
