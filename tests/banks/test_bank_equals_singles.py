@@ -111,7 +111,11 @@ def test_every_method(case):
 
 
 @pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if each != "hard"])
-@pytest.mark.parametrize("method", [methods.uncertainty(), methods.mgda()], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(methods.uncertainty(), marks=pytest.mark.slow), methods.mgda()],
+    ids=lambda method: method.name,
+)
 def test_every_architecture(architecture, method):
     ours, theirs = runs(method, architecture=architecture, steps=2)
     close(ours[0], theirs[0])

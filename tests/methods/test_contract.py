@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -300,14 +299,6 @@ def test_vmap_changes_nothing(case):
         update, state = run(case, jacobian, key=keys[index])
         close(one(together[0], index), update, 1e-5)
         np.testing.assert_allclose(together[1].weights[index], state.weights, rtol=1e-3, atol=1e-4)
-
-
-@every_method
-@pytest.mark.slow
-def test_jit_changes_nothing(case):
-    function: Any = compiled(case.name, 4)
-    eager, _ = function.__wrapped__(rows(4), None, losses(4), KEY)
-    close(eager, run(case, rows(4))[0], 1e-5)
 
 
 def remembers(case):
