@@ -28,6 +28,7 @@ bench: $(VENV)/.bench  ## Time methods, engines and solvers, beside peers.
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.stacked
+	$(BIN)/python -m benchmarks.many_tasks
 
 lint: $(VENV)/.test  ## Check style and formatting.
 	$(BIN)/ruff check .

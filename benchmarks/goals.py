@@ -15,24 +15,24 @@ def judge(records: Sequence[Record]) -> list[Row]:
     timed = [record for record in records if "why" not in record]
     failed = [r for r in records if "why" in r and (r["side"] == "mtljax" or r["group"] == "engines")]
     rows = [
-        _row("equal over JAX by hand", "<=", 1.02, _of(timed, "equal", "mtljax")),
-        _row("uncertainty over JAX by hand", "<=", 1.03, _uncertainty(timed)),
-        _row("solver + weighted sum, over the T rows", "<=", 0.05, _solvers(timed)),
-        _row("  (the Gramian, over the T rows; no goal)", "", None, _of(timed, "parts", "gramian")),
-        _row("full engine over forward + T backward passes", "<=", 1.05, _floor(timed)),
-        _row("engine=None over the fastest exact engine", "<=", 1.10, _chosen(timed)),
-        _row("gramian engine: memory beyond EW's and activations, in P", "<=", 3.0, _memory(timed, "gramian")),
-        _row("  (full engine, likewise; no goal)", "", None, _memory(timed, "full")),
-        _row("features engine over EW, T <= 8", "<=", 1.15, _features(timed)),
+        row("equal over JAX by hand", "<=", 1.02, _of(timed, "equal", "mtljax")),
+        row("uncertainty over JAX by hand", "<=", 1.03, _uncertainty(timed)),
+        row("solver + weighted sum, over the T rows", "<=", 0.05, _solvers(timed)),
+        row("  (the Gramian, over the T rows; no goal)", "", None, _of(timed, "parts", "gramian")),
+        row("full engine over forward + T backward passes", "<=", 1.05, _floor(timed)),
+        row("engine=None over the fastest exact engine", "<=", 1.10, _chosen(timed)),
+        row("gramian engine: memory beyond EW's and activations, in P", "<=", 3.0, _memory(timed, "gramian")),
+        row("  (full engine, likewise; no goal)", "", None, _memory(timed, "full")),
+        row("features engine over EW, T <= 8", "<=", 1.15, _features(timed)),
     ]
     for peer in ("LibMTL", "TorchJD"):
         for kind, wanted in (("mlp", 2.0), ("conv", 1.0)):
-            rows.append(_row(f"{peer} over mtljax, {kind}, every method", ">=", wanted, _peer(timed, peer, kind)))
+            rows.append(row(f"{peer} over mtljax, {kind}, every method", ">=", wanted, _peer(timed, peer, kind)))
     rows += [
-        _row("penalty's share of a soft-sharing step", "<=", 0.05, _penalty(timed)),
-        _row("pmap over jit, one device", "<=", 1.05, _prefixed(timed, "parallel", "pmap")),
-        _row("sharded over jit, one device", "<=", 1.05, _prefixed(timed, "parallel", "sharded")),
-        _row("16 seeds over one, small net", "<=", 4.0, _prefixed(timed, "seeds", "16 seeds")),
+        row("penalty's share of a soft-sharing step", "<=", 0.05, _penalty(timed)),
+        row("pmap over jit, one device", "<=", 1.05, _prefixed(timed, "parallel", "pmap")),
+        row("sharded over jit, one device", "<=", 1.05, _prefixed(timed, "parallel", "sharded")),
+        row("16 seeds over one, small net", "<=", 4.0, _prefixed(timed, "seeds", "16 seeds")),
     ]
     rows += [(f"{r['problem']}: {r['side']}, {r['group']}", "runs", r["why"], "NO") for r in failed]
     return rows
@@ -41,7 +41,7 @@ def judge(records: Sequence[Record]) -> list[Row]:
 Found = Iterator[tuple[float, str]]
 
 
-def _row(name: str, sign: str, wanted: float | None, found: Found) -> Row:
+def row(name: str, sign: str, wanted: float | None, found: Found) -> Row:
     values = list(found)
     goal = f"{sign} {wanted:g}" if wanted is not None else ""
     if not values:
