@@ -108,7 +108,8 @@ def by_hand(problem: Problem, *, uncertainty: bool = False) -> Side:
 
     def losses_of(params: Any, batch: Any) -> Any:
         inputs, targets, present = batch
-        outputs = jax.nn.relu(inputs @ params["w"] + params["b"]) @ params["heads"] + params["biases"]
+        features = jax.nn.relu(inputs @ params["w"] + params["b"][None])
+        outputs = features @ params["heads"] + params["biases"][None]
         return jnp.where(present, (outputs - targets) ** 2, 0).sum(0) / jnp.maximum(present.sum(0), 1)
 
     def total(params: Any, batch: Any) -> Any:
@@ -159,10 +160,10 @@ def by_mtljax(problem: Problem, method: Method, *, banked: bool = True) -> Side:
 def gramian_by_hand(problem: Problem) -> jax.Array:
     """The Gramian `[T, T]` of the shared gradients at the first parameters, from outer products of layer gradients."""
     inputs, shared = jnp.asarray(problem.inputs), problem.shared
-    features = jax.nn.relu(inputs @ shared["w"] + shared["b"])
-    errors = features @ problem.heads["w"][:, :, 0].T + problem.heads["b"][:, 0] - problem.targets
-    seeds = jnp.where(problem.present, 2 * errors, 0) / jnp.maximum(problem.present.sum(0), 1)
-    cotangents = jnp.einsum("bt,td->tbd", seeds, problem.heads["w"][:, :, 0]) * (features > 0)
+    features = jax.nn.relu(inputs @ shared["w"] + shared["b"][None])
+    errors = features @ problem.heads["w"][:, :, 0].T + problem.heads["b"][None, :, 0] - problem.targets
+    seeds = jnp.where(problem.present, 2 * errors, 0) / problem.present.sum(0)[None]
+    cotangents = jnp.einsum("bt,td->tbd", seeds, problem.heads["w"][:, :, 0]) * (features > 0)[None]
     mixed = jnp.einsum("bc,tcd->tbd", inputs @ inputs.T + 1, cotangents)
     return jnp.einsum("ibd,jbd->ij", cotangents, mixed)
 
@@ -180,7 +181,7 @@ def solver(problem: Problem, method: Method) -> Side:
 
 
 def _dense(own: Any, inputs: Any) -> Any:
-    return inputs @ own["w"] + own["b"]
+    return inputs @ own["w"] + own["b"][None]
 
 
 def _network(values: Any, apply: Any) -> Network:
