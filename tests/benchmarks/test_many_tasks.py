@@ -8,6 +8,7 @@ import pytest
 from benchmarks.many_tasks import goals, program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["equal", "uncertainty"])
 def test_a_bank_and_single_entries_make_the_steps_of_the_program_by_hand(method):
     problem = program.make_problem(3, batch=8)
