@@ -16,8 +16,8 @@ def scikit_learn(problem: Problem, method: str) -> Side:
 
     if method != "equal":
         raise LookupError("no such method")
-    batch = len(problem.inputs)
-    model = MLPRegressor((WIDTH,), alpha=0.0, batch_size=batch, learning_rate_init=LEARNING_RATE)
+    sizes: dict[str, Any] = {"hidden_layer_sizes": (WIDTH,), "batch_size": len(problem.inputs)}
+    model = MLPRegressor(**sizes, alpha=0.0, learning_rate_init=LEARNING_RATE)
     return Side(lambda: model.partial_fit(problem.inputs, problem.targets) and None, None, {})
 
 
@@ -69,36 +69,46 @@ def libmtl(problem: Problem, method: str) -> Side:
 
 
 def torchjd(problem: Problem, method: str) -> Side:
-    """TorchJD: a scalarizer where the method needs losses alone, else `mtl_backward` and an aggregator."""
+    """TorchJD: a scalarizer and one layer of T outputs where the method needs losses alone.
+
+    For the others `mtl_backward`, which takes a head per task, and an aggregator.
+    """
     import torch
     from torchjd import aggregation, scalarization
     from torchjd.autojac import jac_to_grad, mtl_backward
 
     encoder, decoders, batch = _torch(problem)
-    parameters = [*encoder.parameters(), *decoders.parameters()]
     if method in ("equal", "uncertainty"):
+        heads = _linear(problem.heads["w"][:, :, 0].T, problem.heads["b"][:, 0])
         scalarizer: Any = scalarization.Sum() if method == "equal" else scalarization.UW(problem.tasks)
-        parameters += scalarizer.parameters()
+        own = [*heads.parameters(), *scalarizer.parameters()]
+
+        def losses_of(features: Any) -> Any:
+            return ((heads(features) - batch[1]) ** 2 * batch[2]).sum(0) / batch[3]
 
         def backward(features: Any, losses: Any) -> None:
-            scalarizer(torch.stack(losses)).backward()
+            scalarizer(losses).backward()
     else:
+        own = [*decoders.parameters()]
         aggregators = {"upgrad": "UPGrad", "mgda": "MGDA", "pcgrad": "PCGrad"}
         if method == "nash_mtl":
             aggregator: Any = aggregation.NashMTL(n_tasks=problem.tasks)
         else:
             aggregator = getattr(aggregation, aggregators[method])()
 
+        def losses_of(features: Any) -> Any:
+            return _losses({name: decoder(features) for name, decoder in decoders.items()}, batch)
+
         def backward(features: Any, losses: Any) -> None:
             mtl_backward(losses, features=features)
             jac_to_grad(encoder.parameters(), aggregator)
 
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *own], lr=LEARNING_RATE)
     last: list[Any] = [None]
 
     def step() -> None:
         features = encoder(batch[0])
-        last[0] = _losses({name: decoder(features) for name, decoder in decoders.items()}, batch)
+        last[0] = losses_of(features)
         optimizer.zero_grad()
         backward(features, last[0])
         optimizer.step()
@@ -116,20 +126,24 @@ def _losses(outputs: Any, batch: Any) -> list[Any]:
     return found
 
 
+def _linear(w: np.ndarray, b: np.ndarray) -> Any:
+    """A layer with weights `[in, out]` and biases `[out]`."""
+    import torch
+
+    made = torch.nn.Linear(*w.shape)
+    with torch.no_grad():
+        made.weight.copy_(torch.tensor(np.ascontiguousarray(w.T)))
+        made.bias.copy_(torch.tensor(b))
+    return made
+
+
 def _torch(problem: Problem) -> Any:
     """Encoder, heads by task, and the batch."""
     import torch
 
-    def layer(w: np.ndarray, b: np.ndarray) -> Any:
-        made = torch.nn.Linear(*w.shape)
-        with torch.no_grad():
-            made.weight.copy_(torch.tensor(np.ascontiguousarray(w.T)))
-            made.bias.copy_(torch.tensor(b))
-        return made
-
-    encoder = torch.nn.Sequential(layer(problem.shared["w"], problem.shared["b"]), torch.nn.ReLU())
+    encoder = torch.nn.Sequential(_linear(problem.shared["w"], problem.shared["b"]), torch.nn.ReLU())
     heads = zip(problem.heads["w"], problem.heads["b"], strict=True)
-    decoders = torch.nn.ModuleDict({f"task{k:03d}": layer(w, b) for k, (w, b) in enumerate(heads)})
+    decoders = torch.nn.ModuleDict({f"task{k:03d}": _linear(w, b) for k, (w, b) in enumerate(heads)})
     present = torch.tensor(problem.present, dtype=torch.float32)
     return encoder, decoders, (torch.tensor(problem.inputs), torch.tensor(problem.targets), present, present.sum(0))
 

@@ -97,8 +97,13 @@ def compiled(fun: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) 
     program = traced.lower().compile()
     end = time.perf_counter()
     memory = program.memory_analysis()
-    sizes = ("temp", "output", "argument")
-    peak = None if memory is None else sum(int(getattr(memory, f"{size}_size_in_bytes")) for size in sizes)
+    peak = None
+    if memory is not None:
+        temp, output, argument, alias = (
+            int(getattr(memory, f"{kind}_size_in_bytes")) for kind in ("temp", "output", "argument", "alias")
+        )
+        # What is donated is argument and output in one.
+        peak = temp + output + argument - alias
     return program, {"trace_s": round(middle - start, 3), "compile_s": round(end - middle, 3), "peak_bytes": peak}
 
 
@@ -148,7 +153,7 @@ def by_mtljax(problem: Problem, method: Method, *, banked: bool = True) -> Side:
     model = mtljax.sharing.hard(trunk, heads)
     losses_fn = mtljax.make_losses_fn(model, tasks)
     init, step = mtljax.training.make_train_step(losses_fn, method, optax.adam(LEARNING_RATE))
-    batch = jax.tree.map(jnp.asarray, mtljax.Batch(problem.inputs, targets, present))
+    batch = mtljax.Batch(*jax.tree.map(jnp.asarray, (problem.inputs, targets, present)))
     # Not `model.init`: a bank starts each task from values of its own, and here every side starts from the same.
     params = jax.tree.map(jnp.array, mtljax.Params(problem.shared, own))
     _, model_state = jax.eval_shape(model.init, jax.random.key(0), batch.inputs)
