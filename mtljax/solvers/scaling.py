@@ -28,9 +28,6 @@ PRODUCT_ERROR = 2.0**-29
 WEIGHT_ERROR = 2.0**-24
 # The smallest normal number of float32.
 TINY = 2.0**-126
-# A direction shorter than this share of the shortest gradient counts as 0: Pareto-stationary to working precision.
-STATIONARY = 2.0**-10
-
 
 TRUSTED = 2.0**-6
 """The largest residual of an answer that is trusted. Above it, a method takes its safe direction."""

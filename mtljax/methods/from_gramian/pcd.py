@@ -12,12 +12,14 @@ from mtljax.checks import check_count, check_number
 from mtljax.methods.from_gramian.common import Answer, method_of_gramian
 from mtljax.participation import held
 from mtljax.solvers.cone_projection import project
-from mtljax.solvers.scaling import STATIONARY, TRUSTED, Solution, as_float32, finer, multiply
+from mtljax.solvers.scaling import TRUSTED, Solution, as_float32, finer, multiply
 from mtljax.solvers.scaling import scale as scaled
 from mtljax.types import Array, Method
 
 # One over 1 + (|x| / max |h|)^2, with x = d' - g'_p and h what constraints ask of it: below, no x is taken to exist.
 POSSIBLE = 2.0**-14
+# A direction shorter than this share of the sum of |w_k g_k| counts as 0.
+STATIONARY = 2.0**-10
 
 
 class PCDState(NamedTuple):
