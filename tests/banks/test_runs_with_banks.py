@@ -137,3 +137,35 @@ def test_a_bank_grows_from_stage_to_stage():
     found = training.run_stages(stages, nets.batch(True).inputs, key=jax.random.key(0), progress=False)
     before, after = (found[name].state.params.tasks["a"] for name in ("first", "second"))
     assert_rows(after, before, after)
+
+
+@pytest.mark.parametrize("where", [("tasks", "a", "a1"), lambda path: "/a1/" in path], ids=["a prefix", "a function"])
+def test_a_task_of_a_bank_is_frozen(where):
+    """Its row stays as it is to the bit, weight decay included; the other rows train as they would."""
+    params, _ = model_of().init(jax.random.key(1), nets.batch(True).inputs)
+    moved = {}
+    for name, optimizer in (
+        ("all", optax.adamw(0.1, weight_decay=0.5)),
+        ("frozen", sharing.freeze(optax.adamw(0.1, weight_decay=0.5), where, banks={"a": NAMES})),
+    ):
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
+        moved[name] = optax.apply_updates(params, updates)
+    for before, every, found in zip(
+        *(jax.tree.leaves(each.tasks["a"]) for each in (params, moved["all"], moved["frozen"])), strict=True
+    ):
+        np.testing.assert_array_equal(found[1], before[1])
+        np.testing.assert_array_equal(found[::2], every[::2])
+    np.testing.assert_array_equal(moved["frozen"].shared["w"], moved["all"].shared["w"])
+
+
+def test_a_whole_bank_is_frozen_without_a_state():
+    params, _ = model_of().init(jax.random.key(1), nets.batch(True).inputs)
+    optimizer = sharing.freeze(optax.adam(0.1), ("tasks", "a"), banks={"a": NAMES})
+    state = optimizer.init(params)
+    assert len(jax.tree.leaves(state)) == len(
+        jax.tree.leaves(sharing.freeze(optax.adam(0.1), ("tasks", "a")).init(params))
+    )
+    updates, _ = optimizer.update(params, state, params)
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(updates.tasks["a"]))
+    with pytest.raises(ValueError, match="where must select a leaf"):
+        sharing.freeze(optax.adam(0.1), ("tasks", "a", "a9"), banks={"a": NAMES}).init(params)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mtljax.checks import check_optimizer, expect
@@ -65,7 +68,9 @@ def part_labels(*rules: tuple[Where, str], default: str) -> Callable[[PyTree], P
     return labels
 
 
-def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.GradientTransformationExtraArgs:
+def freeze(
+    optimizer: optax.GradientTransformation, where: Where, *, banks: Mapping[str, Sequence[str]] = {}
+) -> optax.GradientTransformationExtraArgs:
     """An optimiser that leaves the selected parameters exactly as they are (except the sign of a zero).
 
     Their updates are zero for any gradients, NaN included. Weight decay, momentum and clipping by a global norm see the
@@ -77,6 +82,9 @@ def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradi
     Args:
         optimizer: for the parameters that are trained.
         where: the parameters to freeze, a prefix or a function of a leaf's path as in `part_labels`.
+        banks: `model.banks`, where tasks of banks are to be frozen one by one: paths of a bank's leaves then hold the
+            task's name behind the bank's, as "tasks/assays/nr_ar/kernel". Rows of frozen tasks do not change. They have
+            entries in the optimiser's state, whose gradients are 0.
 
     Returns:
         Transformation whose state is `optax.PartitionState` with the groups "trained" and "held". To start from a state
@@ -97,7 +105,24 @@ def freeze(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradi
     """
     check_optimizer("freeze", "optimizer", optimizer)
     _check_where("freeze", "where", where)
-    return optax.partition({TRAINED: optimizer, HELD: optax.set_to_zero()}, part_labels((where, HELD), default=TRAINED))
+    groups: dict[Hashable, Any] = {TRAINED: optimizer, HELD: optax.set_to_zero()}
+    if not banks:
+        return optax.partition(groups, part_labels((where, HELD), default=TRAINED))
+
+    def labels(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda rows: HELD if rows.all() else TRAINED, _held(where, banks, params))
+
+    def without_held(held: PyTree, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda rows, leaf: jnp.where(_along(rows, leaf), jnp.zeros_like(leaf), leaf), held, tree)
+
+    inner = optax.partition(groups, labels)
+
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        held = _held(where, banks, updates)
+        found, state = inner.update(without_held(held, updates), state, params, **extra)
+        return without_held(held, found), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.GradientTransformationExtraArgs:
@@ -140,6 +165,26 @@ def thaw(optimizer: optax.GradientTransformation, where: Where) -> optax.Gradien
     return optax.partition({TRAINED: optimizer, HELD: optimizer}, part_labels((where, HELD), default=TRAINED))
 
 
+def _held(where: Where, banks: Mapping[str, Sequence[str]], params: PyTree) -> PyTree:
+    """By leaf, whether it is held: bool `[]`, or `[n]` of a bank's leaf."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    found = []
+    for path, _ in leaves:
+        names = _names(path)
+        bank = banks.get(names[1]) if names[:1] == ("tasks",) and len(names) > 1 else None
+        each = [names] if bank is None else [(*names[:2], task, *names[2:]) for task in bank]
+        held = np.array([_fits_names(where, one) for one in each])
+        found.append(held[0] if bank is None else held)
+    if leaves and not any(each.any() for each in found):
+        known = sorted({"/".join(_names(path)) for path, _ in leaves})
+        raise ValueError(f"freeze: where must select a leaf, of {known}, or a task of {dict(banks)}, found {where!r}")
+    return structure.unflatten(found)
+
+
+def _along(rows: np.ndarray, leaf: Any) -> np.ndarray:
+    return rows.reshape(rows.shape + (1,) * (jnp.ndim(leaf) - rows.ndim))
+
+
 def _check_where(name: str, what: str, where: Where) -> None:
     prefix = (where,) if isinstance(where, str) else where
     meant = callable(where) or (isinstance(prefix, tuple) and prefix and all(isinstance(part, str) for part in prefix))
@@ -152,7 +197,10 @@ def _names(path: tuple) -> tuple[str, ...]:
 
 
 def _fits(where: Where, path: tuple) -> bool:
-    names = _names(path)
+    return _fits_names(where, _names(path))
+
+
+def _fits_names(where: Where, names: tuple[str, ...]) -> bool:
     if callable(where):
         return bool(where("/".join(names)))
     prefix = (where,) if isinstance(where, str) else where
