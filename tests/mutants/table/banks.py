@@ -34,6 +34,12 @@ MUTANTS = (
         BANKS + "test_groups_of_a_bank_are_summed_without_the_bad_task",
     ),
     Mutant(
+        "sharing/surgery/freeze.py",
+        "inner.update(without_held(held, updates), state, params, **extra)\n        return without_held(held, found), state",
+        "inner.update(without_held(held, updates), state, params, **extra)\n        return found, state",
+        RUNS + "test_a_task_of_a_bank_is_frozen",
+    ),
+    Mutant(
         "banks/moved.py",
         "jnp.asarray(new).at[after].set(jnp.asarray(old)[before])",
         "jnp.asarray(new).at[after].set(jnp.asarray(old)[: len(before)])",
