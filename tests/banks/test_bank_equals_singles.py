@@ -110,6 +110,27 @@ def test_every_method(case):
     close(told(ours[3]), told(theirs[3]), 1e-5)
 
 
+SEVERAL_BATCHES = [methods.moml(inner_lr=0.05), methods.sampled(methods.mgda(), 2)]
+MORE_OF_THEM = [methods.auto_lambda(inner_lr=0.05), methods.forum(inner_lr=0.05)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [*SEVERAL_BATCHES, *(pytest.param(method, marks=pytest.mark.slow) for method in MORE_OF_THEM)],
+    ids=lambda method: method.name,
+)
+def test_methods_of_several_batches(method):
+    ours, theirs = runs(method, optimizer=optax.sgd(0.05), steps=2)
+    close(ours[0], theirs[0], 5e-6)
+
+
+def test_a_method_that_takes_no_banks_says_so():
+    with pytest.raises(
+        ValueError, match=r"fs_mtl: the tasks must be entries of their own, found 4 tasks in .*'a', 'z'"
+    ):
+        runs(methods.fs_mtl(methods.mgda()), steps=1)
+
+
 @pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if each != "hard"])
 @pytest.mark.parametrize(
     "method",

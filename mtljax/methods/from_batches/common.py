@@ -60,11 +60,12 @@ def slope_of(batches: Batches, index: int) -> SlopeAt:
 
     def at(params: Params, asked: Array) -> Slope:
         linear = linearize(batches.losses_fn, params, (index,), False)
-        vector = jnp.stack(linear.losses)
+        entries = linear.entries
+        vector = entries.joined(linear.losses)
         cut = cut_heads(linear, jnp.ones(vector.size), params.shared, asked & jnp.isfinite(vector))
 
         def gradient(weights: Array) -> Params:
-            return Params(cut.pull(weights), participation.own_gradients(cut.own, cut.active, weights))
+            return Params(cut.pull(weights), participation.own_gradients(cut.own, cut.active, weights, entries=entries))
 
         return Slope(vector, cut.active, gradient)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import participation, ranges, trees
+from mtljax.banks import Entries
 from mtljax.checks import check_count, check_method
 from mtljax.engines.cut import cut_heads
 from mtljax.engines.full import jacobian
@@ -56,27 +57,26 @@ def sampled(method: Method, batches: int = 3) -> Method:
         raise ValueError(f"sampled: method must read the Gramian, found {method.name}, which reads {method.reads}")
     check_count("sampled", "batches", batches, least=2)
 
-    def rows(evidence: Batches, index: int) -> Params:
+    def rows(evidence: Batches, index: int) -> tuple[Params, Entries]:
         linear = linearize(evidence.losses_fn, evidence.params, (index,), False)
         everyone = jnp.ones(linear.entries.num_tasks, bool)
         cut = cut_heads(linear, jnp.ones(everyone.size), evidence.params.shared, everyone)
-        return Params(jacobian(cut._replace(active=everyone)), cut.own)
+        return Params(jacobian(cut._replace(active=everyone)), cut.own), linear.entries
 
     def update(
         evidence: Batches, state: MethodState, *, key: Key | None = None, **extra: Any
     ) -> tuple[Update, MethodState]:
-        found = [rows(evidence, index) for index in range(batches)]
-        names = sorted(evidence.params.tasks)
+        (*found,), (entries, *_) = zip(*(rows(evidence, index) for index in range(batches)), strict=True)
         present = evidence.active.all(axis=0)
         for each in found:
-            sound = participation.sound([each.tasks[name] for name in names])
-            present = present & sound & participation.sound_rows(each.shared, len(names))
+            sound = participation.sound([each.tasks[name] for name in entries.names], sizes=entries.sizes)
+            present = present & sound & participation.sound_rows(each.shared, entries.num_tasks)
         first, second, last = (participation.rows_of(present, found[k].shared) for k in (0, 1, -1))
-        products = ranges.cross_gramian(first, second, num_tasks=len(names))
+        products = ranges.cross_gramian(first, second, num_tasks=entries.num_tasks)
         told = {**extra, "active": present, "key": key, "scale": products.scale}
         weights, state = weigh(method, products.gramian, state, **told)
         own = jax.tree.map(lambda *leaves: sum(leaves) / batches, *(each.tasks for each in found))
-        own = participation.own_gradients(own, present, weights if method.weigh_tasks else None)
+        own = participation.own_gradients(own, present, weights if method.weigh_tasks else None, entries=entries)
         return Update(Params(trees.weighted_sum(weights, last), own), present), state
 
     name = f"sampled({method.name})"

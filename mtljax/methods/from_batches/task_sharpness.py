@@ -83,6 +83,11 @@ def fs_mtl(
     ) -> tuple[Update, MethodState]:
         params, before = batches.params, state.inner
         names = sorted(params.tasks)
+        if losses.shape != (len(names),):
+            raise ValueError(
+                f"fs_mtl: the tasks must be entries of their own, found {losses.shape[0]} tasks in the entries "
+                f"{names}, some of which are banks"
+            )
 
         def loss(name: str, shared: PyTree, own: PyTree) -> Array:
             return batches.losses_fn(Params(shared, {**params.tasks, name: own}), 0)[name]
