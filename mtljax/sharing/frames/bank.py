@@ -13,6 +13,7 @@ from jax import lax
 from mtljax.banks import group_of, marked
 from mtljax.checks import check_indices, check_names
 from mtljax.sharing.frames.network import Network, check_heads, key_for
+from mtljax.trees import along
 from mtljax.types import Array, Key, PyTree, Regularized
 
 Keyed = Callable[..., Any]
@@ -193,7 +194,7 @@ def _run_by_example(
         inside, row = (index >= start) & (index < start + number), jnp.clip(index - start, 0, number - 1)
         # An example of a task outside the group reads features without a derivative.
         read = jax.tree.map(
-            lambda leaf: jnp.where(_over(inside, leaf[0]), leaf[row, examples], lax.stop_gradient(leaf[0])), read
+            lambda leaf: jnp.where(along(inside, leaf[0]), leaf[row, examples], lax.stop_gradient(leaf[0])), read
         )
 
     def mapped(example: Array, k: Array, own: PyTree, read: PyTree) -> PyTree:
@@ -212,11 +213,6 @@ def _run_by_example(
 
     rows = jax.tree.map(lambda leaf: leaf[index], own)
     return jax.vmap(mapped)(examples, index, rows, read), state
-
-
-def _over(flags: Array, leaf: Array) -> Array:
-    """Flags `[B]` with axes for those of a leaf `[B, ...]`."""
-    return flags.reshape(flags.shape + (1,) * (leaf.ndim - 1))
 
 
 def _among(size: int, start: Array, rows: Array) -> Array:
