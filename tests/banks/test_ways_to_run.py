@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
 from optax import contrib
 
 import mtljax
@@ -17,9 +16,8 @@ from mtljax import engines, methods, penalties, sharing, training
 from mtljax.engines import cut
 from tests.banks import nets
 from tests.sharing.blocks import dense
+from tests.training.ways import DEVICES, MESHED, compiled, many_ways, needs_devices
 
-DEVICES, MESHED = 8, 4
-needs_devices = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices")
 METHODS = {
     "equal": methods.equal,
     "uncertainty": methods.uncertainty,
@@ -62,19 +60,7 @@ def run(banked, method, how="jit", *, steps=2, change=None, **options):
     spread = how in ("pmap", "shard_map")
     init, step = stepped(banked, method, axis_name="batch" if spread else None, **options)
     state = init(jax.random.key(1), batch.inputs)
-    if how == "pmap":
-        taken, batch = training.pmap(step), training.split_batch(batch, DEVICES)
-    elif how == "jit":
-        taken = jax.jit(step)
-    else:
-        axis = "batch" if how == "shard_map" else "data"
-        mesh = jax.make_mesh((MESHED,), (axis,), axis_types=(AxisType.Auto,), devices=jax.devices()[:MESHED])
-        specs = PartitionSpec(), PartitionSpec("batch")
-        taken = (
-            jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
-            if how == "shard_map"
-            else training.sharded(step, mesh)
-        )
+    taken, batch = compiled(step, batch, how)
     for _ in range(steps):
         state, _ = jax.block_until_ready(taken(state, batch))
     params = nets.spelled_out(state.params) if banked else state.params
@@ -85,14 +71,7 @@ AT_ONCE = {("mgda", "shard_map"), ("uncertainty", "pmap"), ("equal", "sharded")}
 
 
 @needs_devices
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        pytest.param(name, how, marks=[] if (name, how) in AT_ONCE else pytest.mark.slow)
-        for name in METHODS
-        for how in ("sharded", "pmap", "shard_map")
-    ],
-)
+@pytest.mark.parametrize(("name", "how"), many_ways(list(METHODS), AT_ONCE))
 def test_many_devices_take_the_steps_of_one(name, how):
     ours, theirs = run(True, METHODS[name](), how), run(False, METHODS[name]())
     close(ours[0], theirs[0], 2e-5)

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 
 import mtljax
 from mtljax import engines, methods, training
 from mtljax.training.identity import program
 from tests.engines import nets
+from tests.training.ways import DEVICES, MESHED, compiled, many_ways, mesh, needs_devices
 
-# pmap takes all there are; a mesh, and seeds on devices of their own, need no more than what tells many from two.
-DEVICES, MESHED = 8, 4
 MISSING = {"b": [0, 1, 2, 5], "c": list(range(8))}
 METHODS = {
     "equal": methods.equal,
@@ -26,12 +25,6 @@ METHODS = {
     "graddrop": methods.graddrop,
     "every": lambda: methods.every(methods.pcgrad(), 2),
 }
-
-needs_devices = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices")
-
-
-def mesh(name):
-    return jax.make_mesh((MESHED,), (name,), axis_types=(AxisType.Auto,), devices=jax.devices()[:MESHED])
 
 
 def run(make_model, method, how, *, engine=None, steps=3, penalty=None):
@@ -49,15 +42,7 @@ def run(make_model, method, how, *, engine=None, steps=3, penalty=None):
         penalty=penalty,
     )
     state = init(params, model_state, key=jax.random.key(3))
-    if how == "jit":
-        run_step = training.jit(step)
-    elif how == "sharded":
-        run_step = training.sharded(step, mesh("data"))
-    elif how == "pmap":
-        run_step, batch = training.pmap(step), training.split_batch(batch, DEVICES)
-    else:
-        specs = (PartitionSpec(), PartitionSpec("batch"))
-        run_step = jax.jit(jax.shard_map(step, mesh=mesh("batch"), in_specs=specs, out_specs=PartitionSpec()))
+    run_step, batch = compiled(step, batch, how)
     metrics = None
     for _ in range(steps):
         # One program at a time: emulated devices that run several share their threads badly.
@@ -96,14 +81,7 @@ AT_ONCE = {("mgda", "shard_map"), ("uncertainty", "pmap"), ("graddrop", "sharded
 
 
 @needs_devices
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        pytest.param(name, how, marks=[] if (name, how) in AT_ONCE else pytest.mark.slow)
-        for name in METHODS
-        for how in ("sharded", "pmap", "shard_map")
-    ],
-)
+@pytest.mark.parametrize(("name", "how"), many_ways(list(METHODS), AT_ONCE))
 def test_all_devices_take_the_steps_of_one(name, how):
     assert_same(run(mlp, METHODS[name](), how), on_one(mlp, METHODS[name]))
 
