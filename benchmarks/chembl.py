@@ -122,11 +122,8 @@ def times(found: dict[str, tuple[Callable[..., Any], Any, tuple]], rounds: int) 
     record: dict[str, dict[str, Any]] = {name: {} for name in found}
     for name, (step, state, others) in list(found.items())[:1] + list(found.items()):  # the first warms up
         jax.clear_caches()
-        begun = time.perf_counter()
-        lowered = step.lower(state, *others)  # pyright: ignore[reportFunctionMemberAccess]
-        traced = time.perf_counter()
-        lowered.compile()
-        record[name] = {"trace s": traced - begun, "compile s": time.perf_counter() - traced}
+        _, trace_s, compile_s = timing.build(step, state, *others)
+        record[name] = {"trace s": trace_s, "compile s": compile_s}
     states = {name: state for name, (_, state, _) in found.items()}
 
     def side(name: str) -> Callable[[], Any]:

@@ -14,7 +14,6 @@ the first in the process. Both forms must agree on the losses of the first step,
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,8 @@ def measure(name: str, data: Batch, rounds: int) -> dict[str, Any]:
     record: dict[str, Any] = {"set": name, "tasks": sum(map(len, mtljax.data.banks(name).values()))}
     states, losses = {}, {}
     for form, (step, state, batch) in found.items():
-        begun = time.perf_counter()
-        lowered = step.lower(state, batch)
-        traced = time.perf_counter()
-        lowered.compile()
-        record[form] = {"trace s": traced - begun, "compile s": time.perf_counter() - traced}
+        _, trace_s, compile_s = timing.build(step, state, batch)
+        record[form] = {"trace s": trace_s, "compile s": compile_s}
         states[form], told = step(state, batch)
         losses[form] = told["losses"].by_name()
     for task, loss in losses["bank"].items():

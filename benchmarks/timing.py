@@ -29,6 +29,23 @@ class Ratio(NamedTuple):
         return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+class Built(NamedTuple):
+    """A compiled program, and the seconds that tracing and compiling took."""
+
+    program: Any
+    trace_s: float
+    compile_s: float
+
+
+def build(step: Any, *args: Any) -> Built:
+    """Trace and compile a jitted function for these arguments."""
+    begun = time.perf_counter()
+    traced = step.trace(*args)
+    middle = time.perf_counter()
+    program = traced.lower().compile()
+    return Built(program, middle - begun, time.perf_counter() - middle)
+
+
 def alternate(
     sides: Mapping[str, Callable[[], Any]],
     *,

@@ -6,7 +6,6 @@ a sum. All sides start from the same numbers and see the same batch.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import optax
 
 import mtljax
+from benchmarks import timing
 from mtljax.sharing.frames.network import Network
 from mtljax.types import Method
 
@@ -91,11 +91,7 @@ def methods(tasks: int) -> dict[str, Method]:
 
 def compiled(fun: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> tuple[Any, dict[str, Any]]:
     """A function compiled for these arguments, and what that took."""
-    start = time.perf_counter()
-    traced = jax.jit(fun, donate_argnums=donate).trace(*args)
-    middle = time.perf_counter()
-    program = traced.lower().compile()
-    end = time.perf_counter()
+    program, trace_s, compile_s = timing.build(jax.jit(fun, donate_argnums=donate), *args)
     memory = program.memory_analysis()
     peak = None
     if memory is not None:
@@ -104,7 +100,7 @@ def compiled(fun: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) 
         )
         # What is donated is argument and output in one.
         peak = temp + output + argument - alias
-    return program, {"trace_s": round(middle - start, 3), "compile_s": round(end - middle, 3), "peak_bytes": peak}
+    return program, {"trace_s": round(trace_s, 3), "compile_s": round(compile_s, 3), "peak_bytes": peak}
 
 
 def by_hand(problem: Problem, *, uncertainty: bool = False) -> Side:
