@@ -72,6 +72,16 @@ def group_of(entry: str) -> Group | None:
     return found if isinstance(found, Group) and found.entry == entry else None
 
 
+def is_apart(apart: Group | bool, entry: str) -> bool:
+    """Whether tasks of this bank are kept apart, all of them or a group.
+
+    Example:
+        >>> is_apart(True, "assays"), is_apart(Group("genes", 0, 2), "assays")
+        (True, False)
+    """
+    return apart if isinstance(apart, bool) else apart.entry == entry
+
+
 def marked(features: PyTree, size: int, entry: str) -> tuple[PyTree, int | None]:
     """Features as a bank of n tasks reads them, and their axis of `jax.vmap`: None, or 0 where tasks are kept apart.
 
@@ -88,17 +98,15 @@ def marked(features: PyTree, size: int, entry: str) -> tuple[PyTree, int | None]
         >>> copies.shape, axis
         ((3, 2), 0)
     """
-    group = group_of(entry)
-    copies = size if _apart.get() is True else 1 if group is None else group.size
+    group, apart = group_of(entry), is_apart(_apart.get(), entry)
+    copies = (size if group is None else group.size) if apart else 1
 
     def spread(leaf: Any) -> Array:
         return lax.broadcast_in_dim(leaf, (copies, *jnp.shape(leaf)), tuple(range(1, jnp.ndim(leaf) + 1)))
 
     with jax.named_scope(_MARK):
         found = jax.tree.map(spread, features)
-    if group is not None or _apart.get() is True:
-        return found, 0
-    return jax.tree.map(lambda leaf: lax.squeeze(leaf, (0,)), found), None
+    return (found, 0) if apart else (jax.tree.map(lambda leaf: lax.squeeze(leaf, (0,)), found), None)
 
 
 def is_mark(equation: Any) -> bool:

@@ -77,3 +77,33 @@ def bank_of(path: tuple[Any, ...], banks: tuple[Banks, Banks]) -> str | None:
     keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
     pairs = [name for part, name in itertools.pairwise(keys) if part == "tasks"]
     return next((name for name in pairs if name in banks[0] or name in banks[1]), None)
+
+
+def moves_at(where: str, path: tuple[Any, ...], banks: tuple[Banks, Banks], tellers: tuple[str, str]) -> Moves | None:
+    """Which rows of the leaf at a path move; None if it is not a bank's.
+
+    Args:
+        where: the public function's name, which opens the message.
+        path: of the leaf.
+        banks: of the new model and of the old one.
+        tellers: what tells the tasks of the new banks, and of the old ones; for the message.
+
+    Raises:
+        ValueError: a bank whose tasks are told for one of the models alone.
+
+    Example:
+        >>> from jax.tree_util import DictKey, GetAttrKey
+        >>> path, banks = (GetAttrKey("tasks"), DictKey("assays")), ({"assays": ("nr_ar",)}, {})
+        >>> moves_at("restore_params", path, banks, ("banks", "the checkpoint"))
+        Traceback (most recent call last):
+        ...
+        ValueError: restore_params: the checkpoint must tell the tasks of the bank 'assays', found {}
+    """
+    bank = bank_of(path, banks)
+    if bank is None:
+        return None
+    for teller, known in zip(tellers, banks, strict=True):
+        if bank not in known:
+            raise ValueError(f"{where}: {teller} must tell the tasks of the bank {bank!r}, found {dict(known)}")
+    new, old = banks
+    return moves_of(old[bank], new[bank])

@@ -148,8 +148,8 @@ def _contained(
 
     def again() -> tuple[list[Cotangents], Array]:
         sums, present = [], cut.active
+        factors = jnp.ones_like(active, jnp.float32) if weights is None else weights
         for e in banks:
-            factors = jnp.ones_like(active, jnp.float32) if weights is None else weights
             total, sound = _sum_of_sound(cut, e, active[places[e]], factors[places[e]], apart)
             sums.append(total)
             present = present.at[places[e]].set(sound)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtljax.sharing.frames.bank import Bank, heads_of, run_entry, started
+from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entries, start_entries
 from mtljax.sharing.frames.encoder import encoder_and_heads
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.network import Network, check_network, key_for, selected
@@ -54,13 +53,10 @@ def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
         shared, trunk_state = trunk.init(key_for(key, "trunk"), inputs)
         features, _ = trunk.apply(shared, trunk_state, inputs)
 
-        def start(network: Network, keyed: Callable[[str], Any], features: PyTree) -> tuple[PyTree, PyTree]:
-            return network.init(keyed("task"), features)
+        def start(name: str, keyed: Keyed, features: PyTree) -> tuple[PyTree, PyTree]:
+            return networks[name].init(keyed("task"), features)
 
-        params, states = {}, {}
-        for name in names:
-            first = functools.partial(start, networks[name])
-            params[name], states[name] = started(first, key, name, banks.get(name), features)
+        params, states = start_entries(start, key, names, banks, features)
         return Params(shared=shared, tasks=params), {"trunk": trunk_state, "tasks": states}
 
     def encode(
@@ -79,17 +75,12 @@ def hard(trunk: Network, heads: Mapping[str, Network | Bank]) -> Model:
         train: bool = False,
         task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
-        def one(
-            network: Network, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
-        ) -> tuple[Any, PyTree]:
-            return network.apply(own, state, features, key=keyed("task"), train=train)
+        def one(name: str, own: PyTree, state: PyTree, keyed: Keyed, features: PyTree) -> tuple[Any, PyTree]:
+            return networks[name].apply(own, state, features, key=keyed("task"), train=train)
 
-        outputs, states = {}, dict(state["tasks"])
-        for name in selected(names, tasks):
-            head = functools.partial(one, networks[name])
-            outputs[name], states[name] = run_entry(
-                head, tasks_params[name], states[name], key, name, banks.get(name), features, task.get(name)
-            )
+        outputs, states = run_entries(
+            one, selected(names, tasks), tasks_params, state["tasks"], key, banks, lambda _: features, task
+        )
         return outputs, {"trunk": state["trunk"], "tasks": states}
 
     return encoder_and_heads(names, init, encode, decode, banks=banks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from jax import lax
 
 from mtljax import trees
 from mtljax.checks import check_callable, check_count, check_flag, check_number
-from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entry, started
+from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entries, start_entries
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.model import checked_model
 from mtljax.sharing.frames.network import Network, check_network, key_for, selected
@@ -102,16 +101,13 @@ def low_rank(
         features, _ = trunk.apply(shared, trunk_state, x)
         chosen = _chosen(select, shared)
 
-        def start(network: Network, keyed: Keyed, features: PyTree) -> tuple[PyTree, PyTree]:
+        def start(name: str, keyed: Keyed, features: PyTree) -> tuple[PyTree, PyTree]:
             own = {path: _thin(keyed("task", f"/low_rank/{path}"), leaf, rank) for path, leaf in chosen}
-            head, head_state = network.init(keyed("task"), features)
+            head, head_state = networks[name].init(keyed("task"), features)
             # Copies, because a step that donates its state must not get one buffer twice.
             return {"low_rank": own, "head": head}, {"trunk": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
 
-        tasks, states = {}, {}
-        for name in names:
-            first = functools.partial(start, networks[name])
-            tasks[name], states[name] = started(first, key, name, banks.get(name), features)
+        tasks, states = start_entries(start, key, names, banks, features)
         return Params(shared=shared, tasks=tasks), {"tasks": states}
 
     def apply(
@@ -125,23 +121,18 @@ def low_rank(
     ) -> tuple[dict[str, Any], PyTree]:
         shared = lax.stop_gradient(params.shared) if frozen else params.shared
 
-        def one(network: Network, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
+        def one(name: str, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
             weights, x = _changed(read[0], own["low_rank"], factor), read[1]
             features, trunk_state = trunk.apply(weights, before["trunk"], x, key=key_for(key, "trunk"), train=train)
-            outputs, head_state = network.apply(own["head"], before["head"], features, key=keyed("task"), train=train)
+            outputs, head_state = networks[name].apply(
+                own["head"], before["head"], features, key=keyed("task"), train=train
+            )
             return outputs, {"trunk": trunk_state, "head": head_state}
 
-        outputs, states = {}, dict(state["tasks"])
-        for name in selected(names, tasks):
-            outputs[name], states[name] = run_entry(
-                functools.partial(one, networks[name]),
-                params.tasks[name],
-                states[name],
-                key,
-                name,
-                banks.get(name),
-                (shared, input_of(inputs, name)),
-            )
+        def read(name: str) -> PyTree:
+            return (shared, input_of(inputs, name))
+
+        outputs, states = run_entries(one, selected(names, tasks), params.tasks, state["tasks"], key, banks, read)
         return outputs, {"tasks": states}
 
     return checked_model(names, init, apply, banks=banks)

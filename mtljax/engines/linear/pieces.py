@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Entries, Group
+from mtljax.banks import Entries, Group, is_apart
 from mtljax.engines.factors import factors_of
 from mtljax.engines.linear.equations import CONVOLUTIONS, evaluate, holds, products_of, transpose
 from mtljax.engines.linear.heads import parted
@@ -48,7 +48,7 @@ def cut_pieces(
     def at_boundary(e: int, values: Sequence[Array]) -> Cotangents:
         cotangents: Cotangents = [None] * len(boundary)
         for var, value in zip(parts[e].reads, values, strict=True):
-            if parts[e].marks and not _kept(apart, names[e]):
+            if parts[e].marks and not is_apart(apart, names[e]):
                 value = value[0]
             known = cotangents[place[var]]
             cotangents[place[var]] = value if known is None else known + value
@@ -59,14 +59,14 @@ def cut_pieces(
         return list(jax.vmap(lambda one: pull_head(e, one, parts[e].reads))(jnp.diag(seed)))
 
     def head(e: int, seed: Array) -> Cotangents:
-        if _kept(apart, names[e]) and entries.sizes[e] is not None and not parts[e].marks:
+        if is_apart(apart, names[e]) and entries.sizes[e] is not None and not parts[e].marks:
             return at_boundary(e, one_by_one(e, seed))
         return at_boundary(e, pull_head(e, seed, inputs_of(e)))
 
     def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:
         cotangents, gradients, factors = [], {}, {}
         for e, (name, seed) in enumerate(zip(names, seeds, strict=True)):
-            repeated = _kept(apart, name) and entries.sizes[e] is not None and not parts[e].marks
+            repeated = is_apart(apart, name) and entries.sizes[e] is not None and not parts[e].marks
             inputs = [] if repeated else inputs_of(e)
             closed = jax.make_jaxpr(lambda seed, e=e, inputs=inputs: pull_head(e, seed, inputs + own[e]))(seed)
             part, given = closed.jaxpr, [*closed.consts, seed]
@@ -109,11 +109,6 @@ def cut_pieces(
     }
 
 
-def _kept(apart: Group | bool, entry: str) -> bool:
-    """Whether an entry's tasks are kept apart."""
-    return apart if isinstance(apart, bool) else apart.entry == entry
-
-
 def uncut_pieces(
     tangent_map: Callable[..., Any], jaxpr: Any, params: Params, entries: Entries, apart: Group | bool
 ) -> dict[str, Any]:
@@ -123,7 +118,7 @@ def uncut_pieces(
     no_tasks = jax.tree.map(jnp.zeros_like, params.tasks)
 
     def head(e: int, seed: Array) -> Cotangents:
-        own = jnp.diag(seed) if _kept(apart, entries.names[e]) and entries.sizes[e] is not None else seed
+        own = jnp.diag(seed) if is_apart(apart, entries.names[e]) and entries.sizes[e] is not None else seed
         return [own if e == j else None for j in range(number)]
 
     def heads(seeds: Sequence[Array]) -> tuple[list[Cotangents], dict[str, PyTree], Factors]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from mtljax.trees import along
 from mtljax.types import Array, Key, PyTree, Regularized
 
 Keyed = Callable[..., Any]
-OneTask = Callable[[PyTree, PyTree, Keyed, PyTree], tuple[Any, PyTree]]
-"""`(own parameters, own state, keyed, read) -> (outputs, state)` of one task; `keyed(block, rest)` is a key, see
+OneTask = Callable[[str, PyTree, PyTree, Keyed, PyTree], tuple[Any, PyTree]]
+"""`(entry, own parameters, own state, keyed, read) -> (outputs, state)` of one task; `keyed(block, rest)` is a key, see
 `key_for`, of the name `block/task` and a rest."""
 
 
@@ -98,56 +99,81 @@ def heads_of(where: str, heads: Any) -> Heads:
     return Heads(names, {name: plain[name] for name in names}, banks)
 
 
-def started(
-    start: Callable[[Keyed, PyTree], tuple[PyTree, PyTree]],
+def start_entries(
+    start: Callable[[str, Keyed, PyTree], tuple[PyTree, PyTree]],
     key: Key,
-    entry: str,
-    tasks: tuple[str, ...] | None,
+    names: Sequence[str],
+    banks: Mapping[str, tuple[str, ...]],
     read: PyTree,
-) -> tuple[PyTree, PyTree]:
-    """First parameters and state of an entry: `start(keyed, read) -> (own, state)` of one task, mapped over a bank.
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """First parameters and states by entry: `start(entry, keyed, read) -> (own, state)` of one task, mapped over banks.
 
     Args:
         start: of one task.
         key: the model's.
-        entry: its name.
-        tasks: of the bank; None for a single task.
-        read: what the entry reads.
+        names: of the entries.
+        banks: the tasks of each entry that is a bank.
+        read: what all entries read.
     """
-    if tasks is None:
-        return start(_keyed(key, entry), read)
-    return jax.vmap(lambda index: start(_keyed_in_bank(key, tasks, index), read))(jnp.arange(len(tasks)))
+    params, states = {}, {}
+    for entry in names:
+        tasks = banks.get(entry)
+        if tasks is None:
+            params[entry], states[entry] = start(entry, _keyed(key, entry), read)
+            continue
+
+        def one(index: Array, entry: str = entry, tasks: tuple[str, ...] = tasks) -> tuple[PyTree, PyTree]:
+            return start(entry, _keyed_in_bank(key, tasks, index), read)
+
+        params[entry], states[entry] = jax.vmap(one)(jnp.arange(len(tasks)))
+    return params, states
 
 
-def run_entry(
+def run_entries(
     one: OneTask,
+    chosen: Sequence[str],
+    own: Mapping[str, PyTree],
+    states: Mapping[str, PyTree],
+    key: Key | None,
+    banks: Mapping[str, tuple[str, ...]],
+    read: Callable[[str], PyTree],
+    task: Mapping[str, Array] = {},
+) -> tuple[dict[str, Any], dict[str, PyTree]]:
+    """Outputs of the chosen entries, and the states of all: of one task, or mapped over a bank, then `[B, n, ...]`.
+
+    Args:
+        one: of one task.
+        chosen: the entries that run.
+        own: parameters by entry, `[n, *p]` of a bank.
+        states: likewise.
+        key: the model's, or None.
+        banks: the tasks of each entry that is a bank.
+        read: `read(entry)`, what all tasks of the entry read: features and shared parameters.
+        task: by bank int `[B]`, the index of the task of the bank that each example is of, for outputs `[B, ...]`. All
+            that is read must then be `[B, ...]`. Of other banks, each example is of all tasks.
+    """
+    outputs, after = {}, dict(states)
+    for entry in chosen:
+        part = functools.partial(one, entry), own[entry], states[entry], key, entry
+        tasks = banks.get(entry)
+        if tasks is None:
+            outputs[entry], after[entry] = one(entry, own[entry], states[entry], _keyed(key, entry), read(entry))
+        elif entry in task:
+            outputs[entry], after[entry] = _run_by_example(*part, tasks, read(entry), task[entry])
+        else:
+            outputs[entry], after[entry] = _run_bank(*part, tasks, read(entry))
+    return outputs, after
+
+
+def _run_bank(
+    one: Callable[..., tuple[Any, PyTree]],
     own: PyTree,
     state: PyTree,
     key: Key | None,
     entry: str,
-    tasks: tuple[str, ...] | None,
+    tasks: tuple[str, ...],
     read: PyTree,
-    task: Array | None = None,
 ) -> tuple[Any, PyTree]:
-    """Outputs and state of an entry: those of one task, or mapped over a bank, whose outputs are `[B, n, ...]`.
-
-    Args:
-        one: of one task.
-        own: parameters, `[n, *p]` of a bank.
-        state: likewise.
-        key: the model's, or None.
-        entry: its name.
-        tasks: of the bank; None for a single task.
-        read: what all tasks of the entry read: features and shared parameters.
-        task: int `[B]`, the index of the task of the bank that each example is of, for outputs `[B, ...]`. All that is
-            read must then be `[B, ...]`. None: each example is of all tasks.
-    """
-    if tasks is None:
-        if task is not None:
-            raise ValueError(f"apply: task must be for banks, found an entry for the single task {entry!r}")
-        return one(own, state, _keyed(key, entry), read)
-    if task is not None:
-        return _run_by_example(one, own, state, key, entry, tasks, read, task)
     read, axis = marked(read, len(tasks), entry)
 
     def mapped(own: PyTree, state: PyTree, index: Array, read: PyTree) -> tuple[Any, PyTree]:
@@ -168,7 +194,7 @@ def run_entry(
 
 
 def _run_by_example(
-    one: OneTask,
+    one: Callable[..., tuple[Any, PyTree]],
     own: PyTree,
     state: PyTree,
     key: Key | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_flag
-from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entry, started
+from mtljax.sharing.frames.bank import Bank, Keyed, heads_of, run_entries, start_entries
 from mtljax.sharing.frames.channels import channels_last
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.model import checked_model
@@ -61,16 +60,13 @@ def after_each_stage(
             trunk_state.append(state)
             features.append(channels_last(where, f"the output of stage {j}", x))
 
-        def start(network: Network, keyed: Keyed, read: PyTree) -> tuple[PyTree, PyTree]:
+        def start(name: str, keyed: Keyed, read: PyTree) -> tuple[PyTree, PyTree]:
             own = [delta.init(keyed("task", f"/{kind}/{j}"), h)[0] for j, h in enumerate(features)]
-            head, head_state = network.init(keyed("task"), read)
+            head, head_state = networks[name].init(keyed("task"), read)
             # Copies, because a step that donates its state must not get one buffer twice.
             return {kind: own, "head": head}, {"stages": jax.tree.map(jnp.copy, trunk_state), "head": head_state}
 
-        tasks, states = {}, {}
-        for name in names:
-            first = functools.partial(start, networks[name])
-            tasks[name], states[name] = started(first, key, name, banks.get(name), x)
+        tasks, states = start_entries(start, key, names, banks, x)
         return Params(shared=trunk, tasks=tasks), {"tasks": states}
 
     def apply(
@@ -84,26 +80,19 @@ def after_each_stage(
     ) -> tuple[dict[str, Any], PyTree]:
         trunk = lax.stop_gradient(params.shared) if frozen else params.shared
 
-        def one(network: Network, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
+        def one(name: str, own: PyTree, before: PyTree, keyed: Keyed, read: PyTree) -> tuple[Any, PyTree]:
             (trunk, x), after = read, []
             for j, stage in enumerate(stages):
                 x, moved = stage.apply(trunk[j], before["stages"][j], x, key=key_for(key, f"stage/{j}"), train=train)
                 x, _ = delta.apply(own[kind][j], (), channels_last(where, f"the output of stage {j}", x))
                 after.append(moved)
-            outputs, head_state = network.apply(own["head"], before["head"], x, key=keyed("task"), train=train)
+            outputs, head_state = networks[name].apply(own["head"], before["head"], x, key=keyed("task"), train=train)
             return outputs, {"stages": after, "head": head_state}
 
-        outputs, states = {}, dict(state["tasks"])
-        for name in selected(names, tasks):
-            outputs[name], states[name] = run_entry(
-                functools.partial(one, networks[name]),
-                params.tasks[name],
-                states[name],
-                key,
-                name,
-                banks.get(name),
-                (trunk, input_of(inputs, name)),
-            )
+        def read(name: str) -> PyTree:
+            return (trunk, input_of(inputs, name))
+
+        outputs, states = run_entries(one, selected(names, tasks), params.tasks, state["tasks"], key, banks, read)
         return outputs, {"tasks": states}
 
     return checked_model(names, init, apply, banks=banks)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtljax.checks import check_count
-from mtljax.sharing.frames.bank import run_entry, started
+from mtljax.sharing.frames.bank import Keyed, run_entries, start_entries
 from mtljax.sharing.frames.encoder import encoder_and_heads
 from mtljax.sharing.frames.inputs import input_of
 from mtljax.sharing.frames.network import Network, check_network, check_networks, is_sequence, key_for, selected
@@ -65,15 +65,12 @@ def assemble(
         shared, shared_state = {}, {}
         features = walk(_starting(shared, shared_state, lambda block: key_for(key, block)), input_of(inputs, names[0]))
 
-        def start(name: str, keyed: Callable[[str], Any], features: PyTree) -> tuple[PyTree, PyTree]:
+        def start(name: str, keyed: Keyed, features: PyTree) -> tuple[PyTree, PyTree]:
             params, state = {}, {}
             branch(_starting(params, state, keyed), name, features, key=None, train=False)
             return params, state
 
-        params, states = {}, {}
-        for name in names:
-            first = functools.partial(start, name)
-            params[name], states[name] = started(first, key, name, banks.get(name), features)
+        params, states = start_entries(start, key, names, banks, features)
         return Params(shared=shared, tasks=params), {"shared": shared_state, "tasks": states}
 
     def encode(
@@ -93,25 +90,14 @@ def assemble(
         train: bool = False,
         task: Mapping[str, Array] = {},
     ) -> tuple[dict[str, Any], PyTree]:
-        def one(
-            name: str, own: PyTree, state: PyTree, keyed: Callable[[str], Any], features: PyTree
-        ) -> tuple[Any, PyTree]:
+        def one(name: str, own: PyTree, state: PyTree, keyed: Keyed, features: PyTree) -> tuple[Any, PyTree]:
             state = dict(state)
             run = _running(own, state, keyed, train)
             return branch(run, name, features, key=keyed("task"), train=train), state
 
-        outputs, states = {}, dict(state["tasks"])
-        for name in selected(names, tasks):
-            outputs[name], states[name] = run_entry(
-                functools.partial(one, name),
-                tasks_params[name],
-                states[name],
-                key,
-                name,
-                banks.get(name),
-                features,
-                task.get(name),
-            )
+        outputs, states = run_entries(
+            one, selected(names, tasks), tasks_params, state["tasks"], key, banks, lambda _: features, task
+        )
         return outputs, {"shared": state["shared"], "tasks": states}
 
     return encoder_and_heads(names, init, encode, decode, banks=banks)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Banks, Moves, bank_of, moved, moves_of
+from mtljax.banks import Banks, Moves, moved, moves_at
 from mtljax.types import PyTree
+
+TELLERS = ("the new model's banks", "the old model's banks")
 
 
 def carry_over(new: PyTree, old: PyTree, *, banks: tuple[Banks, Banks] = ({}, {})) -> PyTree:
@@ -97,8 +99,7 @@ def matched(where: str, new: PyTree, old: PyTree, banks: tuple[Banks, Banks] = (
             values.append(leaf)
             continue
         value = before.pop(path)
-        bank = bank_of(path, banks)
-        moves = None if bank is None else _moves(where, bank, banks)
+        moves = moves_at(where, path, banks, TELLERS)
         if moves is not None and _leads(value, leaf, moves):
             values.append(moved(moves, leaf, value))
             carried += [f"{name} of {task}" for task in moves.common]
@@ -110,13 +111,6 @@ def matched(where: str, new: PyTree, old: PyTree, banks: tuple[Banks, Banks] = (
         carried.append(name)
         values.append(value)
     return Match(structure.unflatten(values), carried, fresh, dropped + [jax.tree_util.keystr(path) for path in before])
-
-
-def _moves(where: str, bank: str, banks: tuple[Banks, Banks]) -> Moves:
-    for kind, known in zip(("new", "old"), banks, strict=True):
-        if bank not in known:
-            raise ValueError(f"{where}: banks must tell the tasks of {bank!r} in the {kind} model, found {dict(known)}")
-    return moves_of(banks[1][bank], banks[0][bank])
 
 
 def _leads(old: Any, new: Any, moves: Moves) -> bool:

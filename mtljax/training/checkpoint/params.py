@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mtljax.banks import Banks, Moves, bank_of, moved, moves_of
+from mtljax.banks import Banks, moved, moves_at
 from mtljax.training.checkpoint import leaves
 from mtljax.training.checkpoint.reading import (
     DamagedCheckpoint,
@@ -121,7 +121,9 @@ def _read(directory: str | os.PathLike[str], params: Params, banks: Banks, step:
             f"{sorted(saved)[:3]} and the like, found {sorted(mine)[:3]}"
         )
     paths = {PARAMS + leaves.name_of(path): path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    moves = {name: _moves(path, paths[name], banks, (facts["run"] or {}).get("banks", {})) for name in taken}
+    pair = banks, (facts["run"] or {}).get("banks", {})
+    tellers = "banks", f"checkpoint {path}"
+    moves = {name: moves_at("restore_params", paths[name], pair, tellers) for name in taken}
     templates = {}
     for name, leaf in taken.items():
         old, rows = facts["leaves"][name]["shape"], moves[name]
@@ -150,14 +152,3 @@ def _read(directory: str | os.PathLike[str], params: Params, banks: Banks, step:
     told["left"] += [name.removeprefix(PARAMS) for name in sorted(saved) if name not in mine]
     restored = jax.tree.structure(params).unflatten([values[name] for name in mine])
     return RestoredParams(restored, step, told["taken"], told["new"], told["left"])
-
-
-def _moves(checkpoint: Any, path: Any, banks: Banks, saved: Banks) -> Moves | None:
-    """Which rows of a leaf move, if it is a bank's."""
-    bank = bank_of(path, (banks, saved))
-    if bank is None:
-        return None
-    for what, known in (("banks", banks), (f"checkpoint {checkpoint}", saved)):
-        if bank not in known:
-            raise ValueError(f"restore_params: {what} must tell the tasks of the bank {bank!r}, found {dict(known)}")
-    return moves_of(saved[bank], banks[bank])

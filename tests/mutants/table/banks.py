@@ -17,8 +17,8 @@ MUTANTS = (
     ),
     Mutant(
         "banks/apart.py",
-        "copies = size if _apart.get() is True else 1 if group is None else group.size",
-        "copies = size if _apart.get() is not False else 1",
+        "copies = (size if group is None else group.size) if apart else 1",
+        "copies = size if apart else 1",
         BANKS + "test_groups_of_a_bank_are_summed_without_the_bad_task",
     ),
     Mutant(

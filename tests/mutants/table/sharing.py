@@ -90,8 +90,8 @@ MUTANTS = (
     ),
     Mutant(
         "sharing/hard.py",
-        'return network.apply(own, state, features, key=keyed("task"), train=train)',
-        "return network.apply(own, state, features, key=key, train=train)",
+        'return networks[name].apply(own, state, features, key=keyed("task"), train=train)',
+        "return networks[name].apply(own, state, features, key=key, train=train)",
         SHARING + "test_sharing_models.py::test_every_head_and_every_task_s_inputs_have_a_key_of_their_own",
     ),
     Mutant(
